@@ -1,0 +1,37 @@
+"""An analysis: a model's layers, what was measured of it, and where both came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from core.evidence.evidence import Calibration, Evidence, Identity, SplitSizes
+from core.layers import LayerTable
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """What an analysis folder holds. `evidence` is None before anything was measured.
+
+    `holdout_accuracy` and `majority_accuracy` are shares in [0, 1] of the reference model and
+    of always giving the most frequent class, on the holdout split; None where unknown.
+    """
+
+    identity: Identity
+    title: str
+    description: str
+    task: str
+    class_names: tuple[str, ...]
+    layers: LayerTable
+    scheme: str
+    splits: SplitSizes
+    evidence: Evidence | None = None
+    ranges: tuple[Calibration, ...] = ()
+    expanded_units: bool = False
+    holdout_accuracy: float | None = None
+    majority_accuracy: float | None = None
+    data_description: str = ""
+    source: str = ""
+    tool_version: str = ""
+    created: str = ""
+    seconds: float | None = None
+    notes: tuple[str, ...] = field(default=())

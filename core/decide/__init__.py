@@ -1,0 +1,1 @@
+"""From controls to a map: policy, scoring, strategies, statistics and differences."""

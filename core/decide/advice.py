@@ -1,0 +1,148 @@
+"""Feasibility, recommendation and considerations: what the figures come to in words.
+
+Cut-offs are stated in docs/method.md, "Feasibility".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from core import precision as registry
+from core.decide.decision import PrecisionMap
+from core.decide.outcome import Outcome, outcome
+from core.decide.policy import Policy
+from core.decide.scoring import HIGH
+from core.decide.statistics import statistics
+from core.decide.strategies import named_strategies
+from core.layers import ROLES
+from core.study import Study
+
+Feasibility = Literal["proceed", "cautious", "avoid"]
+
+PROCEED_DROP_PTS = 1.0
+AVOID_DROP_PTS = 5.0
+LEAST_REDUCTION_PCT = 10.0
+LEAST_QUANTIZABLE_PCT = 25.0
+HIGH_PRECISION_DROP_PTS = 0.5
+EDGE_DROP_PTS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`feasibility` of a map with the reasons for it."""
+
+    feasibility: Feasibility
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """A named strategy for a use, with its policy and why."""
+
+    use: str
+    strategy: str
+    policy: Policy
+    why: str
+
+
+def feasibility(study: Study, chosen: PrecisionMap, found: Outcome) -> Verdict:
+    """Whether to ship `chosen`: *avoid*, *cautious* or *proceed*, with reasons."""
+    if found.forbidden:
+        return Verdict("avoid", (f"{len(found.forbidden)} layers overflow.",))
+    stats = statistics(chosen)
+    drop = found.totals["accuracy_drop_pts"]
+    if drop.value is None or drop.high is None:
+        share = stats.computing_quantizable_pct or 0.0
+        reason = f"Nothing is measured; by rule {share:.0f} % of computing layers are quantizable."
+        return Verdict("cautious" if share >= LEAST_QUANTIZABLE_PCT else "avoid", (reason,))
+    if drop.high > AVOID_DROP_PTS:
+        return Verdict("avoid", (f"The projected loss may reach {drop.high:.1f} pts.",))
+    doubts: list[str] = []
+    if drop.high > PROCEED_DROP_PTS:
+        doubts.append(f"The projected loss may reach {drop.high:.1f} pts.")
+    speedup = found.totals["speedup"].value
+    if speedup is not None and speedup < 1:
+        doubts.append(f"Estimated slower than {registry.REFERENCE} ({speedup:.2f}x).")
+    reduction = found.totals["size_reduction_pct"].value
+    if reduction is not None and reduction < LEAST_REDUCTION_PCT:
+        doubts.append(f"Saves only {reduction:.0f} % of the size.")
+    if doubts:
+        return Verdict("cautious", tuple(doubts))
+    return Verdict(
+        "proceed", (f"The projected loss stays below {PROCEED_DROP_PTS:g} pt in its 90 % range.",)
+    )
+
+
+def considerations(study: Study, chosen: PrecisionMap) -> tuple[str, ...]:
+    """What to know about this model, per role that is in it, the largest groups first."""
+    said: list[str] = []
+    counts = {role: study.layers.roles.count(role) for role in ROLES}
+    high = [
+        (role, sum(1 for r, v in zip(study.layers.roles, chosen.levels, strict=True)
+                   if r == role and v == HIGH))
+        for role in ROLES
+    ]  # fmt: skip
+    kept = [(role, n) for role, n in high if n]
+    total = sum(n for _, n in kept)
+    if total:
+        share = 100 * total / len(study.layers)
+        roles = ", ".join(f"{n} {role.replace('_', ' ')}" for role, n in kept)
+        said.append(f"{total} layers ({share:.1f} %) rate HIGH: {roles}.")
+    scored = study.scores.get("output_error")
+    if scored is not None and len(study.layers):
+        worst = int(scored.argmax())
+        layer = study.layers.layers[worst]
+        said.append(
+            f"The layer that hurts most in {study.narrowest} by measurement is {layer.name} "
+            f"(output error {scored[worst]:.2f} of 1)."
+        )
+    if counts["output_projection"]:
+        said.append("Verify the output projection: its error reaches the prediction directly.")
+    if counts["dropout"]:
+        said.append(
+            f"{counts['dropout']} dropout layers do nothing at inference; counting them as "
+            "quantized would flatter the ratio."
+        )
+    return tuple(said)
+
+
+def recommendations(study: Study, policy: Policy) -> tuple[Recommendation, ...]:
+    """A strategy each for production, edge and high-precision use.
+
+    *Production* takes the fastest of the named strategies whose projected loss stays within
+    1 pt over its whole 90 % range; *edge* the smallest within 2 pts; *high precision* the
+    smallest within 0.5 pts. Without measurements the document's own advice is given.
+    """
+    candidates = named_strategies(study, policy)
+    if study.projector is None:
+        return tuple(
+            Recommendation(use, title, candidates[title], "by rule: nothing is measured yet")
+            for use, title in (
+                ("production", "Document thresholds"),
+                ("edge", f"All {study.narrowest}"),
+                ("high precision", f"All {study.precisions[1]}"),
+            )
+            if title in candidates
+        )
+    priced = {title: outcome(study, study.decide(p)) for title, p in candidates.items()}
+    uses = (
+        ("production", PROCEED_DROP_PTS, "latency_ms", "fastest"),
+        ("edge", EDGE_DROP_PTS, "size_bytes", "smallest"),
+        ("high precision", HIGH_PRECISION_DROP_PTS, "size_bytes", "smallest"),
+    )
+    found = []
+    for use, limit, axis, word in uses:
+        fitting = {
+            title: o
+            for title, o in priced.items()
+            if o.totals["accuracy_drop_pts"].high is not None
+            and (o.totals["accuracy_drop_pts"].high or 0.0) <= limit
+        }
+        title = min(
+            fitting, key=lambda t: fitting[t].totals[axis].value or 0.0,
+            default=f"All {registry.REFERENCE}",
+        )  # fmt: skip
+        why = f"the {word} whose projected loss stays within {limit:g} pts"
+        found.append(Recommendation(use, title, candidates[title], why))
+    return tuple(found)

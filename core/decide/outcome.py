@@ -1,0 +1,182 @@
+"""What a map comes to: size, latency, accuracy, gains, and what to know about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core import precision as registry
+from core.decide.decision import PrecisionMap
+from core.decide.policy import Policy
+from core.estimate import hardware as hardware_profiles
+from core.estimate.projection import FEW_SAMPLES, Projection
+from core.estimate.quantity import Quantity, unknown
+from core.study import Study
+
+Confidence = Literal["prior only", "projected", "measured"]
+
+CONFIDENCE_MEANING = {
+    "prior only": "rules of thumb, no data",
+    "projected": "from layers measured one at a time, with a 90 % range",
+    "measured": "this map was run",
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Figures of one map. `totals` by name; `layer_bytes` and `layer_ms` add up to them with
+    `glue_bytes` and `boundaries_ms`. `warnings` are sentences, the gravest first."""
+
+    totals: dict[str, Quantity]
+    confidence: Confidence
+    layer_bytes: NDArray[np.int64]
+    layer_ms: NDArray[np.float64]
+    glue_bytes: int
+    boundaries_ms: float
+    boundaries: int
+    forbidden: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def uniform_map(study: Study, precision: str, hardware: str) -> PrecisionMap:
+    """Every layer in `precision`."""
+    return study.decide(Policy(strategy="uniform", uniform=precision, hardware=hardware))
+
+
+def outcome(study: Study, chosen: PrecisionMap) -> Outcome:
+    """Size, latency, projected accuracy and warnings of `chosen` on its policy's hardware."""
+    hardware = chosen.policy.hardware
+    layer_bytes = _layer_bytes(study, chosen.codes)
+    size = int(layer_bytes.sum()) + study.glue_bytes
+    latency = study.latency(hardware).estimate(chosen.codes)
+    reference = uniform_map(study, registry.REFERENCE, hardware)
+    reference_size = int(_layer_bytes(study, reference.codes).sum()) + study.glue_bytes
+    reference_ms = study.latency(hardware).estimate(reference.codes).total.value or 0.0
+    projection = study.project(chosen.codes)
+    totals = {
+        "size_bytes": Quantity(size, "bytes", "exact"),
+        "latency_ms": latency.total,
+        **_accuracy(projection),
+        "size_reduction_pct": _percent_less(size, reference_size, "exact"),
+        "speedup": _ratio(reference_ms, latency.total.value or 0.0),
+    }
+    forbidden = () if projection is None else projection.forbidden
+    names = tuple(study.layers.names[i] for i in forbidden)
+    return Outcome(
+        totals=totals,
+        confidence="prior only" if projection is None else "projected",
+        layer_bytes=layer_bytes,
+        layer_ms=latency.layers_ms,
+        glue_bytes=study.glue_bytes,
+        boundaries_ms=latency.boundaries_ms,
+        boundaries=latency.boundaries,
+        forbidden=names,
+        warnings=tuple(_warnings(study, chosen, latency.total, names)),
+    )
+
+
+def _layer_bytes(study: Study, codes: NDArray[np.int8]) -> NDArray[np.int64]:
+    row = np.maximum(codes, 0)  # a layer that does nothing stores nothing in any precision
+    picked: NDArray[np.int64] = study.size_bytes[row, np.arange(len(codes))]
+    return picked
+
+
+def _accuracy(projection: Projection | None) -> dict[str, Quantity]:
+    if projection is None:
+        return {
+            "accuracy": unknown("%", "projected"),
+            "accuracy_drop_pts": unknown("pts", "projected"),
+            "kl": unknown("nats", "projected"),
+            "flips_pct": unknown("%", "projected"),
+        }
+    return {
+        "accuracy": projection.accuracy,
+        "accuracy_drop_pts": projection.accuracy_drop_pts,
+        "kl": projection.kl,
+        "flips_pct": projection.flips,
+    }
+
+
+def _percent_less(value: float, reference: float, kind: Literal["exact"]) -> Quantity:
+    return Quantity(100 * (1 - value / reference) if reference else None, "%", kind)
+
+
+def _ratio(reference: float, value: float) -> Quantity:
+    return Quantity(reference / value if value else None, "x", "estimated")
+
+
+def _warnings(
+    study: Study, chosen: PrecisionMap, latency: Quantity, forbidden: tuple[str, ...]
+) -> list[str]:
+    said: list[str] = []
+    if forbidden:
+        shown = ", ".join(forbidden[:3]) + (" ..." if len(forbidden) > 3 else "")
+        said.append(
+            f"Outputs are not finite with {shown} in the chosen precision: nothing is projected."
+        )
+    hardware = chosen.policy.hardware
+    profile = hardware_profiles.get(hardware)
+    faster = _fastest_uniform(study, hardware, chosen, latency)
+    if faster is not None:
+        said.append(
+            f"Estimated slower than all {faster[0]} ({latency.value:.2f} against "
+            f"{faster[1]:.2f} ms): precision boundaries and layers without kernels cost more "
+            "than the narrow layers save."
+        )
+    for name in study.precisions[1:]:
+        if chosen.count(name) and not (
+            profile.has_kernels_for(name) or registry.get(name).kind == "integer"
+        ):
+            said.append(
+                f"{profile.title.split(' (')[0]} has no {name} kernels: {name} halves the file "
+                f"there but gains no speed. {registry.REFERENCE} is the faster choice."
+            )
+    said += _float_layers(study, chosen)
+    if chosen.ignored:
+        said.append(f"No layer matches {', '.join(chosen.ignored[:5])}.")
+    evidence = study.analysis.evidence
+    if evidence is not None and evidence.samples < FEW_SAMPLES:
+        said.append(
+            f"Only {evidence.samples} selection samples: projections are coarse below "
+            f"{FEW_SAMPLES}."
+        )
+    return said
+
+
+def _fastest_uniform(
+    study: Study, hardware: str, chosen: PrecisionMap, latency: Quantity
+) -> tuple[str, float] | None:
+    """The uniform map that beats `chosen` by more than 1 %, if the chosen one is mixed."""
+    used = {name for name in chosen.assigned if name is not None}
+    if len(used) < 2 or latency.value is None:
+        return None
+    model = study.latency(hardware)
+    times = {
+        name: model.estimate(uniform_map(study, name, hardware).codes).total.value or 0.0
+        for name in (*study.precisions,)
+        if registry.get(name).kind == "float"
+    }
+    name, best = min(times.items(), key=lambda item: item[1])
+    return (name, best) if best < 0.99 * latency.value else None
+
+
+def _float_layers(study: Study, chosen: PrecisionMap) -> list[str]:
+    """Integer layers that run in float all the same, by state."""
+    counts: dict[str, int] = {}
+    for layer, name in zip(study.layers, chosen.assigned, strict=True):
+        if name is not None and registry.get(name).kind == "integer" and layer.state != "computes":
+            counts[layer.state] = counts.get(layer.state, 0) + 1
+    integers = sum(chosen.count(n) for n in study.precisions if registry.get(n).kind == "integer")
+    if not counts:
+        return []
+    meaning = {
+        "rounds output": "only round their output and run in float",
+        "stores": "only store their weights as integers",
+    }
+    parts = " and ".join(f"{count} {meaning[state]}" for state, count in counts.items())
+    return [f"Of {integers} INT8 layers, {parts}: there is no integer kernel for them."]
+
+

@@ -1,0 +1,46 @@
+"""One error root with a cause and a next step.
+
+Low-level code says what is wrong and where; the command line and the dashboard's boundary
+print both sentences, so that no one has to read a traceback to go on.
+"""
+
+
+class QuantscapeError(Exception):
+    """Something expected went wrong: bad input, a file of another kind, an impossible request.
+
+    `cause` names what was wrong and where, `next_step` what to do about it. Both are sentences
+    for people. Everything that is not a `QuantscapeError` is a defect of this program.
+    """
+
+    def __init__(self, cause: str, next_step: str = "") -> None:
+        self.cause = cause
+        self.next_step = next_step
+        super().__init__(f"{cause} {next_step}".strip())
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        # Exceptions travel between processes; the default would pass the joined message only.
+        return type(self), (self.cause, self.next_step)
+
+
+class ModelError(QuantscapeError):
+    """A model or its weights cannot be used: missing, truncated, not finite, wrong shapes."""
+
+
+class DataError(QuantscapeError):
+    """Calibration or evaluation data cannot be used: columns, gaps, text, too few rows."""
+
+
+class AnalysisError(QuantscapeError):
+    """An analysis folder cannot be read: missing, empty, of a newer schema, damaged."""
+
+
+class PolicyError(QuantscapeError):
+    """A request cannot be met: unknown scorer, threshold out of range, unknown precision."""
+
+
+class MapError(QuantscapeError):
+    """A precision map cannot be used: other model, unknown or missing layers, bad schema."""
+
+
+class ProfileError(QuantscapeError):
+    """A hardware profile is unknown or malformed."""

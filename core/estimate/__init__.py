@@ -1,0 +1,1 @@
+"""What a precision map costs: bytes, milliseconds and accuracy, each with its kind and range."""

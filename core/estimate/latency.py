@@ -1,0 +1,139 @@
+"""Estimated latency of a map for one sample: a roofline per layer, and a price per boundary.
+
+A layer takes the longer of computing and moving its bytes (roofline; Williams, Waterman and
+Patterson 2009, doi:10.1145/1498765.1498785), plus the overhead of its launch. Where the form in
+which a layer leaves its output differs from the form the next one takes it in, the values are
+converted: they are read and written once more, and one more kernel is launched.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core import precision as registry
+from core.estimate.hardware import Hardware
+from core.estimate.quantity import Quantity
+from core.layers import Layer, LayerTable
+from core.precision import Precision
+
+FLOAT_BYTES = 4
+INT_BYTES = 1
+US_PER_S = 1e6
+MS_PER_S = 1e3
+
+QUANTIZED = "q8"
+"""The form of a tensor of unsigned 8-bit integers with a scale and zero point."""
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyEstimate:
+    """Total with its range, and where it goes. `boundaries` counts converted tensors."""
+
+    total: Quantity
+    layers_ms: NDArray[np.float64]  # (L,)
+    boundaries_ms: float
+    boundaries: int
+
+
+def _runs_as(precision: Precision, hardware: Hardware) -> str:
+    if hardware.has_kernels_for(precision.name):
+        return precision.name
+    if precision.kind == "integer" and hardware.has_kernels_for("INT8"):
+        return "INT8"
+    return registry.REFERENCE
+
+
+def _forms(layer: Layer, precision: Precision, hardware: Hardware) -> tuple[str, str]:
+    """The form a layer takes its input in, and the form it leaves its output in."""
+    if precision.kind == "float":
+        native = hardware.has_kernels_for(precision.name)
+        form = precision.name if native else registry.REFERENCE
+        return form, form
+    takes = QUANTIZED if layer.state == "computes" else registry.REFERENCE
+    leaves = QUANTIZED if layer.quantizes_output else registry.REFERENCE
+    return takes, leaves
+
+
+class LatencyModel:
+    """Latency of any map of one model on one device; built once, evaluated per map."""
+
+    def __init__(
+        self, layers: LayerTable, sizes: NDArray[np.int64], precisions: tuple[str, ...],
+        hardware: Hardware,
+    ) -> None:  # fmt: skip
+        self._computes = layers.computes
+        chosen = [registry.get(name) for name in precisions]
+        shape = (len(chosen), len(layers))
+        bandwidth = hardware.bandwidth_gb_per_s * 1e9
+        self._work_s = {level: np.zeros(shape) for level in ("low", "typical", "high")}
+        self._fixed_s = np.zeros(shape)
+        takes = np.zeros(shape, dtype=np.int64)
+        leaves = np.zeros(shape, dtype=np.int64)
+        forms: dict[str, int] = {}
+        for p, precision in enumerate(chosen):
+            for i, layer in enumerate(layers):
+                taken, left = _forms(layer, precision, hardware)
+                takes[p, i] = forms.setdefault(taken, len(forms))
+                leaves[p, i] = forms.setdefault(left, len(forms))
+                if layer.state == "nothing":
+                    continue
+                moved, fixed = _traffic(layer, precision, hardware, int(sizes[p, i]))
+                integer_kernel = precision.kind == "float" or layer.state == "computes"
+                runs_as = _runs_as(precision, hardware) if integer_kernel else registry.REFERENCE
+                peak = hardware.peak_gmac_per_s[runs_as] * 1e9
+                for level, work in self._work_s.items():
+                    share = getattr(hardware.efficiency, level)
+                    work[p, i] = max(layer.macs / (peak * share), moved / (bandwidth * share))
+                self._fixed_s[p, i] = fixed
+        self._takes, self._leaves = takes, leaves
+        self._sources = np.array([e.source for e in layers.edges], dtype=np.int64)
+        self._targets = np.array([e.target for e in layers.edges], dtype=np.int64)
+        elements = np.array([e.elements for e in layers.edges], dtype=np.float64)
+        per_edge = elements * (FLOAT_BYTES + INT_BYTES) / bandwidth
+        self._boundary_s = per_edge / hardware.efficiency.typical
+        self._boundary_s += hardware.boundary_us / US_PER_S
+
+    def estimate(self, codes: NDArray[np.int8]) -> LatencyEstimate:
+        """Latency with layer i in precision `codes[i]`; -1 (no computation) costs nothing."""
+        active = codes >= 0
+        row = np.where(active, codes, 0)
+        column = np.arange(len(codes))
+        fixed = np.where(active, self._fixed_s[row, column], 0.0)
+        layers_s = {
+            level: np.where(active, work[row, column], 0.0) + fixed
+            for level, work in self._work_s.items()
+        }
+        crossing = (
+            self._leaves[row, column][self._sources] != self._takes[row, column][self._targets]
+        ) & active[self._sources] & active[self._targets]  # fmt: skip
+        boundaries_s = float(self._boundary_s[crossing].sum())
+        total = {level: (float(s.sum()) + boundaries_s) * MS_PER_S for level, s in layers_s.items()}
+        return LatencyEstimate(
+            total=Quantity(total["typical"], "ms", "estimated", total["high"], total["low"]),
+            layers_ms=layers_s["typical"] * MS_PER_S,
+            boundaries_ms=boundaries_s * MS_PER_S,
+            boundaries=int(crossing.sum()),
+        )
+
+
+def _traffic(
+    layer: Layer, precision: Precision, hardware: Hardware, stored_bytes: int
+) -> tuple[float, float]:
+    """Bytes moved by a layer and its fixed cost in seconds."""
+    values = layer.input_elements + layer.output_elements
+    fixed = hardware.overhead_us / US_PER_S
+    if precision.kind == "integer":
+        read = INT_BYTES if layer.state == "computes" else FLOAT_BYTES
+        moved = layer.input_elements * read + layer.output_elements * FLOAT_BYTES + stored_bytes
+        if layer.quantizes_output:  # the float result is written once more, as integers
+            moved += layer.output_elements * INT_BYTES
+            fixed += 0.0 if layer.state == "computes" else hardware.boundary_us / US_PER_S
+        return moved, fixed
+    if hardware.has_kernels_for(precision.name):
+        return values * precision.bytes_per_weight + stored_bytes, fixed
+    # No kernels: everything is cast up on the way in and down on the way out.
+    casts = values * (FLOAT_BYTES + precision.bytes_per_weight)
+    return values * FLOAT_BYTES + stored_bytes + casts, fixed + 2 * hardware.boundary_us / US_PER_S

@@ -1,0 +1,211 @@
+"""Projecting the outputs of any map from perturbations measured one layer at a time.
+
+First order in output space plus the residual of the uniform maps:
+
+    y(map) = y + sum_i dy_i(p_i) + sum_p w_p^2 r_p,   r_p = dy(all in p) - sum_i dy_i(p)
+
+with w_p the share of sum_i |dy_i(p)|^2 that lies in layers the map puts into p. It is exact at
+both ends, and in between wherever interactions are pairwise. Accuracy, KL and flips follow per
+sample. Probes (whole maps that were simulated) say how far this errs, and that spread enters
+every range beside the sampling error.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.estimate.metrics import correct, kl_per_sample, log_softmax
+from core.estimate.quantity import Quantity, unknown
+from core.evidence.evidence import Evidence
+
+Z90 = 1.6448536269514722
+"""95 % quantile of the normal distribution: the half-width of a 90 % range in deviations."""
+
+FEW_SAMPLES = 500
+KL_FLOOR = 1e-12
+POINTS = 100.0
+MIN_LOG_SPREAD = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """What is projected for one map on the selection split."""
+
+    accuracy: Quantity
+    accuracy_drop_pts: Quantity
+    kl: Quantity
+    flips: Quantity
+    forbidden: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Plain figures of one set of outputs against the baseline."""
+
+    accuracy: float | None
+    drop_pts: float | None
+    kl: float
+    flips: int
+    lost: int
+    won: int
+
+
+class Projector:
+    """Projections from one model's evidence; built once, evaluated per map.
+
+    `codes` index `precisions` (the reference first, then the simulated ones); -1 marks a layer
+    that does nothing.
+    """
+
+    def __init__(self, evidence: Evidence, reference: str) -> None:
+        self.evidence = evidence
+        self.precisions = (reference, *evidence.precisions)
+        self._log_p = log_softmax(evidence.baseline)
+        self._answers = evidence.baseline.argmax(axis=1)
+        targets = evidence.targets
+        self._right = None if targets is None else correct(evidence.baseline, targets)
+        p, layers, n, k = evidence.perturbations.shape
+        self._rows = np.ascontiguousarray(evidence.perturbations).reshape(p * layers, n * k)
+        self._layers = layers
+        self._residual = (
+            evidence.whole - evidence.perturbations.sum(axis=1, dtype=np.float64)
+        ).reshape(p, n * k)
+        energy = evidence.energy
+        total = energy.sum(axis=1, keepdims=True)
+        self._share = np.divide(energy, total, out=np.zeros_like(energy), where=total > 0)
+
+    def change(
+        self, codes: NDArray[np.int8], *, with_residual: bool = True
+    ) -> NDArray[np.float64]:
+        """Projected change of the outputs [N, K] under `codes` (L,)."""
+        simulated = np.flatnonzero(codes > 0)
+        which = codes[simulated].astype(np.int64) - 1
+        picked = self._rows[which * self._layers + simulated]
+        total = picked.sum(axis=0, dtype=np.float64)
+        if with_residual:
+            for p in np.unique(which):
+                weight = float(self._share[p, simulated[which == p]].sum())
+                total += weight**2 * self._residual[p]
+        return total.reshape(self.evidence.baseline.shape)
+
+    def forbidden(self, codes: NDArray[np.int8]) -> tuple[int, ...]:
+        """Layers whose precision gave outputs that are not finite (overflow)."""
+        simulated = np.flatnonzero(codes > 0)
+        allowed = self.evidence.allowed[codes[simulated].astype(np.int64) - 1, simulated]
+        return tuple(int(i) for i in simulated[~allowed])
+
+    def figures(self, change: NDArray[np.floating]) -> Figures:
+        """Figures of the outputs baseline + `change` [N, K] on the selection split."""
+        outputs = self.evidence.baseline + change
+        kl = float(kl_per_sample(self._log_p, outputs).mean())
+        flips = int((outputs.argmax(axis=1) != self._answers).sum())
+        targets = self.evidence.targets
+        if targets is None or self._right is None:
+            return Figures(None, None, kl, flips, 0, 0)
+        right = correct(outputs, targets)
+        lost, won = int((self._right & ~right).sum()), int((~self._right & right).sum())
+        n = len(right)
+        return Figures(float(right.mean()), (lost - won) / n * POINTS, kl, flips, lost, won)
+
+    def project(self, codes: NDArray[np.int8]) -> Projection:
+        """Projected accuracy, drop in points, KL and flips of a map, with 90 % ranges."""
+        forbidden = self.forbidden(codes)
+        if forbidden:
+            return Projection(
+                unknown("%", "projected"), unknown("pts", "projected"),
+                unknown("nats", "projected"), unknown("%", "projected"), forbidden,
+            )  # fmt: skip
+        return self._with_ranges(codes, self.figures(self.change(codes)))
+
+    def _with_ranges(self, codes: NDArray[np.int8], found: Figures) -> Projection:
+        n = self.evidence.samples
+        nothing_changes = not (codes > 0).any()
+        half = 0.0 if nothing_changes else Z90 * self._drop_deviation_pts(found)
+        flips = found.flips / n * POINTS
+        spread = 1.0 if nothing_changes else float(np.exp(Z90 * self.log_kl_spread))
+        flip_half = 0.0 if nothing_changes else Z90 * self._flip_deviation_pts(found)
+        accuracy = drop = unknown("%", "projected")
+        if found.accuracy is not None and found.drop_pts is not None:
+            value = found.accuracy * POINTS
+            accuracy = Quantity(
+                value, "%", "projected", max(value - half, 0.0), min(value + half, POINTS)
+            )
+            drop = Quantity(
+                found.drop_pts, "pts", "projected", found.drop_pts - half, found.drop_pts + half
+            )
+        return Projection(
+            accuracy,
+            drop,
+            Quantity(found.kl, "nats", "projected", found.kl / spread, found.kl * spread),
+            Quantity(flips, "%", "projected", max(flips - flip_half, 0.0), flips + flip_half),
+        )
+
+    # ---- how far it errs
+
+    @cached_property
+    def probe_errors(self) -> list[tuple[Figures, Figures]]:
+        """(projected, simulated) figures of every probe."""
+        evidence = self.evidence
+        return [
+            (self.figures(self.change((row + 1).astype(np.int8))), self.figures(simulated))
+            for row, simulated in zip(evidence.probe_codes, evidence.probes, strict=True)
+        ]
+
+    @cached_property
+    def log_kl_spread(self) -> float:
+        """Root mean square of log(simulated / projected KL) over the probes."""
+        errors = [
+            np.log(max(simulated.kl, KL_FLOOR) / max(projected.kl, KL_FLOOR))
+            for projected, simulated in self.probe_errors
+        ]
+        return _spread(errors, MIN_LOG_SPREAD)
+
+    @cached_property
+    def _drop_error_per_flip(self) -> float:
+        """Spread of the drop's error in samples, per root of flipped samples.
+
+        Every sample that a map flips is one that the projection can get wrong; independent
+        coin tosses make the error grow with the root of their number.
+        """
+        n = self.evidence.samples
+        errors = [
+            ((simulated.drop_pts or 0.0) - (projected.drop_pts or 0.0))
+            / POINTS * n / np.sqrt(projected.flips + 1)
+            for projected, simulated in self.probe_errors
+        ]  # fmt: skip
+        return _spread(errors, 0.0)
+
+    @cached_property
+    def _flip_error_per_flip(self) -> float:
+        errors = [
+            (simulated.flips - projected.flips) / np.sqrt(projected.flips + 1)
+            for projected, simulated in self.probe_errors
+        ]
+        return _spread(errors, 0.0)
+
+    def _drop_deviation_pts(self, found: Figures) -> float:
+        n = self.evidence.samples
+        # Laplace-adjusted difference of paired proportions (Bonett and Price 2012,
+        # doi:10.3102/1076998611411915): one sample more in either cell, so that no flips at
+        # all do not pass for certainty.
+        lost, won = (found.lost + 1) / (n + 2), (found.won + 1) / (n + 2)
+        sampling = (lost + won - (lost - won) ** 2) / (n + 2)
+        model = (self._drop_error_per_flip * np.sqrt(found.flips + 1) / n) ** 2
+        return float(np.sqrt(sampling + model)) * POINTS
+
+    def _flip_deviation_pts(self, found: Figures) -> float:
+        n = self.evidence.samples
+        rate = (found.flips + 1) / (n + 2)
+        model = (self._flip_error_per_flip * np.sqrt(found.flips + 1) / n) ** 2
+        return float(np.sqrt(rate * (1 - rate) / (n + 2) + model)) * POINTS
+
+
+def _spread(errors: list[float], least: float) -> float:
+    """Root mean square with one degree of freedom taken off for the few probes there are."""
+    if len(errors) < 2:
+        return max(least, 0.5)  # nothing is known of the error: be wide, not silent
+    return max(float(np.sqrt(np.square(errors).sum() / (len(errors) - 1))), least)

@@ -1,0 +1,1 @@
+"""What is known of each layer: rules, weight statistics and measured perturbations."""

@@ -1,0 +1,125 @@
+"""From a source to an analysis: inventory, calibration, measurement, holdout baseline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+import numpy as np
+
+import core
+from core.analysis import Analysis
+from core.evidence import measure as measuring
+from core.evidence.evidence import Identity, SplitSizes
+from core.evidence.scheme import ORT_CPU, Scheme
+from core.evidence.simulate import Simulator
+from core.layers import LayerTable
+from core.precision import FP16, INT8, Precision
+from core.source.contract import ModelSource
+from core.source.inventory import take_inventory
+
+DEFAULT_PRECISIONS = (FP16, INT8)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a measurement will cost."""
+
+    layers: int
+    runs: int
+    samples: int
+    predicted_seconds: float
+    perturbation_bytes: int
+
+
+def dry_run(
+    source: ModelSource,
+    *,
+    scheme: Scheme = ORT_CPU,
+    precisions: tuple[Precision, ...] = DEFAULT_PRECISIONS,
+    expand_units: bool = False,
+) -> Plan:
+    """Predict the cost of `analyze` from one small batch; measures nothing else."""
+    layers = take_inventory(source, expand_units=expand_units)
+    runs = len(measuring.planned_runs(layers, precisions))
+    simulator = measuring.make_simulator(source, layers, scheme, expand_units=expand_units)
+    outputs = simulator.run({}, source.selection.inputs[:2]).shape[1]
+    values = len(precisions) * len(layers) * len(source.selection) * outputs
+    return Plan(
+        layers=len(layers),
+        runs=runs,
+        samples=len(source.selection),
+        predicted_seconds=measuring.predict_seconds(simulator, source, runs),
+        perturbation_bytes=values * np.dtype(np.float32).itemsize,
+    )
+
+
+def inventory_analysis(source: ModelSource, *, expand_units: bool = False) -> Analysis:
+    """An analysis without measurements: layers and identity only."""
+    layers = take_inventory(source, expand_units=expand_units)
+    return _bare(source, layers, ORT_CPU, expand_units)
+
+
+def analyze(
+    source: ModelSource,
+    *,
+    scheme: Scheme = ORT_CPU,
+    precisions: tuple[Precision, ...] = DEFAULT_PRECISIONS,
+    expand_units: bool = False,
+    probes: int = measuring.PROBES,
+    progress: measuring.Progress = lambda done, total, label: None,
+) -> Analysis:
+    """Measure `source` and return the analysis. Does not change the model's weights."""
+    layers = take_inventory(source, expand_units=expand_units)
+    measured = measuring.measure(
+        source, layers, scheme, precisions,
+        expand_units=expand_units, probes=probes, progress=progress,
+    )  # fmt: skip
+    holdout, majority = _holdout(source, layers, scheme)
+    return replace(
+        _bare(source, layers, scheme, expand_units),
+        evidence=measured.evidence,
+        ranges=measured.ranges,
+        seconds=round(measured.seconds, 1),
+        holdout_accuracy=holdout,
+        majority_accuracy=majority,
+    )
+
+
+def _bare(
+    source: ModelSource, layers: LayerTable, scheme: Scheme, expand_units: bool
+) -> Analysis:
+    return Analysis(
+        identity=Identity(source.name, source.fingerprint(), source.data_fingerprint()),
+        title=source.title,
+        description=source.description,
+        task=source.task,
+        class_names=source.class_names,
+        layers=layers,
+        scheme=scheme.name,
+        splits=SplitSizes(
+            len(source.calibration),
+            len(source.selection),
+            0 if source.holdout is None else len(source.holdout),
+        ),
+        expanded_units=expand_units,
+        data_description=source.data_description,
+        source=source.reference,
+        tool_version=core.__version__,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _holdout(
+    source: ModelSource, layers: LayerTable, scheme: Scheme
+) -> tuple[float | None, float | None]:
+    split = source.holdout
+    if split is None or split.targets is None:
+        return None, None
+    simulator = Simulator(source.model, layers, {}, scheme)
+    answers = simulator.run({}, split.inputs).argmax(axis=1)
+    targets = split.targets.numpy()
+    majority = np.bincount(targets).max() / len(targets)
+    return float((answers == targets).mean()), float(majority)
+
+

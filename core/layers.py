@@ -1,0 +1,156 @@
+"""The vocabulary of layers: what a person gives one precision.
+
+A `Layer` is a decision. It is a unit (an attention or feed-forward block declared by the source,
+or a built-in type such as `nn.LSTM`) or a leaf module with operations. Layers carry the person's
+own module path, always.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+ROLES: tuple[str, ...] = (
+    "attention",
+    "feed_forward",
+    "layer_norm",
+    "output_projection",
+    "embedding",
+    "convolution",
+    "activation",
+    "positional_encoding",
+    "dropout",
+    "pooling",
+    "linear",
+    "recurrent",
+    "batch_norm",
+    "other",
+)
+"""The ten roles of the sensitivity method, then four that other models need."""
+
+State = Literal["computes", "stores", "rounds output", "nothing"]
+"""What an integer precision means for a layer on the target (docs/method.md, "States").
+
+computes: the layer's kernel works on integers.  stores: only its weight is kept as integers.
+rounds output: it runs in float between quantize and dequantize.  nothing: it does nothing at
+inference (dropout).
+"""
+
+TensorKind = Literal["weight", "table", "bias", "float"]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """A stored tensor that a layer owns.
+
+    `kind`: *weight* of a matrix product or convolution (integers per output channel), *table* of
+    an embedding (integers per tensor), *bias* of a quantized product (int32), *float* for all
+    that stays in a float format. `channels` is the number of scales a quantized weight has.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    kind: TensorKind
+    channels: int = 1
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One layer of a model.
+
+    Shapes are per sample (no batch axis). `macs` counts multiply-accumulates per sample.
+    `operations` are the kinds of operation it runs (`linear`, `conv`, `matmul`, ...), with the
+    number of calls. `parts` are the module paths that own its weights. `activation_scales` is
+    the number of activation tensors that get a scale and zero point when the layer is quantized.
+    """
+
+    name: str
+    role: str
+    kind: str
+    state: State
+    params: int
+    macs: int
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    parts: tuple[str, ...] = ()
+    operations: tuple[tuple[str, int], ...] = ()
+    tensors: tuple[TensorSpec, ...] = ()
+    activation_scales: int = 0
+    quantizes_output: bool = False
+    input_elements: int = 0
+    output_elements: int = 0
+
+    @property
+    def computes_at_inference(self) -> bool:
+        """False for a layer that does nothing once training is over (dropout)."""
+        return self.state != "nothing"
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """`elements` values per sample flow from layer `source` to layer `target` (indices)."""
+
+    source: int
+    target: int
+    elements: int
+
+
+@dataclass(frozen=True)
+class LayerTable:
+    """All layers of a model in execution order, with the data flow between them.
+
+    `glue` names containers that own operations or tensors which are no layer (residual adds,
+    reshapes); they stay in the reference precision, are listed and not counted.
+    """
+
+    layers: tuple[Layer, ...]
+    edges: tuple[Edge, ...] = ()
+    glue: tuple[str, ...] = ()
+    glue_tensors: tuple[TensorSpec, ...] = ()
+    uncalled: tuple[str, ...] = field(default=())
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(self.layers)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Layer names in execution order."""
+        return tuple(layer.name for layer in self.layers)
+
+    @cached_property
+    def index(self) -> dict[str, int]:
+        """Position of each layer by name."""
+        return {name: i for i, name in enumerate(self.names)}
+
+    @cached_property
+    def roles(self) -> tuple[str, ...]:
+        """Role of each layer."""
+        return tuple(layer.role for layer in self.layers)
+
+    @cached_property
+    def params(self) -> NDArray[np.int64]:
+        """Parameters per layer, shape (L,); tied weights are counted in their first owner."""
+        return np.array([layer.params for layer in self.layers], dtype=np.int64)
+
+    @cached_property
+    def macs(self) -> NDArray[np.int64]:
+        """Multiply-accumulates per sample and layer, shape (L,)."""
+        return np.array([layer.macs for layer in self.layers], dtype=np.int64)
+
+    @cached_property
+    def computes(self) -> NDArray[np.bool_]:
+        """Which layers do anything at inference, shape (L,)."""
+        return np.array([layer.computes_at_inference for layer in self.layers], dtype=np.bool_)

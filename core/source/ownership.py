@@ -1,0 +1,100 @@
+"""Which layer the running code belongs to.
+
+Module hooks keep a stack of the modules being executed; a torch function called at that moment
+belongs to the layer that owns the innermost of them. The same bookkeeping serves the inventory,
+the calibration and the simulation, so that the three always agree on whose operation it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from core.source.roles import BUILT_IN_UNITS, OWN_LAYER_INSIDE_UNIT
+
+Entered = Callable[[str, nn.Module, tuple[Any, ...]], tuple[Any, ...] | None]
+Left = Callable[[str, nn.Module, tuple[Any, ...], Any], Any]
+
+
+def first_tensor(value: object) -> Tensor | None:
+    """The first tensor in a possibly nested output or argument list."""
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, Mapping):
+        value = tuple(value.values())
+    if isinstance(value, tuple | list):
+        for item in value:
+            found = first_tensor(item)
+            if found is not None:
+                return found
+    return None
+
+
+def owners(
+    model: nn.Module, units: tuple[str, ...], expand: bool = False
+) -> dict[str, str | None]:
+    """Module path -> path of the layer that owns its operations; None for containers.
+
+    Leaf modules own themselves; below a unit all but activation, dropout, norm and pooling
+    modules belong to the unit. `expand` leaves the declared units out, so that their parts
+    become layers. Shared modules appear once, under their first path.
+    """
+    declared = set() if expand else set(units)
+    owner: dict[str, str | None] = {}
+    for path, module in model.named_modules():
+        parent = path.rpartition(".")[0] if path else None
+        above = owner.get(parent) if parent is not None else None
+        is_leaf = next(module.children(), None) is None
+        inside_unit = above is not None and above in owner and owner[above] == above
+        if inside_unit and not isinstance(module, OWN_LAYER_INSIDE_UNIT):
+            owner[path] = above
+        elif is_leaf or path in declared or isinstance(module, BUILT_IN_UNITS):
+            owner[path] = path
+        else:
+            owner[path] = None
+    return owner
+
+
+class ModuleStack:
+    """The modules being executed, innermost last; a context manager that holds the hooks.
+
+    `entered` may replace the positional arguments of a module, `left` its output.
+    """
+
+    def __init__(self, model: nn.Module, entered: Entered, left: Left) -> None:
+        self._model = model
+        self._entered = entered
+        self._left = left
+        self.paths: list[str] = []
+
+    @contextlib.contextmanager
+    def installed(self) -> Iterator[None]:
+        """Hooks on every module for the length of the block; the model is left as it was."""
+        handles = []
+        try:
+            for path, module in self._model.named_modules():
+                handles.append(module.register_forward_pre_hook(self._enter(path)))
+                handles.append(module.register_forward_hook(self._leave(path), always_call=True))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+            self.paths.clear()
+
+    def _enter(self, path: str) -> Callable[[nn.Module, tuple[Any, ...]], Any]:
+        def hook(module: nn.Module, args: tuple[Any, ...]) -> Any:
+            self.paths.append(path)
+            return self._entered(path, module, args)
+
+        return hook
+
+    def _leave(self, path: str) -> Callable[[nn.Module, tuple[Any, ...], Any], Any]:
+        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+            if self.paths:
+                self.paths.pop()
+            return self._left(path, module, args, output)
+
+        return hook

@@ -1,0 +1,61 @@
+"""Bundled sample models: found by folder, loaded by name."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from core.errors import DataError, ModelError
+
+if TYPE_CHECKING:
+    from core.source.contract import ModelSource
+
+ROOT = Path(__file__).resolve().parents[2] / "sample_models"
+PREFIX = "sample:"
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A bundled sample. `analysis` is the folder of its precomputed analysis."""
+
+    name: str
+    folder: Path
+
+    @property
+    def analysis(self) -> Path:
+        """Where the shipped analysis lies."""
+        return self.folder / "analysis"
+
+
+def names() -> tuple[str, ...]:
+    """Names of the bundled samples."""
+    return tuple(sorted(path.parent.name for path in ROOT.glob("*/sample.py")))
+
+
+def get(name: str) -> Sample:
+    """The sample called `name`, with or without the prefix `sample:`."""
+    plain = name.removeprefix(PREFIX)
+    if plain not in names():
+        raise ModelError(
+            f"There is no sample {plain!r}.", f"Bundled samples: {', '.join(names())}."
+        )
+    return Sample(plain, ROOT / plain)
+
+
+def load(name: str, csv: Path | None = None) -> ModelSource:
+    """Load a sample's model and data (imports torch). `csv` replaces its data, where it can."""
+    from core.source.contract import model_source
+
+    sample = get(name)
+    module = importlib.import_module(f"sample_models.{sample.name}.sample")
+    if csv is None:
+        return model_source(module.load())
+    if "csv" not in inspect.signature(module.load).parameters:
+        raise DataError(
+            f"Sample {sample.name!r} takes no CSV, but {csv} was given.",
+            "Leave out --csv for this sample.",
+        )
+    return model_source(module.load(csv=csv))

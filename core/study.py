@@ -1,0 +1,83 @@
+"""One analysis made ready for questions: decide a policy, price a map, project its accuracy.
+
+Everything that does not depend on the policy (scores, sizes, perturbation sums, latency tables)
+is computed once, so that each answer costs a few milliseconds.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from core import precision as registry
+from core.decide.decision import PrecisionMap, decide
+from core.estimate import hardware as hardware_profiles
+from core.estimate.latency import LatencyModel
+from core.estimate.projection import Projection, Projector
+from core.estimate.size import glue_bytes, size_table
+from core.evidence.scorers import score_table
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from core.analysis import Analysis
+    from core.decide.policy import Policy
+
+WITHOUT_EVIDENCE = ("FP16", "INT8")
+"""Precisions that a map may use before anything was measured."""
+
+
+class Study:
+    """An analysis with its derived tables. Safe to share between sessions: nothing mutates."""
+
+    def __init__(self, analysis: Analysis) -> None:
+        self.analysis = analysis
+        self.layers = analysis.layers
+        evidence = analysis.evidence
+        measured = WITHOUT_EVIDENCE if evidence is None else evidence.precisions
+        self.precisions: tuple[str, ...] = (registry.REFERENCE, *measured)
+        self._latency: dict[str, LatencyModel] = {}
+
+    @cached_property
+    def narrowest(self) -> str:
+        """The precision with the fewest bits: the one that scores speak of."""
+        return min(self.precisions, key=lambda name: registry.get(name).bits)
+
+    @cached_property
+    def scores(self) -> dict[str, NDArray[np.float64]]:
+        """Scores by scorer, each of shape (L,)."""
+        return score_table(self.layers, self.analysis.evidence, self.narrowest)
+
+    @cached_property
+    def size_bytes(self) -> NDArray[np.int64]:
+        """Stored bytes by precision and layer, shape (P, L)."""
+        return size_table(self.layers, self.precisions)
+
+    @cached_property
+    def glue_bytes(self) -> int:
+        """Stored bytes that belong to no layer."""
+        return glue_bytes(self.layers)
+
+    @cached_property
+    def projector(self) -> Projector | None:
+        """Projects accuracy; None before anything was measured."""
+        evidence = self.analysis.evidence
+        return None if evidence is None else Projector(evidence, registry.REFERENCE)
+
+    def latency(self, hardware: str) -> LatencyModel:
+        """The latency model of this analysis on `hardware`."""
+        if hardware not in self._latency:
+            profile = hardware_profiles.get(hardware)
+            self._latency[hardware] = LatencyModel(
+                self.layers, self.size_bytes, self.precisions, profile
+            )
+        return self._latency[hardware]
+
+    def decide(self, policy: Policy) -> PrecisionMap:
+        """The map that `policy` gives; raises `PolicyError` for what cannot be asked."""
+        return decide(self.layers, self.scores, policy, self.precisions)
+
+    def project(self, codes: NDArray[np.int8]) -> Projection | None:
+        """Projection of a map; None before anything was measured."""
+        return None if self.projector is None else self.projector.project(codes)
