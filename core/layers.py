@@ -51,12 +51,17 @@ class TensorSpec:
     `kind`: *weight* of a matrix product or convolution (integers per output channel), *table* of
     an embedding (integers per tensor), *bias* of a quantized product (int32), *float* for all
     that stays in a float format. `channels` is the number of scales a quantized weight has.
+    `operation` is the number, in call order within its layer, of the first product, convolution
+    or look-up that reads it (-1: none does). `weight` names, for a bias, the weight of the same
+    product, which another layer may own where weights are tied.
     """
 
     name: str
     shape: tuple[int, ...]
     kind: TensorKind
     channels: int = 1
+    operation: int = -1
+    weight: str = ""
 
     @property
     def size(self) -> int:

@@ -7,7 +7,6 @@ absent.
 
 from __future__ import annotations
 
-import os
 import shutil
 import uuid
 from pathlib import Path
@@ -65,10 +64,7 @@ def save(analysis: Analysis, folder: Path) -> None:
 
     Raises `AnalysisError` if `folder` holds something else, or cannot be written.
     """
-    if folder.exists() and (not folder.is_dir() or _is_foreign(folder)):
-        raise AnalysisError(
-            f"{folder} exists and is not an analysis folder.", "Name a new or an empty folder."
-        )
+    check_target(folder)
     fresh = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}"
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -85,6 +81,14 @@ def save(analysis: Analysis, folder: Path) -> None:
         ) from error
 
 
+def check_target(folder: Path) -> None:
+    """Raise `AnalysisError` if writing an analysis to `folder` would overwrite something else."""
+    if folder.exists() and (not folder.is_dir() or _is_foreign(folder)):
+        raise AnalysisError(
+            f"{folder} exists and is not an analysis folder.", "Name a new or an empty folder."
+        )
+
+
 def _is_foreign(folder: Path) -> bool:
     return any(folder.iterdir()) and not (folder / FILE).is_file()
 
@@ -92,8 +96,8 @@ def _is_foreign(folder: Path) -> bool:
 def _swap(fresh: Path, folder: Path) -> None:
     old = fresh.with_name(fresh.name + ".old")
     if folder.exists():
-        os.replace(folder, old)
-    os.replace(fresh, folder)
+        folder.replace(old)
+    fresh.replace(folder)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -229,13 +233,15 @@ def _evidence(folder: Path, data: _File) -> Evidence:
     targets = None
     if (folder / "targets.npy").is_file():
         targets = _array(folder, "targets", np.int64, (samples,))
-        if samples and not (0 <= int(targets.min()) and int(targets.max()) < outputs):
+        if samples and not (int(targets.min()) >= 0 and int(targets.max()) < outputs):
             raise AnalysisError(
                 f"{folder / 'targets.npy'} names a class that the model does not output.",
                 "Analyze the model again.",
             )
     probe_codes = _array(folder, "probe_codes", np.int8, (len(probes), n_layers))
-    if probe_codes.size and not (-1 <= int(probe_codes.min()) <= int(probe_codes.max()) < n_precisions):
+    if probe_codes.size and not (
+        -1 <= int(probe_codes.min()) <= int(probe_codes.max()) < n_precisions
+    ):
         raise AnalysisError(
             f"{folder / 'probe_codes.npy'} names a precision that was not measured.",
             "Analyze the model again.",
@@ -280,4 +286,5 @@ def _array(
         )
     if finite and array.dtype.kind == "f" and not np.isfinite(array).all():
         raise AnalysisError(f"{path} holds NaN or infinity.", again)
-    return array
+    loaded: NDArray[Any] = array
+    return loaded

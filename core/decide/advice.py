@@ -60,7 +60,8 @@ def feasibility(study: Study, chosen: PrecisionMap, found: Outcome) -> Verdict:
         return Verdict("avoid", (f"The projected loss may reach {drop.high:.1f} pts.",))
     doubts: list[str] = []
     if drop.high > PROCEED_DROP_PTS:
-        doubts.append(f"The projected loss may reach {drop.high:.1f} pts.")
+        worst = _most_sensitive(study, chosen)
+        doubts.append(f"The projected loss may reach {drop.high:.1f} pts{worst}.")
     speedup = found.totals["speedup"].value
     if speedup is not None and speedup < 1:
         doubts.append(f"Estimated slower than {registry.REFERENCE} ({speedup:.2f}x).")
@@ -72,6 +73,16 @@ def feasibility(study: Study, chosen: PrecisionMap, found: Outcome) -> Verdict:
     return Verdict(
         "proceed", (f"The projected loss stays below {PROCEED_DROP_PTS:g} pt in its 90 % range.",)
     )
+
+
+def _most_sensitive(study: Study, chosen: PrecisionMap) -> str:
+    """The narrow layer that alone changes the outputs most, as the end of a sentence."""
+    scored = study.scores.get("output_error")
+    narrow = [i for i, name in enumerate(chosen.assigned) if name == study.narrowest]
+    if scored is None or not narrow:
+        return ""
+    worst = max(narrow, key=lambda i: float(scored[i]))
+    return f"; of the {study.narrowest} layers {study.layers.names[worst]} alone changes most"
 
 
 def considerations(study: Study, chosen: PrecisionMap) -> tuple[str, ...]:

@@ -59,7 +59,8 @@ class PrecisionMap:
 
     def document_precision(self, i: int) -> str:
         """What the reference document would write for layer `i`: FP16 for HIGH, else INT8, a
-        layer that does nothing included."""
+        layer that does nothing included.
+        """
         return "FP16" if self.levels[i] == HIGH else "INT8"
 
     def reason(self, i: int) -> str:

@@ -45,7 +45,9 @@ def comparisons(study: Study, hardware: str) -> tuple[Comparison, ...]:
     found = outcome(study, chosen)
     stats = statistics(chosen)
     by_level = {count.level: count for count in stats.levels}
-    uniform = {name: outcome(study, uniform_map(study, name, hardware)) for name in study.precisions}
+    uniform = {
+        name: outcome(study, uniform_map(study, name, hardware)) for name in study.precisions
+    }
     ms = {name: o.totals["latency_ms"] for name, o in uniform.items()}
     size = {name: o.totals["size_bytes"].value or 0.0 for name, o in uniform.items()}
     attention = sum(

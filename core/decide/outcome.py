@@ -28,7 +28,8 @@ CONFIDENCE_MEANING = {
 @dataclass(frozen=True)
 class Outcome:
     """Figures of one map. `totals` by name; `layer_bytes` and `layer_ms` add up to them with
-    `glue_bytes` and `boundaries_ms`. `warnings` are sentences, the gravest first."""
+    `glue_bytes` and `boundaries_ms`. `warnings` are sentences, the gravest first.
+    """
 
     totals: dict[str, Quantity]
     confidence: Confidence
@@ -126,14 +127,18 @@ def _warnings(
             f"{faster[1]:.2f} ms): precision boundaries and layers without kernels cost more "
             "than the narrow layers save."
         )
-    for name in study.precisions[1:]:
-        if chosen.count(name) and not (
-            profile.has_kernels_for(name) or registry.get(name).kind == "integer"
-        ):
-            said.append(
-                f"{profile.title.split(' (')[0]} has no {name} kernels: {name} halves the file "
-                f"there but gains no speed. {registry.REFERENCE} is the faster choice."
-            )
+    cast = [
+        name
+        for name in study.precisions[1:]
+        if chosen.count(name)
+        and registry.get(name).kind == "float"
+        and not profile.has_kernels_for(name)
+    ]
+    said += [
+        f"{profile.title.split(' (')[0]} has no {name} kernels: {name} makes the file smaller "
+        f"there but gains no speed. {registry.REFERENCE} is the faster choice."
+        for name in cast
+    ]
     said += _float_layers(study, chosen)
     if chosen.ignored:
         said.append(f"No layer matches {', '.join(chosen.ignored[:5])}.")
@@ -178,5 +183,3 @@ def _float_layers(study: Study, chosen: PrecisionMap) -> list[str]:
     }
     parts = " and ".join(f"{count} {meaning[state]}" for state, count in counts.items())
     return [f"Of {integers} INT8 layers, {parts}: there is no integer kernel for them."]
-
-

@@ -78,9 +78,7 @@ class Projector:
         total = energy.sum(axis=1, keepdims=True)
         self._share = np.divide(energy, total, out=np.zeros_like(energy), where=total > 0)
 
-    def change(
-        self, codes: NDArray[np.int8], *, with_residual: bool = True
-    ) -> NDArray[np.float64]:
+    def change(self, codes: NDArray[np.int8], *, with_residual: bool = True) -> NDArray[np.float64]:
         """Projected change of the outputs [N, K] under `codes` (L,)."""
         simulated = np.flatnonzero(codes > 0)
         which = codes[simulated].astype(np.int64) - 1
@@ -90,7 +88,8 @@ class Projector:
             for p in np.unique(which):
                 weight = float(self._share[p, simulated[which == p]].sum())
                 total += weight**2 * self._residual[p]
-        return total.reshape(self.evidence.baseline.shape)
+        change: NDArray[np.float64] = total.reshape(self.evidence.baseline.shape)
+        return change
 
     def forbidden(self, codes: NDArray[np.int8]) -> tuple[int, ...]:
         """Layers whose precision gave outputs that are not finite (overflow)."""

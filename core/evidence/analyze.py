@@ -86,9 +86,7 @@ def analyze(
     )
 
 
-def _bare(
-    source: ModelSource, layers: LayerTable, scheme: Scheme, expand_units: bool
-) -> Analysis:
+def _bare(source: ModelSource, layers: LayerTable, scheme: Scheme, expand_units: bool) -> Analysis:
     return Analysis(
         identity=Identity(source.name, source.fingerprint(), source.data_fingerprint()),
         title=source.title,
@@ -121,5 +119,3 @@ def _holdout(
     targets = split.targets.numpy()
     majority = np.bincount(targets).max() / len(targets)
     return float((answers == targets).mean()), float(majority)
-
-

@@ -49,13 +49,15 @@ class Evidence:
     def energy(self) -> NDArray[np.float64]:
         """Sum of squared perturbations over samples and outputs, shape [P, L]."""
         flat = self.perturbations.reshape(*self.perturbations.shape[:2], -1)
-        return np.einsum("pln,pln->pl", flat, flat, dtype=np.float64)
+        energy: NDArray[np.float64] = np.einsum("pln,pln->pl", flat, flat, dtype=np.float64)
+        return energy
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
     """The observed range of one activation: operand `operand` (-1 = output) of operation
-    `operation` within `layer`'s forward pass (-1 = the layer's own output)."""
+    `operation` within `layer`'s forward pass (-1 = the layer's own output).
+    """
 
     layer: str
     operation: int

@@ -26,7 +26,8 @@ Score = Callable[[LayerTable, Evidence | None, str], NDArray[np.float64] | None]
 @dataclass(frozen=True, slots=True)
 class Scorer:
     """A named score with its source. `score(layers, evidence, precision)` gives shape (L,), or
-    None where what it needs was not measured. `kind` is *prior*, *weights* or *measured*."""
+    None where what it needs was not measured. `kind` is *prior*, *weights* or *measured*.
+    """
 
     name: str
     title: str
@@ -37,7 +38,7 @@ class Scorer:
 
 
 def sqnr_to_score(sqnr_db: NDArray[np.float64]) -> NDArray[np.float64]:
-    """dB -> [0, 1]: 0 at 60 dB and above, 1 at 10 dB and below, linear between."""
+    """DB -> [0, 1]: 0 at 60 dB and above, 1 at 10 dB and below, linear between."""
     span = SQNR_HARMLESS_DB - SQNR_RUINOUS_DB
     score: NDArray[np.float64] = np.clip((SQNR_HARMLESS_DB - sqnr_db) / span, 0.0, 1.0)
     return score

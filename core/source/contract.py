@@ -161,5 +161,3 @@ def model_source(spec: Mapping[str, Any]) -> ModelSource:
         reference=str(spec.get("reference", "")),
         data_description=str(spec.get("data_description", "")),
     )
-
-

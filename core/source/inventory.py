@@ -33,6 +33,7 @@ class _Seen:
 
     order: int
     macs: int = 0
+    counted: int = 0
     operations: dict[str, int] = field(default_factory=dict)
     input_shape: tuple[int, ...] = ()
     output_shape: tuple[int, ...] = ()
@@ -50,7 +51,8 @@ class _Observer(TorchFunctionMode):
         self.model = model
         self.seen: dict[str, _Seen] = {}
         self.glue: set[str] = set()
-        self.kinds: dict[int, tuple[TensorKind, int]] = {}
+        self.kinds: dict[int, tuple[TensorKind, int, int]] = {}
+        self.weight_of: dict[int, int] = {}
         self.flows: dict[tuple[str, str], int] = {}
         self.last_product: str | None = None
         self._producers: dict[int, frozenset[str]] = {}
@@ -128,9 +130,11 @@ class _Observer(TorchFunctionMode):
             if weight is not None:
                 kind: TensorKind = "table" if operation.kind == "embedding" else "weight"
                 channels = int(weight.shape[operation.out_channel_axis]) if kind == "weight" else 1
-                self.kinds[id(weight)] = (kind, channels)
+                self.kinds.setdefault(id(weight), (kind, channels, seen.counted))
             if bias is not None:
-                self.kinds[id(bias)] = ("bias", 1)
+                self.kinds.setdefault(id(bias), ("bias", 1, seen.counted))
+                self.weight_of.setdefault(id(bias), id(weight))
+            seen.counted += 1
             if operation.kind in HEAVY and isinstance(self.model.get_submodule(path), nn.Linear):
                 self.last_product = name
         self._remember(result, frozenset({name}))
@@ -189,20 +193,21 @@ def _table(source: ModelSource, observer: _Observer) -> LayerTable:
     params: dict[str, int] = {}
     parts: dict[str, list[str]] = {}
     glue_tensors: list[TensorSpec] = []
-    counted: set[int] = set()
+    first_name: dict[int, str] = {}
     persistent = set(model.state_dict().keys())
-    # remove_duplicate=False so that a tied weight is met under each name; `counted` keeps the first
+    # remove_duplicate=False so that a tied weight is met under each name; `first_name` keeps the first
     named = [
         *model.named_parameters(remove_duplicate=False),
         *((n, b) for n, b in model.named_buffers(remove_duplicate=False) if n in persistent),
     ]
     for full_name, tensor in named:
-        if id(tensor) in counted or not tensor.is_floating_point():
+        if id(tensor) in first_name or not tensor.is_floating_point():
             continue
-        counted.add(id(tensor))
+        first_name[id(tensor)] = full_name
         path = full_name.rpartition(".")[0]
-        kind, channels = observer.kinds.get(id(tensor), ("float", 1))
-        spec = TensorSpec(full_name, tuple(tensor.shape), kind, channels)
+        kind, channels, operation = observer.kinds.get(id(tensor), ("float", 1, -1))
+        weight = first_name.get(observer.weight_of.get(id(tensor), 0), "")
+        spec = TensorSpec(full_name, tuple(tensor.shape), kind, channels, operation, weight)
         name = owner.get(path)
         if name is None or name not in observer.seen:
             glue_tensors.append(spec)

@@ -59,9 +59,7 @@ OPERATIONS: Mapping[Callable[..., Any], Operation] = {
 """Functions whose operands a precision changes. Any other function runs in float."""
 
 
-def operand(
-    slot: tuple[int, str], args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> Tensor | None:
+def operand(slot: tuple[int, str], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
     """The operand in `slot`, wherever the caller put it; None where it was left out."""
     position, keyword = slot
     value = args[position] if position < len(args) else kwargs.get(keyword)

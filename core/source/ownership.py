@@ -33,9 +33,7 @@ def first_tensor(value: object) -> Tensor | None:
     return None
 
 
-def owners(
-    model: nn.Module, units: tuple[str, ...], expand: bool = False
-) -> dict[str, str | None]:
+def owners(model: nn.Module, units: tuple[str, ...], expand: bool = False) -> dict[str, str | None]:
     """Module path -> path of the layer that owns its operations; None for containers.
 
     Leaf modules own themselves; below a unit all but activation, dropout, norm and pooling

@@ -1,0 +1,75 @@
+# Two commands do everything: `make run` and `make test`. Both create .venv and install pinned
+# requirements; nothing else on the machine is touched but Debian's chromium for browser tests.
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := core dashboard sample_models tests
+
+.PHONY: run test setup setup-test lint bench samples screenshots clean check-tools chromium
+
+run: setup
+	$(BIN)/python -m dashboard
+
+setup: check-tools $(VENV)/.installed
+
+setup-test: check-tools $(VENV)/.installed-dev chromium
+
+test: setup-test lint
+	$(BIN)/python -m pytest
+
+lint: setup-test
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/mypy core dashboard sample_models
+
+bench: setup-test
+	$(BIN)/python -m tests.benchmarks.projection
+	$(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-columns=min,median,max
+	$(BIN)/python -m tests.benchmarks.slider_latency
+
+samples: setup
+	$(BIN)/python -m sample_models.informer.train
+	$(BIN)/python -m core analyze sample:informer --out sample_models/informer/analysis
+
+screenshots: setup-test
+	$(BIN)/python -m tests.browser.screenshots docs/images
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+
+# --- what `make` needs -------------------------------------------------------------------
+
+check-tools:
+	@command -v git >/dev/null || { echo "git is missing: sudo apt-get install git"; exit 1; }
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "$(PYTHON) is missing: sudo apt-get install python3.11 python3.11-venv" \
+	    "(or: make PYTHON=/path/to/python3.11)"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { \
+	  echo "$(PYTHON) is not Python 3.11: make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "Python's venv is missing: sudo apt-get install python3.11-venv"; exit 1; }
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: requirements.txt pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $@
+
+$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+# Browser tests drive the system's Chromium. Installed when this can be done without a question;
+# otherwise they skip and say so.
+chromium:
+	@if ! command -v chromium >/dev/null && ! command -v google-chrome >/dev/null; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; } \
+	      >/dev/null 2>&1 || echo "chromium could not be installed"; \
+	  else \
+	    echo "Browser tests will be skipped: sudo apt-get install chromium"; \
+	  fi; \
+	fi

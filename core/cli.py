@@ -1,0 +1,163 @@
+"""The command line: `python -m core`, installed as `quantscape`.
+
+Each command prints a table for people and takes `--json` for programs. Exit codes: 0 done,
+2 usage, bad input or an infeasible request (one clear line), 1 failure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import core
+from core import cli_commands as commands
+from core.decide.policy import STRATEGIES, Policy
+from core.errors import QuantscapeError
+from core.estimate import hardware
+from core.evidence import scorers
+
+EPILOG = """examples:
+  python -m core samples
+  python -m core analyze sample:informer --out runs/informer
+  python -m core plan runs/informer --pin 'head*=FP16' --out map.json
+  python -m core show runs/informer map.json
+  python -m core export runs/informer map.json --format csv --out map.csv
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of every command."""
+    top = argparse.ArgumentParser(
+        prog="quantscape",
+        description="Explore what each layer of a model loses and gains in fewer bits.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"quantscape {core.__version__}")
+    command = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _samples(command)
+    _analyze(command)
+    _plan(command)
+    _show(command)
+    _export(command)
+    return top
+
+
+_Commands = argparse._SubParsersAction  # noqa: SLF001 (argparse exports no name for it)
+
+
+def _add(
+    command: _Commands[argparse.ArgumentParser], name: str, text: str
+) -> argparse.ArgumentParser:
+    return command.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+
+
+def _json(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--json", action="store_true", help="print JSON for programs")
+
+
+def _samples(command: _Commands[argparse.ArgumentParser]) -> None:
+    sub = _add(command, "samples", "list the bundled sample models")
+    _json(sub)
+    sub.set_defaults(run=commands.samples)
+
+
+def _analyze(command: _Commands[argparse.ArgumentParser]) -> None:
+    sub = _add(command, "analyze", "measure every layer of a model and write an analysis folder")
+    sub.add_argument("source", metavar="SOURCE", help="sample:NAME")
+    sub.add_argument("--out", type=Path, metavar="DIR", help="analysis folder to write")
+    sub.add_argument("--csv", type=Path, metavar="FILE", help="your own OHLCV data for the sample")
+    sub.add_argument(
+        "--expand-units", action="store_true", help="take attention and feed-forward units apart"
+    )
+    sub.add_argument(
+        "--dry-run", action="store_true", help="print the predicted time and stop before measuring"
+    )
+    _json(sub)
+    sub.set_defaults(run=commands.analyze)
+
+
+def _plan(command: _Commands[argparse.ArgumentParser]) -> None:
+    default = Policy()
+    sub = _add(command, "plan", "decide a precision for every layer and write the map")
+    sub.add_argument("folder", type=Path, metavar="DIR", help="analysis folder")
+    sub.add_argument("--out", type=Path, metavar="FILE", help="map to write, for instance map.json")
+    sub.add_argument("--strategy", choices=STRATEGIES, help=f"default: {default.strategy}")
+    sub.add_argument(
+        "--weights",
+        metavar="NAME=W,...",
+        help=f"scorer weights, divided by their sum; scorers: {', '.join(scorers.SCORERS)}",
+    )
+    sub.add_argument(
+        "--thresholds",
+        metavar="HIGH,MEDIUM",
+        help=f"default: {default.high_threshold},{default.medium_threshold}",
+    )
+    for level in ("high", "medium", "low"):
+        sub.add_argument(
+            f"--{level}",
+            metavar="PRECISION",
+            help=f"where {level.upper()} layers go; default: {getattr(default, level)}",
+        )
+    sub.add_argument("--uniform", metavar="PRECISION", help="precision of --strategy uniform")
+    sub.add_argument("--top-k", type=int, metavar="K", help="the K least sensitive layers go low")
+    sub.add_argument(
+        "--pin",
+        action="append",
+        default=[],
+        metavar="PATTERN=PRECISION",
+        help="keep layers that match a wildcard; the last match wins",
+    )
+    sub.add_argument(
+        "--override",
+        action="append",
+        default=[],
+        metavar="LAYER=PRECISION",
+        help="set one layer; beats every pin",
+    )
+    sub.add_argument(
+        "--hardware",
+        default=default.hardware,
+        metavar="NAME",
+        help=f"latency profile: {', '.join(hardware.profiles())}",
+    )
+    _json(sub)
+    sub.set_defaults(run=commands.plan)
+
+
+def _show(command: _Commands[argparse.ArgumentParser]) -> None:
+    sub = _add(command, "show", "show layers, statistics, totals and the document's figures")
+    sub.add_argument("folder", type=Path, metavar="DIR", help="analysis folder")
+    sub.add_argument("map", type=Path, nargs="?", metavar="MAP", help="default: the document's")
+    _json(sub)
+    sub.set_defaults(run=commands.show)
+
+
+def _export(command: _Commands[argparse.ArgumentParser]) -> None:
+    sub = _add(command, "export", "check a map against its analysis and write it in a format")
+    sub.add_argument("folder", type=Path, metavar="DIR", help="analysis folder")
+    sub.add_argument("map", type=Path, metavar="MAP", help="precision map")
+    sub.add_argument("--format", choices=("json", "csv"), required=True)
+    sub.add_argument("--out", type=Path, required=True, metavar="FILE")
+    _json(sub)
+    sub.set_defaults(run=commands.export)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    options = parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except QuantscapeError as error:
+        print(f"quantscape: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("quantscape: stopped; nothing was written.", file=sys.stderr)
+        return 1
+    except Exception:
+        logging.getLogger("quantscape").exception("quantscape: unexpected failure")
+        return 1
+    return 0

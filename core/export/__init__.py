@@ -1,0 +1,1 @@
+"""Files for others: precision maps, tables and stored tensors."""

@@ -1,0 +1,34 @@
+"""The layer table of a map as CSV, one row per layer."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import msgspec
+
+from core.decide.decision import PrecisionMap
+from core.export.precision_map import MapLayer, describe
+from core.study import Study
+
+COLUMNS = tuple(field.name for field in msgspec.structs.fields(MapLayer))
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def to_csv(study: Study, chosen: PrecisionMap) -> bytes:
+    """UTF-8 CSV with a header; an empty `precision` is a layer that does nothing."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in describe(study, chosen).layers:
+        writer.writerow(_cell(getattr(row, column)) for column in COLUMNS)
+    return buffer.getvalue().encode()
+
+
+def _cell(value: object) -> object:
+    """Text that a spreadsheet would run as a formula is quoted with an apostrophe."""
+    if value is None:
+        return ""
+    if isinstance(value, str) and value.startswith(_FORMULA):
+        return f"'{value}"
+    return value

@@ -1,0 +1,57 @@
+"""Shared fixtures: small sources, their analyses, and golden files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from core.analysis import Analysis
+from core.study import Study
+
+GOLDEN = Path(__file__).parent / "golden"
+REPOSITORY = Path(__file__).parent.parent
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--overwrite` rewrites golden files in place of comparing with them."""
+    parser.addoption("--overwrite", action="store_true", help="rewrite golden files")
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """Compare text with tests/golden/NAME, or rewrite it under --overwrite."""
+
+    def compare(name: str, text: str) -> None:
+        path = GOLDEN / name
+        if request.config.getoption("--overwrite"):
+            path.write_text(text, encoding="utf-8")
+        assert path.is_file(), f"{path} is missing; run pytest --overwrite and read the diff"
+        assert path.read_text(encoding="utf-8") == text
+
+    return compare
+
+
+@pytest.fixture(scope="session")
+def tiny_analysis() -> Analysis:
+    """The measured analysis of a tiny transformer."""
+    from core.evidence.analyze import analyze
+    from tests.zoo.sources import tiny_source
+
+    return analyze(tiny_source())
+
+
+@pytest.fixture(scope="session")
+def tiny_study(tiny_analysis: Analysis) -> Study:
+    """A study of `tiny_analysis`."""
+    return Study(tiny_analysis)
+
+
+@pytest.fixture(scope="session")
+def informer_study() -> Study:
+    """The shipped analysis of the Informer."""
+    from core import store
+    from core.source import samples
+
+    return Study(store.load(samples.get("informer").analysis))

@@ -1,0 +1,198 @@
+"""The command line: what it prints, what it writes, and how it refuses."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from core import store
+from core.analysis import Analysis
+from core.cli import main
+from tests.conftest import REPOSITORY
+
+
+@pytest.fixture
+def folder(tiny_analysis: Analysis, tmp_path: Path) -> str:
+    """A written analysis folder."""
+    store.save(tiny_analysis, tmp_path / "analysis")
+    return str(tmp_path / "analysis")
+
+
+def _run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = main(arguments)
+    out = capsys.readouterr()
+    return code, out.out, out.err
+
+
+def test_help_names_every_command() -> None:
+    """`python -m core --help` works as a person would call it and lists the commands."""
+    done = subprocess.run(
+        [sys.executable, "-m", "core", "--help"], cwd=REPOSITORY, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+
+    for command in ("samples", "analyze", "plan", "show", "export"):
+        assert command in done.stdout
+
+
+def test_the_installed_command_is_the_same_program() -> None:
+    """`quantscape` is installed beside Python and prints its version."""
+    script = Path(sys.executable).parent / "quantscape"
+    if not script.exists():
+        pytest.skip("not installed into this environment; `make setup` does it")
+    done = subprocess.run([script, "--version"], capture_output=True, text=True, check=True)
+
+    assert done.stdout.startswith("quantscape ")
+
+
+def test_samples_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    """`samples` lists the Informer, for people and for programs."""
+    code, out, _ = _run(capsys, "samples")
+    assert code == 0
+    assert "sample:informer" in out
+
+    code, out, _ = _run(capsys, "samples", "--json")
+    assert code == 0
+    assert json.loads(out)[0]["source"] == "sample:informer"
+
+
+def test_plan_show_export_walk_the_road(
+    folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A planned map is shown and exported with the same layers and totals."""
+    path = str(tmp_path / "map.json")
+    code, out, _ = _run(capsys, "plan", folder, "--out", path, "--json", "--pin", "head*=FP32",
+                        "--thresholds", "0.8,0.3", "--weights", "theory=1,output_error=1",
+                        "--medium", "fp16", "--hardware", "datacenter-gpu-t4")  # fmt: skip
+    planned = json.loads(out)
+    assert code == 0
+    assert planned["policy"]["high_threshold"] == 0.8
+    by_name = {row["name"]: row for row in planned["layers"]}
+    assert by_name["head"]["precision"] == "FP32"
+    assert by_name["blocks.0.dropout"]["precision"] is None
+    assert by_name["blocks.0.dropout"]["document_precision"] in {"INT8", "FP16"}
+
+    code, out, _ = _run(capsys, "show", folder, path, "--json")
+    assert code == 0
+    assert json.loads(out)["layers"] == planned["layers"]
+    assert json.loads(out)["totals"] == planned["totals"]
+
+    for form in ("json", "csv"):
+        target = tmp_path / f"copy.{form}"
+        code, _, _ = _run(capsys, "export", folder, path, "--format", form, "--out", str(target))
+        assert code == 0
+        assert target.stat().st_size > 0
+    assert (tmp_path / "copy.json").read_bytes() == Path(path).read_bytes()
+
+
+def test_show_prints_tables_for_people(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a map `show` prints layers, statistics and totals with kinds and ranges."""
+    code, out, _ = _run(capsys, "show", folder)
+
+    assert code == 0
+    for text in ("blocks.0.attention", "quantizable", "tensor bytes", "exact", "projected"):
+        assert text in out
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (("--strategy", "uniform", "--uniform", "FP16"), {"FP16"}),
+        (("--top-k", "3", "--high", "FP32"), {"FP32", "INT8"}),
+        (("--strategy", "thresholds", "--low", "FP32", "--medium", "FP32"), {"FP32", "FP16"}),
+        (("--strategy", "manual", "--high", "FP32", "--override", "embed=INT8"), {"FP32", "INT8"}),
+    ],
+)
+def test_strategies_of_plan(
+    options: tuple[str, ...], expected: set[str], folder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each strategy uses exactly the precisions it should."""
+    code, out, _ = _run(capsys, "plan", folder, "--json", *options)
+
+    assert code == 0
+    used = {row["precision"] for row in json.loads(out)["layers"]} - {None}
+    assert used == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("plan", "{}", "--weights", "magic=1"), "Unknown scorer 'magic'"),
+        (("plan", "{}", "--weights", "theory=x"), "not NAME=NUMBER"),
+        (("plan", "{}", "--thresholds", "0.4"), "not two numbers"),
+        (("plan", "{}", "--thresholds", "0.2,0.9"), "lies above"),
+        (("plan", "{}", "--medium", "INT3"), "Unknown precision 'INT3'"),
+        (("plan", "{}", "--pin", "head"), "not LAYER=PRECISION"),
+        (("plan", "{}", "--override", "ghost=INT8"), "No layer is called 'ghost'"),
+        (("plan", "{}", "--strategy", "top-k"), "needs --top-k"),
+        (("plan", "{}", "--hardware", "abacus"), "Unknown hardware"),
+        (("plan", "{}", "--out", "/nowhere/at/all/map.json"), "cannot be written"),
+        (("plan", "/nowhere"), "does not exist"),
+        (("show", "{}", "/nowhere/map.json"), "cannot be read"),
+        (("analyze", "sample:ghost", "--out", "x"), "no sample 'ghost'"),
+        (("analyze", "model.pt", "--out", "x"), "is no source"),
+        (("analyze", "sample:informer"), "No folder to write to"),
+    ],
+)
+def test_bad_requests_exit_with_2_and_one_line(
+    arguments: tuple[str, ...], message: str, folder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every refusal is one line on stderr that names the cause, with exit code 2."""
+    code, out, err = _run(capsys, *(a.replace("{}", folder) for a in arguments))
+
+    assert code == 2
+    assert message in err
+    assert len(err.strip().splitlines()) == 1
+    assert out == ""
+
+
+def test_usage_errors_exit_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+    """An unknown command is a usage error."""
+    with pytest.raises(SystemExit) as caught:
+        main(["guess"])
+
+    assert caught.value.code == 2
+    assert "invalid choice" in capsys.readouterr().err
+
+
+def test_an_unexpected_failure_exits_with_1(
+    folder: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A defect of the program is no fault of the input: exit code 1, with the traceback logged."""
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("core.cli_commands.Study.decide", fail)
+
+    assert main(["show", folder]) == 1
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_pin_that_matches_nothing_is_noted(
+    folder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A wildcard without a match is no error, but it is said."""
+    code, _, err = _run(capsys, "plan", folder, "--json", "--pin", "ghost*=FP32")
+
+    assert code == 0
+    assert "no layer matches 'ghost*'" in err
+
+
+def test_dry_run_measures_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A dry run prints passes and predicted time and leaves no folder."""
+    out_dir = tmp_path / "a"
+    code, out, _ = _run(
+        capsys, "analyze", "sample:informer", "--out", str(out_dir), "--dry-run", "--json"
+    )
+
+    plan = json.loads(out)
+    assert code == 0
+    assert plan["layers"] == 57
+    assert plan["runs"] == 1 + 2 * 49 + 2 + 12
+    assert plan["predicted_seconds"] > 0
+    assert not out_dir.exists()

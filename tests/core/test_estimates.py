@@ -1,0 +1,311 @@
+"""Size against a written file, latency's rules, and projection against simulation."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors import safe_open
+
+from core import precision as registry
+from core.analysis import Analysis
+from core.decide.outcome import outcome, uniform_map
+from core.decide.policy import Policy
+from core.errors import ProfileError
+from core.estimate import hardware
+from core.estimate.metrics import kl_per_sample, log_softmax
+from core.estimate.projection import Projector
+from core.evidence.analyze import analyze
+from core.evidence.measure import assignment_of, make_simulator
+from core.evidence.scheme import ORT_CPU
+from core.export.tensors import write_tensors
+from core.precision import FP16, INT8, Precision
+from core.study import Study
+from tests.core.synthetic import synthetic_analysis, synthetic_evidence, synthetic_layers
+from tests.zoo import models
+from tests.zoo.sources import source_of, tiny_source
+
+POLICIES = {
+    "document": Policy(),
+    "FP32": Policy(strategy="uniform", uniform="FP32"),
+    "FP16": Policy(strategy="uniform", uniform="FP16"),
+    "INT8": Policy(strategy="uniform", uniform="INT8"),
+    "mixed": Policy(strategy="top-k", top_k=4, high="FP32", pins=(("head", "FP16"),)),
+}
+
+
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
+def test_size_equals_the_bytes_of_a_written_file(
+    policy: Policy, tiny_analysis: Analysis, tiny_study: Study, tmp_path: Path
+) -> None:
+    """Estimated bytes are exact: the same as all tensors of a file with the map's types."""
+    chosen = tiny_study.decide(policy)
+    path = tmp_path / "map.safetensors"
+
+    written = write_tensors(tiny_analysis, chosen, tiny_source().model, path)
+
+    size = outcome(tiny_study, chosen).totals["size_bytes"]
+    assert size.kind == "exact"
+    assert size.value == written
+    header = int.from_bytes(path.read_bytes()[:8], "little")
+    assert path.stat().st_size == 8 + header + written
+    with safe_open(path, framework="np") as file:
+        kinds = {str(file.get_tensor(k).dtype) for k in file.keys()}  # noqa: SIM118 (no mapping)
+    assert ("int8" in kinds) == (chosen.count("INT8") > 0)
+    assert ("float16" in kinds) == (chosen.count("FP16") > 0)
+
+
+def test_sizes_of_the_zoo_equal_written_files(tmp_path: Path) -> None:
+    """Batch norm, grouped and transposed convolutions, tables and tied weights are exact too."""
+    for model, shape, ids in (
+        (models.ConvNet(), (1, 8, 8), 0),
+        (models.TokenModel(), (4,), 20),
+        (models.TiedWeights(), (5,), 0),
+        (models.NeverCalled(), (5,), 0),
+    ):
+        source = source_of(model, shape, ids=ids)
+        analysis = analyze(source, probes=0)
+        study = Study(analysis)
+        for precision in study.precisions:
+            chosen = uniform_map(study, precision, hardware.DEFAULT)
+            path = tmp_path / f"{type(model).__name__}-{precision}.safetensors"
+            written = write_tensors(analysis, chosen, model, path)
+            assert outcome(study, chosen).totals["size_bytes"].value == written
+
+
+def test_four_bit_weights_are_packed_two_to_a_byte(tmp_path: Path) -> None:
+    """A precision that is only registered is written and counted without further code."""
+    int4 = Precision("INT4-test", 4, "integer", "4")
+    source = tiny_source()
+    with registry.registered(int4):
+        analysis = analyze(source, precisions=(FP16, int4), probes=0)
+        study = Study(analysis)
+        chosen = uniform_map(study, int4.name, hardware.DEFAULT)
+        written = write_tensors(analysis, chosen, source.model, tmp_path / "int4.safetensors")
+
+        assert outcome(study, chosen).totals["size_bytes"].value == written
+        int8 = Study(analyze(source, precisions=(INT8,), probes=0))
+    assert written < 0.8 * (
+        outcome(int8, uniform_map(int8, "INT8", hardware.DEFAULT)).totals["size_bytes"].value or 0
+    )
+
+
+def test_layers_add_up_to_totals(tiny_study: Study) -> None:
+    """Rows of bytes and milliseconds add up to the headline figures."""
+    for policy in POLICIES.values():
+        found = outcome(tiny_study, tiny_study.decide(policy))
+
+        assert found.layer_bytes.sum() + found.glue_bytes == found.totals["size_bytes"].value
+        latency = found.totals["latency_ms"]
+        assert found.layer_ms.sum() + found.boundaries_ms == pytest.approx(latency.value)
+        assert latency.low is not None
+        assert latency.value is not None
+        assert latency.high is not None
+        assert latency.low < latency.value < latency.high
+
+
+def test_uniform_float_maps_cross_no_boundary(tiny_study: Study) -> None:
+    """A model wholly in FP32 converts nothing; a mixed one pays for every crossing."""
+    device = "datacenter-gpu-t4"
+    assert outcome(tiny_study, uniform_map(tiny_study, "FP32", device)).boundaries == 0
+    assert outcome(tiny_study, uniform_map(tiny_study, "FP16", device)).boundaries == 0
+
+    one = tiny_study.decide(
+        Policy(strategy="manual", high="FP32", hardware=device,
+               overrides=(("blocks.0.attention", "FP16"),))
+    )  # fmt: skip
+    edges = [
+        e
+        for e in tiny_study.layers.edges
+        if tiny_study.layers.index["blocks.0.attention"] in (e.source, e.target)
+    ]
+    assert outcome(tiny_study, one).boundaries == len(edges) > 0
+
+
+def test_fp16_is_slower_than_fp32_only_without_kernels(informer_study: Study) -> None:
+    """On a CPU without FP16 kernels FP16 costs casts; on a GPU it gains speed."""
+    for device, slower in (("server-cpu-vnni", True), ("datacenter-gpu-t4", False)):
+        fp32, fp16 = (
+            outcome(informer_study, uniform_map(informer_study, p, device)).totals["latency_ms"]
+            for p in ("FP32", "FP16")
+        )
+        assert fp32.value is not None
+        assert fp16.value is not None
+        assert (fp16.value > fp32.value) == slower
+
+
+def test_int8_is_faster_where_layers_compute(informer_study: Study) -> None:
+    """All-INT8 beats all-FP32 on every profile for a model made of matrix products."""
+    for device in hardware.profiles():
+        found = outcome(informer_study, uniform_map(informer_study, "INT8", device))
+        assert (found.totals["speedup"].value or 0) > 1
+
+
+def test_a_slower_mixed_map_is_said_to_be_slower(informer_study: Study) -> None:
+    """A map that a uniform one beats carries the sentence that says so."""
+    found = outcome(informer_study, informer_study.decide(Policy()))
+
+    assert any("slower than all FP32" in sentence for sentence in found.warnings)
+    assert any("no FP16 kernels" in sentence for sentence in found.warnings)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "title = 3", "not toml [", "[peak_gmac_per_s]\nFP16 = 1.0", "bandwidth = -1"]
+)
+def test_malformed_profiles_are_refused(text: str) -> None:
+    """A malformed hardware profile is named with what is wrong."""
+    with pytest.raises(ProfileError, match="mine"):
+        hardware.parse(text, "mine")
+
+
+def test_every_profile_states_its_source() -> None:
+    """No figure of a device stands without where it comes from."""
+    assert len(hardware.profiles()) >= 3
+    for profile in hardware.profiles().values():
+        assert len(profile.source) > 40
+        assert profile.efficiency.low < profile.efficiency.typical < profile.efficiency.high
+
+
+# ---- projection
+
+
+def test_projection_is_exact_at_both_ends(tiny_study: Study) -> None:
+    """The reference map changes nothing; the uniform maps give what was simulated."""
+    projector = tiny_study.projector
+    evidence = tiny_study.analysis.evidence
+    assert projector is not None
+    assert evidence is not None
+    for code, name in enumerate(tiny_study.precisions):
+        codes = uniform_map(tiny_study, name, hardware.DEFAULT).codes
+        expected = np.zeros_like(evidence.baseline) if code == 0 else evidence.whole[code - 1]
+        np.testing.assert_allclose(projector.change(codes), expected, atol=1e-6)
+
+
+def test_projection_of_one_layer_is_its_perturbation_when_layers_add_up() -> None:
+    """Where whole maps are exact sums, every map is projected exactly."""
+    layers = synthetic_layers(20)
+    evidence = synthetic_evidence(layers)
+    projector = Projector(evidence, "FP32")
+    rng = np.random.default_rng(1)
+    for _ in range(10):
+        codes = rng.integers(0, 3, size=20).astype(np.int8)
+        codes[~layers.computes] = -1
+        expected = sum(evidence.perturbations[c - 1, i] for i, c in enumerate(codes) if c > 0)
+        np.testing.assert_allclose(projector.change(codes), expected, atol=1e-4)
+
+
+def test_projection_follows_direct_simulation() -> None:
+    """Random maps of a tiny model: projected and simulated KL agree in rank and size."""
+    source = tiny_source()
+    study = Study(analyze(source))
+    projector = study.projector
+    assert projector is not None
+    simulator = make_simulator(source, study.layers, ORT_CPU)
+    baseline = simulator.run({}, source.selection.inputs)
+    rng = np.random.default_rng(5)
+    pairs = []
+    for _ in range(12):
+        codes = np.where(rng.random(len(study.layers)) < rng.random(), 2, 0).astype(np.int8)
+        codes[~study.layers.computes] = -1
+        if not (codes > 0).any():
+            continue
+        assignment = assignment_of((codes - 1).astype(np.int8), study.layers, (FP16, INT8))
+        simulated = simulator.run(assignment, source.selection.inputs) - baseline
+        pairs.append(
+            (projector.figures(projector.change(codes)).kl, projector.figures(simulated).kl)
+        )
+
+    projected, simulated_kl = np.array(pairs).T
+    assert np.abs(np.log(projected / simulated_kl)).mean() < 0.5
+    ranks = [np.argsort(np.argsort(v)) for v in (projected, simulated_kl)]
+    assert np.corrcoef(*ranks)[0, 1] > 0.8
+
+
+def test_ranges_hold_their_value_and_widen_with_fewer_samples() -> None:
+    """A projection lies in its own range; a quarter of the samples widens the range."""
+    layers = synthetic_layers(10)
+    many = synthetic_evidence(layers, samples=1200)
+    few = replace(
+        many, baseline=many.baseline[:300], targets=None if many.targets is None else many.targets[:300],
+        perturbations=many.perturbations[:, :, :300], whole=many.whole[:, :300],
+        probes=many.probes[:, :300],
+    )  # fmt: skip
+    codes = np.where(layers.computes, 2, -1).astype(np.int8)
+    wide, narrow = (Projector(e, "FP32").project(codes) for e in (few, many))
+
+    for projection in (wide, narrow):
+        for figure in (projection.accuracy_drop_pts, projection.kl, projection.flips):
+            assert figure.low is not None
+            assert figure.high is not None
+            assert figure.value is not None
+            assert figure.low <= figure.value <= figure.high
+
+    def width(projection: object) -> float:
+        drop = projection.accuracy_drop_pts  # type: ignore[attr-defined]
+        return float(drop.high - drop.low)
+
+    assert width(wide) > width(narrow)
+
+
+def test_no_flip_does_not_pass_for_certainty() -> None:
+    """A map that flips nothing still has a range, because the sample is finite."""
+    layers = synthetic_layers(10)
+    evidence = synthetic_evidence(layers)
+    quiet = replace(
+        evidence, perturbations=evidence.perturbations * 1e-6, whole=evidence.whole * 1e-6,
+        probes=evidence.probes * 1e-6,
+    )  # fmt: skip
+    drop = Projector(quiet, "FP32").project(np.where(layers.computes, 2, -1).astype(np.int8))
+
+    assert drop.accuracy_drop_pts.value == 0
+    assert (drop.accuracy_drop_pts.high or 0) > 0
+
+
+def test_a_forbidden_precision_projects_nothing() -> None:
+    """A layer whose outputs were not finite makes every figure unknown, never 0."""
+    layers = synthetic_layers(5)
+    evidence = synthetic_evidence(layers)
+    allowed = evidence.allowed.copy()
+    allowed[1, 0] = False
+    projection = Projector(replace(evidence, allowed=allowed), "FP32").project(
+        np.array([2, 0, 0, 0, 0], np.int8)
+    )
+
+    assert projection.forbidden == (0,)
+    assert projection.accuracy.value is None
+    assert projection.kl.value is None
+
+
+def test_without_evidence_accuracy_is_unknown() -> None:
+    """Before anything was measured, accuracy is n/a and the confidence is prior only."""
+    study = Study(synthetic_analysis(12, measured=False))
+    found = outcome(study, study.decide(Policy()))
+
+    assert found.totals["accuracy"].value is None
+    assert found.confidence == "prior only"
+    assert (found.totals["size_bytes"].value or 0) > 0
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.lists(st.floats(-50, 50), min_size=3, max_size=3), min_size=1, max_size=8))
+def test_kl_is_what_the_definition_says(rows: list[list[float]]) -> None:
+    """KL equals the textbook sum, is 0 against itself and never negative."""
+    p = np.array(rows)
+    q = np.roll(p, 1, axis=1)
+    log_p = log_softmax(p)
+
+    def softmax(z: list[float]) -> list[float]:
+        top = max(z)
+        e = [math.exp(v - top) for v in z]
+        return [v / sum(e) for v in e]
+
+    for row, other, kl in zip(p.tolist(), q.tolist(), kl_per_sample(log_p, q), strict=True):
+        a, b = softmax(row), softmax(other)
+        expected = sum(x * math.log(x / y) for x, y in zip(a, b, strict=True) if x > 0 and y > 0)
+        assert kl == pytest.approx(expected, abs=1e-6, rel=1e-6)
+    assert np.abs(kl_per_sample(log_p, p)).max() < 1e-12

@@ -1,0 +1,172 @@
+"""The inventory counts what was executed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from core.errors import ModelError
+from core.source.inventory import take_inventory
+from tests.zoo import models
+from tests.zoo.sources import source_of, tiny_source
+
+
+def test_units_absorb_their_parts_and_leave_activations() -> None:
+    """A unit owns the linear layers below it; its activation and dropout stay layers."""
+    layers = take_inventory(tiny_source())
+
+    assert layers.names == (
+        "embed",
+        "blocks.0.norm", "blocks.0.attention", "blocks.0.dropout",
+        "blocks.0.feed_forward", "blocks.0.feed_forward.1",
+        "blocks.1.norm", "blocks.1.attention", "blocks.1.dropout",
+        "blocks.1.feed_forward", "blocks.1.feed_forward.1",
+        "head",
+    )  # fmt: skip
+    attention = layers.layers[2]
+    assert attention.role == "attention"
+    assert attention.parts == ("blocks.0.attention.qkv", "blocks.0.attention.out")
+    assert [t.name for t in layers.glue_tensors] == ["token"]
+
+
+def test_expanding_units_gives_their_parts_and_keeps_every_parameter() -> None:
+    """Expanded layers hold the same parameters and multiply-accumulates as their units."""
+    source = tiny_source()
+
+    folded, expanded = take_inventory(source), take_inventory(source, expand_units=True)
+
+    assert "blocks.0.attention.qkv" in expanded.index
+    assert "blocks.0.attention" in expanded.index  # it multiplies activations on its own
+    assert expanded.params.sum() == folded.params.sum()
+    assert expanded.macs.sum() == folded.macs.sum()
+
+
+def test_parameters_equal_the_models_own_count() -> None:
+    """Layers and glue together hold every parameter exactly once."""
+    source = tiny_source()
+
+    layers = take_inventory(source)
+
+    glue = sum(t.size for t in layers.glue_tensors)
+    assert layers.params.sum() + glue == sum(p.numel() for p in source.model.parameters())
+
+
+def test_macs_match_a_count_by_hand() -> None:
+    """Multiply-accumulates equal the textbook formulas for every kind of operation."""
+    tiny = take_inventory(tiny_source())
+    conv = take_inventory(source_of(models.ConvNet(), (1, 8, 8)))
+    by_name = dict(zip(tiny.names, tiny.macs, strict=True))
+    tokens, width = 6, 16
+
+    assert by_name["embed"] == 5 * 6 * 16
+    assert by_name["blocks.0.attention"] == (
+        tokens * width * 3 * width + tokens * width * width + 2 * tokens * tokens * width
+    )
+    assert dict(zip(conv.names, conv.macs, strict=True)) == {
+        "conv1": 6 * 8 * 8 * 9,
+        "bn": 0, "act": 0, "pool": 0,
+        "conv2": 8 * 2 * 2 * 3 * 9,
+        "up": 8 * 2 * 2 * 4 * 2 * 2,
+        "head": 4 * 4,
+    }  # fmt: skip
+
+
+def test_macs_agree_with_torchs_own_flop_counter() -> None:
+    """PyTorch's FlopCounterMode counts two operations per multiply-accumulate of ours."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    for source in (tiny_source(), source_of(models.ConvNet(), (1, 8, 8))):
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            source.model(source.calibration.inputs[:1])
+
+        assert counter.get_total_flops() == 2 * take_inventory(source).macs.sum()
+
+
+def test_tied_weights_are_counted_once() -> None:
+    """The second owner of a tied weight keeps only its bias."""
+    layers = take_inventory(source_of(models.TiedWeights(), (5,)))
+
+    assert layers.params.tolist() == [30, 5]
+
+
+def test_a_shared_module_is_one_layer_with_all_its_calls() -> None:
+    """A module called three times is one layer whose work counts three times."""
+    layers = take_inventory(source_of(models.LoopedModule(), (5,)))
+
+    assert layers.names == ("step", "head")
+    assert layers.macs.tolist() == [3 * 25, 15]
+
+
+def test_data_flow_passes_through_glue() -> None:
+    """Edges lead from the layers whose values arrive, through residual adds and dropout."""
+    layers = take_inventory(tiny_source())
+    flows = {(layers.names[e.source], layers.names[e.target]) for e in layers.edges}
+
+    assert ("embed", "blocks.0.norm") in flows
+    assert ("blocks.0.attention", "blocks.0.feed_forward") in flows
+    assert ("embed", "blocks.0.feed_forward") in flows
+    assert ("blocks.1.feed_forward", "head") in flows
+    assert ("head", "head") not in flows
+
+
+def test_a_layer_that_is_never_called_is_listed_apart() -> None:
+    """Unused modules are no layers, but their tensors still count as stored."""
+    layers = take_inventory(source_of(models.NeverCalled(), (5,)))
+
+    assert layers.names == ("used",)
+    assert layers.uncalled == ("unused",)
+    assert sum(t.size for t in layers.glue_tensors) == 5 * 7 + 7
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "count"),
+    [(models.NoLayers(), (3,), 0), (models.DictOutput(), (5,), 1)],
+)
+def test_very_small_models(model: nn.Module, shape: tuple[int, ...], count: int) -> None:
+    """Models with no layer or one layer have tables of that length."""
+    assert len(take_inventory(source_of(model, shape))) == count
+
+
+def test_states_say_what_an_integer_precision_means() -> None:
+    """Products compute, tables are stored, norms round, dropout does nothing."""
+    tiny = {layer.name: layer.state for layer in take_inventory(tiny_source())}
+    tokens = take_inventory(source_of(models.TokenModel(), (4,), ids=20))
+
+    assert tiny["embed"] == "computes"
+    assert tiny["blocks.0.norm"] == "rounds output"
+    assert tiny["blocks.0.dropout"] == "nothing"
+    assert tokens.layers[0].state == "stores"
+
+
+def test_the_model_is_left_as_it_was() -> None:
+    """No hook stays and no weight changes."""
+    source = tiny_source()
+    before = source.fingerprint()
+
+    take_inventory(source)
+
+    assert source.fingerprint() == before
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in source.model.modules())
+
+
+def test_a_failing_forward_is_a_clear_error() -> None:
+    """A model that cannot run on its own calibration data is named as the cause."""
+    source = tiny_source()
+    bad = type(source.calibration)(source.calibration.inputs[:, :, :3])
+
+    with pytest.raises(ModelError, match="failed on one calibration sample"):
+        take_inventory(type(source)(**{**_fields(source), "calibration": bad}))
+
+
+def _fields(source: object) -> dict[str, object]:
+    return {name: getattr(source, name) for name in source.__dataclass_fields__}  # type: ignore[attr-defined]
+
+
+def test_arrays_agree_with_layers() -> None:
+    """The struct of arrays repeats the layers' own numbers."""
+    layers = take_inventory(tiny_source())
+
+    np.testing.assert_array_equal(layers.params, [layer.params for layer in layers])
+    assert [layers.index[name] for name in layers.names] == list(range(len(layers)))

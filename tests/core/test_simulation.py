@@ -1,0 +1,238 @@
+"""Simulated precision against integer arithmetic written out in NumPy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from core import precision as registry
+from core.evidence.evidence import Evidence
+from core.evidence.measure import make_simulator, measure, planned_runs
+from core.evidence.rounding import Range, affine_grid, round_activation, round_weight
+from core.evidence.scheme import ORT_CPU
+from core.precision import FP16, INT8, Precision
+from core.source.contract import ModelSource
+from core.source.inventory import take_inventory
+from tests.zoo import models
+from tests.zoo.sources import source_of, tiny_source
+
+
+def _simulator(source: ModelSource):  # noqa: ANN202 (the simulator's own type says it)
+    return make_simulator(source, take_inventory(source), ORT_CPU)
+
+
+def _integer_linear(x: np.ndarray, layer: nn.Linear, seen: np.ndarray) -> np.ndarray:
+    """A linear layer in integers as ONNX defines it: uint8 x int8 -> int32, one rescale."""
+    weight = layer.weight.detach().double().numpy()
+    s_w = (np.abs(layer.weight.detach().numpy()).max(axis=1) / np.float32(127)).astype(np.float64)
+    w_q = np.clip(np.rint(weight / s_w[:, None]), -127, 127).astype(np.int64)
+    low, high = min(float(seen.min()), 0.0), max(float(seen.max()), 0.0)
+    s_x = (high - low) / 255
+    zero = round(-low / s_x)
+    x_q = np.clip(np.rint(x.astype(np.float64) / s_x) + zero, 0, 255).astype(np.int64)
+    bias = np.rint(layer.bias.detach().double().numpy() / (s_x * s_w)).astype(np.int64)
+    return ((x_q - zero) @ w_q.T + bias) * s_x * s_w
+
+
+def test_int8_linear_equals_integer_arithmetic() -> None:
+    """An INT8 linear layer gives what exact integer arithmetic gives."""
+    source = source_of(models.NeverCalled(), (5,))
+    layer = source.model.get_submodule("used")
+    assert isinstance(layer, nn.Linear)
+    x = source.selection.inputs
+
+    simulated = _simulator(source).run({"used": INT8}, x)
+
+    expected = _integer_linear(x.numpy(), layer, source.calibration.inputs.numpy())
+    np.testing.assert_allclose(simulated, expected, rtol=0, atol=2e-6)
+    exact = _simulator(source).run({}, x)
+    assert np.abs(simulated - exact).max() > 1e-4  # it did round
+
+
+# PyTorch will drop these tensors one day; until then they are a reference nobody here wrote.
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor:UserWarning")
+def test_int8_convolution_equals_torchs_quantized_kernel() -> None:
+    """Weights, input and output of an INT8 convolution sit on PyTorch's own quantized grids."""
+    torch.manual_seed(3)
+    conv = nn.Conv2d(1, 4, 3, bias=False)
+    source = source_of(nn.Sequential(conv, nn.Flatten()), (1, 6, 6))
+    simulator = _simulator(source)
+    x = source.selection.inputs
+
+    simulated = simulator.run({"0": INT8}, x)
+
+    s_x, z_x = affine_grid(simulator.ranges["0", 0, 0], 8)
+    s_y, z_y = affine_grid(simulator.ranges["0", 0, -1], 8)
+    x_q = torch.quantize_per_tensor(x, s_x, z_x, torch.quint8).dequantize()
+    scales = conv.weight.detach().abs().amax(dim=(1, 2, 3)) / 127
+    w_q = torch.quantize_per_channel(
+        conv.weight.detach(), scales, torch.zeros(4, dtype=torch.int64), 0, torch.qint8
+    ).dequantize()
+    y = torch.nn.functional.conv2d(x_q, w_q)
+    expected = torch.quantize_per_tensor(y, s_y, z_y, torch.quint8).dequantize().flatten(1)
+    # A product that lies on a rounding boundary may fall to the neighbouring step.
+    assert np.abs(simulated - expected.numpy()).max() <= s_y * 1.001
+    assert (np.abs(simulated - expected.numpy()) > s_y / 2).mean() < 1e-3
+
+
+def test_fp16_layers_hold_only_half_values() -> None:
+    """A model wholly in FP16 returns numbers that survive a cast to half unchanged."""
+    source = tiny_source()
+    names = take_inventory(source).names
+
+    outputs = _simulator(source).run(dict.fromkeys(names, FP16), source.selection.inputs)
+
+    np.testing.assert_array_equal(outputs, outputs.astype(np.float16).astype(np.float32))
+
+
+def test_fp16_overflow_shows_as_infinity_and_is_forbidden() -> None:
+    """Activations beyond 65,504 are infinite in FP16; that pair is forbidden, never summed."""
+    source = source_of(models.Overflowing(), (5,))
+    layers = take_inventory(source)
+
+    evidence = measure(source, layers, ORT_CPU, (FP16, INT8)).evidence
+
+    assert not evidence.allowed[0, layers.index["large"]]
+    assert evidence.allowed[1].all()
+    assert not evidence.perturbations[0, layers.index["large"]].any()
+    assert np.isfinite(evidence.perturbations).all()
+
+
+def test_an_empty_assignment_is_the_model_itself() -> None:
+    """Without any assignment the outputs are bit-identical to the model's."""
+    source = tiny_source()
+    with torch.no_grad():
+        expected = source.model(source.selection.inputs).numpy()
+
+    outputs = _simulator(source).run({}, source.selection.inputs, batch_size=len(expected))
+
+    np.testing.assert_array_equal(expected, outputs)
+
+
+def test_runs_do_not_depend_on_what_ran_before() -> None:
+    """The same assignment gives the same bits before and after others, and the model is whole."""
+    source = tiny_source()
+    simulator = _simulator(source)
+    before = source.fingerprint()
+    first = simulator.run({"head": INT8}, source.selection.inputs)
+
+    simulator.run(dict.fromkeys(take_inventory(source).names, INT8), source.selection.inputs)
+
+    np.testing.assert_array_equal(first, simulator.run({"head": INT8}, source.selection.inputs))
+    assert source.fingerprint() == before
+
+
+def test_dropout_changes_nothing_in_any_precision() -> None:
+    """A layer that does nothing at inference has no perturbation."""
+    source = tiny_source()
+    layers = take_inventory(source)
+    evidence = measure(source, layers, ORT_CPU, (FP16, INT8), probes=2).evidence
+
+    silent = ~layers.computes
+    assert silent.sum() == 2
+    assert not evidence.perturbations[:, silent].any()
+
+
+def test_every_computing_layer_is_run_alone_in_every_precision() -> None:
+    """The plan lists baseline, each layer alone, uniform maps and probes, nothing twice."""
+    layers = take_inventory(tiny_source())
+    runs = planned_runs(layers, (FP16, INT8), probes=3)
+
+    assert len(runs) == 1 + 2 * int(layers.computes.sum()) + 2 + 3
+    assert len({run.label for run in runs}) == len(runs)
+
+
+def test_probes_cover_the_shares_of_the_narrowest_precision() -> None:
+    """Probe maps rise in their INT8 share and never leave a computing layer undefined."""
+    from core.evidence.measure import probe_codes
+
+    layers = take_inventory(tiny_source())
+    codes = probe_codes(layers, (FP16, INT8))
+
+    shares = (codes == 1).sum(axis=1)
+    assert (np.diff(shares) >= 0).all()
+    assert shares[0] < shares[-1] < layers.computes.sum() + 1
+    assert (codes[:, ~layers.computes] == -1).all()
+
+
+def test_narrower_weights_disturb_more() -> None:
+    """Four-bit weights change the outputs more than eight-bit weights in every product layer."""
+    int4 = Precision("INT4-test", 4, "integer", "4")
+    source = tiny_source()
+    layers = take_inventory(source)
+    with registry.registered(int4):
+        evidence = measure(source, layers, ORT_CPU, (INT8, int4), probes=0).evidence
+
+    has_weights = np.isfinite(evidence.weight_sqnr_db[0])
+    assert has_weights.sum() == 6
+    assert (evidence.energy[1, has_weights] > evidence.energy[0, has_weights]).all()
+    assert (evidence.weight_sqnr_db[1, has_weights] < evidence.weight_sqnr_db[0, has_weights]).all()
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "ids"),
+    [
+        (models.ConvNet(), (1, 8, 8), 0),
+        (models.TiedWeights(), (5,), 0),
+        (models.LoopedModule(), (5,), 0),
+        (models.TokenModel(), (4,), 20),
+        (models.DictOutput(), (5,), 0),
+        (models.NoLayers(), (3,), 0),
+    ],
+)
+def test_the_zoo_is_measured(model: nn.Module, shape: tuple[int, ...], ids: int) -> None:
+    """Every awkward model yields finite evidence of the right shape."""
+    source = source_of(model, shape, ids=ids)
+    layers = take_inventory(source)
+
+    evidence: Evidence = measure(source, layers, ORT_CPU, (FP16, INT8), probes=2).evidence
+
+    assert evidence.perturbations.shape[:3] == (2, len(layers), 64)
+    assert evidence.allowed.all()
+    assert np.isfinite(evidence.perturbations).all()
+
+
+finite = st.floats(-1e3, 1e3, width=32)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(finite, min_size=1, max_size=40), finite, finite)
+def test_rounding_an_activation_is_idempotent_and_close(
+    values: list[float], a: float, b: float
+) -> None:
+    """Rounded values stay put when rounded again and lie within half a step of the clipped."""
+    seen = Range(min(a, b), max(a, b))
+    x = torch.tensor(values, dtype=torch.float32)
+    scale, zero = affine_grid(seen, 8)
+
+    once = round_activation(x, seen, 8)
+
+    low, high = -zero * scale, (255 - zero) * scale
+    clipped = x.double().clamp(low, high)
+    assert bool(((once.double() - clipped).abs() <= scale * 0.5001 + 1e-6 * abs(high - low)).all())
+    torch.testing.assert_close(round_activation(once, seen, 8), once, rtol=0, atol=scale * 1e-3)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**31 - 1), st.sampled_from([4, 8]))
+def test_rounded_weights_use_at_most_the_grid(seed: int, bits: int) -> None:
+    """Each output channel holds at most 2^b - 1 distinct values, symmetric around zero."""
+    weight = torch.randn(3, 50, generator=torch.Generator().manual_seed(seed))
+    rounded = round_weight(weight, Precision("test", bits, "integer", "t"))
+
+    for channel, original in zip(rounded, weight, strict=True):
+        assert len(channel.unique()) <= 2**bits - 1
+        assert float(channel.abs().max()) == pytest.approx(float(original.abs().max()), rel=1e-6)
+
+
+def test_an_all_zero_channel_stays_zero() -> None:
+    """A channel without any weight rounds to zeros and not to NaN."""
+    weight = torch.zeros(2, 4)
+    weight[1] = torch.tensor([1.0, -2.0, 0.5, 0.0])
+
+    assert torch.isfinite(round_weight(weight, INT8)).all()
+    assert not round_weight(weight, INT8)[0].any()
