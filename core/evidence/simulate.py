@@ -31,7 +31,7 @@ from core.evidence.rounding import (
 from core.evidence.scheme import Scheme
 from core.layers import LayerTable
 from core.precision import Precision
-from core.source.operations import OPERATIONS, Operation, operand, replace_operand
+from core.source.operations import COMPOSITES, OPERATIONS, Operation, operand, replace_operand
 from core.source.ownership import ModuleStack, first_tensor
 
 Site = tuple[str, int, int]
@@ -119,6 +119,9 @@ class Simulator(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         kwargs = dict(kwargs or {})
+        if func in COMPOSITES:
+            with self:
+                return COMPOSITES[func](*args, **kwargs)
         path = self._stack.paths[-1] if self._stack.paths else None
         name = self._owner.get(path) if path is not None else None
         if name is None:

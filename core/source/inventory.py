@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from core.errors import ModelError
 from core.layers import Edge, Layer, LayerTable, State, TensorKind, TensorSpec
 from core.source.contract import ModelSource
-from core.source.operations import OPERATIONS, multiply_accumulates, operand
+from core.source.operations import COMPOSITES, OPERATIONS, multiply_accumulates, operand
 from core.source.ownership import ModuleStack, first_tensor, owners
 from core.source.roles import DROPOUTS, check_roles, role_of
 
@@ -93,6 +93,9 @@ class _Observer(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
+        if func in COMPOSITES:
+            with self:
+                return COMPOSITES[func](*args, **kwargs)
         output = func(*args, **kwargs)
         result = first_tensor(output)
         if result is None or not self.stack.paths:

@@ -59,6 +59,55 @@ OPERATIONS: Mapping[Callable[..., Any], Operation] = {
 """Functions whose operands a precision changes. Any other function runs in float."""
 
 
+def attention_by_products(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """`scaled_dot_product_attention` as the two matrix products it consists of.
+
+    Follows the reference code in PyTorch's documentation of that function, without dropout,
+    which does nothing at inference.
+    """
+    if enable_gqa:
+        groups = query.shape[-3] // key.shape[-3]
+        key, value = key.repeat_interleave(groups, -3), value.repeat_interleave(groups, -3)
+    factor = query.shape[-1] ** -0.5 if scale is None else scale
+    scores = torch.matmul(query, key.transpose(-2, -1)) * factor
+    if is_causal:
+        lower = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+        scores = scores.masked_fill(~lower, float("-inf"))
+    elif attn_mask is not None and attn_mask.dtype == torch.bool:
+        scores = scores.masked_fill(~attn_mask, float("-inf"))
+    elif attn_mask is not None:
+        scores = scores + attn_mask
+    return torch.matmul(torch.softmax(scores, dim=-1), value)
+
+
+def _multi_head_attention(*args: Any, **kwargs: Any) -> Any:
+    """The body of `F.multi_head_attention_forward`, past the check that hands it to a mode."""
+    functional: Any = F  # the check is no public name of the module
+    check = functional.has_torch_function
+    functional.has_torch_function = lambda relevant: False
+    try:
+        return F.multi_head_attention_forward(*args, **kwargs)
+    finally:
+        functional.has_torch_function = check
+
+
+COMPOSITES: Mapping[Callable[..., Any], Callable[..., Any]] = {
+    F.scaled_dot_product_attention: attention_by_products,
+    F.multi_head_attention_forward: _multi_head_attention,
+}
+"""Functions that reach a mode as one call although products are inside. A mode calls the value
+under itself in place of the key, so that it sees them."""
+
+
 def operand(slot: tuple[int, str], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
     """The operand in `slot`, wherever the caller put it; None where it was left out."""
     position, keyword = slot

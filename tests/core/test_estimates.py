@@ -67,6 +67,7 @@ def test_sizes_of_the_zoo_equal_written_files(tmp_path: Path) -> None:
         (models.TokenModel(), (4,), 20),
         (models.TiedWeights(), (5,), 0),
         (models.NeverCalled(), (5,), 0),
+        (models.Encoder(), (5, 8), 0),
     ):
         source = source_of(model, shape, ids=ids)
         analysis = analyze(source, probes=0)

@@ -129,6 +129,24 @@ def test_very_small_models(model: nn.Module, shape: tuple[int, ...], count: int)
     assert len(take_inventory(source_of(model, shape))) == count
 
 
+def test_built_in_attention_is_a_unit_with_its_products() -> None:
+    """`nn.MultiheadAttention` owns its bare projection weights and both of its products."""
+    source = source_of(models.Encoder(), (5, 8))
+    layers = take_inventory(source)
+    attention = layers.layers[layers.index["layer.self_attn"]]
+
+    assert attention.role == "attention"
+    assert dict(attention.operations)["linear"] == 2
+    assert dict(attention.operations)["matmul"] == 2
+    assert attention.macs == 5 * 8 * 24 + 5 * 8 * 8 + 2 * 5 * 5 * 8
+    assert {t.name: t.kind for t in attention.tensors} == {
+        "layer.self_attn.in_proj_weight": "weight",
+        "layer.self_attn.in_proj_bias": "bias",
+        "layer.self_attn.out_proj.weight": "weight",
+        "layer.self_attn.out_proj.bias": "bias",
+    }
+
+
 def test_states_say_what_an_integer_precision_means() -> None:
     """Products compute, tables are stored, norms round, dropout does nothing."""
     tiny = {layer.name: layer.state for layer in take_inventory(tiny_source())}

@@ -17,6 +17,7 @@ from core.evidence.scheme import ORT_CPU
 from core.precision import FP16, INT8, Precision
 from core.source.contract import ModelSource
 from core.source.inventory import take_inventory
+from core.source.operations import attention_by_products
 from tests.zoo import models
 from tests.zoo.sources import source_of, tiny_source
 
@@ -111,6 +112,42 @@ def test_an_empty_assignment_is_the_model_itself() -> None:
     outputs = _simulator(source).run({}, source.selection.inputs, batch_size=len(expected))
 
     np.testing.assert_array_equal(expected, outputs)
+
+
+@pytest.mark.parametrize(
+    ("is_causal", "mask"), [(False, None), (True, None), (False, "float"), (False, "bool")]
+)
+def test_attention_by_products_equals_torchs_own(is_causal: bool, mask: str | None) -> None:
+    """Attention taken apart gives what PyTorch's fused function gives."""
+    if is_causal and mask is not None:
+        return  # PyTorch refuses both
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, 3, 5, 4, generator=generator) for _ in range(3))
+    given = None if mask is None else torch.randn(5, 5, generator=generator)
+    if mask == "bool" and given is not None:
+        given = (given > -1) | torch.eye(5, dtype=torch.bool)
+
+    expected = torch.nn.functional.scaled_dot_product_attention(
+        q, k, v, attn_mask=given, is_causal=is_causal
+    )
+
+    torch.testing.assert_close(
+        attention_by_products(q, k, v, attn_mask=given, is_causal=is_causal), expected
+    )
+
+
+def test_built_in_attention_is_quantized() -> None:
+    """INT8 reaches the products inside `nn.MultiheadAttention`, and FP32 is untouched."""
+    source = source_of(models.Encoder(), (5, 8))
+    simulator = _simulator(source)
+    with torch.no_grad():
+        expected = source.model(source.selection.inputs).numpy()
+
+    reference = simulator.run({}, source.selection.inputs)
+    rounded = simulator.run({"layer.self_attn": INT8}, source.selection.inputs)
+
+    np.testing.assert_allclose(reference, expected, atol=1e-5)
+    assert np.abs(rounded - reference).max() > 1e-4
 
 
 def test_runs_do_not_depend_on_what_ran_before() -> None:

@@ -170,3 +170,16 @@ class DictOutput(nn.Module):
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """[N, 5] -> {"logits": [N, 3]}."""
         return {"logits": self.head(x)}
+
+
+class Encoder(nn.Module):
+    """PyTorch's own encoder layer: `in_proj_weight` is a bare parameter, `out_proj` no call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, T, 8] -> [N, 3]."""
+        return self.head(self.layer(x).mean(dim=1))
