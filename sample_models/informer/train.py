@@ -115,7 +115,7 @@ def learning_rate(step: int, steps: int) -> float:
     return 0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
-def predict(model: InformerClassifier, inputs: Tensor, batch: int = 250) -> Tensor:
+def predict(model: InformerClassifier, inputs: Tensor, batch: int = 64) -> Tensor:
     """Logits [N, 3] in FP32, computed in batches so that memory stays bounded."""
     with torch.no_grad():
         return torch.cat([model(part) for part in torch.split(inputs, batch)])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sample_models.informer.attention import fixed_key_sample, sparse_count
+from sample_models.informer.attention import ProbSparseAttention, fixed_key_sample, sparse_count
 from sample_models.informer.model import UNITS, InformerClassifier, InformerConfig, units
 
 DOCUMENT_INVENTORY = {
@@ -129,7 +129,8 @@ def test_export_equals_eager(model: InformerClassifier, inputs: Tensor) -> None:
 
 def test_ties_go_to_the_earlier_query(model: InformerClassifier) -> None:
     """Where all queries are equal, the first ones are chosen, in order."""
-    attention = model.blocks[0].attention
+    attention = model.get_submodule("blocks.0.attention")
+    assert isinstance(attention, ProbSparseAttention)
     flat = torch.zeros(2, 8, 64, 24)
     top = attention._top_queries(flat, flat)
     assert torch.equal(top[1, 5], torch.arange(sparse_count(3, 64)))
@@ -146,8 +147,6 @@ def test_sampled_keys_come_from_their_own_seed() -> None:
 
 def test_full_sampling_is_ordinary_attention() -> None:
     """When every query is chosen, ProbSparse attention is softmax attention."""
-    from sample_models.informer.attention import ProbSparseAttention
-
     torch.manual_seed(0)
     attention = ProbSparseAttention(d_model=16, heads=2, length=8, factor=8, seed=0).eval()
     x = torch.randn(3, 8, 16)
