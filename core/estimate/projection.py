@@ -1,13 +1,9 @@
-"""Projecting the outputs of any map from perturbations measured one layer at a time.
+"""Projecting the figures of any map from perturbations measured one layer at a time.
 
-First order in output space plus the residual of the uniform maps:
-
-    y(map) = y + sum_i dy_i(p_i) + sum_p w_p^2 r_p,   r_p = dy(all in p) - sum_i dy_i(p)
-
-with w_p the share of sum_i |dy_i(p)|^2 that lies in layers the map puts into p. It is exact at
-both ends, and in between wherever interactions are pairwise. Accuracy, KL and flips follow per
-sample. Probes (whole maps that were simulated) say how far this errs, and that spread enters
-every range beside the sampling error.
+Changes of the outputs are combined per sample (`core.estimate.combine`); accuracy, KL and flips
+follow. Probes, whole maps that were simulated, decide by cross-validation which form of
+combination suits the model, and say how far it errs; that spread enters every range beside the
+sampling error.
 """
 
 from __future__ import annotations
@@ -18,6 +14,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from core.estimate.combine import FORMS, Combiner, Form
 from core.estimate.metrics import correct, kl_per_sample, log_softmax
 from core.estimate.quantity import Quantity, unknown
 from core.evidence.evidence import Evidence
@@ -68,28 +65,11 @@ class Projector:
         self._answers = evidence.baseline.argmax(axis=1)
         targets = evidence.targets
         self._right = None if targets is None else correct(evidence.baseline, targets)
-        p, layers, n, k = evidence.perturbations.shape
-        self._rows = np.ascontiguousarray(evidence.perturbations).reshape(p * layers, n * k)
-        self._layers = layers
-        self._residual = (
-            evidence.whole - evidence.perturbations.sum(axis=1, dtype=np.float64)
-        ).reshape(p, n * k)
-        energy = evidence.energy
-        total = energy.sum(axis=1, keepdims=True)
-        self._share = np.divide(energy, total, out=np.zeros_like(energy), where=total > 0)
+        self._combiner = Combiner(evidence)
 
-    def change(self, codes: NDArray[np.int8], *, with_residual: bool = True) -> NDArray[np.float64]:
-        """Projected change of the outputs [N, K] under `codes` (L,)."""
-        simulated = np.flatnonzero(codes > 0)
-        which = codes[simulated].astype(np.int64) - 1
-        picked = self._rows[which * self._layers + simulated]
-        total = picked.sum(axis=0, dtype=np.float64)
-        if with_residual:
-            for p in np.unique(which):
-                weight = float(self._share[p, simulated[which == p]].sum())
-                total += weight**2 * self._residual[p]
-        change: NDArray[np.float64] = total.reshape(self.evidence.baseline.shape)
-        return change
+    def change(self, codes: NDArray[np.int8], form: Form | None = None) -> NDArray[np.float64]:
+        """Projected change of the outputs [N, K] under `codes` (L,), by the chosen form."""
+        return self._combiner.change(codes, form or self.form)
 
     def forbidden(self, codes: NDArray[np.int8]) -> tuple[int, ...]:
         """Layers whose precision gave outputs that are not finite (overflow)."""
@@ -143,24 +123,55 @@ class Projector:
             Quantity(flips, "%", "projected", max(flips - flip_half, 0.0), flips + flip_half),
         )
 
-    # ---- how far it errs
+    # ---- which form, and how far it errs
+
+    @cached_property
+    def _trials(self) -> tuple[list[Figures], list[list[Figures]]]:
+        """Figures of every probe: simulated [M], and projected under every form [form][M]."""
+        evidence = self.evidence
+        simulated = [self.figures(change) for change in evidence.probes]
+        codes = (evidence.probe_codes + 1).astype(np.int8)
+        projected = [
+            [self.figures(self._combiner.change(row, form)) for row in codes] for form in FORMS
+        ]
+        return simulated, projected
+
+    @cached_property
+    def _log_errors(self) -> NDArray[np.float64]:
+        """|log(simulated / projected KL)| by form and probe, shape [forms, M]."""
+        simulated, projected = self._trials
+        return np.array(
+            [
+                [abs(_log_ratio(s, p)) for s, p in zip(simulated, row, strict=True)]
+                for row in projected
+            ]
+        ).reshape(len(FORMS), len(simulated))
+
+    @cached_property
+    def form(self) -> Form:
+        """The form with the smallest mean log error of KL over the probes."""
+        if self._log_errors.shape[1] == 0:
+            return FORMS[1]
+        return FORMS[int(np.argmin(self._log_errors.mean(axis=1).round(6)))]
 
     @cached_property
     def probe_errors(self) -> list[tuple[Figures, Figures]]:
-        """(projected, simulated) figures of every probe."""
-        evidence = self.evidence
-        return [
-            (self.figures(self.change((row + 1).astype(np.int8))), self.figures(simulated))
-            for row, simulated in zip(evidence.probe_codes, evidence.probes, strict=True)
-        ]
+        """(projected, simulated) figures of every probe, each under the form that the *other*
+        probes choose: an error that the choice has not seen.
+        """
+        simulated, projected = self._trials
+        count = len(simulated)
+        pairs = []
+        for m in range(count):
+            others = np.delete(self._log_errors, m, axis=1)
+            best = int(np.argmin(others.mean(axis=1).round(6))) if count > 1 else 0
+            pairs.append((projected[best][m], simulated[m]))
+        return pairs
 
     @cached_property
     def log_kl_spread(self) -> float:
         """Root mean square of log(simulated / projected KL) over the probes."""
-        errors = [
-            np.log(max(simulated.kl, KL_FLOOR) / max(projected.kl, KL_FLOOR))
-            for projected, simulated in self.probe_errors
-        ]
+        errors = [_log_ratio(simulated, projected) for projected, simulated in self.probe_errors]
         return _spread(errors, MIN_LOG_SPREAD)
 
     @cached_property
@@ -201,6 +212,10 @@ class Projector:
         rate = (found.flips + 1) / (n + 2)
         model = (self._flip_error_per_flip * np.sqrt(found.flips + 1) / n) ** 2
         return float(np.sqrt(rate * (1 - rate) / (n + 2) + model)) * POINTS
+
+
+def _log_ratio(simulated: Figures, projected: Figures) -> float:
+    return float(np.log(max(simulated.kl, KL_FLOOR) / max(projected.kl, KL_FLOOR)))
 
 
 def _spread(errors: list[float], least: float) -> float:

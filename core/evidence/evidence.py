@@ -48,7 +48,8 @@ class Evidence:
     @cached_property
     def energy(self) -> NDArray[np.float64]:
         """Sum of squared perturbations over samples and outputs, shape [P, L]."""
-        flat = self.perturbations.reshape(*self.perturbations.shape[:2], -1)
+        precisions, layers, samples, outputs = self.perturbations.shape
+        flat = self.perturbations.reshape(precisions, layers, samples * outputs)
         energy: NDArray[np.float64] = np.einsum("pln,pln->pl", flat, flat, dtype=np.float64)
         return energy
 

@@ -24,6 +24,7 @@ from scipy.stats import spearmanr
 
 from core import precision as registry
 from core import store
+from core.estimate.combine import FIRST_ORDER
 from core.estimate.projection import Figures, Projection, Projector
 from core.evidence.evidence import Evidence
 from core.evidence.measure import assignment_of, make_simulator, measure
@@ -81,7 +82,7 @@ def judge(
             Row(
                 projector.project(codes),
                 projector.figures(projector.change(codes)),
-                projector.figures(projector.change(codes, with_residual=False)),
+                projector.figures(projector.change(codes, FIRST_ORDER)),
                 sum(alone[c - 1][i] for i, c in enumerate(codes) if c > 0),
                 projector.figures(change),
             )

@@ -18,6 +18,7 @@ from core.decide.outcome import outcome, uniform_map
 from core.decide.policy import Policy
 from core.errors import ProfileError
 from core.estimate import hardware
+from core.estimate.combine import FIRST_ORDER, FORMS, Combiner, Form
 from core.estimate.metrics import kl_per_sample, log_softmax
 from core.estimate.projection import Projector
 from core.evidence.analyze import analyze
@@ -198,6 +199,87 @@ def test_projection_of_one_layer_is_its_perturbation_when_layers_add_up() -> Non
         codes[~layers.computes] = -1
         expected = sum(evidence.perturbations[c - 1, i] for i, c in enumerate(codes) if c > 0)
         np.testing.assert_allclose(projector.change(codes), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda f: f.in_words())
+def test_every_form_is_exact_where_something_was_measured(form: Form) -> None:
+    """A single layer gives its perturbation and, with a residual, a uniform map what it gave."""
+    layers = synthetic_layers(20)
+    evidence = synthetic_evidence(layers)
+    bent = replace(evidence, whole=(evidence.whole * 0.6).astype(np.float32))
+    combiner = Combiner(bent)
+
+    for i in (0, 7, 19):
+        codes = np.zeros(20, np.int8)
+        codes[i] = 2
+        expected = evidence.perturbations[1, i] if layers.computes[i] else 0
+        np.testing.assert_allclose(
+            combiner.change(codes, form), np.zeros((1, 1)) + expected, atol=1e-5
+        )
+    for p in (1, 2):
+        codes = np.where(layers.computes, p, -1).astype(np.int8)
+        if form.residual is not None:
+            np.testing.assert_allclose(combiner.change(codes, form), bent.whole[p - 1], atol=1e-5)
+
+
+def test_the_form_is_chosen_by_what_the_probes_show() -> None:
+    """Layers that add up choose the sum; layers that tip the same samples choose the root."""
+    layers = synthetic_layers(20)
+    additive = synthetic_evidence(layers, probes=8)
+    rng = np.random.default_rng(2)
+    # A few samples jump to one alternative output whichever layer tips them.
+    jump = rng.normal(size=(1000, 10)).astype(np.float32) * (rng.random((1000, 1)) < 0.05)
+    tips = rng.random((2, 20, 1000, 1)) < 0.2
+    tips[:, ~layers.computes] = False
+    alone = tips * jump
+
+    def together(row: np.ndarray) -> np.ndarray:
+        tipped = np.zeros((1000, 1), bool)
+        for i, code in enumerate(row):
+            if code >= 0:
+                tipped |= tips[code, i]
+        return (tipped * jump).astype(np.float32)
+
+    tipping = replace(
+        additive,
+        perturbations=alone.astype(np.float32),
+        whole=np.stack([together(np.full(20, p)) for p in (0, 1)]),
+        probes=np.stack([together(row) for row in additive.probe_codes]),
+    )
+
+    assert Projector(additive, "FP32").form == FIRST_ORDER
+    chosen = Projector(tipping, "FP32")
+    assert chosen.form.power == 2
+    assert chosen.log_kl_spread < 0.5 * _spread_of(chosen, FIRST_ORDER)
+
+
+def _spread_of(projector: Projector, form: Form) -> float:
+    evidence = projector.evidence
+    errors = [
+        np.log(
+            projector.figures(projector.change((row + 1).astype(np.int8), form)).kl
+            / projector.figures(probe).kl
+        )
+        for row, probe in zip(evidence.probe_codes, evidence.probes, strict=True)
+    ]
+    return float(np.sqrt(np.mean(np.square(errors))))
+
+
+def test_the_error_of_a_probe_is_unseen_by_the_choice() -> None:
+    """Cross-validation: a probe's error comes from the form that the other probes choose."""
+    evidence = synthetic_evidence(synthetic_layers(12), probes=6)
+    projector = Projector(evidence, "FP32")
+
+    errors = projector.probe_errors
+
+    assert len(errors) == 6
+    for (projected, simulated), row in zip(errors, evidence.probe_codes, strict=True):
+        under_each = [
+            projector.figures(projector.change((row + 1).astype(np.int8), form)).kl
+            for form in FORMS
+        ]
+        assert any(projected.kl == pytest.approx(kl) for kl in under_each)
+        assert simulated.kl > 0
 
 
 def test_projection_follows_direct_simulation() -> None:
