@@ -57,7 +57,7 @@ def test_samples_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
 
     code, out, _ = _run(capsys, "samples", "--json")
     assert code == 0
-    assert json.loads(out)[0]["source"] == "sample:informer"
+    assert "sample:informer" in {row["source"] for row in json.loads(out)}
 
 
 def test_plan_show_export_walk_the_road(
@@ -181,6 +181,45 @@ def test_a_pin_that_matches_nothing_is_noted(
 
     assert code == 0
     assert "no layer matches 'ghost*'" in err
+
+
+def test_a_persons_own_prices_run_through_the_sample(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--csv` takes the person's bars: fewer rows give fewer windows, and the cost follows."""
+    from sample_models.informer.market import generate_market
+
+    path = tmp_path / "mine.csv"
+    generate_market(1_500, seed=3).bars.to_csv(path, index=False)
+
+    code, out, err = _run(
+        capsys, "analyze", "sample:informer", "--csv", str(path), "--dry-run", "--json"
+    )
+
+    assert code == 0, err
+    assert 64 <= json.loads(out)["samples"] < 1_500
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a,b\n1,2\n", "open"),
+        ("open,high,low,close,volume\n1,2,1,lots,5\n", "close"),
+        ("", "empty"),
+    ],
+)
+def test_a_csv_of_nonsense_is_refused(
+    text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Bad columns, text in numbers and empty files are one clear line with exit code 2."""
+    path = tmp_path / "mine.csv"
+    path.write_text(text)
+
+    code, _, err = _run(capsys, "analyze", "sample:informer", "--csv", str(path), "--dry-run")
+
+    assert code == 2
+    assert message in err
+    assert len(err.strip().splitlines()) == 1
 
 
 def test_dry_run_measures_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
