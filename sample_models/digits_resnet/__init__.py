@@ -1,0 +1,5 @@
+"""A small residual network that reads handwritten digits.
+
+Import `sample_models.digits_resnet.sample` and call `load()`. This package imports nothing heavy,
+so that a catalogue of samples can be listed without paying for torch.
+"""
