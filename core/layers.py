@@ -103,7 +103,10 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """`elements` values per sample flow from layer `source` to layer `target` (indices)."""
+    """`elements` values per sample flow from `source` to `target`.
+
+    Both are layer indices; from the number of layers on they count the table's joins.
+    """
 
     source: int
     target: int
@@ -115,7 +118,9 @@ class LayerTable:
     """All layers of a model in execution order, with the data flow between them.
 
     `glue` names containers that own operations or tensors which are no layer (residual adds,
-    reshapes); they stay in the reference precision, are listed and not counted.
+    reshapes); they stay in the reference precision, are listed and not counted. `joins` counts
+    glue results that several producers flow into (a residual add): nodes of the data flow that
+    are no layers, numbered so that producers come first.
     """
 
     layers: tuple[Layer, ...]
@@ -123,6 +128,7 @@ class LayerTable:
     glue: tuple[str, ...] = ()
     glue_tensors: tuple[TensorSpec, ...] = ()
     uncalled: tuple[str, ...] = field(default=())
+    joins: int = 0
 
     def __len__(self) -> int:
         return len(self.layers)

@@ -219,8 +219,11 @@ def _check_layers(layers: LayerTable, path: Path) -> None:
             raise refuse(f"layer {layer.name!r} has the unknown role {layer.role!r}")
         if min(layer.params, layer.macs, layer.input_elements, layer.output_elements) < 0:
             raise refuse(f"layer {layer.name!r} has a negative count")
+    nodes = len(layers) + layers.joins
+    if not 0 <= layers.joins <= MAX_LAYERS:
+        raise refuse(f"{layers.joins:,} joins")
     for edge in layers.edges:
-        if not (0 <= edge.source < len(layers) and 0 <= edge.target < len(layers)):
+        if not (0 <= edge.source < nodes and 0 <= edge.target < nodes):
             raise refuse(f"an edge leads to layer {max(edge.source, edge.target)}")
 
 

@@ -99,7 +99,8 @@ def considerations(study: Study, chosen: PrecisionMap) -> tuple[str, ...]:
     if total:
         share = 100 * total / len(study.layers)
         roles = ", ".join(f"{n} {role.replace('_', ' ')}" for role, n in kept)
-        said.append(f"{total} layers ({share:.1f} %) rate HIGH: {roles}.")
+        noun = "layer rates" if total == 1 else "layers rate"
+        said.append(f"{total} {noun} HIGH ({share:.1f} %): {roles}.")
     scored = study.scores.get("output_error")
     if scored is not None and len(study.layers):
         worst = int(scored.argmax())
@@ -154,6 +155,6 @@ def recommendations(study: Study, policy: Policy) -> tuple[Recommendation, ...]:
             fitting, key=lambda t: fitting[t].totals[axis].value or 0.0,
             default=f"All {registry.REFERENCE}",
         )  # fmt: skip
-        why = f"the {word} whose projected loss stays within {limit:g} pts"
+        why = f"the {word} whose projected loss stays within {limit:g} {'pt' if limit == 1 else 'pts'}"
         found.append(Recommendation(use, title, candidates[title], why))
     return tuple(found)

@@ -72,7 +72,7 @@ class LatencyModel:
         self._fixed_s = np.zeros(shape)
         takes = np.zeros(shape, dtype=np.int64)
         leaves = np.zeros(shape, dtype=np.int64)
-        forms: dict[str, int] = {}
+        forms = {registry.REFERENCE: 0}
         for p, precision in enumerate(chosen):
             for i, layer in enumerate(layers):
                 taken, left = _forms(layer, precision, hardware)
@@ -89,6 +89,12 @@ class LatencyModel:
                     work[p, i] = max(layer.macs / (peak * share), moved / (bandwidth * share))
                 self._fixed_s[p, i] = fixed
         self._takes, self._leaves = takes, leaves
+        self._quantized = forms.get(QUANTIZED, -1)
+        first_join = len(layers)
+        self._into_joins = [
+            [e.source for e in layers.edges if e.target == first_join + k]
+            for k in range(layers.joins)
+        ]
         self._sources = np.array([e.source for e in layers.edges], dtype=np.int64)
         self._targets = np.array([e.target for e in layers.edges], dtype=np.int64)
         elements = np.array([e.elements for e in layers.edges], dtype=np.float64)
@@ -106,9 +112,11 @@ class LatencyModel:
             level: np.where(active, work[row, column], 0.0) + fixed
             for level, work in self._work_s.items()
         }
-        crossing = (
-            self._leaves[row, column][self._sources] != self._takes[row, column][self._targets]
-        ) & active[self._sources] & active[self._targets]  # fmt: skip
+        joined = self._join_forms(self._leaves[row, column])
+        leaves = np.concatenate([self._leaves[row, column], joined])[self._sources]
+        takes = np.concatenate([self._takes[row, column], joined])[self._targets]
+        running = np.concatenate([active, np.ones(len(joined), np.bool_)])
+        crossing = (leaves != takes) & running[self._sources] & running[self._targets]
         boundaries_s = float(self._boundary_s[crossing].sum())
         total = {level: (float(s.sum()) + boundaries_s) * MS_PER_S for level, s in layers_s.items()}
         return LatencyEstimate(
@@ -117,6 +125,17 @@ class LatencyModel:
             boundaries_ms=boundaries_s * MS_PER_S,
             boundaries=int(crossing.sum()),
         )
+
+    def _join_forms(self, leaves: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The form in which each join runs: that of its producers if they agree on a float
+        format, else the reference (form 0), in which a runtime adds what differs.
+        """
+        nodes = leaves.tolist()
+        for sources in self._into_joins:
+            found = {nodes[source] for source in sources}
+            form = found.pop() if len(found) == 1 else 0
+            nodes.append(0 if form == self._quantized else form)
+        return np.array(nodes[len(leaves) :], dtype=np.int64)
 
 
 def _traffic(

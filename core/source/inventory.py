@@ -25,6 +25,8 @@ from core.source.roles import DROPOUTS, check_roles, role_of
 HEAVY = ("linear", "conv", "matmul")
 INPUT = "(input)"
 """Stands for the model's own input among the producers of a tensor; never a layer."""
+JOIN = "(join %d)"
+"""Stands for glue into which several producers flow; no module path holds parentheses."""
 
 
 @dataclass
@@ -55,7 +57,8 @@ class _Observer(TorchFunctionMode):
         self.weight_of: dict[int, int] = {}
         self.flows: dict[tuple[str, str], int] = {}
         self.last_product: str | None = None
-        self._producers: dict[int, frozenset[str]] = {}
+        self.joins = 0
+        self._producer: dict[int, str] = {}
         self._alive: list[Tensor] = []  # ids are reused once a tensor is freed
         self.stack = ModuleStack(model, self._entered, self._left)
 
@@ -78,12 +81,30 @@ class _Observer(TorchFunctionMode):
 
     def feed(self, inputs: Tensor) -> Tensor:
         """`inputs`, marked as produced by no layer."""
-        self._remember(inputs, frozenset({INPUT}))
+        self._remember(inputs, INPUT)
         return inputs
 
-    def _remember(self, tensor: Tensor, producers: frozenset[str]) -> None:
-        self._producers[id(tensor)] = producers
-        self._alive.append(tensor)
+    def _remember(self, output: Any, producer: str) -> None:
+        for tensor in _tensors((output,)):
+            self._producer[id(tensor)] = producer
+            self._alive.append(tensor)
+
+    def _flow(self, tensor: Tensor, target: str) -> None:
+        edge = (self._producer[id(tensor)], target)
+        self.flows[edge] = max(self.flows.get(edge, 0), tensor.numel())
+
+    def _through_glue(self, given: list[Tensor], output: Any) -> None:
+        """What several producers flow into is a join; what only one reaches stays its own."""
+        produced = [tensor for tensor in given if id(tensor) in self._producer]
+        sources = {self._producer[id(tensor)] for tensor in produced}
+        if len(sources) == 1:
+            self._remember(output, sources.pop())
+        elif sources:
+            join = JOIN % self.joins
+            self.joins += 1
+            for tensor in produced:
+                self._flow(tensor, join)
+            self._remember(output, join)
 
     def __torch_function__(
         self,
@@ -108,21 +129,18 @@ class _Observer(TorchFunctionMode):
             self.owner[path] = name = path
             seen = self._layer(path)
         given = _tensors(args) + _tensors(tuple(kwargs.values()))
-        came_from = frozenset[str]().union(*(self._producers.get(id(t), ()) for t in given))
         if name is None or isinstance(self.model.get_submodule(name), DROPOUTS):
             if name is None:
                 self.glue.add(path)
-            self._remember(result, came_from)
+            self._through_glue(given, output)
             return output
         seen = self._layer(name)
         for tensor in given:
-            sources = self._producers.get(id(tensor), frozenset())
-            if sources - {name} and id(tensor) not in seen.inputs_seen:
+            source = self._producer.get(id(tensor), name)
+            if source != name and id(tensor) not in seen.inputs_seen:
                 seen.inputs_seen.add(id(tensor))
                 seen.input_elements += tensor.numel()
-                for source in sources - {name}:
-                    edge = (source, name)
-                    self.flows[edge] = max(self.flows.get(edge, 0), tensor.numel())
+                self._flow(tensor, name)
         label = operation.kind if operation else getattr(func, "__name__", "other").strip("_")
         if not label.startswith("get"):
             seen.operations[label] = seen.operations.get(label, 0) + 1
@@ -140,7 +158,7 @@ class _Observer(TorchFunctionMode):
             seen.counted += 1
             if operation.kind in HEAVY and isinstance(self.model.get_submodule(path), nn.Linear):
                 self.last_product = name
-        self._remember(result, frozenset({name}))
+        self._remember(output, name)
         return output
 
 
@@ -254,6 +272,7 @@ def _table(source: ModelSource, observer: _Observer) -> LayerTable:
             )
         )
     index = {layer.name: i for i, layer in enumerate(layers)}
+    index |= {JOIN % k: len(layers) + k for k in range(observer.joins)}
     edges = tuple(
         Edge(index[a], index[b], n)
         for (a, b), n in sorted(observer.flows.items())
@@ -261,6 +280,5 @@ def _table(source: ModelSource, observer: _Observer) -> LayerTable:
     )
     leaves = (n for n, m in model.named_modules() if next(m.children(), None) is None)
     uncalled = tuple(n for n in leaves if (owner.get(n) or n) not in observer.seen)
-    return LayerTable(
-        tuple(layers), edges, tuple(sorted(observer.glue)), tuple(glue_tensors), uncalled
-    )
+    glue = tuple(sorted(observer.glue))
+    return LayerTable(tuple(layers), edges, glue, tuple(glue_tensors), uncalled, observer.joins)

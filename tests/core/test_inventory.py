@@ -100,15 +100,24 @@ def test_a_shared_module_is_one_layer_with_all_its_calls() -> None:
 
 
 def test_data_flow_passes_through_glue() -> None:
-    """Edges lead from the layers whose values arrive, through residual adds and dropout."""
+    """Edges lead from the layers whose values arrive, through dropout and reshapes; a residual
+    add is a join that both branches flow into and that is read once.
+    """
     layers = take_inventory(tiny_source())
-    flows = {(layers.names[e.source], layers.names[e.target]) for e in layers.edges}
+    nodes = [*layers.names, *(f"join {k}" for k in range(layers.joins))]
+    flows = {(nodes[e.source], nodes[e.target]) for e in layers.edges}
 
-    assert ("embed", "blocks.0.norm") in flows
-    assert ("blocks.0.attention", "blocks.0.feed_forward") in flows
-    assert ("embed", "blocks.0.feed_forward") in flows
-    assert ("blocks.1.feed_forward", "head") in flows
-    assert ("head", "head") not in flows
+    assert layers.joins == 4  # two residual adds in each of two blocks
+    assert {
+        ("embed", "blocks.0.norm"), ("blocks.0.norm", "blocks.0.attention"),
+        ("embed", "join 0"), ("blocks.0.attention", "join 0"),
+        ("join 0", "blocks.0.feed_forward"), ("join 0", "join 1"),
+        ("blocks.0.feed_forward", "join 1"), ("join 1", "blocks.1.norm"),
+        ("blocks.0.feed_forward", "blocks.0.feed_forward.1"), ("join 3", "head"),
+    } <= flows  # fmt: skip
+    assert all(source != target for source, target in flows)
+    readers = [target for source, target in flows if source == "join 0"]
+    assert sorted(readers) == ["blocks.0.feed_forward", "join 1"]
 
 
 def test_a_layer_that_is_never_called_is_listed_apart() -> None:
