@@ -14,6 +14,7 @@ from pathlib import Path
 
 import core
 from core import cli_commands as commands
+from core import cli_compare
 from core.decide.policy import STRATEGIES, Policy
 from core.errors import QuantscapeError
 from core.estimate import hardware
@@ -24,7 +25,9 @@ EPILOG = """examples:
   python -m core analyze sample:informer --out runs/informer
   python -m core plan runs/informer --pin 'head*=FP16' --out map.json
   python -m core show runs/informer map.json
-  python -m core export runs/informer map.json --format csv --out map.csv
+  python -m core compare runs/informer map.json all-int8 document --reference all-int8
+  python -m core export runs/informer map.json --format html --out report.html
+  python -m core report runs/informer map.json --out report.md
 """
 
 
@@ -42,7 +45,9 @@ def parser() -> argparse.ArgumentParser:
     _analyze(command)
     _plan(command)
     _show(command)
+    _compare(command)
     _export(command)
+    _report(command)
     return top
 
 
@@ -140,10 +145,43 @@ def _export(command: _Commands[argparse.ArgumentParser]) -> None:
     sub = _add(command, "export", "check a map against its analysis and write it in a format")
     sub.add_argument("folder", type=Path, metavar="DIR", help="analysis folder")
     sub.add_argument("map", type=Path, metavar="MAP", help="precision map")
-    sub.add_argument("--format", choices=("json", "csv"), required=True)
-    sub.add_argument("--out", type=Path, required=True, metavar="FILE")
+    sub.add_argument(
+        "--format", choices=tuple(commands.FORMATS), required=True, help="what to write"
+    )
+    sub.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write")
     _json(sub)
     sub.set_defaults(run=commands.export)
+
+
+def _compare(command: _Commands[argparse.ArgumentParser]) -> None:
+    sub = _add(command, "compare", "put maps side by side and name those that others beat")
+    sub.add_argument("folder", type=Path, metavar="DIR", help="analysis folder")
+    sub.add_argument(
+        "maps",
+        nargs="+",
+        metavar="MAP",
+        help="2 to 8 precision maps, or built-in names: document, all-fp32, all-fp16, all-int8, "
+        "top-k-25, top-k-50, top-k-75 (a file of such a name is ./document)",
+    )
+    sub.add_argument(
+        "--reference", metavar="N|MAP", help="what differences are taken from; default: the first"
+    )
+    sub.add_argument(
+        "--hardware",
+        metavar="NAME",
+        help=f"latency profile; default: the reference's; {', '.join(hardware.profiles())}",
+    )
+    _json(sub)
+    sub.set_defaults(run=cli_compare.run)
+
+
+def _report(command: _Commands[argparse.ArgumentParser]) -> None:
+    sub = _add(command, "report", "write a map's report as Markdown, to the screen or a file")
+    sub.add_argument("folder", type=Path, metavar="DIR", help="analysis folder")
+    sub.add_argument("map", type=Path, metavar="MAP", help="precision map")
+    sub.add_argument("--out", type=Path, metavar="FILE", help="default: print it")
+    _json(sub)
+    sub.set_defaults(run=commands.report)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,16 +12,19 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from core import cli_tables as tables
 from core import store
+from core.cli_output import console, print_json, write
 from core.decide.advice import considerations, feasibility, recommendations
 from core.decide.decision import PrecisionMap
 from core.decide.document import applies_to, comparisons
 from core.decide.outcome import outcome
 from core.decide.policy import Policy, parse_rules, parse_thresholds, parse_weights
-from core.errors import MapError, PolicyError
-from core.export import precision_map
+from core.errors import PolicyError
+from core.export import html, markdown, precision_map
+from core.export import report as reports
 from core.export.csv_table import to_csv
 from core.source import samples as bundled
 from core.study import Study
@@ -30,17 +33,12 @@ if TYPE_CHECKING:
     from core.analysis import Analysis
     from core.source.contract import ModelSource
 
-
-PIPED_WIDTH = 180
-
-
-def _console() -> Console:
-    """Tables fill a terminal; in a pipe or a file they get room for whole rows."""
-    return Console(width=None if sys.stdout.isatty() else PIPED_WIDTH)
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(msgspec.to_builtins(value), indent=2, allow_nan=False))
+FORMATS: Mapping[str, Callable[[Study, PrecisionMap], bytes]] = {
+    "json": precision_map.to_json,
+    "csv": to_csv,
+    "markdown": markdown.to_markdown,
+    "html": html.to_html,
+}
 
 
 def samples(options: argparse.Namespace) -> None:
@@ -61,9 +59,9 @@ def samples(options: argparse.Namespace) -> None:
             }
         rows.append(row)
     if options.json:
-        _print_json(rows)
+        print_json(rows)
     else:
-        _console().print(tables.samples_table(rows))
+        console().print(tables.samples_table(rows))
 
 
 def _source(options: argparse.Namespace) -> ModelSource:
@@ -85,23 +83,23 @@ def analyze(options: argparse.Namespace) -> None:
     plan = analysing.dry_run(source, expand_units=options.expand_units)
     if options.dry_run:
         if options.json:
-            _print_json(plan)
+            print_json(plan)
         else:
-            _console().print(tables.plan_table(plan))
+            console().print(tables.plan_table(plan))
         return
     store.check_target(options.out)
-    console = Console(stderr=True)
-    console.print(
+    aside = Console(stderr=True)
+    aside.print(
         f"{plan.layers} layers, {plan.runs} passes over {plan.samples:,} samples, "
         f"about {plan.predicted_seconds / 60:.1f} min"
     )
     columns = (
-        TextColumn("{task.description:<44.44}"),
+        TextColumn("{task.description:<44.44}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as progress:
+    with Progress(*columns, console=aside) as progress:
         task = progress.add_task("starting", total=plan.runs)
         analysis = analysing.analyze(
             source,
@@ -112,9 +110,9 @@ def analyze(options: argparse.Namespace) -> None:
         )
     store.save(analysis, options.out)
     if options.json:
-        _print_json(_summary(analysis, options.out))
+        print_json(_summary(analysis, options.out))
     else:
-        _console().print(f"Wrote {options.out}: {len(analysis.layers)} layers.")
+        console().print(f"Wrote {options.out}: {len(analysis.layers)} layers.")
 
 
 def _summary(analysis: Analysis, folder: Path) -> dict[str, Any]:
@@ -162,13 +160,13 @@ def plan(options: argparse.Namespace) -> None:
     for pattern in chosen.ignored:
         print(f"quantscape: note: no layer matches {pattern!r}", file=sys.stderr)
     if options.out is not None:
-        _write(options.out, precision_map.to_json(study, chosen))
+        write(options.out, precision_map.to_json(study, chosen))
     if options.json:
-        _print_json(_shown(study, chosen))
+        print_json(_shown(study, chosen))
         return
     _print_map(study, chosen, document=False)
     if options.out is not None:
-        _console().print(f"Wrote {options.out}.")
+        console().print(f"Wrote {options.out}.")
 
 
 def show(options: argparse.Namespace) -> None:
@@ -178,21 +176,34 @@ def show(options: argparse.Namespace) -> None:
         study.decide(Policy()) if options.map is None else precision_map.read(options.map, study)
     )
     if options.json:
-        _print_json(_shown(study, chosen))
+        print_json(_shown(study, chosen))
     else:
         _print_map(study, chosen, document=True)
 
 
 def export(options: argparse.Namespace) -> None:
-    """Check a map and write it as JSON or CSV."""
+    """Check a map and write it in a format."""
     study = Study(store.load(options.folder))
     chosen = precision_map.read(options.map, study)
-    write = {"json": precision_map.to_json, "csv": to_csv}[options.format]
-    _write(options.out, write(study, chosen))
+    write(options.out, FORMATS[options.format](study, chosen))
     if options.json:
-        _print_json({"file": str(options.out), "format": options.format})
+        print_json({"file": str(options.out), "format": options.format})
     else:
-        _console().print(f"Wrote {options.out} ({options.format}).")
+        console().print(f"Wrote {options.out} ({options.format}).")
+
+
+def report(options: argparse.Namespace) -> None:
+    """Print or write a map's report as Markdown; as data with `--json`."""
+    study = Study(store.load(options.folder))
+    found = reports.build(study, precision_map.read(options.map, study))
+    if options.out is not None:
+        write(options.out, markdown.render(found).encode())
+    if options.json:
+        print_json(found if options.out is None else {"file": str(options.out)})
+    elif options.out is not None:
+        console().print(f"Wrote {options.out}.")
+    else:
+        sys.stdout.write(markdown.render(found))
 
 
 def _shown(study: Study, chosen: PrecisionMap) -> dict[str, Any]:
@@ -210,27 +221,16 @@ def _shown(study: Study, chosen: PrecisionMap) -> dict[str, Any]:
 
 
 def _print_map(study: Study, chosen: PrecisionMap, *, document: bool) -> None:
-    console = _console()
+    out = console()
     found = outcome(study, chosen)
-    console.print(tables.layer_table(study, chosen, found))
-    console.print(tables.statistics_table(chosen))
-    console.print(tables.totals_table(found, chosen.policy.hardware))
+    out.print(tables.layer_table(study, chosen, found))
+    out.print(tables.statistics_table(chosen))
+    out.print(tables.totals_table(found, chosen.policy.hardware))
     if document and applies_to(study):
-        console.print(tables.document_table(comparisons(study, chosen.policy.hardware)))
+        out.print(tables.document_table(comparisons(study, chosen.policy.hardware)))
     verdict = feasibility(study, chosen, found)
-    console.print(f"[bold]{verdict.feasibility}[/]: {' '.join(verdict.reasons)}")
+    out.print(Text.assemble((verdict.feasibility, "bold"), f": {' '.join(verdict.reasons)}"))
     for use in recommendations(study, chosen.policy):
-        console.print(f"For {use.use}: [bold]{use.strategy}[/] ({use.why}).")
+        out.print(Text.assemble(f"For {use.use}: ", (use.strategy, "bold"), f" ({use.why})."))
     for sentence in (*considerations(study, chosen), *found.warnings):
-        console.print(f"- {sentence}")
-
-
-def _write(path: Path, content: bytes) -> None:
-    fresh = path.with_name(f".{path.name}.tmp")
-    try:
-        fresh.write_bytes(content)
-        fresh.replace(path)
-    except OSError as error:
-        raise MapError(
-            f"{path} cannot be written: {error.strerror}.", "Choose a folder that exists."
-        ) from error
+        out.print(f"- {sentence}")

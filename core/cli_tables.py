@@ -1,4 +1,4 @@
-"""Tables of the command line. The only place here that turns units into words."""
+"""Tables of the command line."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from core.decide.compare import Comparison as SideBySide
+from core.decide.compare import Strategy
 from core.decide.decision import PrecisionMap
 from core.decide.document import Comparison
 from core.decide.outcome import Outcome
 from core.decide.scoring import LEVELS
 from core.decide.statistics import statistics
-from core.estimate.quantity import Quantity
+from core.export.words import FIGURES, MEGA, UNKNOWN, gain, percent, quantity
 from core.study import Study
 
 if TYPE_CHECKING:
     from core.evidence.analyze import Plan
 
-MEGA = 1e6
-UNKNOWN = "n/a"
 NEVER_WRAPPED = ("layer", "source", "role")
 """Names that a person copies into the next command."""
 
@@ -34,28 +34,6 @@ def _table(title: str, columns: Sequence[str], numeric: Sequence[str] = ()) -> T
             overflow="fold",
         )
     return table
-
-
-def _number(value: float, unit: str) -> str:
-    if unit == "bytes":
-        return f"{value / MEGA:.3f} MB"
-    if unit == "layers":
-        return f"{value:.0f}"
-    if unit == "nats":
-        return f"{value:.2e} nats"
-    return f"{value:.2f}{unit if unit == 'x' else ' ' + unit}"
-
-
-def quantity(given: Quantity | str) -> str:
-    """A figure with its range and kind; "n/a" where it is unknown."""
-    if isinstance(given, str):
-        return given
-    if given.value is None:
-        return UNKNOWN
-    text = _number(given.value, given.unit)
-    if given.low is not None and given.high is not None:
-        text += f" ({_number(given.low, given.unit)} to {_number(given.high, given.unit)})"
-    return f"{text} {given.kind}"
 
 
 def samples_table(rows: Sequence[dict[str, Any]]) -> Table:
@@ -116,8 +94,8 @@ def statistics_table(chosen: PrecisionMap) -> Table:
     for every, computing in zip(stats.levels, stats.computing_levels, strict=True):
         table.add_row(every.level, _share(every.layers, every.share_pct),
                       _share(computing.layers, computing.share_pct))  # fmt: skip
-    table.add_row("quantizable", _percent(stats.quantizable_pct),
-                  _percent(stats.computing_quantizable_pct))  # fmt: skip
+    table.add_row("quantizable", percent(stats.quantizable_pct),
+                  percent(stats.computing_quantizable_pct))  # fmt: skip
     for name, count in stats.precisions.items():
         document = stats.document_precisions.get(name)
         table.add_row(f"in {name}", UNKNOWN if document is None else str(document), str(count))
@@ -125,25 +103,12 @@ def statistics_table(chosen: PrecisionMap) -> Table:
 
 
 def _share(count: int, share_pct: float | None) -> str:
-    return f"{count} ({_percent(share_pct)})"
-
-
-def _percent(value: float | None) -> str:
-    return UNKNOWN if value is None else f"{value:.1f} %"
+    return f"{count} ({percent(share_pct)})"
 
 
 def totals_table(found: Outcome, hardware: str) -> Table:
     """Figures of the whole map."""
-    names = {
-        "size_bytes": "tensor bytes",
-        "size_reduction_pct": "smaller than FP32",
-        "latency_ms": f"latency on {hardware}",
-        "speedup": "speed-up over FP32",
-        "accuracy": "accuracy, selection split",
-        "accuracy_drop_pts": "accuracy loss",
-        "kl": "KL divergence",
-        "flips_pct": "changed predictions",
-    }
+    names = {**FIGURES, "latency_ms": f"latency on {hardware}"}
     table = _table("Totals", ("figure", "value (90 % range) and kind"))
     for key, title in names.items():
         table.add_row(title, quantity(found.totals[key]))
@@ -157,4 +122,36 @@ def document_table(rows: Sequence[Comparison]) -> Table:
     table = _table("The document's figures", ("figure", "document", "recomputed", "comment"))
     for row in rows:
         table.add_row(row.figure, row.stated, quantity(row.recomputed), row.comment)
+    return table
+
+
+def strategies_table(strategies: Sequence[Strategy], found: SideBySide) -> Table:
+    """Figures of each strategy, with its difference from the reference below."""
+    names = ("figure", *(s.name for s in strategies))
+    table = _table(f"Against {found.reference}, on {found.hardware}", names)
+    for key, title in FIGURES.items():
+        cells = []
+        for s, column in zip(strategies, found.columns, strict=True):
+            text = quantity(s.outcome.totals[key])
+            if s.name != found.reference:
+                text += f"\n{gain(column.gains[key], s.outcome.totals[key].unit)}"
+            cells.append(text)
+        table.add_row(title, *cells)
+    return table
+
+
+def differing_table(found: SideBySide) -> Table:
+    """Layers that differ between any of the strategies, with counts on top."""
+    table = _table("Layers that differ", ("layer", "role", *(c.name for c in found.columns)))
+    counts = [
+        ", ".join(f"{n} {name}" for name, n in column.precisions.items() if n)
+        for column in found.columns
+    ]
+    amounts = [
+        f"{column.size_bytes / MEGA:.3f} MB, {column.latency_ms:.3f} ms" for column in found.columns
+    ]
+    table.add_row(f"{len(found.layers)} in all", "", *counts)
+    table.add_row("they take", "", *amounts, end_section=True)
+    for row in found.layers:
+        table.add_row(row.layer, row.role, *(name or "-" for name in row.precisions))
     return table

@@ -30,8 +30,10 @@ class Comparison:
 
 
 def applies_to(study: Study) -> bool:
-    """Whether the document speaks of this model."""
-    return study.analysis.identity.name == MODEL and not study.analysis.expanded_units
+    """Whether the document speaks of this model, in precisions that it knows."""
+    analysis = study.analysis
+    known = {"FP32", "FP16", "INT8"} <= set(study.precisions)
+    return analysis.identity.name == MODEL and not analysis.expanded_units and known
 
 
 def _exact(value: float | None, unit: str) -> Quantity:

@@ -182,4 +182,5 @@ def _float_layers(study: Study, chosen: PrecisionMap) -> list[str]:
         "stores": "only store their weights as integers",
     }
     parts = " and ".join(f"{count} {meaning[state]}" for state, count in counts.items())
-    return [f"Of {integers} INT8 layers, {parts}: there is no integer kernel for them."]
+    names = "/".join(n for n in study.precisions if registry.get(n).kind == "integer")
+    return [f"Of {integers} {names} layers, {parts}: there is no integer kernel for them."]

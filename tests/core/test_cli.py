@@ -35,7 +35,7 @@ def test_help_names_every_command() -> None:
         check=True,
     )  # fmt: skip
 
-    for command in ("samples", "analyze", "plan", "show", "export"):
+    for command in ("samples", "analyze", "plan", "show", "compare", "export", "report"):
         assert command in done.stdout
 
 
@@ -133,6 +133,13 @@ def test_strategies_of_plan(
         (("plan", "{}", "--out", "/nowhere/at/all/map.json"), "cannot be written"),
         (("plan", "/nowhere"), "does not exist"),
         (("show", "{}", "/nowhere/map.json"), "cannot be read"),
+        (("compare", "{}", "all-int8"), "Compare 2 to 8 maps"),
+        (("compare", "{}", *["all-int8"] * 9), "9 maps given"),
+        (("compare", "{}", "all-int8", "nope"), "neither a map file nor a built-in name"),
+        (("compare", "{}", "all-int8", "nope.json"), "cannot be read"),
+        (("compare", "{}", "all-int8", "document", "--reference", "3"), "not among the maps"),
+        (("compare", "{}", "all-int8", "document", "--hardware", "abacus"), "Unknown hardware"),
+        (("report", "{}", "/nowhere/map.json"), "cannot be read"),
         (("analyze", "sample:ghost", "--out", "x"), "no sample 'ghost'"),
         (("analyze", "model.pt", "--out", "x"), "is no source"),
         (("analyze", "sample:informer"), "No folder to write to"),

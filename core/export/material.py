@@ -1,0 +1,68 @@
+"""Everything a report speaks of, computed once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from core.decide.advice import Recommendation, Verdict, feasibility, recommendations
+from core.decide.compare import Comparison, Strategy, compare, strategy
+from core.decide.decision import PrecisionMap
+from core.decide.outcome import Outcome
+from core.decide.policy import Policy
+from core.decide.strategies import named_strategies
+from core.evidence import scorers
+from core.study import Study
+
+THIS_MAP = "This map"
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """A map with its figures, the uniform maps and the named strategies on the same device.
+
+    `strategies` begins with the map itself, which is the reference of `comparison`.
+    """
+
+    study: Study
+    chosen: PrecisionMap
+    found: Outcome
+    verdict: Verdict
+    recommended: tuple[Recommendation, ...]
+    strategies: tuple[Strategy, ...]
+    comparison: Comparison
+    uniform: dict[str, Strategy]
+
+    @property
+    def policy(self) -> Policy:
+        """The policy behind the map."""
+        return self.chosen.policy
+
+    @property
+    def score_kind(self) -> str:
+        """The kinds of figures that the weighted score is made of, as "prior and measured"."""
+        kinds = {
+            "prior" if scorers.get(name).kind == "prior" else "measured"
+            for name in self.policy.normalised_weights()
+        }
+        return " and ".join(sorted(kinds, reverse=True))
+
+
+def gather(study: Study, chosen: PrecisionMap) -> Material:
+    """Price `chosen` and all that it is held against."""
+    own = strategy(study, THIS_MAP, chosen)
+    named = [
+        strategy(study, title, study.decide(policy))
+        for title, policy in named_strategies(study, chosen.policy).items()
+    ]
+    everyone = (own, *named)
+    titles = {s.name: s for s in named}
+    return Material(
+        study=study,
+        chosen=chosen,
+        found=own.outcome,
+        verdict=feasibility(study, chosen, own.outcome),
+        recommended=recommendations(study, chosen.policy),
+        strategies=everyone,
+        comparison=compare(everyone, THIS_MAP),
+        uniform={name: titles[f"All {name}"] for name in study.precisions},
+    )

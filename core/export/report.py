@@ -1,0 +1,93 @@
+"""The report of a map: one structure, rendered as Markdown and as HTML.
+
+Its chapters are those of the sensitivity method's document, with every number recomputed. The
+same map of the same analysis gives the same report.
+"""
+
+from __future__ import annotations
+
+from core.decide.decision import PrecisionMap
+from core.export import report_method, report_results, report_strategy, words
+from core.export.blocks import Column, Facts, Figure, Report, Section, Table, Text
+from core.export.material import Material, gather
+from core.study import Study
+
+
+def build(study: Study, chosen: PrecisionMap) -> Report:
+    """The report on `chosen`."""
+    return assemble(gather(study, chosen))
+
+
+def assemble(given: Material) -> Report:
+    """The report from what was computed."""
+    analysis = given.study.analysis
+    return Report(
+        title=f"Quantization sensitivity of {analysis.title}",
+        subtitle=f"{words.count(len(given.study.layers), 'layer')}, analyzed "
+        f"{analysis.created[:10] or words.UNKNOWN}",
+        verdict=given.verdict.feasibility,
+        summary=" ".join(given.verdict.reasons),
+        sections=(
+            _overview(given),
+            report_method.goals(),
+            *report_method.method(given),
+            *report_results.results(given),
+            report_method.measurement(given),
+            *report_strategy.strategy(given),
+            *report_strategy.effect(given),
+            *report_strategy.document(given),
+            report_results.layers(given),
+            report_method.limits(given),
+            report_strategy.reproduce(given),
+        ),
+    )
+
+
+def _task(given: Material) -> str:
+    analysis = given.study.analysis
+    classes = ", ".join(analysis.class_names)
+    return f"{analysis.task}: {classes}" if classes else analysis.task
+
+
+def _overview(given: Material) -> Section:
+    analysis, chosen = given.study.analysis, given.chosen
+    splits = analysis.splits
+    split = (
+        f"calibration {splits.calibration:,}, selection {splits.selection:,}, holdout "
+        f"{splits.holdout:,} samples exact, never overlapping"
+    )
+    facts = Facts((
+        ("Model", f"{analysis.title} ({analysis.identity.name})"),
+        ("About", analysis.description or words.UNKNOWN),
+        ("Task", _task(given)),
+        ("Data", analysis.data_description or words.UNKNOWN),
+        ("Splits", split),
+        ("Scheme", analysis.scheme),
+        ("Parameters", f"{int(chosen.layers.params.sum()):,} exact"),
+        ("Multiply-accumulates per sample", f"{int(chosen.layers.macs.sum()):,} exact"),
+        ("Analyzed", analysis.created or words.UNKNOWN),
+        ("Weights (SHA-256)", analysis.identity.weights_sha256),
+        ("Data (SHA-256)", analysis.identity.data_sha256),
+        ("Confidence", given.found.confidence),
+    ))  # fmt: skip
+    totals = Table(
+        (Column("figure"), Column("this map, value (90 % range) and kind", "number")),
+        tuple((title, words.quantity(given.found.totals[key]))
+              for key, title in words.FIGURES.items()),
+        key="totals",
+    )  # fmt: skip
+    counts = ", ".join(
+        f"{words.count(chosen.count(name), 'layer')} in {name}"
+        for name in chosen.precisions
+        if chosen.count(name)
+    )
+    idle = int((chosen.codes < 0).sum())
+    if idle:
+        counts += f", {idle} with none because they do nothing at inference"
+    kinds = (
+        "Every figure says what it is: exact (counted), prior (a rule's score), projected (from "
+        "a model of measurements, with a 90 % range), estimated (from a cost model) or measured. "
+        f"Unknown is {words.UNKNOWN}."
+    )
+    strip = Figure("strip", "Precision of each layer", f"{counts}." if counts else "No layers.")
+    return Section("overview", "Overview", (strip, totals, Text(kinds), facts))

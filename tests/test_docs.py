@@ -1,0 +1,166 @@
+"""Docs cannot drift from the code."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import tomllib
+from typing import get_args
+
+import msgspec
+import pytest
+
+from core.cli import parser
+from core.decide.advice import (
+    AVOID_DROP_PTS,
+    EDGE_DROP_PTS,
+    HIGH_PRECISION_DROP_PTS,
+    LEAST_QUANTIZABLE_PCT,
+    LEAST_REDUCTION_PCT,
+    PROCEED_DROP_PTS,
+    Feasibility,
+)
+from core.decide.outcome import Confidence, outcome
+from core.decide.policy import STRATEGIES, Policy
+from core.estimate import hardware
+from core.estimate.quantity import Kind
+from core.evidence.scorers import SCORERS
+from core.export.precision_map import MapFile, MapLayer
+from core.layers import State
+from core.study import Study
+from tests.conftest import REPOSITORY
+
+README = (REPOSITORY / "README.md").read_text("utf-8")
+METHOD = (REPOSITORY / "docs" / "method.md").read_text("utf-8")
+ALL = [
+    path
+    for pattern in ("*.md", "docs/**/*.md", "sample_models/**/*.md", "core/**/*.py",
+                    "dashboard/**/*.py", "sample_models/**/*.py", "tests/**/*.py", "Makefile",
+                    "*.toml", "*.txt", ".streamlit/*.toml")
+    for path in REPOSITORY.glob(pattern)
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SCORERS)
+def test_every_scorer_is_documented(name: str) -> None:
+    """Each scorer has its row in the method's table."""
+    assert f"| `{name}` |" in METHOD
+
+
+@pytest.mark.parametrize(
+    "word", [*STRATEGIES, *get_args(State), *get_args(Kind), *get_args(Confidence)]
+)
+def test_every_term_is_documented(word: str) -> None:
+    """Strategies, states, kinds of figures and confidences are explained."""
+    assert word in METHOD
+
+
+@pytest.mark.parametrize("verdict", get_args(Feasibility))
+def test_feasibility_is_documented(verdict: str) -> None:
+    """Each verdict has a row that says when it is given."""
+    assert f"| {verdict} |" in METHOD
+
+
+def test_cut_offs_are_the_codes() -> None:
+    """The numbers in the feasibility section are those the code uses."""
+    section = METHOD.split("## Feasibility")[1].split("## Files")[0]
+    for value in (PROCEED_DROP_PTS, AVOID_DROP_PTS, LEAST_REDUCTION_PCT, LEAST_QUANTIZABLE_PCT,
+                  EDGE_DROP_PTS, HIGH_PRECISION_DROP_PTS):  # fmt: skip
+        assert re.search(rf"\b{value:g}\b", section), value
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        *(f.name for f in msgspec.structs.fields(MapFile)),
+        *(f.name for f in msgspec.structs.fields(MapLayer)),
+        *(f.name for f in dataclasses.fields(Policy)),
+    ],
+)
+def test_every_key_of_a_map_is_documented(field: str) -> None:
+    """Each key of `precision_map.json` is named in the method's file section."""
+    assert f"`{field}`" in METHOD.split("## Files")[1]
+
+
+def test_every_total_is_documented(tiny_study: Study) -> None:
+    """Each total that a map carries is named."""
+    totals = outcome(tiny_study, tiny_study.decide(Policy())).totals
+
+    assert all(f"`{name}`" in METHOD for name in totals)
+
+
+def test_every_command_is_documented_and_described() -> None:
+    """README shows each command, and each option of each command has help text."""
+    top = parser()
+    (commands,) = (a for a in top._actions if a.choices and a.dest != "help")
+    assert commands.choices is not None
+    for name, sub in dict(commands.choices).items():
+        assert f"python -m core {name}" in README, name
+        for action in sub._actions:
+            assert action.help, f"{name} {action.dest}"
+
+
+@pytest.mark.parametrize("target", ["run", "test", "lint", "bench", "screenshots", "samples"])
+def test_make_targets_of_the_readme_exist(target: str) -> None:
+    """README speaks only of targets that the Makefile has."""
+    makefile = (REPOSITORY / "Makefile").read_text("utf-8")
+
+    assert f"make {target}" in README
+    assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+
+
+def test_links_and_pictures_of_the_docs_exist() -> None:
+    """Every relative link leads to a file of the repository."""
+    for path in (REPOSITORY / "README.md", *REPOSITORY.glob("docs/*.md")):
+        for link in re.findall(r"\]\(([^)#]+)", path.read_text("utf-8")):
+            if "://" not in link:
+                assert (path.parent / link).exists(), f"{path.name}: {link}"
+
+
+def test_the_tree_in_the_readme_is_the_real_one() -> None:
+    """Files and folders that README's tree names exist."""
+    tree = README.split("```\ncore/")[1].split("```")[0]
+    for name in re.findall(r"\b([a-z_]+\.(?:py|md))\b", tree):
+        assert list(REPOSITORY.glob(f"core/{name}")) or list(REPOSITORY.glob(f"docs/{name}")), name
+    for name in ("source", "evidence", "estimate", "decide", "export"):
+        assert f"  {name}/" in tree
+        assert (REPOSITORY / "core" / name).is_dir()
+
+
+def test_hardware_profiles_are_in_the_help_and_have_sources() -> None:
+    """Profiles shipped as data are the ones the program offers."""
+    shipped = {p.stem for p in (REPOSITORY / "core/estimate/profiles").glob("*.toml")}
+
+    assert set(hardware.profiles()) == shipped
+
+
+def test_pins_are_exact() -> None:
+    """Every requirement is pinned to one release, torch to the one that brings no CUDA."""
+    for path in REPOSITORY.glob("requirements*.txt"):
+        lines = [line.split("#")[0].strip() for line in path.read_text("utf-8").splitlines()]
+        for line in filter(None, lines):
+            assert line.startswith("-r ") or re.fullmatch(r"[a-zA-Z0-9_.-]+==[0-9a-z.]+", line), (
+                line
+            )
+    assert "torch==2.13.0" in (REPOSITORY / "requirements.txt").read_text("utf-8").splitlines()
+
+
+def test_every_lint_exception_has_a_reason() -> None:
+    """An ignored rule stands beside a comment that says why."""
+    text = (REPOSITORY / "pyproject.toml").read_text("utf-8")
+    tomllib.loads(text)
+    ignores = (
+        text.split("ignore = [")[1].split("]")[0]
+        + text.split("per-file-ignores]")[1].split("[tool.ruff.lint.pydocstyle]")[0]
+    )
+    for line in ignores.splitlines():
+        if re.match(r'\s+"[A-Z0-9]+",?', line):
+            assert re.search(r"# .*\w", line), line
+
+
+@pytest.mark.parametrize("path", ALL, ids=lambda p: str(p.relative_to(REPOSITORY)))
+def test_the_project_speaks_of_itself_alone(path: object) -> None:
+    """No file names a path of somebody's machine or leaves work marked as unfinished."""
+    text = path.read_text("utf-8")  # type: ignore[attr-defined]
+    for word in ("/" + "work/", "/" + "root/", "TO" + "DO", "FIX" + "ME"):
+        assert word not in text, word
