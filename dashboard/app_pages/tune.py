@@ -1,0 +1,56 @@
+"""Tune: move it and see what flips."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from dashboard import agreement_view, curve_chart, layer_table, score_chart, studies, theme
+from dashboard.strip_view import empty, strip
+from dashboard.view import View, current
+
+LOSS_TITLES = {"kl": "KL divergence", "accuracy_drop_pts": "Accuracy", "flips_pct": "Flips"}
+
+
+def page() -> None:
+    """Draw the page for the current view."""
+    view = current()
+    if not len(view.study.layers):
+        empty(view)
+        return
+    strip(view, "tune")
+    left, right = st.columns([3, 2], gap="small")
+    with left, st.container(border=True, gap="xsmall", height="stretch"):
+        _scores(view)
+    with right, st.container(border=True, gap="xsmall", height="stretch"):
+        _curve(view)
+    layer_table.draw(view)
+    agreement_view.draw(view)
+
+
+def _scores(view: View) -> None:
+    st.markdown("**Score of each layer**")
+    st.vega_lite_chart(spec=score_chart.scores(view, theme.current()), key="scores_chart",
+                    alt="Score of each layer in execution order, with the thresholds")  # fmt: skip
+
+
+def _curve(view: View) -> None:
+    st.markdown("**Projected loss against size, over all thresholds**")
+    measure = st.segmented_control(
+        "Loss",
+        list(LOSS_TITLES),
+        default="kl",
+        format_func=lambda name: LOSS_TITLES[name],
+        key="curve_loss",
+        label_visibility="collapsed",
+        required=True,
+        persist_state="session",
+    )
+    points = studies.curve(view.opened, view.policy)
+    drawn = curve_chart.curve(points, view, measure or "kl", theme.current())
+    if drawn is None:
+        st.info("n/a: nothing was measured, so no loss is projected.", icon=":material/info:")
+    else:
+        st.vega_lite_chart(spec=drawn, key="curve_chart", alt="Projected loss against size")
+
+
+page()

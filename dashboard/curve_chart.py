@@ -1,0 +1,111 @@
+"""Projected loss against size as the high threshold moves over its range."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import altair as alt
+import pandas as pd
+
+from core.decide.curves import CurvePoint
+from core.estimate.quantity import Quantity
+from dashboard.charts import Spec, filled, named, template
+from dashboard.theme import Mode, Theme, by_mode
+from dashboard.view import View
+
+HEIGHT = 306
+LOSS_AXES = {
+    "accuracy_drop_pts": "Projected accuracy loss (points)",
+    "kl": "Projected KL divergence (nats)",
+    "flips_pct": "Projected flips (% of samples)",
+}
+POINTS, MAPS = "points", "maps"
+
+
+def curve(points: tuple[CurvePoint, ...], view: View, measure: str, look: Theme) -> Spec | None:
+    """The sweep with its 90 % band, the current map filled and the pinned one hollow.
+
+    None where nothing is projected.
+    """
+    rows = [
+        {
+            "size_mb": _mb(point.totals["size_bytes"]),
+            "loss": point.totals[measure].value,
+            "low": point.totals[measure].low,
+            "high": point.totals[measure].high,
+            "threshold": point.high_threshold,
+            "layers": point.high_layers,
+        }
+        for point in points
+        if point.totals[measure].value is not None
+    ]
+    if not rows:
+        return None
+    sides = [("current", view.now), *([("pinned", view.base)] if view.pinned else [])]
+    maps = [
+        {
+            "size_mb": _mb(side.found.totals["size_bytes"]),
+            "loss": side.found.totals[measure].value,
+            "map": name,
+        }
+        for name, side in sides
+        if side.found.totals[measure].value is not None
+    ]
+    return filled(
+        _curve(look.mode, measure, view.pinned),
+        points=pd.DataFrame(rows),
+        maps=pd.DataFrame(maps, columns=["size_mb", "loss", "map"]),
+    )
+
+
+def _mb(size: Quantity) -> float:
+    return (size.value or 0.0) / 1e6
+
+
+@lru_cache(maxsize=16)
+def _curve(mode: Mode, measure: str, pinned: bool) -> Spec:
+    look = by_mode(mode)
+    title = LOSS_AXES[measure]
+    axis = alt.Axis(tickCount=5, format="~e" if measure == "kl" else "~g")
+    x = alt.X(
+        "size_mb:Q",
+        title="Size (MB, exact)",
+        scale=alt.Scale(zero=False, nice=True),
+        axis=alt.Axis(labelFlush=True, tickCount=6, format="~g"),
+    )
+    y = alt.Y("loss:Q", title=title, axis=axis)
+    base = named(POINTS).encode(x=x)
+    said = [
+        alt.Tooltip("threshold:Q", title="HIGH from score", format=".3f"),
+        alt.Tooltip("layers:Q", title="HIGH layers"),
+        alt.Tooltip("size_mb:Q", title="Size (MB, exact)", format=".2f"),
+        alt.Tooltip("loss:Q", title="Projected loss", format=".3g"),
+    ]
+    band = alt.Y("low:Q", title=title, axis=axis)
+    return template(
+        alt.layer(
+            base.mark_area(opacity=0.16, color=look.muted).encode(y=band, y2="high:Q"),
+            base.mark_line(color=look.muted, strokeWidth=2).encode(y=y, order="threshold:Q"),
+            base.mark_point(filled=True, size=26, color=look.muted).encode(y=y, tooltip=said),
+            *_maps(look, pinned),
+        ).properties(height=HEIGHT)
+    )
+
+
+def _maps(look: Theme, pinned: bool) -> list[alt.Chart]:
+    drawn = []
+    kinds = [("pinned", False, 18), ("current", True, -15)]
+    for name, filling, shift in kinds if pinned else kinds[1:]:
+        base = named(MAPS).encode(x="size_mb:Q", y="loss:Q")
+        only = f"datum.map == '{name}'"
+        drawn += [
+            base.mark_point(
+                size=190, filled=filling, shape="diamond", strokeWidth=2, color=look.text, opacity=1
+            )
+            .encode(tooltip=[alt.Tooltip("map:N", title="Map")])
+            .transform_filter(only),
+            base.mark_text(dy=shift, fontSize=11, color=look.text)
+            .encode(text="map:N")
+            .transform_filter(only),
+        ]
+    return drawn

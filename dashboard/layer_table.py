@@ -1,0 +1,197 @@
+"""The table of layers on Tune: overrides, filters, what flipped, downloads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from core.decide.difference import in_words
+from core.evidence.scorers import SCORERS
+from core.export.csv_table import to_csv
+from core.export.precision_map import to_json
+from dashboard import state, theme
+from dashboard.controls import precisions_offered
+from dashboard.tables import AUTO, DOWN, UP, layer_frame, table_height
+from dashboard.view import View
+
+MOST_ROWS_SHOWN = 14
+MOST_CHANGES_LISTED = 40
+
+
+def draw(view: View) -> None:
+    """What flipped, the table with its filters, and the downloads."""
+    with st.container(border=True, gap="small"):
+        _header(view)
+        _flips(view)
+        frame = _filtered(layer_frame(view), view)
+        if len(frame):
+            _editor(frame, view)
+        else:
+            st.info("No layer passes the filters.", icon=":material/filter_alt_off:")
+
+
+def _header(view: View) -> None:
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown("**Layers**", width="stretch")
+        name = view.opened.name
+        st.download_button(
+            "Map (JSON)",
+            lambda: to_json(view.study, view.now.chosen),
+            file_name=f"{name}.precision_map.json",
+            mime="application/json",
+            on_click="ignore",
+            icon=":material/download:",
+            key="_json",
+            help="precision_map.json: every layer with its precision and why, and the totals.",
+        )
+        st.download_button(
+            "Table (CSV)",
+            lambda: to_csv(view.study, view.now.chosen),
+            file_name=f"{name}.layers.csv",
+            mime="text/csv",
+            on_click="ignore",
+            icon=":material/download:",
+            key="_csv",
+            help="One row per layer.",
+        )
+
+
+def _flips(view: View) -> None:
+    if not view.pinned:
+        st.caption("Pin a map (Alt+P) to see here which layers flip against it.")
+        return
+    st.markdown(f"Against the pinned map ({view.base.label}): **{in_words(view.changes)}**")
+    if not view.changes:
+        return
+    listed = [
+        f"{UP if change.direction > 0 else DOWN} {change.layer} "
+        f"{theme.badge(change.before)} → {theme.badge(change.after)}"
+        for change in view.changes[:MOST_CHANGES_LISTED]
+    ]
+    more = len(view.changes) - len(listed)
+    with st.expander(f"Flipped layers ({len(view.changes):,})", icon=":material/compare_arrows:"):
+        st.markdown("  \n".join(listed) + (f"  \nand {more:,} more" if more else ""))
+
+
+def _filtered(frame: pd.DataFrame, view: View) -> pd.DataFrame:
+    with st.container(horizontal=True, vertical_alignment="center"):
+        text = st.text_input(
+            "Search",
+            key="filter_text",
+            type="search",
+            placeholder="Layer or role",
+            label_visibility="collapsed",
+            persist_state="session",
+            width=260,
+        )
+        changed = st.toggle(
+            "Changed only",
+            key="filter_changed",
+            persist_state="session",
+            disabled=not view.pinned,
+            help="Layers that differ from the pinned map.",
+        )
+        overridden = st.toggle(
+            "Overridden only",
+            key="filter_overridden",
+            persist_state="session",
+            help="Layers that were set by hand.",
+        )
+    keep = pd.Series(data=True, index=frame.index)
+    if text:
+        wanted = text.strip().lower()
+        keep &= frame["layer"].str.lower().str.contains(wanted, regex=False) | frame[
+            "role"
+        ].str.contains(wanted, regex=False)
+    if changed and view.pinned:
+        keep &= frame["changed"] != ""
+    if overridden:
+        keep &= frame["override"] != AUTO
+    return frame[keep]
+
+
+def _editor(frame: pd.DataFrame, view: View) -> None:
+    names = tuple(frame["layer"])
+    rows = min(len(frame), MOST_ROWS_SHOWN)
+    key = _editor_key(names, view)
+    st.data_editor(
+        frame,
+        key=key,
+        num_rows="fixed",
+        hide_index=True,
+        disabled=[column for column in frame.columns if column != "override"],
+        column_config=_columns(view),
+        column_order=[column for column in frame.columns if not frame[column].isna().all()],
+        height=table_height(rows),
+        on_change=take_edits,
+        args=(key, names),
+        alt="Every layer with its score, level, precision and override",
+    )
+    st.caption(
+        "Choose a precision under Override to set a layer by hand; it goes into the link. "
+        "Layers that do nothing at inference ignore it."
+    )
+
+
+def _editor_key(names: tuple[str, ...], view: View) -> str:
+    """A key that changes when the rows do, or when overrides change elsewhere (undo, the text).
+
+    The browser keeps edits by row number and would put them on other layers, or on top of what
+    was undone.
+    """
+    tab = state.session()
+    text = str(st.session_state.get("overrides", ""))
+    if text != tab.table_overrides:
+        tab.table_overrides = text
+        tab.table_round += 1
+    return f"layers_{view.opened.name}_{tab.table_round}_{hash(names):x}"
+
+
+def take_edits(key: str, names: tuple[str, ...]) -> None:
+    """Turn the edits of table `key`, whose rows are `names`, into overrides. Run as a callback."""
+    edits = {
+        names[int(row)]: None if cells["override"] in {AUTO, None} else str(cells["override"])
+        for row, cells in st.session_state[key]["edited_rows"].items()
+        if "override" in cells
+    }
+    state.set_override(edits)
+
+
+def _columns(view: View) -> dict[str, Any]:
+    column = st.column_config
+    offered = precisions_offered(view.study)
+    scorers = {
+        name: column.NumberColumn(scorer.title, format="%.2f", help=scorer.description)
+        for name, scorer in SCORERS.items()
+    }
+    return {
+        "order": column.NumberColumn("#", width=48, help="Place in execution order."),
+        "layer": column.TextColumn("Layer", width=230, pinned=True),
+        "role": column.TextColumn("Role", width=120),
+        "override": column.SelectboxColumn(
+            "Override", options=[AUTO, *offered], required=True, width=92,
+            help="Auto follows the policy; a precision beats it.",
+        ),
+        "precision": column.MultiselectColumn(
+            "Precision", options=list(offered), width=92,
+            color=[theme.LIGHT.of(name).badge for name in offered],
+            help="Empty for a layer that does nothing at inference.",
+        ),
+        "changed": column.TextColumn(
+            "Changed", width=72, help=f"{UP} more bits than the pinned map, {DOWN} fewer."
+        ),
+        "score": column.ProgressColumn(
+            "Score", format="%.3f", min_value=0, max_value=1, width=120,
+            help="Weighted sum of the scores; higher = more sensitive.",
+        ),
+        "level": column.TextColumn("Level", width=80),
+        "params": column.NumberColumn("Parameters", format="localized", width=100),
+        "size": column.NumberColumn("Size (MB)", format="%.3f", width=84, help="Exact."),
+        **scorers,
+        "state": column.TextColumn(
+            "In INT8 it", width=190, help="What an integer precision means for this layer."
+        ),
+        "reason": column.TextColumn("Reason", width=420),
+    }  # fmt: skip

@@ -1,0 +1,91 @@
+"""Words of the Method page. Numbers come from core and are filled in by the page."""
+
+from __future__ import annotations
+
+KINDS = (
+    ("exact", "Counted: parameters, layers, stored tensor bytes.", "Size, counts"),
+    ("prior", "The score of a rule of thumb; no data.", "Theory, importance, empirical rules"),
+    (
+        "projected",
+        "From a model of layers measured one at a time; always with a 90 % range.",
+        "Accuracy loss, KL, flips",
+    ),
+    ("estimated", "From a cost model of a device; with a plausible range.", "Latency, speed-up"),
+    ("measured", "From running the thing.", "FP32 accuracy, output error of single layers"),
+)
+
+STATES = (
+    (
+        "computes",
+        "The layer's kernel works on integers: smaller and faster.",
+        "linear, convolution, products of activations",
+    ),
+    (
+        "stores",
+        "Its weight is kept as integers, and it computes in float: smaller, not faster.",
+        "embedding tables",
+    ),
+    (
+        "rounds output",
+        "It runs in float between quantize and dequantize; only its output is rounded.",
+        "layer norm, GELU, pooling",
+    ),
+    ("nothing", "It does nothing at inference and has no precision.", "dropout"),
+)
+
+PROJECTION = (
+    "*y* are the model's outputs in FP32 on the selection samples. Δ*yᵢ* is their change when "
+    "layer *i* alone is in precision *pᵢ*, measured by simulation. *rₚ* is what the layers do "
+    "together beyond their sum, from one run with everything in *p*, and *wₚ* is the share of the "
+    "squared changes that lies in the layers this map puts into *p*. Accuracy (%), its loss "
+    "(points), KL divergence (nats) and flips (% of samples whose answer changes) are computed "
+    "from the projected outputs, sample by sample. The 90 % range adds two errors: of the sample "
+    "(paired proportions) and of the projection itself, learnt from whole maps that were "
+    "simulated. Below {few} samples a projection is coarse, and the page says so."
+)
+
+PROJECTION_FAILS = (
+    "**When it fails.** Layers that interact beyond pairs, mostly when very many are narrow at "
+    "once; calibration data unlike the data in use, since ranges are set on it; a target that "
+    "rounds other tensors than the scheme does; too few samples. A layer whose output is not "
+    "finite in a precision (overflow) is forbidden there: the map is then not projected at all, "
+    "and the loss reads n/a."
+)
+
+COSTS = (
+    "**Size (bytes, exact)**: *nₜ* elements of tensor *t* at *b* bits, and for integers *cₜ* "
+    "channels with a scale of {scale} bytes and a zero point of {zero} byte each; a quantized "
+    "product's bias takes {bias} bytes an element. A layer without an integer kernel keeps its "
+    "float tensors. MB is 10^6 bytes.  \n"
+    "**Latency (ms, estimated)**: the longer of computing and moving bytes. *P* is the device's "
+    "peak (multiply-accumulates per second) in the precision it runs, *B* its bandwidth (bytes "
+    "per second), *e* the share of the peak that real kernels reach, *o* the overhead of a launch "
+    "(s). Where two neighbours disagree on the form of a tensor, it is converted, which costs "
+    "time too: mixed maps can be slower than uniform ones. One sample at a time."
+)
+
+ADVICE = (
+    "A map is **avoid** when a layer overflows or the projected loss may exceed {avoid:g} points "
+    "in its 90 % range; **cautious** when it may exceed {proceed:g} points, when the map is "
+    "estimated slower than FP32, or when it saves less than {reduction:g} % of the size; "
+    "otherwise **proceed**. Before anything is measured the rules alone speak: at least "
+    "{quantizable:g} % of the computing layers quantizable is cautious, less is avoid.  \n"
+    "Recommended for *production*: the fastest named strategy that stays within {proceed:g} "
+    "points; for *edge*: the smallest within {edge:g}; for *high precision*: the smallest within "
+    "{high:g}; each over the whole 90 % range."
+)
+
+GLOSSARY = (
+    ("Layer", ("a decision: what one precision is given to. A unit (attention, feed-forward) or a "
+     "leaf module.")),
+    ("Map", "one precision for every layer."),
+    ("Policy", "everything you chose; the address of this page carries it."),
+    ("Pinned map", "the map that later ones are held against."),
+    ("Selection, holdout", "samples on which maps are compared; samples that no choice has seen."),
+    ("KL divergence", ("how far the output probabilities move from those in FP32, in nats; 0 = not "
+     "at all.")),
+    ("Flip", "a sample whose most likely class changes."),
+    ("SQNR", "signal to quantization noise ratio, in dB; higher = less error."),
+    ("Precision boundary", "a tensor that must be converted between two layers."),
+    ("Glue", "adds, reshapes and the like between layers; they stay in FP32 and are not counted."),
+)  # fmt: skip

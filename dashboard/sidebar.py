@@ -1,0 +1,203 @@
+"""The sidebar: the whole policy, every control bound to the URL."""
+
+from __future__ import annotations
+
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from core.decide.decision import sides
+from core.decide.policy import STRATEGIES
+from core.errors import PolicyError, QuantscapeError
+from core.estimate import hardware as hardware_profiles
+from core.evidence.scorers import SCORERS
+from core.study import Study
+from dashboard import actions, studies
+from dashboard.boundary import show_expected
+from dashboard.controls import MODEL, Control, movable_layers, precisions_offered, weight_key
+from dashboard.studies import Opened
+from dashboard.tables import format_bytes
+from dashboard.view import View
+
+STRATEGY_HELP = (
+    "**Thresholds**: each layer's level (HIGH, MEDIUM, LOW) decides.  \n"
+    "**Top-k**: the k least sensitive layers go to the LOW precision, the rest to HIGH's.  \n"
+    "**Uniform**: one precision everywhere.  \n"
+    "**Manual**: everything in HIGH's precision until you override it."
+)
+
+
+def choose_model() -> Opened:
+    """The model select; raises `QuantscapeError` where its analysis cannot be read."""
+    entries = studies.entries()
+    name = st.selectbox(
+        "Model",
+        list(entries),
+        key=MODEL,
+        bind="query-params",
+        help="Analyses named at launch come first, then the bundled samples.",
+    )
+    opened = studies.open_entry(entries[name or next(iter(entries))])
+    st.caption(_model_line(opened.study))
+    return opened
+
+
+def _model_line(study: Study) -> str:
+    size = format_bytes(int(study.size_bytes[0].sum()) + study.glue_bytes)
+    evidence = study.analysis.evidence
+    how = "nothing measured" if evidence is None else f"{evidence.samples:,} samples"
+    return f"{len(study.layers):,} layers · {size} in {study.precisions[0]} · {how}"
+
+
+def draw(view: View, known: dict[str, Control], problems: dict[str, PolicyError]) -> None:
+    """Every control of the policy, what was wrong with them, and what can be done to it."""
+    study = view.study
+    actions_slot = st.container()
+    sides_slot = _strategy(study, known)
+    _weights(study, known)
+    weights_slot = st.container()
+    _rules(known)
+    rules_slot = st.container()
+    profiles = hardware_profiles.profiles()
+    device = st.selectbox(
+        "Hardware",
+        list(profiles),
+        key="hardware",
+        bind="query-params",
+        help="Latency is estimated from this device's published peaks; Method lists the sources.",
+    )
+    if device in profiles:
+        st.caption(profiles[device].title)
+    for key, error in problems.items():
+        slot = rules_slot if key in {"pins", "overrides"} else weights_slot
+        with slot:
+            show_expected(QuantscapeError(error.cause, f"{error.next_step} Last valid kept."))
+    if sides_slot is not None:
+        counts = sides(view.now.chosen)
+        sides_slot.caption(" · ".join(f"{counts[k]:,} {k}" for k in ("HIGH", "MEDIUM", "LOW")))
+    with actions_slot:
+        actions.draw(known)
+
+
+def _strategy(study: Study, known: dict[str, Control]) -> DeltaGenerator | None:
+    """The strategy with its main control. Returns where the counts per level belong."""
+    slot = None
+    strategy = st.pills(
+        "Strategy",
+        STRATEGIES,
+        default=known["strategy"].default,
+        key="strategy",
+        bind="query-params",
+        required=True,
+        help=STRATEGY_HELP,
+    )
+    if strategy == "thresholds":
+        slot = _thresholds(known)
+    elif strategy == "top-k" and movable_layers(study):
+        st.slider(
+            "Layers to narrow (k)",
+            0,
+            movable_layers(study),
+            int(known["k"].default),
+            key="k",
+            bind="query-params",
+            help="The k layers with the lowest scores go to the precision of LOW.",
+        )
+    elif strategy == "uniform":
+        st.segmented_control(
+            "Precision of every layer",
+            precisions_offered(study),
+            default=known["uniform"].default,
+            key="uniform",
+            bind="query-params",
+            required=True,
+            help="Layers that do nothing at inference get none.",
+        )
+    if strategy != "uniform":
+        _destinations(study, known, str(strategy))
+    return slot
+
+
+def _thresholds(known: dict[str, Control]) -> DeltaGenerator:
+    for key, other, title, meaning in (
+        ("high_at", "medium_at", "HIGH from score", "HIGH: keep it precise"),
+        ("medium_at", "high_at", "MEDIUM from score", "MEDIUM, below it LOW"),
+    ):
+        st.slider(
+            title,
+            0.0,
+            1.0,
+            float(known[key].default),
+            0.01,
+            key=key,
+            bind="query-params",
+            on_change=_push,
+            args=(key, other),
+            help=f"A layer whose score reaches this is {meaning}. Scores run from 0 to 1, higher "
+            "= more sensitive. MEDIUM never lies above HIGH: one slider takes the other along.",
+        )
+    return st.container()
+
+
+def _push(moved: str, other: str) -> None:
+    """Keep MEDIUM at or below HIGH: the slider that was moved takes the other along."""
+    at, rest = st.session_state[moved], st.session_state.get(other)
+    if rest is not None and (at < rest if moved == "high_at" else at > rest):
+        st.session_state[other] = at
+
+
+def _destinations(study: Study, known: dict[str, Control], strategy: str) -> None:
+    needed = {"thresholds": ("high", "medium", "low"), "top-k": ("high", "low")}
+    keys = needed.get(strategy, ("high",))
+    offered = precisions_offered(study)
+    grid = st.grid(len(keys), min_column_width=64, gap="xsmall")
+    for key in keys:
+        grid.selectbox(
+            f"{key.upper()} to",
+            offered,
+            index=offered.index(str(known[key].default)),
+            key=key,
+            bind="query-params",
+        )
+
+
+def _weights(study: Study, known: dict[str, Control]) -> None:
+    with st.expander("Scorer weights", icon=":material/balance:"):
+        values = {}
+        for name, scorer in SCORERS.items():
+            missing = name not in study.scores
+            values[name] = st.slider(
+                scorer.title,
+                0.0,
+                1.0,
+                float(known[weight_key(name)].default),
+                0.05,
+                key=weight_key(name),
+                bind="query-params",
+                disabled=missing,
+                help=f"{scorer.description} Source: {scorer.source}."
+                + (" Not available: nothing was measured." if missing else ""),
+            )
+        total = sum(values.values())
+        if total > 0:
+            shares = (f"{SCORERS[n].title} {v / total:.0%}" for n, v in values.items() if v)
+            st.caption("Shares: " + " · ".join(shares))
+
+
+def _rules(known: dict[str, Control]) -> None:
+    with st.expander("Pins and overrides", icon=":material/push_pin:"):
+        st.text_input(
+            "Pins",
+            key="pins",
+            bind="query-params",
+            placeholder="head*=FP16, blocks.0.*=INT8",
+            help="Wildcard=precision, separated by commas; the last that matches wins. A pin beats "
+            "the strategy.",
+        )
+        st.text_input(
+            "Overrides",
+            key="overrides",
+            bind="query-params",
+            placeholder="head=FP16",
+            help="Layer=precision, separated by commas. An override beats a pin. The table on Tune "
+            "writes here, and the link carries it.",
+        )

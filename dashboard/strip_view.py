@@ -1,0 +1,45 @@
+"""The layer strip with its choice of widths, and what stands there for a model without layers."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from dashboard import charts, theme
+from dashboard.view import View
+
+
+def empty(view: View) -> None:
+    """A model without anything to quantize."""
+    found = ", ".join(view.study.layers.glue[:8]) or "no operation at all"
+    st.info(
+        f"**No layer that can be quantized was found in {view.study.analysis.title}.**\n\n"
+        f"Found: {found}. Layers are made of linear maps, convolutions, attention, embeddings, "
+        "norms and activations. Choose another model in the sidebar.",
+        icon=":material/layers_clear:",
+    )
+
+
+def strip(view: View, where: str) -> None:
+    """The layer strip with the choice of its widths."""
+    with st.container(border=True, gap="xsmall"):
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.markdown("**Layers in execution order**", width="content")
+            measure = st.segmented_control(
+                "Width of a layer",
+                charts.WIDTHS,
+                default=charts.WIDTHS[0],
+                key=f"strip_{where}",
+                label_visibility="collapsed",
+                required=True,
+                persist_state="session",
+            )
+        st.vega_lite_chart(
+            spec=charts.strip(view, measure or charts.WIDTHS[0], theme.current()),
+            key=f"strip_chart_{where}",
+            alt="Layers in execution order, coloured by precision",
+        )
+        st.caption(
+            f"Width: share of {(measure or charts.WIDTHS[0]).lower()}"
+            f"{' in FP32' if measure == 'Bytes' else ''}. Height: bits; the pale bar behind is the "
+            "layer in FP32." + (" ▲ more bits than pinned, ▼ fewer." if view.pinned else "")
+        )

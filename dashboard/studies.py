@@ -1,0 +1,152 @@
+"""Analyses that this dashboard was started with, and what they cost to ask, cached."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from core import store
+from core.decide.advice import Recommendation, recommendations
+from core.decide.curves import CurvePoint, sweep_policy, threshold_curve
+from core.decide.decision import PrecisionMap
+from core.decide.document import Comparison, comparisons
+from core.decide.outcome import Outcome, outcome
+from core.decide.policy import Policy
+from core.errors import AnalysisError, PolicyError
+from core.evidence.agreement import Agreement, agreements
+from core.source import samples
+from core.study import Study
+from dashboard import FOLDERS_VARIABLE
+
+FIRST_SAMPLE = "informer"
+"""The sample that opens when nothing is named at launch."""
+
+POLICIES: dict[str | type[Any], Callable[[Any], Any]] = {
+    Policy: repr
+}  # Streamlit would pickle a slotted dataclass field by field
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One analysis on offer: the name in the link, and where it lies."""
+
+    name: str
+    folder: Path
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Opened:
+    """A study with the key under which its results are cached."""
+
+    name: str
+    key: str
+    study: Study
+
+
+def entries() -> dict[str, Entry]:
+    """Analyses on offer by name: those named at launch first, then the bundled samples."""
+    named = [Path(text) for text in os.environ.get(FOLDERS_VARIABLE, "").split(os.pathsep) if text]
+    names = sorted(samples.names(), key=lambda name: name != FIRST_SAMPLE)
+    bundled = [samples.get(name) for name in names]
+    found: dict[str, Entry] = {}
+    for stem, folder in [(p.name, p) for p in named] + [(s.name, s.analysis) for s in bundled]:
+        if folder not in named and not folder.exists():
+            continue  # a sample whose analysis was not shipped
+        name, count = stem, 2
+        while name in found:
+            name, count = f"{stem}-{count}", count + 1
+        found[name] = Entry(name, folder)
+    if not found:
+        raise AnalysisError(
+            "There is no analysis to show.",
+            "Write one with `python -m core analyze sample:informer --out DIR`, then start "
+            "`python -m dashboard DIR`.",
+        )
+    return found
+
+
+def open_entry(entry: Entry) -> Opened:
+    """The study of `entry`, read again when its file changes. Raises `AnalysisError`."""
+    path = entry.folder / store.FILE
+    try:
+        stamp = path.stat().st_mtime_ns
+    except OSError:
+        stamp = 0
+    key = f"{entry.folder.resolve()}@{stamp}"
+    return Opened(entry.name, key, _study(str(entry.folder), stamp))
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _study(folder: str, stamp: int) -> Study:
+    return Study(store.load(Path(folder)))
+
+
+@st.cache_resource(max_entries=512, show_spinner=False, hash_funcs=POLICIES)
+def _priced(key: str, policy: Policy, _study: Study) -> tuple[PrecisionMap, Outcome]:
+    chosen = _study.decide(policy)
+    return chosen, outcome(_study, chosen)
+
+
+def priced(opened: Opened, policy: Policy) -> tuple[PrecisionMap, Outcome]:
+    """The map of `policy` and its figures. Raises `PolicyError`."""
+    return _priced(opened.key, policy, opened.study)
+
+
+@st.cache_resource(max_entries=64, show_spinner=False, hash_funcs=POLICIES)
+def _curve(key: str, policy: Policy, _study: Study) -> tuple[CurvePoint, ...]:
+    return threshold_curve(_study, policy)
+
+
+def curve(opened: Opened, policy: Policy) -> tuple[CurvePoint, ...]:
+    """The sweep of the high threshold, redrawn only when what it depends on changes."""
+    return _curve(opened.key, sweep_policy(policy), opened.study)
+
+
+@st.cache_resource(max_entries=64, show_spinner=False, hash_funcs=POLICIES)
+def _recommended(key: str, policy: Policy, _study: Study) -> tuple[Recommendation, ...]:
+    return recommendations(_study, policy)
+
+
+def recommended(opened: Opened, policy: Policy) -> tuple[Recommendation, ...]:
+    """Recommended strategies; they depend on weights, precisions and hardware alone."""
+    asked = Policy(
+        weights=policy.weights, high=policy.high, low=policy.low, hardware=policy.hardware
+    )
+    return _recommended(opened.key, asked, opened.study)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _compared(key: str, hardware: str, _study: Study) -> tuple[Comparison, ...]:
+    return comparisons(_study, hardware)
+
+
+def compared(opened: Opened, hardware: str) -> tuple[Comparison, ...]:
+    """The document's figures beside the recomputed ones."""
+    return _compared(opened.key, hardware, opened.study)
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _agreed(key: str, _study: Study) -> tuple[Agreement, ...]:
+    return agreements(_study.scores, _study.layers.computes)
+
+
+def agreed(opened: Opened) -> tuple[Agreement, ...]:
+    """Rank agreement of every score with the measured output error."""
+    return _agreed(opened.key, opened.study)
+
+
+def fallback(opened: Opened, policy: Policy) -> Policy:
+    """A policy that this analysis can answer: `policy`, the default, or all in the reference."""
+    uniform = Policy(strategy="uniform", uniform=opened.study.precisions[0])
+    for candidate in (policy, Policy(), uniform):
+        try:
+            opened.study.decide(candidate)
+        except PolicyError:
+            continue
+        return candidate
+    return uniform

@@ -1,0 +1,69 @@
+"""One server and one Chromium per session, a fresh context per test, no console errors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+
+from tests.browser.server import chromium, launch, serving, settle
+
+EXPECTED_404 = ("/_stcore/health", "/_stcore/host-config")
+"""Streamlit asks for these below a page's own path first, and logs the two misses."""
+
+Visit = Callable[..., Page]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Chromium; without it the suite is skipped, in CI it fails."""
+    if chromium() is None:
+        reason = "no Chromium on this machine"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with sync_playwright() as playwright:
+        started = launch(playwright)
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="session")
+def address() -> Iterator[str]:
+    """A dashboard on the bundled samples; the Informer opens first."""
+    with serving() as started:
+        yield started
+
+
+def _is_expected(message: ConsoleMessage) -> bool:
+    return "404" in message.text and message.location["url"].endswith(EXPECTED_404)
+
+
+@pytest.fixture
+def visit(browser: Browser, address: str) -> Iterator[Visit]:
+    """Open a path of the dashboard in a new context; fails on console errors at the end."""
+    errors: list[str] = []
+    contexts = []
+
+    def opened(
+        path: str = "/", *, scheme: str = "light", width: int = 1440, height: int = 1000
+    ) -> Page:
+        context = browser.new_context(
+            color_scheme="dark" if scheme == "dark" else "light",
+            viewport={"width": width, "height": height},
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda m: errors.append(m.text)
+                if m.type == "error" and not _is_expected(m) else None)  # fmt: skip
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(path if path.startswith("http") else address + path)
+        settle(page)
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert errors == []

@@ -1,0 +1,176 @@
+"""What only a browser shows: cold loads, keyboard, the grid, links, widths."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from tests.browser.conftest import Visit
+from tests.browser.server import settle
+
+pytestmark = pytest.mark.browser
+
+PATHS = {"overview": "/", "tune": "/tune", "method": "/method"}
+ROW_PX = 33
+BACKGROUNDS = {"light": "rgb(255, 255, 255)", "dark": "rgb(23, 22, 20)"}
+
+
+def kpi(page: Page, title: str) -> Locator:
+    """The value of one KPI card."""
+    card = page.get_by_test_id("stMetric").filter(has_text=re.compile(f"^{title}"))
+    return card.get_by_test_id("stMetricValue")
+
+
+def kpis(page: Page) -> list[str]:
+    """The values of the KPI row."""
+    return page.get_by_test_id("stMetricValue").all_inner_texts()[:4]
+
+
+def slider(page: Page, title: str) -> Locator:
+    """The thumb of a slider in the sidebar."""
+    return page.get_by_test_id("stSidebar").get_by_role("slider", name=title)
+
+
+def press(page: Page, thumb: Locator, key: str, times: int) -> None:
+    """Focus a slider and press a key, then wait for the run."""
+    thumb.focus()
+    for _ in range(times):
+        page.keyboard.press(key)
+
+
+def override_first_layer(page: Page, precision: str) -> None:
+    """Choose a precision in the first row of the table, a canvas, by keyboard."""
+    table = page.get_by_test_id("stDataFrame").last
+    table.scroll_into_view_if_needed()
+    heads = table.locator("[role=columnheader]")
+    heads.filter(has_text="Override").wait_for(state="attached")
+    titles = heads.all_inner_texts()
+    table.locator(".dvn-scroller").click(position={"x": 60, "y": ROW_PX * 1.5})
+    for _ in range(titles.index("Override")):
+        page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    page.locator("#portal").get_by_text(precision, exact=True).click()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
+def test_a_cold_page_shows_its_kpis(path: str, scheme: str, visit: Visit) -> None:
+    """Every page opens cold in light and dark with the KPI row and without an error."""
+    page = visit(path, scheme=scheme)
+
+    expect(kpi(page, "Size")).to_be_visible()
+    expect(page.get_by_test_id("stAlert")).to_have_count(0)
+    background = page.get_by_test_id("stApp").evaluate("e => getComputedStyle(e).backgroundColor")
+    assert background == BACKGROUNDS[scheme]
+
+
+def test_a_slider_moved_by_keyboard_flips_layers(visit: Visit) -> None:
+    """Arrow keys on a threshold change the KPIs, and the flipped layers are listed."""
+    page = visit("/tune")
+    page.keyboard.press("Alt+p")
+    expect(page.get_by_text("no layer differs").first).to_be_visible()
+    before = kpi(page, "Size").inner_text()
+
+    press(page, slider(page, "HIGH from score"), "ArrowRight", 15)
+
+    expect(kpi(page, "Size")).not_to_have_text(before)
+    expect(page.get_by_text(re.compile(r"layers? → INT8")).first).to_be_visible()
+    expect(page.get_by_text("Flipped layers")).to_be_visible()
+
+
+def test_an_override_survives_a_page_switch(visit: Visit) -> None:
+    """A precision chosen in the grid reaches the KPIs and stays when pages are changed."""
+    page = visit("/tune")
+    before = kpi(page, "Layers").inner_text()
+
+    override_first_layer(page, "FP32")
+    expect(kpi(page, "Layers")).not_to_have_text(before)
+    after = kpis(page)
+    page.get_by_role("link", name="Overview").click()
+    expect(page.get_by_text("Recommended strategy by use")).to_be_visible()
+    page.get_by_role("link", name="Tune").click()
+    expect(page.get_by_text("Score of each layer")).to_be_visible()
+    settle(page)
+
+    assert kpis(page) == after
+    assert "overrides=" in page.url
+
+
+def test_a_copied_link_restores_the_view(visit: Visit) -> None:
+    """The link of one browser opens to the same figures in another."""
+    page = visit("/tune")
+    before = kpi(page, "Size").inner_text()
+    press(page, slider(page, "HIGH from score"), "ArrowRight", 15)
+    expect(kpi(page, "Size")).not_to_have_text(before)
+    page.get_by_role("button", name="Copy link").click()
+    link = page.get_by_test_id("stPopoverBody").get_by_test_id("stCode").inner_text().strip()
+
+    copy = visit(link)
+
+    assert "/tune" in link
+    assert kpis(copy) == kpis(page)
+    expect(slider(copy, "HIGH from score")).to_have_value("0.85")
+
+
+def test_a_reload_keeps_the_policy(visit: Visit) -> None:
+    """The address carries the policy, so F5 loses nothing of it."""
+    page = visit("/")
+    before = kpi(page, "Size").inner_text()
+    press(page, slider(page, "HIGH from score"), "ArrowRight", 15)
+    expect(kpi(page, "Size")).not_to_have_text(before)
+    moved = kpi(page, "Size").inner_text()
+
+    page.reload()
+    settle(page)
+
+    expect(kpi(page, "Size")).to_have_text(moved)
+
+
+def test_undo_and_redo_by_keyboard(visit: Visit) -> None:
+    """Alt+Z takes a slider back, Alt+Y moves it again."""
+    page = visit("/")
+    before = kpi(page, "Size").inner_text()
+    press(page, slider(page, "HIGH from score"), "End", 1)
+    expect(kpi(page, "Size")).not_to_have_text(before)
+    moved = kpi(page, "Size").inner_text()
+
+    page.keyboard.press("Alt+z")
+    expect(kpi(page, "Size")).to_have_text(before)
+    page.keyboard.press("Alt+y")
+
+    expect(kpi(page, "Size")).to_have_text(moved)
+
+
+def test_thresholds_do_not_cross(visit: Visit) -> None:
+    """MEDIUM follows HIGH when HIGH is moved below it."""
+    page = visit("/")
+
+    press(page, slider(page, "HIGH from score"), "Home", 1)
+
+    expect(slider(page, "MEDIUM from score")).to_have_value("0")
+
+
+def test_a_nonsense_link_opens_and_says_so(visit: Visit) -> None:
+    """Nonsense in the address gives the defaults and a notice of what was ignored."""
+    plain = kpis(visit("/"))
+
+    page = visit("/?high_at=banana&strategy=42&pins=%3Cscript%3E&hardware=toaster&w_theory=nan")
+
+    expect(page.get_by_test_id("stToast")).to_contain_text("hardware, high_at, pins")
+    assert kpis(page) == plain
+    assert "banana" not in page.url
+
+
+@pytest.mark.parametrize("width", [1440, 1024, 390])
+@pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
+def test_no_page_scrolls_sideways(path: str, width: int, visit: Visit) -> None:
+    """From a phone to a desk, nothing is wider than the window."""
+    page = visit(path, width=width)
+
+    overflow = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+    inner = page.get_by_test_id("stMain").evaluate("e => e.scrollWidth - e.clientWidth")
+
+    assert overflow <= 0
+    assert inner <= 0

@@ -1,0 +1,227 @@
+"""Controls become a policy, the policy becomes figures, and every step can be taken back."""
+
+from __future__ import annotations
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from core.decide.policy import Policy
+from core.export.precision_map import to_builtins
+from dashboard import state
+from dashboard.layer_table import take_edits
+from dashboard.view import VIEW, View
+from tests.dashboard.conftest import Open, failures, kpis, said
+
+
+def view(app: AppTest) -> View:
+    """What the app shows."""
+    shown = app.session_state[VIEW]
+    assert isinstance(shown, View)
+    return shown
+
+
+def test_a_slider_changes_the_kpis(open_app: Open) -> None:
+    """A higher HIGH threshold puts more layers into INT8 and makes the file smaller."""
+    app = open_app("measured")
+    before = kpis(app)
+
+    app.slider(key="high_at").set_value(1.0).run()
+
+    assert failures(app) == []
+    assert kpis(app) != before
+    assert view(app).policy.high_threshold == 1.0
+
+
+@pytest.mark.parametrize(("moved", "to", "other"), [
+    ("high_at", 0.2, "medium_at"), ("medium_at", 0.9, "high_at"),
+])  # fmt: skip
+def test_medium_never_exceeds_high(moved: str, to: float, other: str, open_app: Open) -> None:
+    """A threshold moved past the other one takes it along."""
+    app = open_app("measured")
+
+    app.slider(key=moved).set_value(to).run()
+
+    assert app.slider(key=other).value == to
+    assert failures(app) == []
+
+
+def test_an_override_wins(open_app: Open) -> None:
+    """An override beats a pin, which beats the strategy."""
+    app = open_app("measured", pins="block.0.*=FP16", overrides="block.0.attention=FP32")
+
+    layers = {
+        row["name"]: row for row in to_builtins(view(app).study, view(app).now.chosen)["layers"]
+    }
+
+    assert layers["block.0.attention"]["precision"] == "FP32"
+    assert layers["block.0.attention"]["set_by"] == "override"
+    app.text_input(key="overrides").set_value("").run()
+    assert view(app).now.chosen.by_layer["block.0.attention"] == "FP16"
+
+
+def edit(monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...], rows: dict[int, str | None],
+         overrides: Policy) -> str:  # fmt: skip
+    """The overrides text after edits of the table's rows, as the browser reports them."""
+    tab = state.Session(link={}, last=overrides)
+    edits = {row: {"override": value} for row, value in rows.items()}
+    stored = {state.SESSION: tab, "table": {"edited_rows": edits}, "overrides": ""}
+    monkeypatch.setattr("streamlit.session_state", stored)
+    take_edits("table", names)
+    return str(stored["overrides"])
+
+
+def test_an_edit_in_the_table_becomes_an_override(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The override column writes the shareable text, by the names of the rows that are shown."""
+    shown = ("b", "d")  # a filtered table: row 1 is not the second layer of the model
+
+    assert edit(monkeypatch, shown, {1: "FP32"}, Policy()) == "d=FP32"
+    kept = Policy(overrides=(("a", "INT8"), ("d", "FP32")))
+    assert edit(monkeypatch, shown, {0: "FP16"}, kept) == "a=INT8, b=FP16, d=FP32"
+
+
+def test_auto_takes_an_override_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Auto, or a cleared cell, leaves the layer to the policy."""
+    kept = Policy(overrides=(("a", "INT8"), ("b", "FP32")))
+
+    assert edit(monkeypatch, ("a", "b"), {0: "Auto", 1: None}, kept) == ""
+
+
+def test_filters_choose_rows(open_app: Open) -> None:
+    """The search finds layers by name or role; the toggle keeps what was set by hand."""
+    app = open_app("measured", page="tune", overrides="block.23.pooling=FP32")
+    assert len(app.data_editor[0].value) == 57
+
+    app.text_input(key="filter_text").set_value("POOLing").run()
+    assert list(app.data_editor[0].value["layer"]) == [
+        f"block.{i}.pooling" for i in (9, 23, 37, 51)
+    ]
+    app.toggle(key="filter_overridden").set_value(True).run()
+    assert list(app.data_editor[0].value["layer"]) == ["block.23.pooling"]
+    app.text_input(key="filter_text").set_value("no such layer").run()
+    assert "No layer passes the filters" in said(app)
+
+
+def test_undo_and_redo_restore(open_app: Open) -> None:
+    """Undo brings every control back, also after reset; redo makes the change again."""
+    app = open_app("measured")
+    start = kpis(app)
+    app.slider(key="high_at").set_value(0.9).run()
+    moved = kpis(app)
+    app.button(key="_reset").click().run()
+    assert kpis(app) == start
+
+    app.button(key="_undo").click().run()
+    assert (kpis(app), app.slider(key="high_at").value) == (moved, 0.9)
+    app.button(key="_undo").click().run()
+    assert (kpis(app), app.slider(key="high_at").value) == (start, 0.7)
+    assert app.button(key="_undo").disabled
+    app.button(key="_redo").click().run()
+    assert kpis(app) == moved
+
+
+def test_a_change_after_undo_forgets_the_redo(open_app: Open) -> None:
+    """History has one line: a new change replaces what was undone."""
+    app = open_app("measured")
+    app.slider(key="high_at").set_value(0.9).run()
+    app.button(key="_undo").click().run()
+
+    app.slider(key="high_at").set_value(0.5).run()
+
+    assert app.button(key="_redo").disabled
+
+
+def test_deltas_are_against_the_pinned_map(open_app: Open) -> None:
+    """After pinning, deltas and flips are against the pinned map; unpinning goes back to FP32."""
+    app = open_app("measured", page="tune")
+    assert app.metric[0].delta_description == "vs FP32"
+    app.button(key="_pin").click().run()
+    assert app.metric[0].delta_description == "vs pinned"
+    assert "no layer differs" in said(app)
+
+    app.slider(key="high_at").set_value(1.0).run()
+
+    assert view(app).changes
+    assert any("▼" in str(m.value) for m in app.markdown)
+    app.button(key="_unpin").click().run()
+    assert app.metric[0].delta_description == "vs FP32"
+
+
+@pytest.mark.parametrize("strategy", ["thresholds", "top-k", "uniform", "manual"])
+def test_every_strategy_has_its_control(strategy: str, open_app: Open) -> None:
+    """Each strategy decides, and shows the one control that steers it."""
+    app = open_app("measured")
+
+    app.pills(key="strategy").set_value(strategy).run()
+
+    keys = {w.key for w in (*app.slider, *app.button_group, *app.selectbox)}
+    assert failures(app) == []
+    assert view(app).policy.strategy == strategy
+    assert ("k" in keys) == (strategy == "top-k")
+    assert ("uniform" in keys) == (strategy == "uniform")
+    assert ("high_at" in keys) == (strategy == "thresholds")
+
+
+def test_hidden_controls_keep_their_value(open_app: Open) -> None:
+    """Thresholds come back as they were after a look at another strategy."""
+    app = open_app("measured", high_at="0.55")
+    app.pills(key="strategy").set_value("uniform").run()
+
+    app.pills(key="strategy").set_value("thresholds").run()
+
+    assert app.slider(key="high_at").value == 0.55
+
+
+def test_weights_of_zero_keep_the_last_valid_policy(open_app: Open) -> None:
+    """All weights at 0 is said, and the figures stay."""
+    app = open_app("measured")
+    before = kpis(app)
+
+    for name in ("theory", "importance", "empirical"):
+        app.slider(key=f"w_{name}").set_value(0.0)
+    app.run()
+
+    assert "All scorer weights are 0" in said(app)
+    assert kpis(app) == before
+    assert not app.exception
+
+
+def test_bad_pins_are_named_and_the_last_valid_ones_stay(open_app: Open) -> None:
+    """A rule that cannot be read is quoted; the pins before it still hold."""
+    app = open_app("measured", pins="*=FP32")
+    before = kpis(app)
+
+    app.text_input(key="pins").set_value("what is this").run()
+
+    assert "'what is this' is not LAYER=PRECISION" in said(app)
+    assert kpis(app) == before
+
+
+def test_a_recommendation_loads_its_policy(open_app: Open) -> None:
+    """Load puts the recommended strategy into the controls, and undo brings mine back."""
+    app = open_app("measured", high_at="0.55")
+
+    app.button(key="_load_edge").click().run()
+    assert view(app).policy.strategy in {"uniform", "top-k", "thresholds"}
+    assert failures(app) == []
+    app.button(key="_undo").click().run()
+
+    assert view(app).policy.high_threshold == 0.55
+
+
+def test_changing_the_model_starts_a_new_history(open_app: Open) -> None:
+    """The other model is decided under the same policy, and undo does not cross models."""
+    app = open_app("measured", "unmeasured")
+    app.slider(key="high_at").set_value(0.9).run()
+
+    app.selectbox(key="model").set_value("unmeasured").run()
+
+    assert failures(app) == []
+    assert app.slider(key="high_at").value == 0.9
+    assert app.button(key="_undo").disabled
+
+
+def test_a_policy_in_few_words() -> None:
+    """Labels of pinned maps say the strategy and count the rules."""
+    policy = Policy(pins=(("a*", "FP16"), ("b*", "INT8")))
+
+    assert state.describe(policy) == "thresholds 0.70 / 0.40 + 2 rules"
