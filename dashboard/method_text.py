@@ -35,19 +35,22 @@ STATES = (
 
 PROJECTION = (
     "*y* are the model's outputs in FP32 on the selection samples. Δ*yᵢ* is their change when "
-    "layer *i* alone is in precision *pᵢ*, measured by simulation. *rₚ* is what the layers do "
-    "together beyond their sum, from one run with everything in *p*, and *wₚ* is the share of the "
-    "squared changes that lies in the layers this map puts into *p*. Accuracy (%), its loss "
-    "(points), KL divergence (nats) and flips (% of samples whose answer changes) are computed "
-    "from the projected outputs, sample by sample. The 90 % range adds two errors: of the sample "
-    "(paired proportions) and of the projection itself, learnt from whole maps that were "
-    "simulated. Below {few} samples a projection is coarse, and the page says so."
+    "layer *i* alone is in precision *pᵢ*, measured by simulation; *C* combines these changes. "
+    "*rₚ* is what the layers do together beyond that, from one run with everything in *p*, and "
+    "*uₚ* is the share of layer pairs, weighted by energy, that this map brings together in *p*: "
+    "0 for one layer, 1 for all, so single layers and uniform maps are exact. Layers interact "
+    "differently from model to model, so there are several forms ({forms}); the one that best "
+    "predicts a dozen simulated whole maps is used. Accuracy (%), its loss (points), KL divergence "
+    "(nats) and flips (% of samples whose answer changes) are computed from the projected outputs, "
+    "sample by sample. The 90 % range adds two errors: of the sample (paired proportions) and of "
+    "the projection itself, learnt from those whole maps. Below {few} samples a projection is "
+    "coarse, and the page says so."
 )
 
 PROJECTION_FAILS = (
-    "**When it fails.** Layers that interact beyond pairs, mostly when very many are narrow at "
-    "once; calibration data unlike the data in use, since ranges are set on it; a target that "
-    "rounds other tensors than the scheme does; too few samples. A layer whose output is not "
+    "**When it fails.** Layers that interact in a way that none of the forms describes; "
+    "calibration data unlike the data in use, since ranges are set on it; a target that rounds "
+    "other tensors than the scheme does; too few samples. A layer whose output is not "
     "finite in a precision (overflow) is forbidden there: the map is then not projected at all, "
     "and the loss reads n/a."
 )

@@ -7,6 +7,7 @@ import streamlit as st
 
 from core.decide.outcome import CONFIDENCE_MEANING
 from core.decide.policy import Policy
+from core.estimate.combine import FORMS
 from core.estimate.projection import FEW_SAMPLES
 from core.evidence import priors, scorers
 from core.evidence.scheme import SCHEMES
@@ -100,10 +101,11 @@ def _states() -> None:
 def _projection() -> None:
     st.subheader("Projected accuracy", anchor="projection")
     st.latex(
-        r"\hat y(\mathrm{map}) = y + \sum_i \Delta y_i(p_i) + \sum_p w_p^2\, r_p, \qquad "
-        r"r_p = \Delta y(\text{all in } p) - \sum_i \Delta y_i(p)"
+        r"\hat y(\mathrm{map}) = y + C\bigl(\{\Delta y_i(p_i)\}\bigr) + \sum_p u_p^{\gamma}\, r_p, "
+        r"\qquad r_p = \Delta y(\text{all in } p) - C\bigl(\{\Delta y_i(p)\}\bigr)"
     )
-    st.markdown(words.PROJECTION.format(few=FEW_SAMPLES))
+    forms = "; ".join(form.in_words() for form in FORMS)
+    st.markdown(words.PROJECTION.format(few=FEW_SAMPLES, forms=forms))
     st.markdown(words.PROJECTION_FAILS)
 
 

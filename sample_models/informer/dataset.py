@@ -5,16 +5,16 @@ segments. The training part is not shipped: the seed rebuilds it. Loading runs t
 as a person's own CSV does.
 """
 
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from core.errors import DataError
+from sample_models.arrays import read_arrays, write_arrays
 from sample_models.informer.features import compute_features
 from sample_models.informer.market import generate_market
 from sample_models.informer.windows import (
@@ -32,11 +32,10 @@ SPLITS: tuple[str, ...] = ("calibration", "selection", "holdout")
 SPLIT_WINDOWS: tuple[int, ...] = (256, 1500, 1500)
 SPLIT_ROWS: tuple[int, ...] = (6_000, 24_000, 24_000)
 TRAIN_ROWS = 200_000
+FIELDS = ("time", "ohlcv", "ends", "labels")
 OHLCV: tuple[str, ...] = ("open", "high", "low", "close", "volume")
 
-DATA_NAME = "data.npz"
 MAX_FILE_BYTES = 20_000_000
-MAX_UNPACKED_BYTES = 100_000_000
 REBUILD = (
     "Restore the shipped file (git checkout), or rebuild it with "
     "`python -m sample_models.informer.train`."
@@ -90,10 +89,7 @@ def save_segments(path: Path, segments: dict[str, Segment]) -> None:
         arrays[f"{name}_ohlcv"] = segment.bars[list(OHLCV)].to_numpy(dtype=np.float64)
         arrays[f"{name}_ends"] = segment.ends
         arrays[f"{name}_labels"] = segment.labels
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)
-    partial.replace(path)
+    write_arrays(path, arrays)
 
 
 def load_segments(path: Path) -> dict[str, Segment]:
@@ -102,39 +98,16 @@ def load_segments(path: Path) -> dict[str, Segment]:
     Raises:
         DataError: The file is missing, too large once unpacked, damaged, or inconsistent.
     """
-    if not path.is_file():
-        raise DataError(f"The data file {path} does not exist.", REBUILD)
-    if path.stat().st_size > MAX_FILE_BYTES:
+    if path.is_file() and path.stat().st_size > MAX_FILE_BYTES:
         raise DataError(f"The data file {path} exceeds {MAX_FILE_BYTES / 1e6:.0f} MB.", REBUILD)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            unpacked = sum(entry.file_size for entry in archive.infolist())
-        if unpacked > MAX_UNPACKED_BYTES:
-            raise DataError(
-                f"The data file {path} unpacks to {unpacked / 1e6:.0f} MB; "
-                f"at most {MAX_UNPACKED_BYTES / 1e6:.0f} MB are read.",
-                REBUILD,
-            )
-        with np.load(path, allow_pickle=False) as file:
-            return {name: _segment(path, name, file) for name in SPLITS}
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        OSError,
-        EOFError,
-        ValueError,
-        KeyError,
-        OverflowError,
-        MemoryError,
-        RuntimeError,
-    ) as error:
-        raise DataError(f"The data file {path} is damaged ({error}).", REBUILD) from error
+    names = tuple(f"{split}_{field}" for split in SPLITS for field in FIELDS)
+    arrays = read_arrays(path, names, REBUILD)
+    return {name: _segment(path, name, arrays) for name in SPLITS}
 
 
-def _segment(path: Path, name: str, file: "np.lib.npyio.NpzFile") -> Segment:
+def _segment(path: Path, name: str, arrays: dict[str, NDArray[Any]]) -> Segment:
     """One split, checked so that nothing later can index outside it."""
-    time, ohlcv = file[f"{name}_time"], file[f"{name}_ohlcv"]
-    ends, labels = file[f"{name}_ends"], file[f"{name}_labels"]
+    time, ohlcv, ends, labels = (arrays[f"{name}_{field}"] for field in FIELDS)
     shapes_fit = (
         time.ndim == ends.ndim == 1
         and ohlcv.shape == (len(time), len(OHLCV))

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from core.errors import DataError
+from sample_models.arrays import DATA_NAME
 from sample_models.informer.checkpoint import WEIGHTS_NAME, load_checkpoint
 from sample_models.informer.dataset import (
-    DATA_NAME,
     SPLIT_WINDOWS,
     SPLITS,
     Segment,

@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from core.errors import QuantscapeError
+from sample_models.arrays import DATA_NAME
 from sample_models.informer.checkpoint import (
     WEIGHTS_NAME,
     Checkpoint,
@@ -25,7 +26,6 @@ from sample_models.informer.checkpoint import (
     save_checkpoint,
 )
 from sample_models.informer.dataset import (
-    DATA_NAME,
     Segment,
     build_segments,
     load_segments,

@@ -14,13 +14,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from core.errors import DataError, ModelError
+from sample_models.arrays import DATA_NAME
 from sample_models.informer.checkpoint import (
     WEIGHTS_NAME,
     Checkpoint,
     load_checkpoint,
     save_checkpoint,
 )
-from sample_models.informer.dataset import DATA_NAME, load_segments
+from sample_models.informer.dataset import load_segments
 from sample_models.informer.features import FEATURES
 from sample_models.informer.model import InformerClassifier
 from sample_models.informer.sample import load

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from core.errors import DataError
+from sample_models.arrays import DATA_NAME
 from sample_models.informer.checkpoint import WEIGHTS_NAME
-from sample_models.informer.dataset import DATA_NAME, SPLITS, load_segments
+from sample_models.informer.dataset import SPLITS, load_segments
 from sample_models.informer.features import FEATURES
 from sample_models.informer.market import generate_market
 from sample_models.informer.model import UNITS
