@@ -24,13 +24,18 @@ lint: setup-test
 	$(BIN)/mypy core dashboard sample_models
 
 bench: setup-test
-	$(BIN)/python -m tests.benchmarks.projection
+	for sample in informer digits_vit digits_resnet; do \
+	  $(BIN)/python -m tests.benchmarks.projection --sample $$sample || exit 1; \
+	done
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-columns=min,median,max
 	$(BIN)/python -m tests.benchmarks.slider_latency
 
 samples: setup
-	$(BIN)/python -m sample_models.informer.train
-	$(BIN)/python -m core analyze sample:informer --out sample_models/informer/analysis
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-samples.txt
+	for sample in informer digits_vit digits_resnet; do \
+	  $(BIN)/python -m sample_models.$$sample.train && \
+	  $(BIN)/python -m core analyze sample:$$sample --out sample_models/$$sample/analysis || exit 1; \
+	done
 
 screenshots: setup-test
 	$(BIN)/python -m tests.browser.screenshots docs/images
