@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard import state
+from dashboard import links, state
 from dashboard.controls import Control
 
 
@@ -50,7 +50,9 @@ def draw(known: dict[str, Control]) -> None:
         )
     with st.popover("Copy link", icon=":material/link:", width="stretch"):
         st.caption("Opens exactly this policy in any browser that reaches this server.")
-        st.code(state.link(known), language=None, wrap_lines=True)
+        st.code(
+            links.write(state.values_of(known), known, tab.model), language=None, wrap_lines=True
+        )
     pinned = tab.pinned.get(tab.model)
     if pinned is not None:
         with st.container(horizontal=True, vertical_alignment="center"):

@@ -114,8 +114,10 @@ def _filtered(frame: pd.DataFrame, view: View) -> pd.DataFrame:
 
 def _editor(frame: pd.DataFrame, view: View) -> None:
     names = tuple(frame["layer"])
-    rows = min(len(frame), MOST_ROWS_SHOWN)
-    key = _editor_key(names, view)
+    current = state.table_round(names)
+    base = dict(current.base)
+    frame = frame.assign(override=[base.get(name, AUTO) for name in names])
+    key = f"layers_{view.opened.name}_{current.number}"
     st.data_editor(
         frame,
         key=key,
@@ -124,7 +126,7 @@ def _editor(frame: pd.DataFrame, view: View) -> None:
         disabled=[column for column in frame.columns if column != "override"],
         column_config=_columns(view),
         column_order=[column for column in frame.columns if not frame[column].isna().all()],
-        height=table_height(rows),
+        height=table_height(min(len(frame), MOST_ROWS_SHOWN)),
         on_change=take_edits,
         args=(key, names),
         alt="Every layer with its score, level, precision and override",
@@ -135,20 +137,6 @@ def _editor(frame: pd.DataFrame, view: View) -> None:
     )
 
 
-def _editor_key(names: tuple[str, ...], view: View) -> str:
-    """A key that changes when the rows do, or when overrides change elsewhere (undo, the text).
-
-    The browser keeps edits by row number and would put them on other layers, or on top of what
-    was undone.
-    """
-    tab = state.session()
-    text = str(st.session_state.get("overrides", ""))
-    if text != tab.table_overrides:
-        tab.table_overrides = text
-        tab.table_round += 1
-    return f"layers_{view.opened.name}_{tab.table_round}_{hash(names):x}"
-
-
 def take_edits(key: str, names: tuple[str, ...]) -> None:
     """Turn the edits of table `key`, whose rows are `names`, into overrides. Run as a callback."""
     edits = {
@@ -156,7 +144,7 @@ def take_edits(key: str, names: tuple[str, ...]) -> None:
         for row, cells in st.session_state[key]["edited_rows"].items()
         if "override" in cells
     }
-    state.set_override(edits)
+    state.set_overrides(edits)
 
 
 def _columns(view: View) -> dict[str, Any]:

@@ -7,19 +7,33 @@ be written before they are drawn (a callback, or the start of a run), never afte
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from urllib.parse import urlencode
 
 import streamlit as st
 
-from core.decide.policy import Policy, format_rules, parse_rules
+from core.decide.policy import Policy, format_rules
 from core.errors import PolicyError
 from core.study import Study
-from dashboard import studies
-from dashboard.controls import MODEL, Control, Value, controls, to_policy, to_values
+from dashboard import links, studies
+from dashboard.controls import Control, Value, controls, to_policy, to_values
 from dashboard.studies import Opened
 
 SESSION = "_session"
 MAX_HISTORY = 200
+
+
+@dataclass(frozen=True, slots=True)
+class TableRound:
+    """One life of the layer table in the browser, which keeps edits by row number.
+
+    `base` are the overrides it was drawn with and `names` its rows; both stay as they are while
+    it lives, since an editor whose data change sends its edits anew. `text` is what its edits
+    last made of the overrides.
+    """
+
+    number: int = 0
+    base: tuple[tuple[str, str], ...] = ()
+    names: tuple[str, ...] = ()
+    text: str = ""
 
 
 @dataclass
@@ -35,8 +49,7 @@ class Session:
     last: Policy = field(default_factory=Policy)
     repairs: dict[str, Value] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
-    table_overrides: str = ""
-    table_round: int = 0
+    table: TableRound = field(default_factory=TableRound)
     hint_seen: bool = False
 
 
@@ -57,7 +70,11 @@ def begin(opened: Opened) -> dict[str, Control]:
     tab.repairs.clear()
     if not tab.link_read:
         tab.link_read = True
-        _read_link(tab, known, opened.study)
+        found = links.read(tab.link, known, opened.study)
+        for key, value in found.values.items():
+            st.session_state[key] = value
+        tab.repairs.update(found.repairs)
+        tab.notices.extend(found.notices)
     for key, control in known.items():
         if key in st.session_state:
             _legalise(key, control)
@@ -74,38 +91,6 @@ def _legalise(key: str, control: Control) -> None:
     except ValueError:
         if key not in {"pins", "overrides"}:  # half-typed rules stay on screen with their message
             st.session_state[key] = control.default
-
-
-def _read_link(tab: Session, known: dict[str, Control], study: Study) -> None:
-    ignored = [key for key in tab.link if key not in known and key != MODEL]
-    for key, control in known.items():
-        if key not in tab.link:
-            continue
-        try:
-            st.session_state[key] = control.read(tab.link[key])
-        except ValueError:
-            ignored.append(key)
-            tab.repairs[key] = control.default
-    if MODEL in tab.link and tab.link[MODEL] not in studies.entries():
-        ignored.append(MODEL)
-    if ignored:
-        tab.notices.append(
-            f"Link had values that mean nothing here: {', '.join(sorted(ignored))} ignored, "
-            "defaults used."
-        )
-    strangers = _strangers(tab.link.get("overrides", ""), study)
-    if strangers:
-        tab.notices.append(
-            f"Link had layer names that are not in this model: {len(strangers)} ignored"
-        )
-
-
-def _strangers(text: str, study: Study) -> list[str]:
-    try:
-        rules = parse_rules(text)
-    except PolicyError:
-        return []
-    return [name for name, _ in rules if name not in study.layers.index]
 
 
 def values_of(known: dict[str, Control]) -> dict[str, Value]:
@@ -187,14 +172,27 @@ def unpin() -> None:
     tab.pinned.pop(tab.model, None)
 
 
-def set_override(edits: dict[str, str | None]) -> None:
-    """Override layers by name (None = automatic) in the shareable text. Run from a callback."""
+def table_round(names: tuple[str, ...]) -> TableRound:
+    """The table's round: a new one where its rows differ, or overrides changed elsewhere."""
     tab = session()
-    policy = tab.last
+    text = str(st.session_state.get("overrides", ""))
+    if tab.table.names != names or tab.table.text != text:
+        tab.table = TableRound(tab.table.number + 1, tab.last.overrides, names, text)
+    return tab.table
+
+
+def set_overrides(edits: dict[str, str | None]) -> None:
+    """Write the table's edits, by layer (None = automatic), into the shareable text.
+
+    `edits` are all edits since the round began. Run from a callback.
+    """
+    tab = session()
+    policy = replace(tab.last, overrides=tab.table.base)
     for layer, precision in edits.items():
         policy = policy.with_override(layer, precision)
-    tab.table_overrides = format_rules(policy.overrides)
-    st.session_state["overrides"] = tab.table_overrides
+    text = format_rules(policy.overrides)
+    tab.table = replace(tab.table, text=text)
+    st.session_state["overrides"] = text
 
 
 def describe(policy: Policy) -> str:
@@ -207,18 +205,3 @@ def describe(policy: Policy) -> str:
         "manual": "manual",
     }[policy.strategy]
     return f"{text} + {extra} rule{'s' if extra > 1 else ''}" if extra else text
-
-
-def link(known: dict[str, Control]) -> str:
-    """The full URL of what is on screen; values at their default are left out."""
-    values = values_of(known)
-    changed = {k: _text(v) for k, v in values.items() if v != known[k].default}
-    model = st.session_state.get(MODEL)
-    if model and model != next(iter(studies.entries())):
-        changed = {MODEL: model, **changed}
-    address = (st.context.url or "").rstrip("/") or "http://localhost:8501"
-    return f"{address}/?{urlencode(changed)}" if changed else address
-
-
-def _text(value: Value) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -62,7 +62,8 @@ def test_an_override_wins(open_app: Open) -> None:
 def edit(monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...], rows: dict[int, str | None],
          overrides: Policy) -> str:  # fmt: skip
     """The overrides text after edits of the table's rows, as the browser reports them."""
-    tab = state.Session(link={}, last=overrides)
+    table = state.TableRound(base=overrides.overrides, names=names)
+    tab = state.Session(link={}, last=overrides, table=table)
     edits = {row: {"override": value} for row, value in rows.items()}
     stored = {state.SESSION: tab, "table": {"edited_rows": edits}, "overrides": ""}
     monkeypatch.setattr("streamlit.session_state", stored)
@@ -84,6 +85,28 @@ def test_auto_takes_an_override_away(monkeypatch: pytest.MonkeyPatch) -> None:
     kept = Policy(overrides=(("a", "INT8"), ("b", "FP32")))
 
     assert edit(monkeypatch, ("a", "b"), {0: "Auto", 1: None}, kept) == ""
+
+
+def test_an_edit_taken_back_restores_what_was_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The browser forgets an edit that equals the table's data; the override is back as it was."""
+    kept = Policy(overrides=(("a", "INT8"),))
+
+    assert edit(monkeypatch, ("a", "b"), {}, kept) == "a=INT8"
+
+
+def test_the_table_starts_anew_when_overrides_change_elsewhere(open_app: Open) -> None:
+    """After undo or typing, the table shows the new overrides and no edit of before."""
+    app = open_app("measured", page="tune")
+    first = app.data_editor[0].key
+
+    app.text_input(key="overrides").set_value("block.0.attention=FP32").run()
+    assert app.data_editor[0].key != first
+    assert app.data_editor[0].value["override"][0] == "FP32"
+    app.button(key="_undo").click().run()
+    assert app.data_editor[0].value["override"][0] == "Auto"
+    second = app.data_editor[0].key
+    app.slider(key="high_at").set_value(0.9).run()
+    assert app.data_editor[0].key == second
 
 
 def test_filters_choose_rows(open_app: Open) -> None:
