@@ -63,10 +63,15 @@ def load(csv: Path | None = None, *, root: Path | None = None) -> dict[str, Any]
         data_path = folder / DATA_NAME
         segments = load_segments(data_path)
         origin = "Synthetic 15-minute OHLCV bars from a regime-switching generator"
+        about = (
+            "It was trained on synthetic data, and so are the data it is shipped with: nothing "
+            "here is about a real market."
+        )
     else:
         data_path = csv
         segments = segments_from_bars(read_ohlcv_csv(csv), csv.name)
         origin = f"OHLCV bars from {csv.name}"
+        about = f"It was trained on synthetic data and is measured here on {csv.name}."
     inputs = {name: torch.from_numpy(s.inputs(checkpoint.scaler)) for name, s in segments.items()}
     sizes = ", ".join(f"{name} {len(segments[name].ends):,}" for name in SPLITS)
     return {
@@ -74,9 +79,7 @@ def load(csv: Path | None = None, *, root: Path | None = None) -> dict[str, Any]
         "title": "Informer price-direction classifier",
         "description": (
             "An Informer encoder (Zhou et al. 2021) that reads 64 bars of 12 indicators and says "
-            "whether the price will fall, stay or rise over the next 12 bars. "
-            "It was trained on synthetic data, and so are the data it is shipped with: nothing "
-            "here is about a real market."
+            f"whether the price will fall, stay or rise over the next 12 bars. {about}"
         ),
         "model": checkpoint.model,
         "calibration": inputs["calibration"],

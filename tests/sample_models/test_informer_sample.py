@@ -80,6 +80,8 @@ def test_own_csv_goes_through_the_pipeline(tmp_path: Path) -> None:
     sample = load(path)
     assert set(sample) == KEYS
     assert sample["data_path"] == path
+    assert "mine.csv" in sample["description"]
+    assert "shipped" not in sample["description"]
     counts = [len(sample["calibration"]), *(len(sample[s][1]) for s in ("evaluation", "holdout"))]
     assert counts[0] == 64
     assert all(64 <= count < 1500 for count in counts)
