@@ -145,13 +145,17 @@ def from_json(raw: bytes, study: Study, origin: str = "the map") -> PrecisionMap
 
 def read(path: Path, study: Study) -> PrecisionMap:
     """`from_json` of a file; raises `MapError` if it cannot be read."""
+    return from_json(read_bounded(path), study, str(path))
+
+
+def read_bounded(path: Path) -> bytes:
+    """The bytes of a file of at most `MAX_BYTES`; raises `MapError` naming the file."""
     try:
         if path.stat().st_size > MAX_BYTES:
             raise MapError(f"{path} is larger than {MAX_BYTES // 10**6} MB.", "Check the file.")
-        raw = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise MapError(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
-    return from_json(raw, study, str(path))
 
 
 class _Header(msgspec.Struct, frozen=True):

@@ -17,7 +17,7 @@ from core.decide.policy import Policy
 from core.errors import MapError, QuantscapeError
 from core.evidence.evidence import Identity
 from core.export import precision_map
-from core.export.precision_map import MAX_BYTES, ORIGINS
+from core.export.precision_map import MAX_BYTES, ORIGINS, read_bounded
 from core.study import Study
 
 SCHEMA_VERSION = 1
@@ -128,13 +128,7 @@ def from_json(raw: bytes, study: Study, origin: str = "the session") -> Session:
 
 def read(path: Path, study: Study) -> Session:
     """`from_json` of a file; raises `MapError` if it cannot be read."""
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise MapError(f"{path} is larger than {MAX_BYTES // 10**6} MB.", "Check the file.")
-        raw = path.read_bytes()
-    except OSError as error:
-        raise MapError(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
-    return from_json(raw, study, str(path))
+    return from_json(read_bounded(path), study, str(path))
 
 
 def _decode(raw: bytes, origin: str) -> _File:
