@@ -79,6 +79,8 @@ def analyze(options: argparse.Namespace) -> None:
 
     if options.out is None and not options.dry_run:
         raise PolicyError("No folder to write to.", "Give --out DIR, or --dry-run.")
+    if not options.dry_run:
+        store.check_target(options.out)
     source = _source(options)
     plan = analysing.dry_run(source, expand_units=options.expand_units)
     if options.dry_run:
@@ -87,7 +89,6 @@ def analyze(options: argparse.Namespace) -> None:
         else:
             console().print(tables.plan_table(plan))
         return
-    store.check_target(options.out)
     aside = Console(stderr=True)
     aside.print(
         f"{plan.layers} layers, {plan.runs} passes over {plan.samples:,} samples, "

@@ -9,8 +9,10 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from core import precision as registry
-from core.decide.decision import PrecisionMap, decide
+from core.decide.decision import NO_PRECISION, PrecisionMap, decide
 from core.estimate import hardware as hardware_profiles
 from core.estimate.latency import LatencyModel
 from core.estimate.projection import Projection, Projector
@@ -18,7 +20,6 @@ from core.estimate.size import glue_bytes, size_table
 from core.evidence.scorers import score_table
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from core.analysis import Analysis
@@ -38,6 +39,7 @@ class Study:
         measured = WITHOUT_EVIDENCE if evidence is None else evidence.precisions
         self.precisions: tuple[str, ...] = (registry.REFERENCE, *measured)
         self._latency: dict[str, LatencyModel] = {}
+        self._uniform_ms: dict[str, dict[str, float]] = {}
 
     @cached_property
     def narrowest(self) -> str:
@@ -73,6 +75,18 @@ class Study:
                 self.layers, self.size_bytes, self.precisions, profile
             )
         return self._latency[hardware]
+
+    def uniform_ms(self, hardware: str) -> dict[str, float]:
+        """Estimated latency with every layer in one precision, by precision."""
+        if hardware not in self._uniform_ms:
+            model = self.latency(hardware)
+            codes = [
+                np.where(self.layers.computes, code, NO_PRECISION).astype(np.int8)
+                for code in range(len(self.precisions))
+            ]
+            times = [model.estimate(row).total.value or 0.0 for row in codes]
+            self._uniform_ms[hardware] = dict(zip(self.precisions, times, strict=True))
+        return self._uniform_ms[hardware]
 
     def decide(self, policy: Policy) -> PrecisionMap:
         """The map that `policy` gives; raises `PolicyError` for what cannot be asked."""

@@ -53,9 +53,8 @@ def outcome(study: Study, chosen: PrecisionMap) -> Outcome:
     layer_bytes = _layer_bytes(study, chosen.codes)
     size = int(layer_bytes.sum()) + study.glue_bytes
     latency = study.latency(hardware).estimate(chosen.codes)
-    reference = uniform_map(study, registry.REFERENCE, hardware)
-    reference_size = int(_layer_bytes(study, reference.codes).sum()) + study.glue_bytes
-    reference_ms = study.latency(hardware).estimate(reference.codes).total.value or 0.0
+    reference_size = int(study.size_bytes[0].sum()) + study.glue_bytes
+    reference_ms = study.uniform_ms(hardware)[registry.REFERENCE]
     projection = study.project(chosen.codes)
     totals = {
         "size_bytes": Quantity(size, "bytes", "exact"),
@@ -158,10 +157,9 @@ def _fastest_uniform(
     used = {name for name in chosen.assigned if name is not None}
     if len(used) < 2 or latency.value is None:
         return None
-    model = study.latency(hardware)
     times = {
-        name: model.estimate(uniform_map(study, name, hardware).codes).total.value or 0.0
-        for name in (*study.precisions,)
+        name: time
+        for name, time in study.uniform_ms(hardware).items()
         if registry.get(name).kind == "float"
     }
     name, best = min(times.items(), key=lambda item: item[1])

@@ -54,12 +54,6 @@ def dry_run(
     )
 
 
-def inventory_analysis(source: ModelSource, *, expand_units: bool = False) -> Analysis:
-    """An analysis without measurements: layers and identity only."""
-    layers = take_inventory(source, expand_units=expand_units)
-    return _bare(source, layers, ORT_CPU, expand_units)
-
-
 def analyze(
     source: ModelSource,
     *,
