@@ -16,8 +16,6 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from core import store
@@ -30,6 +28,7 @@ from sample_models.checkpoint import WEIGHTS_NAME
 from sample_models.digits import images, training
 from sample_models.digits.images import SHIPPED, SPLITS, build_splits, load_splits, split_rows
 from tests.conftest import REPOSITORY
+from tests.sample_models.contract import KEYS, replace_entry
 
 NAMES = ("digits_vit", "digits_resnet")
 ROLES = {
@@ -50,23 +49,6 @@ ROLES = {
         "pooling": 1,
         "output_projection": 1,
     },
-}
-KEYS = {
-    "name",
-    "title",
-    "description",
-    "model",
-    "calibration",
-    "evaluation",
-    "holdout",
-    "task",
-    "class_names",
-    "units",
-    "roles",
-    "input_names",
-    "weights_path",
-    "data_path",
-    "data_description",
 }
 needs_scikit_learn = pytest.mark.skipif(
     importlib.util.find_spec("sklearn") is None,
@@ -238,20 +220,6 @@ UNUSABLE: list[tuple[str, Tensor | str | None, str]] = [
     ("config", '{"blocks": 1000000}', "another shape"),
     ("model", '"Other"', "holds a Other"),
 ]
-
-
-def replace_entry(path: Path, entry: str, value: Tensor | str | None) -> None:
-    """Replace a tensor or a header entry of a weights file; None removes it."""
-    with safe_open(path, framework="pt") as file:
-        metadata = dict(file.metadata())
-        tensors = {key: file.get_tensor(key).clone() for key in list(file.keys())}
-    tensors.pop(entry, None)
-    metadata.pop(entry, None)
-    if isinstance(value, Tensor):
-        tensors[entry] = value
-    elif value is not None:
-        metadata[entry] = value
-    save_file(tensors, path, metadata=metadata)
 
 
 @both

@@ -10,7 +10,6 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from core.errors import DataError, ModelError
@@ -27,6 +26,7 @@ from sample_models.informer.model import InformerClassifier
 from sample_models.informer.sample import load
 from sample_models.informer.train import main
 from sample_models.informer.windows import Scaler
+from tests.sample_models.contract import replace_entry
 
 SHIPPED = Path(sys.modules[load.__module__].__file__ or "").parent
 
@@ -75,18 +75,7 @@ def test_unusable_weights_are_named(
     copied: Path, name: str, value: Tensor | str | None, words: str
 ) -> None:
     """Tensors and metadata that cannot be used are a ModelError with a next step."""
-    path = copied / WEIGHTS_NAME
-    with safe_open(path, framework="pt") as file:
-        metadata = dict(file.metadata())
-        names = list(file.keys())
-        tensors = {key: file.get_tensor(key).clone() for key in names}
-    tensors.pop(name, None)
-    metadata.pop(name, None)
-    if isinstance(value, Tensor):
-        tensors[name] = value
-    elif value is not None:
-        metadata[name] = value
-    save_file(tensors, path, metadata=metadata)
+    replace_entry(copied / WEIGHTS_NAME, name, value)
     with pytest.raises(ModelError, match=words) as caught:
         load(root=copied)
     assert "train" in caught.value.next_step

@@ -19,25 +19,9 @@ from sample_models.informer.model import UNITS
 from sample_models.informer.sample import load, minimum_rows
 from sample_models.informer.train import learning_rate, main
 from sample_models.informer.windows import forward_labels
+from tests.sample_models.contract import KEYS
 
 SHIPPED = Path(sys.modules[load.__module__].__file__ or "").parent
-KEYS = {
-    "name",
-    "title",
-    "description",
-    "model",
-    "calibration",
-    "evaluation",
-    "holdout",
-    "task",
-    "class_names",
-    "units",
-    "roles",
-    "input_names",
-    "weights_path",
-    "data_path",
-    "data_description",
-}
 
 
 def test_contract_of_load() -> None:
