@@ -79,7 +79,15 @@ def _analyze(command: _Commands[argparse.ArgumentParser]) -> None:
         "--expand-units", action="store_true", help="take attention and feed-forward units apart"
     )
     sub.add_argument(
-        "--dry-run", action="store_true", help="print the predicted time and stop before measuring"
+        "--memory",
+        type=int,
+        metavar="BYTES",
+        help="memory that measuring may take; default: half of what is free",
+    )
+    sub.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print the predicted time and memory and stop before measuring",
     )
     _json(sub)
     sub.set_defaults(run=commands.analyze)

@@ -82,7 +82,7 @@ def analyze(options: argparse.Namespace) -> None:
     if not options.dry_run:
         store.check_target(options.out)
     source = _source(options)
-    plan = analysing.dry_run(source, expand_units=options.expand_units)
+    plan = analysing.dry_run(source, expand_units=options.expand_units, memory_bytes=options.memory)
     if options.dry_run:
         if options.json:
             print_json(plan)
@@ -91,8 +91,8 @@ def analyze(options: argparse.Namespace) -> None:
         return
     aside = Console(stderr=True)
     aside.print(
-        f"{plan.layers} layers, {plan.runs} passes over {plan.samples:,} samples, "
-        f"about {plan.predicted_seconds / 60:.1f} min"
+        f"{plan.layers} layers, {plan.runs} runs over {plan.samples:,} samples, "
+        f"about {plan.predicted_seconds / 60:.1f} min and {plan.peak_bytes / 1e6:,.0f} MB"
     )
     columns = (
         TextColumn("{task.description:<44.44}", markup=False),
@@ -105,11 +105,14 @@ def analyze(options: argparse.Namespace) -> None:
         analysis = analysing.analyze(
             source,
             expand_units=options.expand_units,
-            progress=lambda done, _total, label: progress.update(
-                task, completed=done, description=label
+            memory_bytes=options.memory,
+            progress=lambda done, total, label: progress.update(
+                task, total=total, completed=done, description=label
             ),
         )
     store.save(analysis, options.out)
+    for note in analysis.notes:
+        aside.print(note, markup=False)
     if options.json:
         print_json(_summary(analysis, options.out))
     else:

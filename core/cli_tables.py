@@ -57,9 +57,13 @@ def plan_table(plan: Plan) -> Table:
     """What a measurement will cost."""
     table = _table("Dry run: nothing was measured", ("what", "predicted"), ("predicted",))
     table.add_row("layers", str(plan.layers))
-    table.add_row("forward passes over the selection split", str(plan.runs))
+    table.add_row("runs over the selection split", str(plan.runs))
     table.add_row("samples", f"{plan.samples:,}")
     table.add_row("time", f"about {plan.predicted_seconds / 60:.1f} min")
+    table.add_row("memory at its peak", f"about {plan.peak_bytes / MEGA:,.0f} MB")
+    table.add_row("samples at a time", str(plan.batch))
+    table.add_row("each run", f"a full pass: {plan.full_passes}" if plan.full_passes
+                  else "what follows the layer")  # fmt: skip
     table.add_row("perturbations on disk", f"{plan.perturbation_bytes / MEGA:.1f} MB")
     return table
 

@@ -10,6 +10,7 @@ import numpy as np
 import core
 from core.analysis import Analysis
 from core.evidence import measure as measuring
+from core.evidence.engine import predict_seconds, prepare
 from core.evidence.evidence import Identity, SplitSizes
 from core.evidence.scheme import ORT_CPU, Scheme
 from core.evidence.simulate import Simulator
@@ -23,13 +24,20 @@ DEFAULT_PRECISIONS = (FP16, INT8)
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a measurement will cost."""
+    """What a measurement will cost.
+
+    `batch` samples are run at a time, so that about `peak_bytes` of memory are taken at most.
+    `full_passes` says why layers will not be measured by replay ("" = they will).
+    """
 
     layers: int
     runs: int
     samples: int
     predicted_seconds: float
     perturbation_bytes: int
+    peak_bytes: int
+    batch: int
+    full_passes: str
 
 
 def dry_run(
@@ -38,19 +46,24 @@ def dry_run(
     scheme: Scheme = ORT_CPU,
     precisions: tuple[Precision, ...] = DEFAULT_PRECISIONS,
     expand_units: bool = False,
+    memory_bytes: int | None = None,
 ) -> Plan:
     """Predict the cost of `analyze` from one small batch; measures nothing else."""
     layers = take_inventory(source, expand_units=expand_units)
-    runs = len(measuring.planned_runs(layers, precisions))
+    runs = measuring.planned_runs(layers, precisions)
     simulator = measuring.make_simulator(source, layers, scheme, expand_units=expand_units)
     outputs = simulator.run({}, source.selection.inputs[:2]).shape[1]
+    engine = prepare(simulator, source, precisions, len(runs), memory_bytes)
     values = len(precisions) * len(layers) * len(source.selection) * outputs
     return Plan(
         layers=len(layers),
-        runs=runs,
+        runs=len(runs),
         samples=len(source.selection),
-        predicted_seconds=measuring.predict_seconds(simulator, source, runs),
+        predicted_seconds=predict_seconds(engine, source, runs),
         perturbation_bytes=values * np.dtype(np.float32).itemsize,
+        peak_bytes=engine.peak_bytes,
+        batch=engine.batch,
+        full_passes=engine.reason,
     )
 
 
@@ -61,13 +74,17 @@ def analyze(
     precisions: tuple[Precision, ...] = DEFAULT_PRECISIONS,
     expand_units: bool = False,
     probes: int = measuring.PROBES,
+    memory_bytes: int | None = None,
     progress: measuring.Progress = lambda done, total, label: None,
 ) -> Analysis:
-    """Measure `source` and return the analysis. Does not change the model's weights."""
+    """Measure `source` and return the analysis. Does not change the model's weights.
+
+    `memory_bytes` bounds the memory taken (half of what is free if None).
+    """
     layers = take_inventory(source, expand_units=expand_units)
     measured = measuring.measure(
         source, layers, scheme, precisions,
-        expand_units=expand_units, probes=probes, progress=progress,
+        expand_units=expand_units, probes=probes, memory_bytes=memory_bytes, progress=progress,
     )  # fmt: skip
     holdout, majority = _holdout(source, layers, scheme)
     return replace(
@@ -75,6 +92,7 @@ def analyze(
         evidence=measured.evidence,
         ranges=measured.ranges,
         seconds=round(measured.seconds, 1),
+        notes=measured.notes,
         holdout_accuracy=holdout,
         majority_accuracy=majority,
     )

@@ -87,8 +87,12 @@ class SplitSizes:
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """Evidence together with the ranges it was simulated with."""
+    """Evidence together with the ranges it was simulated with.
+
+    `notes` say how it was measured, where that is not the usual way.
+    """
 
     evidence: Evidence
     ranges: tuple[Calibration, ...]
     seconds: float
+    notes: tuple[str, ...] = ()

@@ -1,19 +1,22 @@
 """Measuring a model: every layer alone in every precision, whole maps, and probes.
 
-The runs are independent forward passes over the selection split. `planned_runs` lists them
-before anything is computed, so that a dry run can say what the measurement will cost.
+The runs are independent of one another; `planned_runs` lists them before anything is computed,
+so that a dry run can say what the measurement will cost. They are made batch by batch. A layer
+alone is a replay of what follows it where the model allows that, else a full pass with the same
+numbers.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from core.evidence.engine import Engine, Run, prepare
 from core.evidence.evidence import Calibration, Evidence, Measured
+from core.evidence.memory import batches
 from core.evidence.scheme import Scheme
 from core.evidence.simulate import Assignment, Simulator
 from core.evidence.weights import weight_sqnr_db
@@ -25,14 +28,6 @@ from core.source.ownership import owners
 PROBES = 12
 PROBE_SEED = 20211
 Progress = Callable[[int, int, str], None]
-
-
-@dataclass(frozen=True)
-class Run:
-    """One pass over the selection split: which layers leave the reference precision."""
-
-    label: str
-    assignment: Assignment
 
 
 def probe_codes(
@@ -66,14 +61,14 @@ def assignment_of(
 def planned_runs(
     layers: LayerTable, precisions: tuple[Precision, ...], probes: int = PROBES
 ) -> list[Run]:
-    """Every pass of a measurement, in the order it is made: baseline, alone, whole, probes."""
+    """Every run of a measurement, in the order it is made: baseline, alone, whole, probes."""
     runs = [Run("baseline", {})]
-    for precision in precisions:
-        runs += [
-            Run(f"{layer.name} in {precision.name}", {layer.name: precision})
-            for layer in layers
-            if layer.computes_at_inference
-        ]
+    runs += [
+        Run(f"{layer.name} in {precision.name}", {layer.name: precision}, layer.name)
+        for layer in layers
+        if layer.computes_at_inference
+        for precision in precisions
+    ]
     runs += [Run(f"all layers in {p.name}", dict.fromkeys(layers.names, p)) for p in precisions]
     runs += [
         Run(f"probe {m + 1}", assignment_of(row, layers, precisions))
@@ -94,15 +89,6 @@ def make_simulator(
     return simulator
 
 
-def predict_seconds(simulator: Simulator, source: ModelSource, runs: int) -> float:
-    """Estimated duration of `runs` passes, from one small batch of the selection split."""
-    inputs = source.selection.inputs[:64]
-    simulator.run({}, inputs[:8])
-    start = time.perf_counter()
-    simulator.run({}, inputs)
-    return (time.perf_counter() - start) / len(inputs) * len(source.selection) * runs
-
-
 def measure(
     source: ModelSource,
     layers: LayerTable,
@@ -111,38 +97,33 @@ def measure(
     *,
     expand_units: bool = False,
     probes: int = PROBES,
+    memory_bytes: int | None = None,
     progress: Progress = lambda done, total, label: None,
 ) -> Measured:
     """Simulate every run of `planned_runs` on the selection split.
 
-    `progress(done, total, label)` is called before each pass. Does not change the model.
+    `progress(done, total, label)` is called before each run of each batch. Peak memory is kept
+    within `memory_bytes` (half of what is free if None) by smaller batches, which do not change
+    the numbers. Does not change the model. Raises `PolicyError` if the bound is too small.
     """
     start = time.perf_counter()
     simulator = make_simulator(source, layers, scheme, expand_units=expand_units)
-    inputs = source.selection.inputs
     runs = planned_runs(layers, precisions, probes)
-    total = len(runs)
-    progress(0, total, runs[0].label)
-    baseline = simulator.run({}, inputs)
-    shape = (len(precisions), len(layers), *baseline.shape)
-    perturbations = np.zeros(shape, dtype=np.float32)
-    allowed = np.ones(shape[:2], dtype=np.bool_)
+    engine = prepare(simulator, source, precisions, len(runs), memory_bytes)
+    baseline, changes = _changes(engine, source, runs, progress)
+    perturbations = np.zeros((len(precisions), len(layers), *baseline.shape), dtype=np.float32)
+    allowed = np.ones(perturbations.shape[:2], dtype=np.bool_)
     rest: list[NDArray[np.float32]] = []
     by_name = {p.name: i for i, p in enumerate(precisions)}
-    for done, run in enumerate(runs[1:], start=1):
-        progress(done, total, run.label)
-        with np.errstate(invalid="ignore", over="ignore"):
-            change = simulator.run(run.assignment, inputs) - baseline
-        if done > total - 1 - len(precisions) - probes:
-            rest.append(np.nan_to_num(change, nan=0.0, posinf=0.0, neginf=0.0))
+    for run, change in zip(runs[1:], changes, strict=True):
+        if not run.layer:
+            rest.append(np.nan_to_num(change, copy=False, nan=0.0, posinf=0.0, neginf=0.0))
             continue
-        ((name, precision),) = run.assignment.items()
-        at = (by_name[precision.name], layers.index[name])
+        at = (by_name[run.assignment[run.layer].name], layers.index[run.layer])
         if np.isfinite(change).all():
             perturbations[at] = change
         else:
             allowed[at] = False
-    progress(total, total, "done")
     whole = np.stack(rest[: len(precisions)])
     shape_probes = (probes, *baseline.shape)
     simulated = np.stack(rest[len(precisions) :]) if probes else np.zeros(shape_probes, np.float32)
@@ -163,4 +144,31 @@ def measure(
     ranges = tuple(
         Calibration(*site, seen.low, seen.high) for site, seen in sorted(simulator.ranges.items())
     )
-    return Measured(evidence, ranges, time.perf_counter() - start)
+    return Measured(evidence, ranges, time.perf_counter() - start, engine.notes())
+
+
+def _changes(
+    engine: Engine, source: ModelSource, runs: Sequence[Run], progress: Progress
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The model's own outputs [N, K], and the change of each further run, [R - 1, N, K]."""
+    parts = batches(len(source.selection), engine.batch)
+    total, done = len(runs) * len(parts), 0
+    baseline, changes = np.zeros(0, np.float32), np.zeros(0, np.float32)
+    progress(0, total, runs[0].label)
+    for part in parts:
+        outputs = engine.run(source.selection.inputs[part], runs)
+        for i, run in enumerate(runs):
+            progress(done, total, run.label)
+            output = next(outputs)
+            done += 1
+            if not changes.size:
+                shape = (len(source.selection), output.shape[1])
+                baseline = np.empty(shape, dtype=np.float32)
+                changes = np.empty((len(runs) - 1, *shape), dtype=np.float32)
+            if i == 0:
+                baseline[part] = output
+            else:
+                with np.errstate(invalid="ignore", over="ignore"):
+                    np.subtract(output, baseline[part], out=changes[i - 1, part])
+    progress(total, total, "done")
+    return baseline, changes

@@ -56,8 +56,6 @@ class Simulator(TorchFunctionMode):
         super().__init__()
         self.scheme = scheme
         self.ranges: dict[Site, Range] = {}
-        self._model = model
-        self._owner = owner
         self._rounded_modules = {
             layer.name
             for layer in layers
@@ -65,6 +63,8 @@ class Simulator(TorchFunctionMode):
         }
         self._silent = {layer.name for layer in layers if layer.state == "nothing"}
         self._stack = ModuleStack(model, self._entered, self._left)
+        self.model, self.owner = model, owner
+        self.varied = tuple(layer.name for layer in layers if layer.computes_at_inference)
         self._assignment: Assignment = {}
         self._recording = False
         self._counts: dict[str, int] = {}
@@ -92,6 +92,33 @@ class Simulator(TorchFunctionMode):
         }
         return self._forward(active, inputs, batch_size)
 
+    def answer(self, batch: Tensor) -> Tensor:
+        """The model's output for one batch, in whatever state this simulator is."""
+        result = first_tensor(self.model(batch))
+        if result is None:
+            raise ModelError(
+                "The model returned no tensor.",
+                "Return logits as a tensor, or as the first tensor of a tuple or dict.",
+            )
+        return result
+
+    def run_module(
+        self,
+        assignment: Assignment,
+        module: nn.Module,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        counts: Mapping[str, int],
+    ) -> Any:
+        """The output of one module of the model, as in a pass that has come this far.
+
+        `counts` are the operations that each layer has run before.
+        """
+        self._assignment = assignment
+        self._counts = dict(counts)
+        with torch.no_grad(), self._stack.installed(module), self:
+            return module(*args, **kwargs)
+
     # ---- the pass
 
     def _forward(
@@ -102,13 +129,7 @@ class Simulator(TorchFunctionMode):
         with torch.no_grad(), self._stack.installed(), self:
             for start in range(0, len(inputs), batch_size):
                 self._counts.clear()
-                result = first_tensor(self._model(inputs[start : start + batch_size]))
-                if result is None:
-                    raise ModelError(
-                        "The model returned no tensor.",
-                        "Return logits as a tensor, or as the first tensor of a tuple or dict.",
-                    )
-                outputs.append(result.flatten(1).float().numpy())
+                outputs.append(as_array(self.answer(inputs[start : start + batch_size])))
         return np.concatenate(outputs)
 
     def __torch_function__(
@@ -123,7 +144,7 @@ class Simulator(TorchFunctionMode):
             with self:
                 return COMPOSITES[func](*args, **kwargs)
         path = self._stack.paths[-1] if self._stack.paths else None
-        name = self._owner.get(path) if path is not None else None
+        name = self.owner.get(path) if path is not None else None
         if name is None:
             return func(*args, **kwargs)
         operation = OPERATIONS.get(func)
@@ -251,6 +272,12 @@ class Simulator(TorchFunctionMode):
                 weight_scales(weight, precision.bits, axis),
             )
         return self._weights[key]
+
+
+def as_array(output: Tensor) -> NDArray[np.float32]:
+    """A model's output [N, ...] as [N, K]."""
+    array: NDArray[np.float32] = output.flatten(1).float().numpy()
+    return array
 
 
 def _cast(value: Any, precision: Precision) -> Any:

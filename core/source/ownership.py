@@ -67,13 +67,17 @@ class ModuleStack:
         self._entered = entered
         self._left = left
         self.paths: list[str] = []
+        self._below: dict[int, list[tuple[str, nn.Module]]] = {}
 
     @contextlib.contextmanager
-    def installed(self) -> Iterator[None]:
-        """Hooks on every module for the length of the block; the model is left as it was."""
+    def installed(self, within: nn.Module | None = None) -> Iterator[None]:
+        """Hooks on every module for the length of the block; the model is left as it was.
+
+        With `within`, a module of the model, only on it and what is below it.
+        """
         handles = []
         try:
-            for path, module in self._model.named_modules():
+            for path, module in self._named(within):
                 handles.append(module.register_forward_pre_hook(self._enter(path)))
                 handles.append(module.register_forward_hook(self._leave(path), always_call=True))
             yield
@@ -81,6 +85,16 @@ class ModuleStack:
             for handle in handles:
                 handle.remove()
             self.paths.clear()
+
+    def _named(self, within: nn.Module | None) -> list[tuple[str, nn.Module]]:
+        """Modules with their paths in the model; a shared one has the path it is met at first."""
+        if within is None:
+            return list(self._model.named_modules())
+        if id(within) not in self._below:
+            inside = {id(module) for module in within.modules()}
+            found = [(p, m) for p, m in self._model.named_modules() if id(m) in inside]
+            self._below[id(within)] = found
+        return self._below[id(within)]
 
     def _enter(self, path: str) -> Callable[[nn.Module, tuple[Any, ...]], Any]:
         def hook(module: nn.Module, args: tuple[Any, ...]) -> Any:

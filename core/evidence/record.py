@@ -1,0 +1,309 @@
+"""Recording a tape while a model runs.
+
+The recorder sees what the simulator sees: module hooks say whose operation it is, a
+torch-function mode hands over every torch function. It changes nothing of what is computed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from core.evidence.tape import Call, Region, Slot, Tape, leaves, rebuild, slots_in, tensors_in
+from core.source.operations import COMPOSITES, OPERATIONS
+
+_PLAIN = (bool, int, float, complex, str, bytes, type(None), slice, range, torch.dtype,
+          torch.device, torch.layout, torch.memory_format, torch.Generator)  # fmt: skip
+
+_ABOUT_LAYOUT = frozenset(("stride", "storage_offset", "is_contiguous", "_is_view", "data_ptr"))
+"""Functions that tell Python how a tensor lies in memory."""
+
+_ABOUT_FORM = _ABOUT_LAYOUT | frozenset((
+    "size", "dim", "ndimension", "numel", "nelement", "is_floating_point", "is_complex",
+    "is_signed", "element_size", "get_device", "type", "__len__", "__hash__", "has_names",
+    "is_inference", "is_same_size", "is_pinned", "is_shared", "is_conj", "is_neg", "is_tensor",
+    "result_type", "can_cast", "promote_types", "broadcast_shapes",
+))  # fmt: skip
+"""Functions that tell Python of a tensor's form and nothing of its content."""
+
+
+def _about_form(func: Callable[..., Any]) -> bool:
+    name = getattr(func, "__name__", "")
+    return name == "__get__" or name in _ABOUT_FORM
+
+
+class Recorder(TorchFunctionMode):
+    """Watches one forward pass and keeps the values in `keep`.
+
+    `owner` maps module paths to layers, `layers` names those that may change their precision.
+    `keep` are slots whose values are wanted, `copies` slots to copy before call i changes their
+    memory; both come from an earlier tape of the same wiring. With `hold` every value stays
+    alive until the recorder goes, so that no memory is used twice (for small inputs).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        owner: Mapping[str, str | None],
+        layers: AbstractSet[str],
+        *,
+        keep: AbstractSet[int] = frozenset(),
+        copies: Mapping[int, tuple[int, ...]] | None = None,
+        hold: bool = False,
+    ) -> None:
+        super().__init__()
+        self.kept: dict[int, Tensor] = {}
+        self.refusal = ""
+        self._model, self._owner, self._layers = model, owner, layers
+        self._keep, self._copies = keep, copies or {}
+        self._held: list[Tensor] | None = [] if hold else None
+        self._calls: list[Call] = []
+        self._regions: list[Region] = []
+        self._shapes: list[tuple[int, ...]] = []
+        self._strides: list[tuple[int, ...]] = []
+        self._sizes: list[int] = []
+        self._storages: list[int] = []
+        self._seconds: list[float] = []
+        self._known: dict[int, tuple[weakref.ref[Tensor], int]] = {}
+        self._counts: dict[str, int] = {}
+        self._took = 0.0
+        self._asks_layout = False
+        self._paths: list[str] = []
+        self._open: list[tuple[str | None, dict[str, Any] | None]] = []
+
+    def record(self, run: Callable[[], Tensor]) -> tuple[Tape, Tensor]:
+        """Run `run`, which calls the model once and returns its output; the tape and the output.
+
+        `refusal` says afterwards why the tape cannot stand for the model ("" = it can, as far
+        as a recording shows).
+        """
+        with torch.no_grad(), self._hooks(), self:
+            output = run()
+        slot = self._slot(output)
+        return (
+            Tape(
+                tuple(self._calls),
+                tuple(sorted(self._regions, key=lambda r: (r.start, -r.stop))),
+                tuple(self._shapes),
+                tuple(self._strides),
+                tuple(self._sizes),
+                tuple(self._storages),
+                tuple(self._seconds),
+                -1 if slot is None else slot,
+                self._asks_layout,
+            ),
+            output,
+        )
+
+    # ---- modules
+
+    @contextlib.contextmanager
+    def _hooks(self) -> Iterator[None]:
+        handles: list[Any] = []
+        try:
+            for path, module in self._model.named_modules():
+                handles.append(
+                    module.register_forward_pre_hook(self._enter(path), with_kwargs=True)
+                )
+                handles.append(module.register_forward_hook(self._leave(path), always_call=True))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _enter(self, path: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            layer = self._owner.get(path)
+            around = self._open[-1][0] if self._open else None
+            started = None
+            if layer is not None and layer != around and layer in self._layers:
+                self._check_plain(path, "is given", (args, kwargs))
+                started = {
+                    "layer": layer,
+                    "path": path,
+                    "module": module,
+                    "start": len(self._calls),
+                    "count": self._counts.get(layer, 0),
+                    "args": rebuild(args, self._template),
+                    "kwargs": rebuild(kwargs, self._template),
+                    "before": len(self._shapes),
+                }
+            self._paths.append(path)
+            self._open.append((layer, started))
+
+        return hook
+
+    def _leave(self, path: str) -> Callable[[nn.Module, tuple[Any, ...], Any], Any]:
+        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+            if not self._open:
+                return None
+            self._paths.pop()
+            _, started = self._open.pop()
+            if started is None:
+                return None
+            self._check_plain(path, "returns", output)
+            before = started.pop("before")
+            fresh = self._separated(output, before)
+            template = rebuild(fresh, self._template)
+            self._regions.append(
+                Region(
+                    **started,
+                    stop=len(self._calls),
+                    reads=slots_in((started["args"], started["kwargs"])),
+                    leaves=tuple(leaves(template)),
+                )
+            )
+            return fresh
+
+        return hook
+
+    def _separated(self, output: Any, before: int) -> Any:
+        """`output` with an alias for each tensor that is older than slot `before`.
+
+        A module that hands back what it was given would otherwise not be told from its input.
+        """
+        aliases: dict[int, Tensor] = {}
+
+        def separated(leaf: Any) -> Any:
+            if not isinstance(leaf, Tensor) or isinstance(leaf, nn.Parameter):
+                return leaf
+            slot = self._slot(leaf)
+            if slot is not None and slot >= before:
+                return leaf
+            if id(leaf) not in aliases:
+                with torch._C.DisableTorchFunction():  # noqa: SLF001 (not the model's own call)
+                    aliases[id(leaf)] = leaf.detach()
+                self._append(Tensor.detach, (self._template(leaf),), {}, aliases[id(leaf)], [])
+            return aliases[id(leaf)]
+
+        return rebuild(output, separated)
+
+    def _check_plain(self, path: str, verb: str, value: Any) -> None:
+        for leaf in leaves(value):
+            if not isinstance(leaf, (Tensor, *_PLAIN)):
+                self.refuse(
+                    f"module {path!r} {verb} a {type(leaf).__name__}, whose tensors cannot be "
+                    "followed"
+                )
+
+    def refuse(self, reason: str) -> None:
+        """Keep the first reason why the tape cannot stand for the model."""
+        self.refusal = self.refusal or reason
+
+    # ---- values
+
+    def _slot(self, tensor: Tensor) -> int | None:
+        found = self._known.get(id(tensor))
+        return found[1] if found is not None and found[0]() is tensor else None
+
+    def _template(self, leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor):
+            return leaf
+        slot = self._slot(leaf)
+        return leaf if slot is None else Slot(slot)
+
+    def _new_slot(self, tensor: Tensor) -> int:
+        slot = len(self._shapes)
+        self._known[id(tensor)] = (weakref.ref(tensor), slot)
+        self._shapes.append(tuple(tensor.shape))
+        if tensor.layout is torch.strided:
+            storage = tensor.untyped_storage()
+            self._strides.append(tuple(tensor.stride()))
+            self._storages.append(storage.data_ptr())
+            self._sizes.append(storage.nbytes())
+        else:
+            self.refuse(f"it makes a {tensor.layout} tensor")
+            self._strides.append(())
+            self._storages.append(0)
+            self._sizes.append(0)
+        if self._held is not None:
+            self._held.append(tensor)
+        if slot in self._keep:
+            self.kept[slot] = tensor
+        return slot
+
+    # ---- functions
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in COMPOSITES:
+            with self:
+                return COMPOSITES[func](*args, **kwargs)
+        if func is Tensor.__iter__:
+            with self:
+                return iter(args[0].unbind(0))
+        for slot in self._copies.get(len(self._calls), ()):
+            self.kept[slot] = self.kept[slot].clone()
+        given = [(t, _version(t)) for t in tensors_in((args, kwargs))]
+        # The arguments are looked up before the call, which may change them in place.
+        templates = rebuild(args, self._template), rebuild(dict(kwargs), self._template)
+        start = time.perf_counter()
+        output = func(*args, **kwargs)
+        self._took = time.perf_counter() - start
+        path = self._paths[-1] if self._paths else None
+        name = self._owner.get(path) if path is not None else None
+        if name is not None and func in OPERATIONS:
+            self._counts[name] = self._counts.get(name, 0) + 1
+        written = {id(t): t for t, version in given if _version(t) != version}
+        self._append(func, *templates, output, list(written.values()))
+        return output
+
+    def _append(
+        self,
+        func: Callable[..., Any],
+        args: Any,
+        kwargs: Any,
+        output: Any,
+        written: list[Tensor],
+    ) -> None:
+        path = self._paths[-1] if self._paths else ""
+        name = getattr(func, "__name__", str(func))
+        self._asks_layout |= name in _ABOUT_LAYOUT
+        value_read = ""
+        if not _about_form(func) and any(
+            leaf is not None and not isinstance(leaf, Tensor) for leaf in leaves(output)
+        ):
+            value_read = name
+        if torch.is_autocast_enabled("cpu"):
+            self.refuse(f"{_where(path)} runs under autocast")
+        made = tensors_in(output)
+        if not made and not written and not value_read:
+            return
+        writes = []
+        for tensor in written:
+            slot = self._slot(tensor)
+            if slot is None:
+                self.refuse(
+                    f"{name} in {_where(path)} writes into an input, a parameter or a buffer"
+                )
+                continue
+            writes.append((slot, self._new_slot(tensor)))
+        changed = {id(tensor) for tensor in written}
+        makes = tuple((self._slot(t) or 0) if id(t) in changed else self._new_slot(t) for t in made)
+        reads = slots_in((args, kwargs))
+        self._seconds.append(self._took)
+        self._took = 0.0
+        self._calls.append(Call(func, args, kwargs, reads, makes, tuple(writes), path, value_read))
+
+
+def _version(tensor: Tensor) -> int:
+    """Changes when `tensor` is written to; tensors made under inference mode do not count."""
+    return -1 if tensor.is_inference() else int(tensor._version)  # noqa: SLF001
+
+
+def _where(path: str) -> str:
+    return f"module {path!r}" if path else "the model itself"

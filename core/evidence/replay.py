@@ -1,0 +1,282 @@
+"""Measuring a layer by running again only what follows it.
+
+The layer's own modules run under the simulator, as in a full pass; the rest of the suffix is a
+list of torch functions on recorded values. So the numbers are those of a full pass, bit by bit.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from core.evidence.record import Recorder
+from core.evidence.simulate import Simulator, as_array
+from core.evidence.suffix import Plan, Step, Suffix, plan, share
+from core.evidence.tape import Call, Region, Slot, Tape, filled, leaves, tensors_in
+from core.precision import Precision
+
+Pair = tuple[str, Precision]
+Floats = NDArray[np.float32]
+
+
+class Diverged(Exception):  # noqa: N818 (caught here; never an error of the user's)
+    """A suffix made something of another form than the recorded pass."""
+
+
+class Replayer:
+    """Runs layers of `simulator`'s model alone on one batch after the other.
+
+    `refusal` says why suffixes cannot be run for this model ("" = they can); every run is then
+    a full pass. `full_passes` counts the runs that were. `tape` and `plan` are those of the
+    pilot, a batch of few samples.
+    """
+
+    def __init__(self, simulator: Simulator, pilot: Tensor, check: Sequence[Pair] = ()) -> None:
+        """Record `pilot` and compare a replay of each pair in `check` with a full pass."""
+        self.refusal = ""
+        self.full_passes = 0
+        self._simulator = simulator
+        self._names = simulator.varied
+        self.tape, self.plan = self._pilot(pilot)
+        self.refusal = self.refusal or self._compare(pilot, check)
+
+    def shares(self, batch: Tensor) -> dict[str, float]:
+        """Layer -> part of a pass that runs again when it changes, in [0, 1], timed on `batch`."""
+        if self.refusal:
+            return dict.fromkeys(self._names, 1.0)
+        tape, _, _, same = self._record(batch)
+        suffixes = _on_tape(self.plan.suffixes, tape) if same else {}
+        return {n: share(tape, suffixes[n]) if n in suffixes else 0.0 for n in self._names}
+
+    # ---- before the run
+
+    def _pilot(self, batch: Tensor) -> tuple[Tape, Plan]:
+        simulator = self._simulator
+        with torch.no_grad():
+            simulator.answer(batch)  # what a model caches at its first call is no state
+        alive: list[Any] = []
+        before = _state(simulator.model, alive), _random_state()
+        recorder = Recorder(simulator.model, simulator.owner, set(self._names), hold=True)
+        tape, _ = recorder.record(lambda: simulator.answer(batch))
+        after = _state(simulator.model, alive), _random_state()
+        found = plan(tape, self._names)
+        self.refusal = (
+            recorder.refusal
+            or _changed(before[0], after[0])
+            or ("it draws random numbers" if before[1] != after[1] else "")
+            or found.refusal
+        )
+        return tape, found
+
+    def _compare(self, batch: Tensor, check: Sequence[Pair]) -> str:
+        if self.refusal:
+            return ""
+        for (name, precision), replayed in zip(check, self._replay(batch, check), strict=True):
+            full = self._simulator.run({name: precision}, batch, len(batch))
+            if full.tobytes() != replayed.tobytes():
+                return f"layer {name!r} alone differs from a full pass in {precision.name}"
+        return ""
+
+    # ---- the run
+
+    def run(self, batch: Tensor, pairs: Sequence[Pair]) -> Iterator[Floats]:
+        """Outputs [N, K] of the model as it is, then of each layer alone in its precision.
+
+        `batch` are inputs [N, ...]. Memory is least where `pairs` are in execution order.
+        """
+        if not self.refusal:
+            yield from self._replay(batch, pairs, baseline=True)
+            return
+        for assignment in ({}, *({name: precision} for name, precision in pairs)):
+            self.full_passes += 1
+            yield self._simulator.run(assignment, batch, len(batch))
+
+    def _replay(
+        self, batch: Tensor, pairs: Sequence[Pair], *, baseline: bool = False
+    ) -> Iterator[Floats]:
+        tape, kept, clean, same = self._record(batch)
+        suffixes = _on_tape(self.plan.suffixes, tape) if same else {}
+        if baseline:
+            yield clean
+        last = _last_use(pairs, suffixes)
+        for i, (name, precision) in enumerate(pairs):
+            if not same:
+                yield self._full(batch, name, precision)
+            elif name not in suffixes:
+                yield clean
+            else:
+                try:
+                    with torch.no_grad():
+                        result = self._suffix(suffixes[name], precision, tape, kept)
+                    yield clean if result is None else as_array(result)
+                except Diverged:
+                    yield self._full(batch, name, precision)
+            for slot in last.get(i, ()):
+                kept.pop(slot, None)
+
+    def _record(self, batch: Tensor) -> tuple[Tape, dict[int, Tensor], Floats, bool]:
+        """Tape, kept values and output of one pass; False where it went another way."""
+        simulator, planned = self._simulator, self.plan
+        recorder = Recorder(
+            simulator.model, simulator.owner, set(self._names),
+            keep=planned.keep, copies=planned.copies,
+        )  # fmt: skip
+        tape, output = recorder.record(lambda: simulator.answer(batch))
+        same = not recorder.refusal and tape.wiring() == self.tape.wiring()
+        return tape, recorder.kept, as_array(output), same
+
+    def _full(self, batch: Tensor, name: str, precision: Precision) -> Floats:
+        self.full_passes += 1
+        return self._simulator.run({name: precision}, batch, len(batch))
+
+    def _suffix(
+        self, suffix: Suffix, precision: Precision, tape: Tape, kept: Mapping[int, Tensor]
+    ) -> Tensor | None:
+        """The output of the model, or None if the layer's own output stayed the same."""
+        values: list[Any] = [None] * len(tape.shapes)
+        for slot in suffix.reads:
+            values[slot] = kept[slot]
+        assignment = {suffix.layer: precision}
+        for step in suffix.steps:
+            for slot in step.copied:
+                values[slot] = values[slot].clone()
+            what = step.what
+            args = filled(what.args, values)
+            kwargs = filled(what.kwargs, values) if what.kwargs else {}
+            if isinstance(what, Region):
+                made = self._simulator.run_module(
+                    assignment, what.module, args, kwargs, {what.layer: what.count}
+                )
+                _put(what.leaves, list(leaves(made)), values, tape)
+            else:
+                made = what.func(*args, **kwargs)
+                for slot, value in zip(what.makes, tensors_in(made), strict=True):
+                    if value.shape != tape.shapes[slot]:
+                        raise Diverged
+                    values[slot] = value
+            for before, after in step.writes:
+                values[after] = values[before]
+            del args, kwargs, made
+            if step is suffix.steps[0] and _unchanged(suffix.first, values, kept):
+                return None
+            for slot in step.free:
+                values[slot] = None
+        result: Tensor = values[tape.output]
+        return result
+
+
+def _put(expected: Sequence[Any], made: Sequence[Any], values: list[Any], tape: Tape) -> None:
+    """Put a module's output into its slots; what is no value must be as it was."""
+    if len(expected) != len(made):
+        raise Diverged
+    seen: dict[int, int] = {}
+    for template, value in zip(expected, made, strict=True):
+        if type(template) is not Slot:
+            if isinstance(value, Tensor) or isinstance(template, Tensor):
+                if value is not template:
+                    raise Diverged
+            elif value != template:
+                raise Diverged
+            continue
+        if not isinstance(value, Tensor) or value.shape != tape.shapes[template.index]:
+            raise Diverged
+        if tape.asks_layout and value.stride() != tape.strides[template.index]:
+            raise Diverged
+        # Code may ask whether two values are one object; both passes must answer alike.
+        if seen.setdefault(template.index, id(value)) != id(value):
+            raise Diverged
+        values[template.index] = value
+
+
+def _unchanged(first: Sequence[int], values: Sequence[Any], kept: Mapping[int, Tensor]) -> bool:
+    return bool(first) and all(
+        slot in kept and _same_bits(values[slot], kept[slot]) for slot in first
+    )
+
+
+def _same_bits(a: Tensor, b: Tensor) -> bool:
+    if a.dtype != b.dtype or a.stride() != b.stride():
+        return False
+    if a.dtype == torch.float32:  # 0.0 equals -0.0 and NaN nothing, but bits are bits
+        a, b = a.view(torch.int32), b.view(torch.int32)
+    return torch.equal(a, b)
+
+
+def _on_tape(suffixes: Mapping[str, Suffix], tape: Tape) -> dict[str, Suffix]:
+    """`suffixes` with the calls and regions of `tape`, which has the same wiring."""
+    calls = {call.makes + call.writes: call for call in tape.calls}
+    regions = {(r.path, r.start, r.count): r for r in tape.regions}
+
+    def renewed(step: Step) -> Step:
+        what = step.what
+        fresh: Call | Region
+        if isinstance(what, Call):
+            fresh = calls[what.makes + what.writes]
+        else:
+            fresh = regions[what.path, what.start, what.count]
+        return Step(fresh, step.free, step.copied, step.writes)
+
+    return {
+        name: Suffix(s.layer, tuple(map(renewed, s.steps)), s.changed, s.first, s.reads)
+        for name, s in suffixes.items()
+    }
+
+
+def _last_use(pairs: Sequence[Pair], suffixes: Mapping[str, Suffix]) -> dict[int, list[int]]:
+    """Position in `pairs` -> kept slots that nothing after it reads."""
+    last: dict[int, int] = {}
+    for i, (name, _) in enumerate(pairs):
+        if name in suffixes:
+            last |= dict.fromkeys((*suffixes[name].reads, *suffixes[name].first), i)
+    found: dict[int, list[int]] = {}
+    for slot, i in last.items():
+        found.setdefault(i, []).append(slot)
+    return found
+
+
+def _random_state() -> tuple[Any, ...]:
+    numpys: Any = np.random.get_state(legacy=False)  # noqa: NPY002 (what a model might use)
+    key, position = numpys["state"]["key"].tobytes(), numpys["state"]["pos"]
+    return torch.get_rng_state().numpy().tobytes(), random.getstate(), key, position
+
+
+def _state(model: nn.Module, alive: list[Any]) -> dict[str, tuple[Any, ...]]:
+    """What the attributes of every module are, one level deep. Adds them to `alive`: the id of
+    an object says nothing once it is gone.
+    """
+    found: dict[str, tuple[Any, ...]] = {}
+    for path, module in model.named_modules():
+        for name, value in vars(module).items():
+            alive += [value, *_items(value)]
+            found[f"{path}.{name}".lstrip(".")] = (id(value), *_content(value))
+    return found
+
+
+def _items(value: Any) -> Iterable[Any]:
+    if isinstance(value, Mapping):
+        return value.values()
+    return value if isinstance(value, list | set | tuple) else ()
+
+
+def _content(value: Any) -> Iterable[Any]:
+    if isinstance(value, Tensor) and not value.is_inference():
+        return (value._version,)  # noqa: SLF001
+    if isinstance(value, Mapping):
+        return tuple((key, id(item), *_content(item)) for key, item in value.items()
+                     if not isinstance(item, Mapping))  # fmt: skip
+    if isinstance(value, list | set | tuple):
+        return tuple(id(item) for item in value)
+    return (value,) if isinstance(value, bool | int | float | str) else ()
+
+
+def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    for name, value in after.items():
+        if before.get(name) != value:
+            return f"attribute {name!r} changes from pass to pass"
+    return ""
