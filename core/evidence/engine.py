@@ -10,7 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from core.evidence.memory import Footprint, batch_size, footprint, free_bytes, too_little
+from core.evidence.memory import (
+    BATCH,
+    Footprint,
+    batch_size,
+    batches,
+    footprint,
+    free_bytes,
+    too_little,
+)
 from core.evidence.replay import Replayer
 from core.evidence.simulate import Assignment, Simulator
 from core.precision import Precision
@@ -31,17 +39,21 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """How the runs will be made. `reason` says why by full passes ("" = by replay).
+    """How the runs will be made: `batch` samples at a time, which `need` memory.
 
-    `batch` is the number of samples at a time, `limit_bytes` what memory they may take.
+    `note` says so where smaller batches than usual may change the last bits.
     """
 
     simulator: Simulator
     replayer: Replayer
     need: Footprint
-    limit_bytes: int
     batch: int
-    reason: str
+    note: str = ""
+
+    @property
+    def reason(self) -> str:
+        """Why every run is a full pass; "" where layers are replayed."""
+        return self.replayer.refusal
 
     @property
     def peak_bytes(self) -> int:
@@ -53,16 +65,13 @@ class Engine:
         others = runs[1:]
         alone = [run for run in others if run.layer]
         pairs = [(run.layer, run.assignment[run.layer]) for run in alone]
-        if self.reason:
-            yield from (self.simulator.run(r.assignment, batch, len(batch)) for r in runs)
-            return
         yield from self.replayer.run(batch, pairs)
         for run in others[len(alone) :]:  # in a whole map nearly everything changes
             yield self.simulator.run(run.assignment, batch, len(batch))
 
     def notes(self) -> tuple[str, ...]:
         """What a person should know of how the runs were made."""
-        found = []
+        found = [self.note] if self.note else []
         if self.reason:
             found.append(f"Every layer was measured by full passes: {self.reason}.")
         elif self.replayer.full_passes:
@@ -91,18 +100,36 @@ def prepare(
     narrowest = min(precisions, key=lambda p: p.bits)
     replayer = Replayer(simulator, pilot, [(name, narrowest) for name in simulator.varied])
     weights = sum(t.numel() * t.element_size() for t in simulator.model.parameters())
-    changes = runs * samples * outputs * np.dtype(np.float32).itemsize
+    changes = 2 * runs * samples * outputs * np.dtype(np.float32).itemsize
     need = footprint(
         replayer.tape, replayer.plan.keep, len(pilot), len(precisions) * weights + changes
     )
-    reason = replayer.refusal
-    batch = 0 if reason else batch_size(need, limit, samples, replay=True)
+    batch = 0 if replayer.refusal else batch_size(need, limit, samples, replay=True)
     if not batch:
-        reason = reason or "the values of a pass do not fit the memory allowed"
+        reason = "the values of a pass do not fit into the memory allowed"
+        replayer.refusal = replayer.refusal or reason
         batch = batch_size(need, limit, samples, replay=False)
     if not batch:
         raise too_little(need, limit)
-    return Engine(simulator, replayer, need, limit, batch, reason)
+    return Engine(
+        simulator, replayer, need, batch, _parts_note(simulator, inputs, batch, need, limit)
+    )
+
+
+def _parts_note(
+    simulator: Simulator, inputs: Tensor, batch: int, need: Footprint, limit: int
+) -> str:
+    """Empty if a batch gives the same bits in parts of `batch` samples, or none is parted."""
+    first = inputs[:BATCH]
+    if batch >= len(first):
+        return ""
+    if need.peak(len(first), replay=False) <= limit:
+        parts = [simulator.run({}, first[p], batch) for p in batches(len(first), batch)]
+        if np.concatenate(parts).tobytes() == simulator.run({}, first, BATCH).tobytes():
+            return ""
+    return (
+        f"Run in batches of {batch} to stay within the memory allowed, which may change last bits."
+    )
 
 
 def predict_seconds(engine: Engine, source: ModelSource, runs: Sequence[Run]) -> float:

@@ -22,6 +22,9 @@ SMALLEST = 16
 """No batch is made smaller: parts then keep 8 rows or more, and with fewer the kernels measured
 here did sum in another order."""
 
+OVERHEAD_BYTES = 16 * 10**6
+"""Python's own objects and what an allocator keeps back."""
+
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
@@ -42,7 +45,7 @@ def footprint(tape: Tape, keep: AbstractSet[int], samples: int, fixed: int) -> F
     """The footprint of suffixes that read `keep`, from a tape of `samples` samples."""
     size = dict(zip(tape.storages, tape.sizes, strict=True))
     kept = sum(size[storage] for storage in {tape.storages[slot] for slot in keep})
-    return Footprint(fixed, -(-kept // samples), -(-_live(tape, size) // samples))
+    return Footprint(OVERHEAD_BYTES + fixed, -(-kept // samples), -(-_live(tape, size) // samples))
 
 
 def _live(tape: Tape, size: dict[int, int]) -> int:

@@ -17,27 +17,23 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from core.evidence.tape import Call, Region, Slot, Tape, leaves, rebuild, slots_in, tensors_in
+from core.evidence.tape import (
+    ABOUT_LAYOUT,
+    PLAIN,
+    Call,
+    Form,
+    Region,
+    Slot,
+    Tape,
+    is_about_form,
+    leaves,
+    module_name,
+    rebuild,
+    slots_in,
+    tensors_in,
+    version,
+)  # fmt: skip
 from core.source.operations import COMPOSITES, OPERATIONS
-
-_PLAIN = (bool, int, float, complex, str, bytes, type(None), slice, range, torch.dtype,
-          torch.device, torch.layout, torch.memory_format, torch.Generator)  # fmt: skip
-
-_ABOUT_LAYOUT = frozenset(("stride", "storage_offset", "is_contiguous", "_is_view", "data_ptr"))
-"""Functions that tell Python how a tensor lies in memory."""
-
-_ABOUT_FORM = _ABOUT_LAYOUT | frozenset((
-    "size", "dim", "ndimension", "numel", "nelement", "is_floating_point", "is_complex",
-    "is_signed", "element_size", "get_device", "type", "__len__", "__hash__", "has_names",
-    "is_inference", "is_same_size", "is_pinned", "is_shared", "is_conj", "is_neg", "is_tensor",
-    "result_type", "can_cast", "promote_types", "broadcast_shapes",
-))  # fmt: skip
-"""Functions that tell Python of a tensor's form and nothing of its content."""
-
-
-def _about_form(func: Callable[..., Any]) -> bool:
-    name = getattr(func, "__name__", "")
-    return name == "__get__" or name in _ABOUT_FORM
 
 
 class Recorder(TorchFunctionMode):
@@ -67,12 +63,11 @@ class Recorder(TorchFunctionMode):
         self._held: list[Tensor] | None = [] if hold else None
         self._calls: list[Call] = []
         self._regions: list[Region] = []
-        self._shapes: list[tuple[int, ...]] = []
-        self._strides: list[tuple[int, ...]] = []
+        self._forms: list[Form] = []
         self._sizes: list[int] = []
         self._storages: list[int] = []
         self._seconds: list[float] = []
-        self._known: dict[int, tuple[weakref.ref[Tensor], int]] = {}
+        self._known: dict[int, tuple[weakref.ref[Tensor], int, int]] = {}
         self._counts: dict[str, int] = {}
         self._took = 0.0
         self._asks_layout = False
@@ -92,8 +87,7 @@ class Recorder(TorchFunctionMode):
             Tape(
                 tuple(self._calls),
                 tuple(sorted(self._regions, key=lambda r: (r.start, -r.stop))),
-                tuple(self._shapes),
-                tuple(self._strides),
+                tuple(self._forms),
                 tuple(self._sizes),
                 tuple(self._storages),
                 tuple(self._seconds),
@@ -134,7 +128,7 @@ class Recorder(TorchFunctionMode):
                     "count": self._counts.get(layer, 0),
                     "args": rebuild(args, self._template),
                     "kwargs": rebuild(kwargs, self._template),
-                    "before": len(self._shapes),
+                    "before": len(self._forms),
                 }
             self._paths.append(path)
             self._open.append((layer, started))
@@ -175,24 +169,22 @@ class Recorder(TorchFunctionMode):
         def separated(leaf: Any) -> Any:
             if not isinstance(leaf, Tensor) or isinstance(leaf, nn.Parameter):
                 return leaf
-            slot = self._slot(leaf)
-            if slot is not None and slot >= before:
+            if self._first_slot(leaf) >= before:
                 return leaf
             if id(leaf) not in aliases:
+                given = (self._template(leaf),)
                 with torch._C.DisableTorchFunction():  # noqa: SLF001 (not the model's own call)
                     aliases[id(leaf)] = leaf.detach()
-                self._append(Tensor.detach, (self._template(leaf),), {}, aliases[id(leaf)], [])
+                    self._append(Tensor.detach, given, {}, aliases[id(leaf)], [])
             return aliases[id(leaf)]
 
         return rebuild(output, separated)
 
     def _check_plain(self, path: str, verb: str, value: Any) -> None:
         for leaf in leaves(value):
-            if not isinstance(leaf, (Tensor, *_PLAIN)):
-                self.refuse(
-                    f"module {path!r} {verb} a {type(leaf).__name__}, whose tensors cannot be "
-                    "followed"
-                )
+            if not isinstance(leaf, PLAIN):
+                kind = type(leaf).__name__
+                self.refuse(f"module {path!r} {verb} a {kind}, whose tensors cannot be followed")
 
     def refuse(self, reason: str) -> None:
         """Keep the first reason why the tape cannot stand for the model."""
@@ -204,6 +196,11 @@ class Recorder(TorchFunctionMode):
         found = self._known.get(id(tensor))
         return found[1] if found is not None and found[0]() is tensor else None
 
+    def _first_slot(self, tensor: Tensor) -> int:
+        """The slot of `tensor` before it was changed in place; -1 if it is none of this pass."""
+        found = self._known.get(id(tensor))
+        return found[2] if found is not None and found[0]() is tensor else -1
+
     def _template(self, leaf: Any) -> Any:
         if not isinstance(leaf, Tensor):
             return leaf
@@ -211,19 +208,20 @@ class Recorder(TorchFunctionMode):
         return leaf if slot is None else Slot(slot)
 
     def _new_slot(self, tensor: Tensor) -> int:
-        slot = len(self._shapes)
-        self._known[id(tensor)] = (weakref.ref(tensor), slot)
-        self._shapes.append(tuple(tensor.shape))
+        slot = len(self._forms)
+        first = self._first_slot(tensor)
+        self._known[id(tensor)] = (weakref.ref(tensor), slot, slot if first < 0 else first)
         if tensor.layout is torch.strided:
             storage = tensor.untyped_storage()
-            self._strides.append(tuple(tensor.stride()))
+            stride = tuple(tensor.stride())
             self._storages.append(storage.data_ptr())
             self._sizes.append(storage.nbytes())
         else:
             self.refuse(f"it makes a {tensor.layout} tensor")
-            self._strides.append(())
+            stride = ()
             self._storages.append(0)
             self._sizes.append(0)
+        self._forms.append((tuple(tensor.shape), stride, tensor.dtype))
         if self._held is not None:
             self._held.append(tensor)
         if slot in self._keep:
@@ -246,9 +244,8 @@ class Recorder(TorchFunctionMode):
         if func is Tensor.__iter__:
             with self:
                 return iter(args[0].unbind(0))
-        for slot in self._copies.get(len(self._calls), ()):
-            self.kept[slot] = self.kept[slot].clone()
-        given = [(t, _version(t)) for t in tensors_in((args, kwargs))]
+        self.kept |= {s: self.kept[s].clone() for s in self._copies.get(len(self._calls), ())}
+        given = [(t, version(t)) for t in tensors_in((args, kwargs))]
         # The arguments are looked up before the call, which may change them in place.
         templates = rebuild(args, self._template), rebuild(dict(kwargs), self._template)
         start = time.perf_counter()
@@ -258,8 +255,12 @@ class Recorder(TorchFunctionMode):
         name = self._owner.get(path) if path is not None else None
         if name is not None and func in OPERATIONS:
             self._counts[name] = self._counts.get(name, 0) + 1
-        written = {id(t): t for t, version in given if _version(t) != version}
-        self._append(func, *templates, output, list(written.values()))
+        written = {id(t): t for t, before in given if version(t) != before}
+        if not written and any(output is t for t, _ in given):
+            # As contiguous() may do: no value is made. Whether it would be is a matter of form.
+            self._asks_layout = True
+        else:
+            self._append(func, *templates, output, list(written.values()))
         return output
 
     def _append(
@@ -272,15 +273,15 @@ class Recorder(TorchFunctionMode):
     ) -> None:
         path = self._paths[-1] if self._paths else ""
         name = getattr(func, "__name__", str(func))
-        self._asks_layout |= name in _ABOUT_LAYOUT
+        self._asks_layout |= name in ABOUT_LAYOUT
         value_read = ""
-        if not _about_form(func) and any(
+        if not is_about_form(func) and any(
             leaf is not None and not isinstance(leaf, Tensor) for leaf in leaves(output)
         ):
             value_read = name
         if torch.is_autocast_enabled("cpu"):
-            self.refuse(f"{_where(path)} runs under autocast")
-        made = tensors_in(output)
+            self.refuse(f"{module_name(path)} runs under autocast")
+        made, reads = tensors_in(output), slots_in((args, kwargs))
         if not made and not written and not value_read:
             return
         writes = []
@@ -288,22 +289,12 @@ class Recorder(TorchFunctionMode):
             slot = self._slot(tensor)
             if slot is None:
                 self.refuse(
-                    f"{name} in {_where(path)} writes into an input, a parameter or a buffer"
+                    f"{name} in {module_name(path)} writes into an input, a parameter or a buffer"
                 )
                 continue
             writes.append((slot, self._new_slot(tensor)))
         changed = {id(tensor) for tensor in written}
         makes = tuple((self._slot(t) or 0) if id(t) in changed else self._new_slot(t) for t in made)
-        reads = slots_in((args, kwargs))
         self._seconds.append(self._took)
         self._took = 0.0
         self._calls.append(Call(func, args, kwargs, reads, makes, tuple(writes), path, value_read))
-
-
-def _version(tensor: Tensor) -> int:
-    """Changes when `tensor` is written to; tensors made under inference mode do not count."""
-    return -1 if tensor.is_inference() else int(tensor._version)  # noqa: SLF001
-
-
-def _where(path: str) -> str:
-    return f"module {path!r}" if path else "the model itself"

@@ -33,7 +33,8 @@ class Replayer:
     """Runs layers of `simulator`'s model alone on one batch after the other.
 
     `refusal` says why suffixes cannot be run for this model ("" = they can); every run is then
-    a full pass. `full_passes` counts the runs that were. `tape` and `plan` are those of the
+    a full pass. `full_passes` counts single runs that were made so because they took another
+    way through the model than the recorded pass. `tape` and `plan` are those of the
     pilot, a batch of few samples.
     """
 
@@ -45,6 +46,7 @@ class Replayer:
         self._names = simulator.varied
         self.tape, self.plan = self._pilot(pilot)
         self.refusal = self.refusal or self._compare(pilot, check)
+        self.full_passes = 0
 
     def shares(self, batch: Tensor) -> dict[str, float]:
         """Layer -> part of a pass that runs again when it changes, in [0, 1], timed on `batch`."""
@@ -94,7 +96,6 @@ class Replayer:
             yield from self._replay(batch, pairs, baseline=True)
             return
         for assignment in ({}, *({name: precision} for name, precision in pairs)):
-            self.full_passes += 1
             yield self._simulator.run(assignment, batch, len(batch))
 
     def _replay(
@@ -139,7 +140,7 @@ class Replayer:
         self, suffix: Suffix, precision: Precision, tape: Tape, kept: Mapping[int, Tensor]
     ) -> Tensor | None:
         """The output of the model, or None if the layer's own output stayed the same."""
-        values: list[Any] = [None] * len(tape.shapes)
+        values: list[Any] = [None] * len(tape.forms)
         for slot in suffix.reads:
             values[slot] = kept[slot]
         assignment = {suffix.layer: precision}
@@ -157,7 +158,7 @@ class Replayer:
             else:
                 made = what.func(*args, **kwargs)
                 for slot, value in zip(what.makes, tensors_in(made), strict=True):
-                    if value.shape != tape.shapes[slot]:
+                    if value.shape != tape.forms[slot][0]:
                         raise Diverged
                     values[slot] = value
             for before, after in step.writes:
@@ -184,9 +185,10 @@ def _put(expected: Sequence[Any], made: Sequence[Any], values: list[Any], tape: 
             elif value != template:
                 raise Diverged
             continue
-        if not isinstance(value, Tensor) or value.shape != tape.shapes[template.index]:
+        shape, stride, dtype = tape.forms[template.index]
+        if not isinstance(value, Tensor) or value.shape != shape or value.dtype != dtype:
             raise Diverged
-        if tape.asks_layout and value.stride() != tape.strides[template.index]:
+        if tape.asks_layout and value.stride() != stride:
             raise Diverged
         # Code may ask whether two values are one object; both passes must answer alike.
         if seen.setdefault(template.index, id(value)) != id(value):

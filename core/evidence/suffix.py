@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from core.evidence.tape import Call, Region, Tape
+from core.evidence.tape import Call, Region, Tape, module_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ def _enclosing(tape: Tape, bit: Mapping[str, int]) -> list[int]:
 
 def _reach(tape: Tape, inside: Sequence[int]) -> list[int]:
     """Per slot the layers (as bits) whose change it would feel."""
-    reach = [0] * len(tape.shapes)
+    reach = [0] * len(tape.forms)
     for i, call in enumerate(tape.calls):
         felt = inside[i]
         for slot in call.reads:
@@ -120,9 +120,7 @@ def _value_read(tape: Tape, inside: Sequence[int], reach: Sequence[int]) -> str:
             for slot in call.reads:
                 felt |= reach[slot]
             if felt & ~inside[i]:
-                return (
-                    f"{_module(call.path)} reads a value that depends on layers ({call.value_read})"
-                )
+                return f"{module_name(call.path)} reads a value that depends on layers ({call.value_read})"
     return ""
 
 
@@ -149,14 +147,10 @@ def _escape(tape: Tape) -> str:
             inner |= {*call.makes, *(after for _, after in call.writes)}
         for slot in inner - outputs - set(region.reads):
             if last.get(slot, -1) >= region.stop:
-                return f"a value leaves {_module(region.path)} by another way than its output"
+                return f"a value leaves {module_name(region.path)} by another way than its output"
         if any(before not in region.reads for before, _ in written):
-            return f"{_module(region.path)} writes into a value that it was not given"
+            return f"{module_name(region.path)} writes into a value that it was not given"
     return ""
-
-
-def _module(path: str) -> str:
-    return f"module {path!r}" if path else "the model itself"
 
 
 def _written(tape: Tape, region: Region) -> list[tuple[int, int]]:
@@ -181,7 +175,9 @@ def _shared_write(tape: Tape) -> str:
         for before, _ in call.writes:
             for slot in sharing.get(tape.storages[before], ()):
                 if last.get(slot, -1) > i:
-                    return f"{_module(call.path)} writes into memory that another value still uses"
+                    return (
+                        f"{module_name(call.path)} writes into memory that another value still uses"
+                    )
         for slot in {*call.makes, *(after for _, after in call.writes)}:
             if tape.storages[slot]:
                 sharing.setdefault(tape.storages[slot], []).append(slot)

@@ -11,7 +11,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+
+Form = tuple[tuple[int, ...], tuple[int, ...], torch.dtype]
+"""Shape, strides and type of a value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,7 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class Tape:
-    """A recorded pass. `shapes`, `strides`, `sizes` (bytes) and `storages` are per slot.
+    """A recorded pass. `forms`, `sizes` (bytes) and `storages` are per slot.
 
     Slots that share a storage are views of the same memory. `seconds` is what each call took.
     `output` is the slot of the model's output, -1 where the output is no value of this pass.
@@ -77,8 +81,7 @@ class Tape:
 
     calls: tuple[Call, ...]
     regions: tuple[Region, ...]
-    shapes: tuple[tuple[int, ...], ...]
-    strides: tuple[tuple[int, ...], ...]
+    forms: tuple[Form, ...]
     sizes: tuple[int, ...]
     storages: tuple[int, ...]
     seconds: tuple[float, ...]
@@ -156,3 +159,36 @@ def filled(template: Any, values: Sequence[Any]) -> Any:
     if isinstance(template, tuple | list | Mapping):
         return rebuild(template, lambda x: values[x.index] if type(x) is Slot else x)
     return template
+
+
+ABOUT_LAYOUT = frozenset(("stride", "storage_offset", "is_contiguous", "_is_view", "data_ptr"))
+"""Functions that tell Python how a tensor lies in memory."""
+
+_ABOUT_FORM = ABOUT_LAYOUT | frozenset((
+    "size", "dim", "ndimension", "numel", "nelement", "is_floating_point", "is_complex",
+    "is_signed", "element_size", "get_device", "type", "__len__", "__hash__", "has_names",
+    "is_inference", "is_same_size", "is_pinned", "is_shared", "is_conj", "is_neg", "is_tensor",
+    "result_type", "can_cast", "promote_types", "broadcast_shapes",
+))  # fmt: skip
+"""Functions that tell Python of a tensor's form and nothing of its content."""
+
+
+def is_about_form(func: Callable[..., Any]) -> bool:
+    """Whether what `func` tells Python is a tensor's form (attributes are, all of them)."""
+    name = getattr(func, "__name__", "")
+    return name == "__get__" or name in _ABOUT_FORM
+
+
+PLAIN = (Tensor, bool, int, float, complex, str, bytes, type(None), slice, range, torch.dtype,
+         torch.device, torch.layout, torch.memory_format, torch.Generator)  # fmt: skip
+"""What may be given to a module or returned by it beside containers: no tensor hides in it."""
+
+
+def version(tensor: Tensor) -> int:
+    """Changes when `tensor` is written to; tensors made under inference mode do not count."""
+    return -1 if tensor.is_inference() else int(tensor._version)  # noqa: SLF001
+
+
+def module_name(path: str) -> str:
+    """The module at `path`, for a sentence."""
+    return f"module {path!r}" if path else "the model itself"
