@@ -68,6 +68,7 @@ class Recorder(TorchFunctionMode):
         self._storages: list[int] = []
         self._seconds: list[float] = []
         self._known: dict[int, tuple[weakref.ref[Tensor], int, int]] = {}
+        self._constants: dict[int, Tensor] = {}  # parameters, buffers, inputs
         self._counts: dict[str, int] = {}
         self._took = 0.0
         self._asks_layout = False
@@ -205,22 +206,25 @@ class Recorder(TorchFunctionMode):
         if not isinstance(leaf, Tensor):
             return leaf
         slot = self._slot(leaf)
-        return leaf if slot is None else Slot(slot)
+        if slot is None:
+            self._constants[id(leaf)] = leaf
+            return leaf
+        return Slot(slot)
+
+    def _is_constant(self, tensor: Tensor) -> bool:
+        storage = tensor.untyped_storage().data_ptr()
+        return any(c.untyped_storage().data_ptr() == storage for c in self._constants.values())
 
     def _new_slot(self, tensor: Tensor) -> int:
         slot = len(self._forms)
         first = self._first_slot(tensor)
         self._known[id(tensor)] = (weakref.ref(tensor), slot, slot if first < 0 else first)
-        if tensor.layout is torch.strided:
-            storage = tensor.untyped_storage()
-            stride = tuple(tensor.stride())
-            self._storages.append(storage.data_ptr())
-            self._sizes.append(storage.nbytes())
-        else:
+        strided = tensor.layout is torch.strided
+        if not strided:
             self.refuse(f"it makes a {tensor.layout} tensor")
-            stride = ()
-            self._storages.append(0)
-            self._sizes.append(0)
+        stride = tuple(tensor.stride()) if strided else ()
+        self._storages.append(tensor.untyped_storage().data_ptr() if strided else 0)
+        self._sizes.append(tensor.untyped_storage().nbytes() if strided else 0)
         self._forms.append((tuple(tensor.shape), stride, tensor.dtype))
         if self._held is not None:
             self._held.append(tensor)
@@ -264,12 +268,7 @@ class Recorder(TorchFunctionMode):
         return output
 
     def _append(
-        self,
-        func: Callable[..., Any],
-        args: Any,
-        kwargs: Any,
-        output: Any,
-        written: list[Tensor],
+        self, func: Callable[..., Any], args: Any, kwargs: Any, output: Any, written: list[Tensor]
     ) -> None:
         path = self._paths[-1] if self._paths else ""
         name = getattr(func, "__name__", str(func))
@@ -287,10 +286,8 @@ class Recorder(TorchFunctionMode):
         writes = []
         for tensor in written:
             slot = self._slot(tensor)
-            if slot is None:
-                self.refuse(
-                    f"{name} in {module_name(path)} writes into an input, a parameter or a buffer"
-                )
+            if slot is None or self._is_constant(tensor):
+                self.refuse(f"{module_name(path)} writes into an input, a parameter or a buffer")
                 continue
             writes.append((slot, self._new_slot(tensor)))
         changed = {id(tensor) for tensor in written}

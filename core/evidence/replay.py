@@ -25,6 +25,11 @@ Pair = tuple[str, Precision]
 Floats = NDArray[np.float32]
 
 
+# What a model under a recorder may meet that it does not meet alone (functorch's tensors have no
+# storage, say). An error of its own comes back in the full pass.
+_UNFOLLOWED = (RuntimeError, TypeError, ValueError, AttributeError, LookupError)
+
+
 class Diverged(Exception):  # noqa: N818 (caught here; never an error of the user's)
     """A suffix made something of another form than the recorded pass."""
 
@@ -60,12 +65,17 @@ class Replayer:
 
     def _pilot(self, batch: Tensor) -> tuple[Tape, Plan]:
         simulator = self._simulator
-        with torch.no_grad():
-            simulator.answer(batch)  # what a model caches at its first call is no state
+        simulator.run({}, batch, len(batch))  # what a model caches at its first call is no state
         alive: list[Any] = []
         before = _state(simulator.model, alive), _random_state()
         recorder = Recorder(simulator.model, simulator.owner, set(self._names), hold=True)
-        tape, _ = recorder.record(lambda: simulator.answer(batch))
+        try:
+            tape, _ = recorder.record(lambda: simulator.answer(batch))
+        except _UNFOLLOWED as error:
+            self.refusal = f"its pass could not be recorded ({type(error).__name__}: {error})"
+            return Tape((), (), (), (), (), (), -1, asks_layout=False), Plan(
+                {}, frozenset(), {}, ""
+            )
         after = _state(simulator.model, alive), _random_state()
         found = plan(tape, self._names)
         self.refusal = (
@@ -128,7 +138,10 @@ class Replayer:
             simulator.model, simulator.owner, set(self._names),
             keep=planned.keep, copies=planned.copies,
         )  # fmt: skip
-        tape, output = recorder.record(lambda: simulator.answer(batch))
+        try:
+            tape, output = recorder.record(lambda: simulator.answer(batch))
+        except _UNFOLLOWED:
+            return self.tape, {}, simulator.run({}, batch, len(batch)), False
         same = not recorder.refusal and tape.wiring() == self.tape.wiring()
         return tape, recorder.kept, as_array(output), same
 

@@ -138,9 +138,10 @@ def rebuild(value: Any, change: Callable[[Any], Any]) -> Any:
         items = [rebuild(item, change) for item in value]
         if all(a is b for a, b in zip(items, value, strict=True)):
             return value
-        if hasattr(value, "_fields"):  # a named tuple
-            return type(value)(*items)
-        return type(value)(items)
+        kind: Any = type(value)
+        if hasattr(value, "_fields"):  # a named tuple, whose own constructor may want tensors
+            return tuple.__new__(kind, items)
+        return kind(items)
     if isinstance(value, Mapping):
         found = {key: rebuild(item, change) for key, item in value.items()}
         return value if all(found[k] is value[k] for k in found) else found

@@ -82,6 +82,8 @@ CAPTURED: list[tuple[Callable[[], nn.Module], tuple[int, ...], int]] = [
     (passes.Recurrent, (4, 5), 0),
     (passes.OwnProducts, (5,), 0),
     (passes.Branches, (5,), 0),
+    (passes.Packed, (4, 5), 0),
+    (passes.Options, (5, 8), 0),
 ]
 
 
@@ -106,6 +108,8 @@ REFUSED: list[tuple[Callable[[], nn.Module], str]] = [
     (passes.Counter, "attribute 'calls' changes from pass to pass"),
     (passes.RunningMean, "writes into an input, a parameter or a buffer"),
     (passes.OpaqueOutput, "module 'part' returns a Box, whose tensors cannot be followed"),
+    (passes.WrittenInput, "the model itself writes into an input, a parameter or a buffer"),
+    (passes.Mapped, "its pass could not be recorded (NotImplementedError"),
     (passes.Autocast, "runs under autocast"),
     (passes.SideDoor, "a value leaves module 'part' by another way than its output"),
 ]

@@ -332,3 +332,61 @@ class Autocast(nn.Module):
         with torch.autocast("cpu", torch.bfloat16):
             y = self.first(x)
         return self.head(y.float())
+
+
+class Mapped(nn.Module):
+    """Maps a function over samples; tensors inside have no memory of their own to follow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(5, 8)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, 5] -> [N, 3]."""
+        return self.head(torch.vmap(lambda row: torch.tanh(row) * 2)(self.first(x)))
+
+
+class WrittenInput(nn.Module):
+    """Writes into a view of its input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, 5] -> [N, 3]."""
+        return self.head(x[:, :3].mul_(1.0))
+
+
+class Packed(nn.Module):
+    """An LSTM over a packed sequence, a named tuple with a constructor of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(5, 6, batch_first=True)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, T, 5] -> [N, 3]."""
+        lengths = torch.full((len(x),), x.shape[1])
+        packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True)
+        y, _ = nn.utils.rnn.pad_packed_sequence(self.lstm(packed)[0], batch_first=True)
+        return self.head(y[:, -1])
+
+
+class Options(nn.Module):
+    """PyTorch's own transformer with a mask and keyword arguments, shared and normed weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.transformer = nn.Transformer(8, 2, 1, 1, 16, batch_first=True)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.shared = nn.utils.parametrizations.weight_norm(nn.Linear(8, 8))
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, T, 8] -> [N, 3]."""
+        y = self.transformer(x, x[:, :3], src_key_padding_mask=x[:, :, 0] > 2)
+        y, weights = self.attention(query=self.shared(y), key=y, value=y)
+        return self.head(self.shared(y).mean(1) + weights.sum((1, 2))[:, None])
