@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from core.evidence.record import Recorder
 from core.evidence.simulate import Simulator, as_array
-from core.evidence.suffix import Plan, Step, Suffix, plan, share
-from core.evidence.tape import Call, Region, Slot, Tape, filled, leaves, tensors_in
+from core.evidence.suffix import Plan, Suffix, plan, share
+from core.evidence.tape import Region, Slot, Tape, filled, leaves, tensors_in
 from core.precision import Precision
 
 Pair = tuple[str, Precision]
@@ -58,7 +58,7 @@ class Replayer:
         if self.refusal:
             return dict.fromkeys(self._names, 1.0)
         tape, _, _, same = self._record(batch)
-        suffixes = _on_tape(self.plan.suffixes, tape) if same else {}
+        suffixes = self.plan.suffixes if same else {}
         return {n: share(tape, suffixes[n]) if n in suffixes else 0.0 for n in self._names}
 
     # ---- before the run
@@ -112,7 +112,7 @@ class Replayer:
         self, batch: Tensor, pairs: Sequence[Pair], *, baseline: bool = False
     ) -> Iterator[Floats]:
         tape, kept, clean, same = self._record(batch)
-        suffixes = _on_tape(self.plan.suffixes, tape) if same else {}
+        suffixes = self.plan.suffixes if same else {}
         if baseline:
             yield clean
         last = _last_use(pairs, suffixes)
@@ -160,7 +160,7 @@ class Replayer:
         for step in suffix.steps:
             for slot in step.copied:
                 values[slot] = values[slot].clone()
-            what = step.what
+            what = step.on(tape)
             args = filled(what.args, values)
             kwargs = filled(what.kwargs, values) if what.kwargs else {}
             if isinstance(what, Region):
@@ -221,26 +221,6 @@ def _same_bits(a: Tensor, b: Tensor) -> bool:
     if a.dtype == torch.float32:  # 0.0 equals -0.0 and NaN nothing, but bits are bits
         a, b = a.view(torch.int32), b.view(torch.int32)
     return torch.equal(a, b)
-
-
-def _on_tape(suffixes: Mapping[str, Suffix], tape: Tape) -> dict[str, Suffix]:
-    """`suffixes` with the calls and regions of `tape`, which has the same wiring."""
-    calls = {call.makes + call.writes: call for call in tape.calls}
-    regions = {(r.path, r.start, r.count): r for r in tape.regions}
-
-    def renewed(step: Step) -> Step:
-        what = step.what
-        fresh: Call | Region
-        if isinstance(what, Call):
-            fresh = calls[what.makes + what.writes]
-        else:
-            fresh = regions[what.path, what.start, what.count]
-        return Step(fresh, step.free, step.copied, step.writes)
-
-    return {
-        name: Suffix(s.layer, tuple(map(renewed, s.steps)), s.changed, s.first, s.reads)
-        for name, s in suffixes.items()
-    }
 
 
 def _last_use(pairs: Sequence[Pair], suffixes: Mapping[str, Suffix]) -> dict[int, list[int]]:

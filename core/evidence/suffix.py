@@ -14,21 +14,27 @@ from core.evidence.tape import Call, Region, Tape, module_name
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Run `what` again; afterwards the values in `free` are not needed any more.
+    """Run call `index` of the tape again, or region `index`; then free the slots in `free`.
 
-    `copied` are slots that must be copied first, because `what` may write into their memory;
+    `copied` are slots that must be copied first, because it may write into their memory;
     `writes` pairs those among them that are read afterwards with the slot they then have.
+    Equal steps of different layers are one object, so that deep models stay small.
     """
 
-    what: Call | Region
+    index: int
+    is_region: bool
     free: tuple[int, ...]
     copied: tuple[int, ...] = ()
     writes: tuple[tuple[int, int], ...] = ()
 
+    def on(self, tape: Tape) -> Call | Region:
+        """What to run, on `tape`."""
+        return tape.regions[self.index] if self.is_region else tape.calls[self.index]
+
 
 @dataclass(frozen=True, slots=True)
 class Suffix:
-    """Everything to run again when `layer` changes. `changed` are the slots it writes.
+    """Everything to run again when `layer` changes.
 
     `first` are the slots of the layer's own output if it runs once: where none of them has
     changed, nothing behind it has. `reads` are the slots taken from the recorded pass.
@@ -36,7 +42,6 @@ class Suffix:
 
     layer: str
     steps: tuple[Step, ...]
-    changed: tuple[int, ...]
     first: tuple[int, ...]
     reads: frozenset[int]
 
@@ -64,8 +69,9 @@ def plan(tape: Tape, layers: Sequence[str]) -> Plan:
     if refusal:
         return Plan({}, frozenset(), {}, refusal)
     suffixes = {}
+    equal: dict[Step, Step] = {}
     for name in sorted({r.layer for r in tape.regions}, key=lambda n: _first(tape, n)):
-        found = _suffix(tape, name, bit[name], inside, reach)
+        found = _suffix(tape, name, bit[name], reach, equal)
         if found is not None:
             suffixes[name] = found
     keep = frozenset().union(*(s.reads for s in suffixes.values())) if suffixes else frozenset()
@@ -76,12 +82,12 @@ def share(tape: Tape, suffix: Suffix) -> float:
     """The part of the pass's time that `suffix` takes, in [0, 1], by the calls' own seconds."""
     total = sum(tape.seconds)
     took = 0.0
-    position = {call.makes + call.writes: i for i, call in enumerate(tape.calls)}
     for step in suffix.steps:
-        if isinstance(step.what, Region):
-            took += sum(tape.seconds[step.what.start : step.what.stop])
+        what = step.on(tape)
+        if isinstance(what, Region):
+            took += sum(tape.seconds[what.start : what.stop])
         else:
-            took += tape.seconds[position[step.what.makes + step.what.writes]]
+            took += tape.seconds[step.index]
     return min(took / total, 1.0) if total else 1.0
 
 
@@ -196,25 +202,25 @@ def _copies(tape: Tape, keep: frozenset[int]) -> dict[int, tuple[int, ...]]:
 
 
 def _suffix(
-    tape: Tape, layer: str, bit: int, inside: Sequence[int], reach: Sequence[int]
+    tape: Tape, layer: str, bit: int, reach: Sequence[int], equal: dict[Step, Step]
 ) -> Suffix | None:
-    own = [r for r in tape.regions if r.layer == layer]
-    todo: list[Call | Region] = []
-    regions = {r.start: r for r in reversed(own)}
-    i = 0
-    while i <= len(tape.calls):
-        region = regions.pop(i, None)
-        if region is not None:
-            todo.append(region)
-            i = region.stop
+    own = {r.start: i for i, r in enumerate(tape.regions) if r.layer == layer}
+    todo: list[tuple[int, bool]] = []
+    i = min(own)
+    while i < len(tape.calls):
+        region = own.get(i)
+        if region is not None and tape.regions[region].stop > i:
+            todo.append((region, True))
+            i = tape.regions[region].stop
             continue
-        if i < len(tape.calls) and _is_reached(tape.calls[i], bit, reach):
-            todo.append(tape.calls[i])
+        if any(reach[slot] & bit for slot in tape.calls[i].reads):
+            todo.append((i, False))
         i += 1
     needed = {tape.output}
     reads: set[int] = set()
     steps: list[Step] = []
-    for what in reversed(todo):
+    for index, is_region in reversed(todo):
+        what: Call | Region = tape.regions[index] if is_region else tape.calls[index]
         written = _written(tape, what) if isinstance(what, Region) else list(what.writes)
         outputs = {*what.makes, *(after for _, after in written)}
         if not outputs & needed:
@@ -225,24 +231,16 @@ def _suffix(
         needed |= taken
         touched = {tape.storages[before] for before, _ in _all_writes(tape, what)}
         copied = tuple(s for s in sorted(taken) if tape.storages[s] in touched)
-        steps.append(Step(what, tuple(free), copied, tuple(written)))
+        step = Step(index, is_region, tuple(sorted(free)), copied, tuple(written))
+        steps.append(equal.setdefault(step, step))
     if not steps:
         return None
     steps.reverse()
-    changed = tuple({s for step in steps for s in _outputs(step)})
-    first = own[0].makes if len(own) == 1 and not steps[0].writes else ()
-    return Suffix(layer, tuple(steps), changed, first, frozenset(reads))
-
-
-def _outputs(step: Step) -> tuple[int, ...]:
-    return (*step.what.makes, *(after for _, after in step.writes))
+    first = tape.regions[own[min(own)]].makes if len(own) == 1 and not steps[0].writes else ()
+    return Suffix(layer, tuple(steps), first, frozenset(reads))
 
 
 def _all_writes(tape: Tape, what: Call | Region) -> list[tuple[int, int]]:
     if isinstance(what, Call):
         return list(what.writes)
     return [pair for call in tape.calls[what.start : what.stop] for pair in call.writes]
-
-
-def _is_reached(call: Call, bit: int, reach: Sequence[int]) -> bool:
-    return any(reach[slot] & bit for slot in call.reads)
