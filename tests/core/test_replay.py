@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from core import store
+from core.cli import main
 from core.errors import PolicyError
 from core.evidence.analyze import analyze, dry_run
 from core.evidence.engine import prepare
@@ -353,3 +355,22 @@ def test_any_small_network_is_replayed_to_the_same_bits(names: list[str], seed: 
     replayer = _compared(source_of(model, (4,), samples=24), count=12)
 
     assert (replayer.refusal, replayer.full_passes) == ("", 0)
+
+
+def test_a_dry_run_shows_memory_and_keeps_its_bound(capsys: pytest.CaptureFixture[str]) -> None:
+    """`analyze --dry-run --memory` predicts time, memory and batches, and refuses too little."""
+    command = ("analyze", "sample:digits_resnet", "--dry-run")
+    assert main([*command, "--json", "--memory", "27000000"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert 0 < plan["peak_bytes"] <= 27_000_000
+    assert SMALLEST <= plan["batch"] < BATCH
+    assert plan["full_passes"] == ""
+    assert plan["predicted_seconds"] > 0
+
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    assert "memory at its peak" in out
+    assert "what follows the layer" in out
+
+    assert main([*command, "--memory", "1000"]) == 2
+    assert "Give --memory" in capsys.readouterr().err
