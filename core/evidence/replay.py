@@ -73,9 +73,8 @@ class Replayer:
             tape, _ = recorder.record(lambda: simulator.answer(batch))
         except _UNFOLLOWED as error:
             self.refusal = f"its pass could not be recorded ({type(error).__name__}: {error})"
-            return Tape((), (), (), (), (), (), -1, asks_layout=False), Plan(
-                {}, frozenset(), {}, ""
-            )
+            nothing = Tape((), (), (), (), (), (), -1, asks_layout=False)
+            return nothing, plan(nothing, ())
         after = _state(simulator.model, alive), _random_state()
         found = plan(tape, self._names)
         self.refusal = (
@@ -126,7 +125,7 @@ class Replayer:
                     with torch.no_grad():
                         result = self._suffix(suffixes[name], precision, tape, kept)
                     yield clean if result is None else as_array(result)
-                except Diverged:
+                except (Diverged, *_UNFOLLOWED):
                     yield self._full(batch, name, precision)
             for slot in last.get(i, ()):
                 kept.pop(slot, None)
