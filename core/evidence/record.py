@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from core.evidence.state import random_state
 from core.evidence.tape import (
     ABOUT_LAYOUT,
     PLAIN,
@@ -33,13 +34,14 @@ from core.evidence.tape import (
     tensors_in,
     version,
 )  # fmt: skip
-from core.source.operations import COMPOSITES, OPERATIONS
+from core.source.operations import COMPOSITES
 
 
 class Recorder(TorchFunctionMode):
     """Watches one forward pass and keeps the values in `keep`.
 
-    `owner` maps module paths to layers, `layers` names those that may change their precision.
+    `owner` maps module paths to layers, `layers` names those that may change their precision,
+    `counts` says which functions the simulator numbers within a layer.
     `keep` are slots whose values are wanted, `copies` slots to copy before call i changes their
     memory; both come from an earlier tape of the same wiring. With `hold` every value stays
     alive until the recorder goes, so that no memory is used twice (for small inputs).
@@ -50,6 +52,7 @@ class Recorder(TorchFunctionMode):
         model: nn.Module,
         owner: Mapping[str, str | None],
         layers: AbstractSet[str],
+        counts: Callable[[Callable[..., Any]], bool],
         *,
         keep: AbstractSet[int] = frozenset(),
         copies: Mapping[int, tuple[int, ...]] | None = None,
@@ -57,8 +60,8 @@ class Recorder(TorchFunctionMode):
     ) -> None:
         super().__init__()
         self.kept: dict[int, Tensor] = {}
-        self.refusal = ""
-        self._model, self._owner, self._layers = model, owner, layers
+        self.refusal, self._took, self._asks_layout = "", 0.0, False
+        self._model, self._owner, self._layers, self._is_counted = model, owner, layers, counts
         self._keep, self._copies = keep, copies or {}
         self._held: list[Tensor] | None = [] if hold else None
         self._calls: list[Call] = []
@@ -70,8 +73,7 @@ class Recorder(TorchFunctionMode):
         self._known: dict[int, tuple[weakref.ref[Tensor], int, int]] = {}
         self._constants: dict[int, Tensor] = {}  # parameters, buffers, inputs
         self._counts: dict[str, int] = {}
-        self._took = 0.0
-        self._asks_layout = False
+        self._random: tuple[Any, ...] = ()
         self._paths: list[str] = []
         self._open: list[tuple[str | None, dict[str, Any] | None]] = []
 
@@ -105,10 +107,9 @@ class Recorder(TorchFunctionMode):
         handles: list[Any] = []
         try:
             for path, module in self._model.named_modules():
-                handles.append(
-                    module.register_forward_pre_hook(self._enter(path), with_kwargs=True)
-                )
-                handles.append(module.register_forward_hook(self._leave(path), always_call=True))
+                enter, leave = self._enter(path), self._leave(path)
+                handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
+                handles.append(module.register_forward_hook(leave, always_call=True))
             yield
         finally:
             for handle in handles:
@@ -131,6 +132,8 @@ class Recorder(TorchFunctionMode):
                     "kwargs": rebuild(kwargs, self._template),
                     "before": len(self._forms),
                 }
+            if not self._paths:
+                self._random = random_state()
             self._paths.append(path)
             self._open.append((layer, started))
 
@@ -141,6 +144,8 @@ class Recorder(TorchFunctionMode):
             if not self._open:
                 return None
             self._paths.pop()
+            if not self._paths and random_state() != self._random:
+                self.refuse("it draws random numbers")
             _, started = self._open.pop()
             if started is None:
                 return None
@@ -219,13 +224,10 @@ class Recorder(TorchFunctionMode):
         slot = len(self._forms)
         first = self._first_slot(tensor)
         self._known[id(tensor)] = (weakref.ref(tensor), slot, slot if first < 0 else first)
-        strided = tensor.layout is torch.strided
-        if not strided:
-            self.refuse(f"it makes a {tensor.layout} tensor")
-        stride = tuple(tensor.stride()) if strided else ()
-        self._storages.append(tensor.untyped_storage().data_ptr() if strided else 0)
-        self._sizes.append(tensor.untyped_storage().nbytes() if strided else 0)
-        self._forms.append((tuple(tensor.shape), stride, tensor.dtype))
+        storage = tensor.untyped_storage()  # sparse and batched tensors have none: not recorded
+        self._storages.append(storage.data_ptr())
+        self._sizes.append(storage.nbytes())
+        self._forms.append((tuple(tensor.shape), tuple(tensor.stride()), tensor.dtype))
         if self._held is not None:
             self._held.append(tensor)
         if slot in self._keep:
@@ -257,7 +259,7 @@ class Recorder(TorchFunctionMode):
         self._took = time.perf_counter() - start
         path = self._paths[-1] if self._paths else None
         name = self._owner.get(path) if path is not None else None
-        if name is not None and func in OPERATIONS:
+        if name is not None and self._is_counted(func):
             self._counts[name] = self._counts.get(name, 0) + 1
         written = {id(t): t for t, before in given if version(t) != before}
         if not written and any(output is t for t, _ in given):

@@ -6,17 +6,17 @@ list of torch functions on recorded values. So the numbers are those of a full p
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from core.evidence.record import Recorder
 from core.evidence.simulate import Simulator, as_array
+from core.evidence.state import attributes, changed
 from core.evidence.suffix import Plan, Suffix, plan, share
 from core.evidence.tape import Region, Slot, Tape, filled, leaves, tensors_in
 from core.precision import Precision
@@ -67,22 +67,19 @@ class Replayer:
         simulator = self._simulator
         simulator.run({}, batch, len(batch))  # what a model caches at its first call is no state
         alive: list[Any] = []
-        before = _state(simulator.model, alive), _random_state()
-        recorder = Recorder(simulator.model, simulator.owner, set(self._names), hold=True)
+        before = attributes(simulator.model, alive)
+        recorder = Recorder(
+            simulator.model, simulator.owner, set(self._names), simulator.counts, hold=True
+        )
         try:
             tape, _ = recorder.record(lambda: simulator.answer(batch))
         except _UNFOLLOWED as error:
             self.refusal = f"its pass could not be recorded ({type(error).__name__}: {error})"
             nothing = Tape((), (), (), (), (), (), -1, asks_layout=False)
             return nothing, plan(nothing, ())
-        after = _state(simulator.model, alive), _random_state()
+        after = attributes(simulator.model, alive)
         found = plan(tape, self._names)
-        self.refusal = (
-            recorder.refusal
-            or _changed(before[0], after[0])
-            or ("it draws random numbers" if before[1] != after[1] else "")
-            or found.refusal
-        )
+        self.refusal = recorder.refusal or changed(before, after) or found.refusal
         return tape, found
 
     def _compare(self, batch: Tensor, check: Sequence[Pair]) -> str:
@@ -134,7 +131,7 @@ class Replayer:
         """Tape, kept values and output of one pass; False where it went another way."""
         simulator, planned = self._simulator, self.plan
         recorder = Recorder(
-            simulator.model, simulator.owner, set(self._names),
+            simulator.model, simulator.owner, set(self._names), simulator.counts,
             keep=planned.keep, copies=planned.copies,
         )  # fmt: skip
         try:
@@ -232,45 +229,3 @@ def _last_use(pairs: Sequence[Pair], suffixes: Mapping[str, Suffix]) -> dict[int
     for slot, i in last.items():
         found.setdefault(i, []).append(slot)
     return found
-
-
-def _random_state() -> tuple[Any, ...]:
-    numpys: Any = np.random.get_state(legacy=False)  # noqa: NPY002 (what a model might use)
-    key, position = numpys["state"]["key"].tobytes(), numpys["state"]["pos"]
-    return torch.get_rng_state().numpy().tobytes(), random.getstate(), key, position
-
-
-def _state(model: nn.Module, alive: list[Any]) -> dict[str, tuple[Any, ...]]:
-    """What the attributes of every module are, one level deep. Adds them to `alive`: the id of
-    an object says nothing once it is gone.
-    """
-    found: dict[str, tuple[Any, ...]] = {}
-    for path, module in model.named_modules():
-        for name, value in vars(module).items():
-            alive += [value, *_items(value)]
-            found[f"{path}.{name}".lstrip(".")] = (id(value), *_content(value))
-    return found
-
-
-def _items(value: Any) -> Iterable[Any]:
-    if isinstance(value, Mapping):
-        return value.values()
-    return value if isinstance(value, list | set | tuple) else ()
-
-
-def _content(value: Any) -> Iterable[Any]:
-    if isinstance(value, Tensor) and not value.is_inference():
-        return (value._version,)  # noqa: SLF001
-    if isinstance(value, Mapping):
-        return tuple((key, id(item), *_content(item)) for key, item in value.items()
-                     if not isinstance(item, Mapping))  # fmt: skip
-    if isinstance(value, list | set | tuple):
-        return tuple(id(item) for item in value)
-    return (value,) if isinstance(value, bool | int | float | str) else ()
-
-
-def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    for name, value in after.items():
-        if before.get(name) != value:
-            return f"attribute {name!r} changes from pass to pass"
-    return ""

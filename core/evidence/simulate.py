@@ -92,6 +92,10 @@ class Simulator(TorchFunctionMode):
         }
         return self._forward(active, inputs, batch_size)
 
+    def counts(self, func: Callable[..., Any]) -> bool:
+        """Whether `func` is an operation, which is numbered within its layer."""
+        return func in OPERATIONS
+
     def answer(self, batch: Tensor) -> Tensor:
         """The model's output for one batch, in whatever state this simulator is."""
         result = first_tensor(self.model(batch))
