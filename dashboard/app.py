@@ -46,7 +46,7 @@ def main() -> None:
             sidebar.draw(shown, known, problems)
             state.confirm(known, settled)
     while tab.notices:
-        st.toast(tab.notices.pop(0), icon=":material/link_off:", duration=NOTICE_SECONDS)
+        st.toast(tab.notices.pop(0), icon=":material/info:", duration=NOTICE_SECONDS)
     if shown is None:
         st.info("Choose another model in the sidebar, or open Method.", icon=":material/info:")
         if page.title != "Method":

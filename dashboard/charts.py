@@ -71,6 +71,15 @@ def shapes(names: tuple[str, ...]) -> alt.Scale:
     return alt.Scale(domain=list(names), range=[marker(name) for name in names])
 
 
+def in_words(view: View) -> str:
+    """What the charts of layers show, in words: "33 FP16, 16 INT8, 8 without a precision"."""
+    chosen = view.now.chosen
+    counts = [(name, chosen.count(name)) for name in view.study.precisions]
+    idle = int((chosen.codes < 0).sum())
+    said = [f"{count:,} {name}" for name, count in counts if count]
+    return ", ".join([*said, *([f"{idle:,} without a precision"] if idle else [])]) or "no layer"
+
+
 def layer_data(view: View) -> pd.DataFrame:
     """One row per layer in execution order."""
     chosen, layers = view.now.chosen, view.study.layers

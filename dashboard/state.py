@@ -11,9 +11,10 @@ from dataclasses import dataclass, field, replace
 import streamlit as st
 
 from core.decide.policy import Policy, format_rules
-from core.errors import PolicyError
+from core.errors import PolicyError, QuantscapeError
 from core.study import Study
 from dashboard import links, studies
+from dashboard.carry import Shelved, carry
 from dashboard.controls import Control, Value, controls, to_policy, to_values
 from dashboard.studies import Opened
 
@@ -36,9 +37,23 @@ class TableRound:
     text: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A strategy that a person keeps."""
+
+    name: str
+    policy: Policy
+
+
 @dataclass
 class Session:
-    """One browser tab. `link` is the text of the URL's parameters when it was opened."""
+    """One browser tab. `link` is the text of the URL's parameters when it was opened.
+
+    By model: `pinned` is what maps are held against, `kept` the person's strategies, `deleted`
+    the place and content of the one deleted last, `shelved` the rules that only that model
+    knows, put aside while another one is open. `layer` is the layer selected on every page.
+    `problem` is what a callback could not do, shown by the page that it belongs to.
+    """
 
     link: dict[str, str]
     link_read: bool = False
@@ -46,6 +61,11 @@ class Session:
     history: list[dict[str, Value]] = field(default_factory=list)
     place: int = -1
     pinned: dict[str, Policy] = field(default_factory=dict)
+    kept: dict[str, tuple[Named, ...]] = field(default_factory=dict)
+    deleted: dict[str, tuple[int, Named]] = field(default_factory=dict)
+    shelved: dict[str, Shelved] = field(default_factory=dict)
+    layer: str = ""
+    problem: tuple[str, QuantscapeError] | None = None
     last: Policy = field(default_factory=Policy)
     repairs: dict[str, Value] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
@@ -75,13 +95,25 @@ def begin(opened: Opened) -> dict[str, Control]:
             st.session_state[key] = value
         tab.repairs.update(found.repairs)
         tab.notices.extend(found.notices)
+    if tab.model != opened.name:
+        if tab.model:
+            _take_along(tab, opened, known)
+        tab.model, tab.history, tab.place = opened.name, [], -1
+        tab.last = studies.fallback(opened, tab.last)
     for key, control in known.items():
         if key in st.session_state:
             _legalise(key, control)
-    if tab.model != opened.name:
-        tab.model, tab.history, tab.place = opened.name, [], -1
-        tab.last = studies.fallback(opened, tab.last)
     return known
+
+
+def _take_along(tab: Session, opened: Opened, known: dict[str, Control]) -> None:
+    """Fit the policy to another model, and leave a notice of what could not come along."""
+    back = tab.shelved.pop(opened.name, Shelved())
+    carried = carry(values_of(known), known, opened.study, back, old=tab.model, new=opened.name)
+    tab.shelved[tab.model] = carried.shelved
+    write(carried.writes)
+    if carried.notice:
+        tab.notices.append(carried.notice)
 
 
 def _legalise(key: str, control: Control) -> None:
@@ -158,6 +190,17 @@ def reset(known: dict[str, Control]) -> None:
 def load(policy: Policy, study: Study) -> None:
     """Put `policy` into the controls. Run from a callback."""
     write(to_values(policy, study))
+
+
+def select(layer: str) -> None:
+    """Make `layer` the one that every page speaks of; an empty name is none."""
+    session().layer = layer
+
+
+def selected(study: Study) -> str:
+    """The selected layer, empty where none is, or where it belongs to another model."""
+    layer = session().layer
+    return layer if layer in study.layers.index else ""
 
 
 def pin() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard import charts, theme
+from dashboard import charts, figure, theme
 from dashboard.view import View
 
 
@@ -33,10 +33,11 @@ def strip(view: View, where: str) -> None:
                 required=True,
                 persist_state="session",
             )
-        st.vega_lite_chart(
-            spec=charts.strip(view, measure or charts.WIDTHS[0], theme.current()),
+        figure.draw(
+            charts.strip(view, measure or charts.WIDTHS[0], theme.current()),
             key=f"strip_chart_{where}",
-            alt="Layers in execution order, coloured by precision",
+            alt=f"Layers in execution order, coloured by precision: {charts.in_words(view)}",
+            file=f"{view.opened.name}.layers",
         )
         st.caption(
             f"Width: share of {(measure or charts.WIDTHS[0]).lower()}"

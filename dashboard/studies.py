@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +95,11 @@ def _priced(key: str, policy: Policy, _study: Study) -> tuple[PrecisionMap, Outc
 def priced(opened: Opened, policy: Policy) -> tuple[PrecisionMap, Outcome]:
     """The map of `policy` and its figures. Raises `PolicyError`."""
     return _priced(opened.key, policy, opened.study)
+
+
+def priced_on(opened: Opened, policy: Policy, hardware: str) -> tuple[PrecisionMap, Outcome]:
+    """The map of `policy` priced on another device: figures of two devices cannot be compared."""
+    return priced(opened, replace(policy, hardware=hardware))
 
 
 @st.cache_resource(max_entries=64, show_spinner=False, hash_funcs=POLICIES)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard import agreement_view, curve_chart, layer_table, score_chart, studies, theme
+from dashboard import agreement_view, curve_chart, figure, layer_table, score_chart, studies, theme
+from dashboard.charts import in_words
 from dashboard.strip_view import empty, strip
+from dashboard.tables import format_quantity
 from dashboard.view import View, current
 
 LOSS_TITLES = {"kl": "KL divergence", "accuracy_drop_pts": "Accuracy", "flips_pct": "Flips"}
@@ -29,8 +31,12 @@ def page() -> None:
 
 def _scores(view: View) -> None:
     st.markdown("**Score of each layer**")
-    st.vega_lite_chart(spec=score_chart.scores(view, theme.current()), key="scores_chart",
-                    alt="Score of each layer in execution order, with the thresholds")  # fmt: skip
+    figure.draw(
+        score_chart.scores(view, theme.current()),
+        key="scores_chart",
+        alt=f"Score of each layer in execution order, with the thresholds: {in_words(view)}",
+        file=f"{view.opened.name}.scores",
+    )
 
 
 def _curve(view: View) -> None:
@@ -50,7 +56,13 @@ def _curve(view: View) -> None:
     if drawn is None:
         st.info("n/a: nothing was measured, so no loss is projected.", icon=":material/info:")
     else:
-        st.vega_lite_chart(spec=drawn, key="curve_chart", alt="Projected loss against size")
+        figure.draw(
+            drawn,
+            key="curve_chart",
+            alt=f"{LOSS_TITLES[measure or 'kl']} against size for {len(points)} thresholds; "
+            f"the current map takes {format_quantity(view.now.found.totals['size_bytes'])}",
+            file=f"{view.opened.name}.curve",
+        )
 
 
 page()
