@@ -59,7 +59,7 @@ def outcome(study: Study, chosen: PrecisionMap) -> Outcome:
     totals = {
         "size_bytes": Quantity(size, "bytes", "exact"),
         "latency_ms": latency.total,
-        **_accuracy(projection),
+        **accuracy_totals(projection),
         "size_reduction_pct": _percent_less(size, reference_size, "exact"),
         "speedup": _ratio(reference_ms, latency.total.value or 0.0),
     }
@@ -84,7 +84,8 @@ def _layer_bytes(study: Study, codes: NDArray[np.int8]) -> NDArray[np.int64]:
     return picked
 
 
-def _accuracy(projection: Projection | None) -> dict[str, Quantity]:
+def accuracy_totals(projection: Projection | None) -> dict[str, Quantity]:
+    """The figures of accuracy by name; unknown before anything was measured."""
     if projection is None:
         return {
             "accuracy": unknown("%", "projected"),

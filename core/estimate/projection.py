@@ -100,6 +100,40 @@ class Projector:
             )  # fmt: skip
         return self._with_ranges(codes, self.figures(self.change(codes)))
 
+    def alone(self, layer: int, code: int) -> Projection:
+        """Figures with `layer` alone in precision `code`, which were simulated, not projected.
+
+        Their kind is *measured*, and their ranges come from the samples alone.
+        """
+        codes = np.zeros(len(self.evidence.allowed[0]), dtype=np.int8)
+        codes[layer] = code
+        forbidden = self.forbidden(codes)
+        if forbidden:
+            return Projection(
+                unknown("%", "measured"), unknown("pts", "measured"),
+                unknown("nats", "measured"), unknown("%", "measured"), forbidden,
+            )  # fmt: skip
+        change = (
+            self.evidence.perturbations[code - 1, layer]
+            if code > 0
+            else np.zeros_like(self.evidence.baseline)
+        )
+        found, n = self.figures(change), self.evidence.samples
+        accuracy = drop = unknown("%", "measured")
+        if found.accuracy is not None and found.drop_pts is not None:
+            half = Z90 * float(np.sqrt(_drop_variance(found, n))) * POINTS if code > 0 else 0.0
+            accuracy = _within(found.accuracy * POINTS, half, "%", (0.0, POINTS))
+            drop = _within(found.drop_pts, half, "pts", (-POINTS, POINTS))
+        per_sample = kl_per_sample(self._log_p, self.evidence.baseline + change)
+        kl_half = Z90 * float(per_sample.std(ddof=1)) / np.sqrt(n) if n > 1 else 0.0
+        flip_half = Z90 * float(np.sqrt(_flip_variance(found, n))) * POINTS if code > 0 else 0.0
+        return Projection(
+            accuracy,
+            drop,
+            _within(found.kl, kl_half, "nats", (0.0, np.inf)),
+            _within(found.flips / n * POINTS, flip_half, "%", (0.0, POINTS)),
+        )
+
     def _with_ranges(self, codes: NDArray[np.int8], found: Figures) -> Projection:
         n = self.evidence.samples
         nothing_changes = not (codes > 0).any()
@@ -199,19 +233,36 @@ class Projector:
 
     def _drop_deviation_pts(self, found: Figures) -> float:
         n = self.evidence.samples
-        # Laplace-adjusted difference of paired proportions (Bonett and Price 2012,
-        # doi:10.3102/1076998611411915): one sample more in either cell, so that no flips at
-        # all do not pass for certainty.
-        lost, won = (found.lost + 1) / (n + 2), (found.won + 1) / (n + 2)
-        sampling = (lost + won - (lost - won) ** 2) / (n + 2)
         model = (self._drop_error_per_flip * np.sqrt(found.flips + 1) / n) ** 2
-        return float(np.sqrt(sampling + model)) * POINTS
+        return float(np.sqrt(_drop_variance(found, n) + model)) * POINTS
 
     def _flip_deviation_pts(self, found: Figures) -> float:
         n = self.evidence.samples
-        rate = (found.flips + 1) / (n + 2)
         model = (self._flip_error_per_flip * np.sqrt(found.flips + 1) / n) ** 2
-        return float(np.sqrt(rate * (1 - rate) / (n + 2) + model)) * POINTS
+        return float(np.sqrt(_flip_variance(found, n) + model)) * POINTS
+
+
+def _drop_variance(found: Figures, n: int) -> float:
+    """Sampling variance of the accuracy drop as a share.
+
+    Laplace-adjusted difference of paired proportions (Bonett and Price 2012,
+    doi:10.3102/1076998611411915): one sample more in either cell, so that no flips at all do not
+    pass for certainty.
+    """
+    lost, won = (found.lost + 1) / (n + 2), (found.won + 1) / (n + 2)
+    return float((lost + won - (lost - won) ** 2) / (n + 2))
+
+
+def _flip_variance(found: Figures, n: int) -> float:
+    """Sampling variance of the share of flipped samples, adjusted in the same way."""
+    rate = (found.flips + 1) / (n + 2)
+    return float(rate * (1 - rate) / (n + 2))
+
+
+def _within(value: float, half: float, unit: str, bounds: tuple[float, float]) -> Quantity:
+    """A measured figure with the range value ± half, cut to what is possible."""
+    low, high = bounds
+    return Quantity(value, unit, "measured", max(value - half, low), min(value + half, high))
 
 
 def _log_ratio(simulated: Figures, projected: Figures) -> float:

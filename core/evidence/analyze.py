@@ -13,6 +13,7 @@ from core.evidence import measure as measuring
 from core.evidence.evidence import Identity, SplitSizes
 from core.evidence.scheme import ORT_CPU, Scheme
 from core.evidence.simulate import Simulator
+from core.evidence.weight_profile import weight_profiles
 from core.layers import LayerTable
 from core.precision import FP16, INT8, Precision
 from core.source.contract import ModelSource
@@ -94,6 +95,7 @@ def _bare(source: ModelSource, layers: LayerTable, scheme: Scheme, expand_units:
             len(source.selection),
             0 if source.holdout is None else len(source.holdout),
         ),
+        weights=weight_profiles(layers, dict(source.model.state_dict(keep_vars=True))),
         expanded_units=expand_units,
         data_description=source.data_description,
         source=source.reference,
