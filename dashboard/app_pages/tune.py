@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import streamlit as st
 
-from dashboard import agreement_view, curve_chart, figure, layer_table, score_chart, studies, theme
+from dashboard import (
+    agreement_view,
+    curve_chart,
+    figure,
+    layer_detail,
+    layer_table,
+    score_chart,
+    selection,
+    state,
+    studies,
+    theme,
+)
 from dashboard.charts import in_words
 from dashboard.strip_view import empty, strip
 from dashboard.tables import format_quantity
 from dashboard.view import View, current
 
+CHART_PX = 420
+"""Narrower charts are put below each other."""
 LOSS_TITLES = {"kl": "KL divergence", "accuracy_drop_pts": "Accuracy", "flips_pct": "Flips"}
 
 
@@ -20,27 +35,33 @@ def page() -> None:
         empty(view)
         return
     strip(view, "tune")
-    left, right = st.columns([3, 2], gap="small")
-    with left, st.container(border=True, gap="xsmall", height="stretch"):
-        _scores(view)
-    with right, st.container(border=True, gap="xsmall", height="stretch"):
-        _curve(view)
+    with st.grid(2, min_column_width=CHART_PX, gap="small"):
+        with st.container(border=True, gap="xsmall", height="stretch"):
+            _scores(view)
+        with st.container(border=True, gap="xsmall", height="stretch"):
+            _curve(view)
+    layer_detail.draw(view)
     layer_table.draw(view)
     agreement_view.draw(view)
 
 
 def _scores(view: View) -> None:
-    st.markdown("**Score of each layer**")
+    layer = state.selected(view.study)
+    line = figure.header("Score of each layer")
     figure.draw(
         score_chart.scores(view, theme.current()),
-        key="scores_chart",
+        key=selection.chart_key("scores", layer, view.policy.high_threshold),
+        on_select=partial(selection.take, "scores"),
         alt=f"Score of each layer in execution order, with the thresholds: {in_words(view)}",
         file=f"{view.opened.name}.scores",
+        header=line,
     )
+    if view.policy.strategy == "thresholds":
+        st.caption("Click a layer for its detail; drag over the scores that are to be HIGH.")
 
 
 def _curve(view: View) -> None:
-    st.markdown("**Projected loss against size, over all thresholds**")
+    line = figure.header("Projected loss against size")
     measure = st.segmented_control(
         "Loss",
         list(LOSS_TITLES),
@@ -62,6 +83,7 @@ def _curve(view: View) -> None:
             alt=f"{LOSS_TITLES[measure or 'kl']} against size for {len(points)} thresholds; "
             f"the current map takes {format_quantity(view.now.found.totals['size_bytes'])}",
             file=f"{view.opened.name}.curve",
+            header=line,
         )
 
 
