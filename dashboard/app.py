@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-import streamlit as st
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from dashboard import brand, sidebar, state, theme, verdict, view
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from dashboard import brand, sidebar, state, studies, theme, verdict, view
 from dashboard.boundary import boundary
 
 NOTICE_SECONDS = 20
 SIDEBAR_PX = 340
+VERDICT_PX = 320
+
+
+@contextmanager
+def _loading(frame: DeltaGenerator, *, first: bool) -> Iterator[None]:
+    """Hold the place of the verdict while a model is read; a quick one shows nothing of it."""
+    if not first:
+        yield
+        return
+    with frame.skeleton(height=VERDICT_PX):
+        yield
 
 
 def main() -> None:
@@ -34,11 +49,14 @@ def main() -> None:
     )  # fmt: skip
     frame, shown = st.container(), None
     with st.sidebar, boundary("the sidebar"):
-        opened = sidebar.choose_model()
-        known = state.begin(opened)
-        problems = state.settle(opened, known)
-        settled = state.values_of(known)
-        shown = view.build(opened)
+        entry = sidebar.choose_model()
+        with _loading(frame, first=entry.name != tab.model):
+            opened = studies.open_entry(entry)
+            known = state.begin(opened)
+            problems = state.settle(opened, known)
+            settled = state.values_of(known)
+            shown = view.build(opened)
+        sidebar.model_line(opened.study)
     if shown is not None:
         with frame, boundary("the verdict"):  # before the controls: figures are what one waits for
             verdict.draw(shown)
