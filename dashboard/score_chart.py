@@ -99,12 +99,12 @@ def _scores(mode: Mode, names: tuple[str, ...], pinned: bool, count: int, brushe
         active.encode(
             x=x,
             y=y,
-            color=alt.Color("live:N", scale=colours(names, look), legend=legend),
-            shape=alt.Shape("live:N", scale=shapes(names), legend=legend),
+            color=alt.Color("now:N", scale=colours(names, look), legend=legend),
+            shape=alt.Shape("now:N", scale=shapes(names), legend=legend),
             tooltip=tooltip(pinned=pinned),
         )
         .transform_filter(f"datum.precision != '{IDLE}'")
-        .transform_calculate(live=LIVE if brushed else "datum.precision")
+        .transform_calculate(now=LIVE if brushed else "datum.precision")
         .add_params(pick(), *([_brush(look)] if brushed else [])),
         ring.encode(x=x, y=y).transform_filter(SELECTED),
         glyphs.encode(x=x, y=y, text="change:N").transform_filter(CHANGED),
