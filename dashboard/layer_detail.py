@@ -168,7 +168,7 @@ def _weights(view: View, name: str) -> None:
         why = (
             "this analysis was written before weights were counted; analyze the model again"
             if not view.study.analysis.weights
-            else "this layer stores no weights that an integer precision rounds"
+            else "this layer owns no weights that an integer precision rounds"
         )
         st.caption(f"Weights: {UNKNOWN}, {why}.")
         return

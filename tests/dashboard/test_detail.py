@@ -108,7 +108,7 @@ def test_weights_of_a_sample_are_drawn(open_app: Open) -> None:
     assert "of 255 levels; effective" in said(app)
     assert "channels; the widest has" in said(app)
     app.selectbox(key="layer_pick").set_value("blocks.0.norm1").run()
-    assert "stores no weights that an integer precision rounds" in said(app)
+    assert "owns no weights that an integer precision rounds" in said(app)
 
 
 def fake(monkeypatch: pytest.MonkeyPatch, **stored: Any) -> Session:
