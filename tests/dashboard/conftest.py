@@ -19,7 +19,7 @@ from tests.conftest import REPOSITORY
 from tests.core.synthetic import synthetic_analysis, synthetic_layers
 
 Open = Callable[..., AppTest]
-PAGES = ("overview", "tune", "method")
+PAGES = ("overview", "tune", "export", "method")
 SHAPES = ("empty", "single", "measured", "unmeasured", "equal", "large")
 TIMEOUT_S = 60
 
@@ -73,7 +73,7 @@ def kpis(app: AppTest) -> dict[str, str]:
 
 def said(app: AppTest) -> str:
     """All text on the page."""
-    kinds = (app.markdown, app.caption, app.info, app.error, app.warning, app.toast)
+    kinds = (app.markdown, app.caption, app.info, app.error, app.warning, app.success, app.toast)
     return "\n".join(str(element.value) for kind in kinds for element in kind)
 
 
