@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from html import unescape
 from pathlib import Path
 
 import streamlit as st
@@ -105,7 +106,7 @@ def _rendered(text: str) -> None:
 
 
 def _live(text: str, content: bytes) -> None:
-    title = text.partition("<title>")[2].partition("</title>")[0]
+    title = unescape(text.partition("<title>")[2].partition("</title>")[0])
     st.caption(f"{plain(title)}, as the file opens:")
     if len(content) > MOST_LIVE_BYTES:
         st.info(

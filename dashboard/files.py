@@ -23,6 +23,7 @@ from dashboard.controls import to_policy, to_values
 from dashboard.exports import file_name
 from dashboard.state import Named
 from dashboard.studies import Opened
+from dashboard.tables import plain
 from dashboard.view import View
 
 MAX_MB = precision_map.MAX_BYTES // 10**6
@@ -165,7 +166,7 @@ def keep(view: View, found: Imported) -> None:
     except QuantscapeError as error:
         state.session().problem = (MAP, error)
     else:
-        state.session().notices.append(f"Kept as {name}.")
+        state.session().notices.append(f"Kept as {plain(name)}.")
 
 
 def saved(study: Study, policy: Policy, pinned: Policy | None, kept: tuple[Named, ...]) -> bytes:
@@ -206,4 +207,4 @@ def restore(view: View, found: Waiting, *, merge: bool) -> None:
     elif not merge:
         tab.pinned.pop(tab.model, None)
     shelf(view.opened).waiting = None
-    tab.notices.append(f"Session restored from {found.file}. Undo brings your policy back.")
+    tab.notices.append(f"Session restored from {plain(found.file)}. Undo brings your policy back.")

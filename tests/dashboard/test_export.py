@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from core import store
 from core.decide.decision import PrecisionMap
 from core.decide.policy import Policy
 from core.export import csv_table, html, markdown, precision_map
@@ -22,7 +23,7 @@ from dashboard.exports import FORMATS
 from dashboard.import_view import MAP_UPLOADER, SESSION_UPLOADER
 from dashboard.state import Named
 from dashboard.tables import plain
-from tests.core.hostile import EVIL
+from tests.core.hostile import EVIL, named
 from tests.core.synthetic import synthetic_analysis
 from tests.dashboard.conftest import Open, failures, kpis, said
 from tests.dashboard.test_policy import view
@@ -342,6 +343,22 @@ def test_names_in_a_refusal_are_not_acted_on(open_app: Open) -> None:
     upload(app, edited(layers=[{"name": f"![x](http://evil/){EVIL}", "precision": "INT8"}]))
 
     assert r"!\[x\](http://evil/)\</script\>" in failures(app)[0]
+
+
+def test_a_title_that_is_markup_is_shown_as_it_is(
+    open_app: Open, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """A hostile title and layer name reach the preview's caption and the checklist as text."""
+    store.save(named(EVIL).analysis, tmp_path / "hostile")
+    folders["hostile"] = tmp_path / "hostile"
+    app = open_app("hostile", page="export", overrides=f"{EVIL}=FP16")
+    del folders["hostile"]
+
+    app.segmented_control(key="export_format").set_value("html").run()
+
+    assert failures(app) == []
+    assert f"Quantization sensitivity of {plain(EVIL)}" in said(app)
+    assert EVIL not in app.get("iframe")[0].proto.srcdoc  # type: ignore[attr-defined]
 
 
 def test_what_was_read_belongs_to_its_model(open_app: Open) -> None:
