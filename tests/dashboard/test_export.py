@@ -289,6 +289,20 @@ def test_a_map_is_kept_for_compare_under_the_files_name(open_app: Open) -> None:
     assert "fits this model" not in said(app)
 
 
+def test_one_strategy_too_many_is_said(open_app: Open) -> None:
+    """At the limit a map is not kept, the reason stands at the uploader, and the map stays."""
+    app = open_app("measured", page="export")
+    full = tuple(Named(f"S{i}", LEAN) for i in range(50))
+    tab(app).kept["measured"] = full
+    upload(app, raw())
+
+    app.button(key="_import_keep").click().run()
+
+    assert "There are 50 strategies already." in failures(app)[0]
+    assert tab(app).kept["measured"] == full
+    assert app.button(key="_import_load")
+
+
 OTHER = {"name": "resnet", "weights_sha256": "0" * 64, "data_sha256": "1" * 64}
 
 
