@@ -13,7 +13,7 @@ from typing import Any
 import streamlit as st
 
 from dashboard import state
-from dashboard.session import ChartRound
+from dashboard.tab import ChartRound
 
 PICK, BRUSH = "pick", "brush"
 """Names of the selections in the charts."""

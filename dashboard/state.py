@@ -16,18 +16,18 @@ from core.study import Study
 from dashboard import links, studies
 from dashboard.carry import Shelved, carry
 from dashboard.controls import Control, Value, controls, to_policy, to_values
-from dashboard.session import Session, TableRound
 from dashboard.studies import Opened
+from dashboard.tab import Tab, TableRound
 
 SESSION = "_session"
 MAX_HISTORY = 200
 
 
-def session() -> Session:
+def session() -> Tab:
     """This tab's session; made on the first run, before any widget, to keep the raw link."""
     if SESSION not in st.session_state:
-        st.session_state[SESSION] = Session(link=st.query_params.to_dict())
-    found: Session = st.session_state[SESSION]
+        st.session_state[SESSION] = Tab(link=st.query_params.to_dict())
+    found: Tab = st.session_state[SESSION]
     return found
 
 
@@ -56,7 +56,7 @@ def begin(opened: Opened) -> dict[str, Control]:
     return known
 
 
-def _take_along(tab: Session, opened: Opened, known: dict[str, Control]) -> None:
+def _take_along(tab: Tab, opened: Opened, known: dict[str, Control]) -> None:
     """Fit the policy to another model, and leave a notice of what could not come along."""
     back = tab.shelved.pop(opened.name, Shelved())
     carried = carry(values_of(known), known, opened.study, back, old=tab.model, new=opened.name)
@@ -107,7 +107,7 @@ def confirm(known: dict[str, Control], settled: dict[str, Value]) -> None:
         st.rerun()
 
 
-def _record(tab: Session, values: dict[str, Value]) -> None:
+def _record(tab: Tab, values: dict[str, Value]) -> None:
     if tab.place >= 0 and tab.history[tab.place] == values:
         return
     del tab.history[tab.place + 1 :]

@@ -14,7 +14,7 @@ from core.decide.strategies import named_strategies
 from core.errors import PolicyError
 from core.export.session import MAX_STRATEGIES
 from dashboard import state, studies
-from dashboard.session import Named
+from dashboard.tab import Named
 from dashboard.view import Side, View
 
 CURRENT, PINNED = "Current", "Pinned"

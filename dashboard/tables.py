@@ -7,6 +7,7 @@ import pandas as pd
 from core.decide.scoring import LEVELS
 from core.estimate.quantity import Quantity
 from core.evidence.scorers import SCORERS
+from core.export.markdown import escape
 from dashboard import state
 from dashboard.view import View
 
@@ -59,6 +60,11 @@ def format_number(value: float | None, unit: str, *, signed: bool = False) -> st
         if float(text) == 0:
             text = text.lstrip("+-")  # neither +0 nor -0
     return f"{text}{'×' if unit == 'x' else f' {unit}'}"
+
+
+def plain(text: str) -> str:
+    """Other people's text so that Markdown shows it as it is."""
+    return escape(text).replace("$", r"\$")
 
 
 def typeset(text: str) -> str:

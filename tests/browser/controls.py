@@ -6,7 +6,7 @@ import re
 
 from playwright.sync_api import Locator, Page
 
-PATHS = {"overview": "/", "tune": "/tune", "method": "/method"}
+PATHS = {"overview": "/", "tune": "/tune", "export": "/export", "method": "/method"}
 
 
 def kpi(page: Page, title: str) -> Locator:

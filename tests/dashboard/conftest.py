@@ -22,7 +22,7 @@ from tests.zoo.models import TiedWeights
 from tests.zoo.sources import source_of
 
 Open = Callable[..., AppTest]
-PAGES = ("overview", "tune", "method")
+PAGES = ("overview", "tune", "export", "method")
 SHAPES = ("empty", "single", "measured", "unmeasured", "equal", "large", "tied", "overflow")
 SAMPLES = tuple(samples.names())
 TIMEOUT_S = 60
@@ -89,7 +89,7 @@ def kpis(app: AppTest) -> dict[str, str]:
 
 def said(app: AppTest) -> str:
     """All text on the page."""
-    kinds = (app.markdown, app.caption, app.info, app.error, app.warning, app.toast)
+    kinds = (app.markdown, app.caption, app.info, app.error, app.warning, app.success, app.toast)
     return "\n".join(str(element.value) for kind in kinds for element in kind)
 
 

@@ -10,8 +10,8 @@ from streamlit.testing.v1 import AppTest
 from dashboard import selection, weight_charts
 from dashboard.figure import to_csv
 from dashboard.layer_table import show_row
-from dashboard.session import ChartRound, Session
 from dashboard.state import SESSION
+from dashboard.tab import ChartRound, Tab
 from dashboard.theme import LIGHT
 from tests.dashboard.conftest import Open, failures, said
 from tests.dashboard.test_policy import view
@@ -111,9 +111,9 @@ def test_weights_of_a_sample_are_drawn(open_app: Open) -> None:
     assert "owns no weights that an integer precision rounds" in said(app)
 
 
-def fake(monkeypatch: pytest.MonkeyPatch, **stored: Any) -> Session:
+def fake(monkeypatch: pytest.MonkeyPatch, **stored: Any) -> Tab:
     """A session outside of Streamlit, with `stored` in its state."""
-    tab = Session(link={})
+    tab = Tab(link={})
     monkeypatch.setattr("streamlit.session_state", {SESSION: tab, **stored})
     return tab
 

@@ -43,7 +43,7 @@ class Named:
 
 
 @dataclass
-class Session:
+class Tab:
     """One browser tab. `link` is the text of the URL's parameters when it was opened.
 
     By model: `pinned` is what maps are held against, `kept` the person's strategies, `deleted`
