@@ -12,7 +12,7 @@ from tests.browser.server import settle
 
 pytestmark = pytest.mark.browser
 
-PATHS = {"overview": "/", "tune": "/tune", "method": "/method"}
+PATHS = {"overview": "/", "tune": "/tune", "compare": "/compare", "method": "/method"}
 ROW_PX = 33
 BACKGROUNDS = {"light": "rgb(255, 255, 255)", "dark": "rgb(23, 22, 20)"}
 

@@ -19,7 +19,7 @@ from tests.conftest import REPOSITORY
 from tests.core.synthetic import synthetic_analysis, synthetic_layers
 
 Open = Callable[..., AppTest]
-PAGES = ("overview", "tune", "method")
+PAGES = ("overview", "tune", "compare", "method")
 SHAPES = ("empty", "single", "measured", "unmeasured", "equal", "large")
 TIMEOUT_S = 60
 

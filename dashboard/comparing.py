@@ -1,0 +1,152 @@
+"""Which strategies are side by side, and what can be done to them from there.
+
+The choice is kept by model and by name in the session. Until a person makes one it follows the
+pinned map and the person's own strategies. Everything that changes something is a callback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import streamlit as st
+
+from core import precision as registry
+from core.decide.names import MAX_NAME
+from core.decide.policy import Policy
+from core.decide.strategies import DOCUMENT
+from core.errors import QuantscapeError
+from dashboard import state, strategies
+from dashboard.strategies import CURRENT, PINNED, Offer
+from dashboard.strategy_marks import MOST, plain
+from dashboard.view import View, current
+
+CHOSEN, REFERENCE, NEW_NAME = "compare_chosen", "compare_reference", "compare_new_name"
+"""Keys of the widgets."""
+WHERE = "compare"
+"""Whose problem a callback's error is."""
+_CHOICES = "_compare_choices"
+
+
+@dataclass(slots=True)
+class Choice:
+    """Names side by side, None for the default, and the one that others are held against."""
+
+    names: tuple[str, ...] | None = None
+    reference: str = ""
+
+
+def choice() -> Choice:
+    """The choice for the model on screen."""
+    by_model: dict[str, Choice] = st.session_state.setdefault(_CHOICES, {})
+    return by_model.setdefault(state.session().model, Choice())
+
+
+def chosen(view: View, offers: Mapping[str, Offer]) -> tuple[str, ...]:
+    """Names to show, all of them on offer."""
+    names = choice().names
+    if names is None:
+        return _default(view, offers)
+    return tuple(name for name in names if name in offers)[:MOST]
+
+
+def _default(view: View, offers: Mapping[str, Offer]) -> tuple[str, ...]:
+    """The map on screen, the pinned one and the person's own; then, of those that are always
+    there, the ones that give another map than the one on screen.
+    """
+    mine = [CURRENT, PINNED, *(offer.name for offer in offers.values() if offer.own)]
+    narrow_first = sorted(view.study.precisions, key=lambda name: registry.get(name).bits)
+    names = [name for name in mine if name in offers][:MOST]
+    for name in (DOCUMENT, *(f"All {precision}" for precision in narrow_first)):
+        if len(names) < MOST and name in offers and name not in names:
+            other = strategies.side(view, offers[name]).chosen
+            if (other.codes != view.now.chosen.codes).any():
+                names.append(name)
+    return tuple(names)
+
+
+def reference(names: tuple[str, ...]) -> str:
+    """The one of `names` that the others are held against: the person's, or the first."""
+    wanted = choice().reference
+    return wanted if wanted in names else names[0]
+
+
+def take_choice() -> None:
+    """Remember what the widget holds."""
+    choice().names = tuple(st.session_state[CHOSEN])
+
+
+def take_reference() -> None:
+    """Remember what the widget holds."""
+    choice().reference = st.session_state[REFERENCE]
+
+
+def usual() -> None:
+    """Go back to the default choice."""
+    choice().names = None
+
+
+def keep() -> None:
+    """Keep the map on screen under the name that was typed, which stays if it cannot be."""
+
+    def work() -> None:
+        name = str(st.session_state.get(NEW_NAME, ""))
+        _add(name, current().policy)
+        st.session_state[NEW_NAME] = ""
+
+    _attempt(work)
+
+
+def duplicate(offer: Offer) -> None:
+    """Make an own copy of `offer`."""
+    tail = " copy"
+    wanted = f"{offer.name[: MAX_NAME - len(tail)].rstrip()}{tail}"
+    _attempt(lambda: _add(strategies.free_name(current(), wanted), offer.policy))
+
+
+def rename(name: str, key: str) -> None:
+    """Give an own strategy the name typed into the widget `key`; the choice follows."""
+
+    def work() -> None:
+        text = str(st.session_state.get(key, ""))
+        fresh = strategies.rename(name, text, strategies.reserved(current()))
+        kept = choice()
+        if kept.names is not None:
+            kept.names = tuple(fresh if one == name else one for one in kept.names)
+        if kept.reference == name:
+            kept.reference = fresh
+
+    _attempt(work)
+
+
+def restore() -> None:
+    """Bring the strategy back that was deleted last."""
+    _attempt(lambda: strategies.restore_deleted(strategies.reserved(current())))
+
+
+def problem() -> QuantscapeError | None:
+    """What the last callback could not do; asked once."""
+    tab = state.session()
+    if tab.problem is None or tab.problem[0] != WHERE:
+        return None
+    found, tab.problem = tab.problem[1], None
+    return found
+
+
+def _attempt(work: Callable[[], None]) -> None:
+    try:
+        work()
+    except QuantscapeError as error:
+        state.session().problem = (WHERE, error)
+
+
+def _add(name: str, policy: Policy) -> None:
+    """Keep a strategy and show it where there is room."""
+    view, name = current(), name.strip()
+    strategies.keep(name, policy, strategies.reserved(view))
+    offers = strategies.offers(view)
+    names = chosen(view, offers)
+    if name not in names and len(names) < MOST:
+        choice().names = names = (*names, name)
+    more = "" if name in names else f" {MOST} are shown already: take one away to see it here."
+    state.session().notices.append(f"Kept as '{plain(name)}'.{more}")
