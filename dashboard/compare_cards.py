@@ -14,13 +14,13 @@ from dashboard.strategy_marks import MARKS, plain
 from dashboard.tables import format_number, format_quantity, format_range, typeset
 from dashboard.view import View
 
-CARD_PX = 232
+CARD_PX = 208
 """A narrower card would break its figures; the row wraps before."""
 FIGURES = {
     "size_bytes": "Size",
     "latency_ms": "Latency",
     "accuracy_drop_pts": "Accuracy loss",
-    "kl": "KL divergence",
+    "kl": "KL (nats)",
 }
 
 
@@ -53,21 +53,24 @@ def _figures(side: Strategy, column: Column, *, reference: bool) -> str:
         quantity = side.outcome.totals[name]
         span = format_range(quantity)
         said = f"**{format_quantity(quantity)}**" + (f" :small[({span})]" if span else "")
-        against = "" if reference else delta_text(column.gains[name], quantity.unit)
-        lines.append(f":small[:gray[{title} · {quantity.kind}]]  \n{said}  \n:small[{against}]")
+        if quantity.unit == "nats":  # said in the title, or a card would be too narrow
+            said = said.replace(" nats", "")
+        against = "–" if reference else delta_text(column.gains[name], quantity.unit)
+        lines.append(f":small[{title} · {quantity.kind}]  \n{said}  \n:small[{against}]")
     return "\n\n".join(lines)
 
 
 def delta_text(gain: Gain, unit: str) -> str:
     """A change as coloured Markdown with an arrow and a sign; less is better."""
     if gain.change is None:
-        return ":gray[difference n/a]"
+        return "difference n/a"
     text = typeset(format_number(gain.change, unit, signed=True))
     if not any(digit in text for digit in "123456789"):
-        return ":gray[no difference]"
-    # A percentage of a loss near 0 would say nothing.
-    share = gain.change_pct if unit in {"bytes", "ms"} else None
-    percent = "" if share is None else f" ({typeset(f'{share:+.0f}')} %)"
+        return "no difference"
+    share = "" if gain.change_pct is None else f"{gain.change_pct:+.0f}"
+    # A percentage of a loss near 0 would say nothing, and neither does one that rounds to 0.
+    told = unit in {"bytes", "ms"} and share not in {"", "+0", "-0"}
+    percent = f" ({typeset(share)} %)" if told else ""
     colour, arrow = ("green", "↓") if gain.change < 0 else ("red", "↑")
     return f":{colour}[{arrow} {text}{percent}]"
 
@@ -102,19 +105,19 @@ def _actions(view: View, offer: Offer, side: Strategy) -> None:
     name = offer.name
     with st.container(horizontal=True, gap="xsmall"):
         # The map as priced here: a strategy kept on another device does not change the device.
-        if st.button(
+        st.button(
             "Load into Tune",
             key=f"_compare_load_{name}",
-            on_click=state.load,
+            on_click=comparing.load,
             args=(side.map.policy, view.study),
             disabled=name == CURRENT,
+            width="stretch",
             help="It is in the controls already."
             if name == CURRENT
             else "Put it into the controls and open Tune. Undo brings yours back.",
-        ):
-            st.switch_page("app_pages/tune.py")
+        )
         if offer.own:
-            with st.popover("Edit", icon=":material/edit:"):
+            with st.popover("Edit", icon=":material/edit:", width="stretch"):
                 _edit(offer)
         else:
             _duplicate(offer)
@@ -127,6 +130,7 @@ def _duplicate(offer: Offer) -> None:
         on_click=comparing.duplicate,
         args=(offer,),
         icon=":material/content_copy:",
+        width="stretch",
         help="Keep a copy as a strategy of your own.",
     )
 
@@ -143,5 +147,6 @@ def _edit(offer: Offer) -> None:
         on_click=strategies.delete,
         args=(offer.name,),
         icon=":material/delete:",
+        width="stretch",
         help="It can be brought back.",
     )

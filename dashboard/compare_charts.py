@@ -140,7 +140,7 @@ def _trade(mode: Mode, cost: Cost, measure: str) -> Spec:
         f"{field}:Q",
         title=title,
         scale=alt.Scale(zero=False, nice=True, padding=12),
-        axis=alt.Axis(labelFlush=True, tickCount=6, format="~g"),
+        axis=alt.Axis(labelFlush=True, tickCount=6, format=".3~f"),
     )
     y = alt.Y(
         f"{measure}:Q",
@@ -165,8 +165,13 @@ def _trade(mode: Mode, cost: Cost, measure: str) -> Spec:
     marks = named(STRATEGIES).mark_point(filled=True, size=200, strokeWidth=1)
     labels = [
         named(STRATEGIES)
-        .mark_text(dy=dy, align=align, fontSize=12, color=look.text)
-        .encode(x=x, y=y, text="label:N", opacity=alt.Opacity("opacity:Q", scale=None, legend=None))
+        .mark_text(dy=dy, align=align, fontSize=12)
+        .encode(
+            x=x,
+            y=y,
+            text="label:N",
+            color=alt.condition("datum.opacity < 1", alt.value(look.muted), alt.value(look.text)),
+        )
         .transform_filter(f"datum.side == '{side}' && datum.align == '{align}'")
         for side, dy in CORNERS
         for align in ALIGNED

@@ -25,7 +25,7 @@ def draw(view: View, found: Comparison) -> None:
     """Counts, the filter, and the table."""
     with st.container(border=True, gap="small"):
         st.markdown(f"**Layers that differ** · {found.headline}")
-        st.markdown("\n".join(_counts(found)))
+        st.markdown("  \n".join(_counts(found)))
         rows = _filtered(found.layers)
         if rows:
             _table(view, found, rows)
@@ -45,7 +45,7 @@ def _counts(found: Comparison) -> list[str]:
             if column.name == found.reference
             else f"{in_words(column.changes)} against {plain(found.reference)}"
         )
-        lines.append(f"- {mark.glyph} **{plain(column.name)}**: {counts}; {amounts}; {against}")
+        lines.append(f"{mark.glyph} **{plain(column.name)}**: {counts}; {amounts}; {against}")
     return lines
 
 
@@ -65,7 +65,7 @@ def _filtered(rows: Rows) -> Rows:
 
 def frame(found: Comparison, rows: Rows, selected: str) -> pd.DataFrame:
     """One row per layer: its precision under each strategy, and bytes and milliseconds less
-    those of the reference.
+    those of the reference, empty where the precision is the reference's.
     """
     data: dict[str, object] = {
         "selected": [SELECTED if row.layer == selected else "" for row in rows],
@@ -77,8 +77,10 @@ def frame(found: Comparison, rows: Rows, selected: str) -> pd.DataFrame:
     for i, column in enumerate(found.columns):
         data[f"precision_{i}"] = [[p] if (p := row.precisions[i]) else [] for row in rows]
         if column.name != found.reference:
-            data[f"size_{i}"] = [size[i] / 1e3 for size in sizes]
-            data[f"latency_{i}"] = [time[i] for time in times]
+            same = [row.precisions[i] == row.precisions[found.place] for row in rows]
+            amounts = zip(same, sizes, times, strict=True)
+            shown = [(None, None) if s else (size[i] / 1e3, time[i]) for s, size, time in amounts]
+            data[f"size_{i}"], data[f"latency_{i}"] = zip(*shown, strict=True)
     return pd.DataFrame(data)
 
 
@@ -95,6 +97,7 @@ def _table(view: View, found: Comparison, rows: Rows) -> None:
         column_config=_columns(view, found),
         on_select=lambda: take_row(key, names),
         selection_mode="single-row",
+        placeholder="",
         alt=f"Precision of {len(rows)} layers under each strategy",
     )
     chosen = f" Selected: {plain(selected)}." if selected else ""

@@ -7,7 +7,7 @@ pinned map and the person's own strategies. Everything that changes something is
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import streamlit as st
 
@@ -16,24 +16,51 @@ from core.decide.names import MAX_NAME
 from core.decide.policy import Policy
 from core.decide.strategies import DOCUMENT
 from core.errors import QuantscapeError
+from core.study import Study
 from dashboard import state, strategies
 from dashboard.strategies import CURRENT, PINNED, Offer
 from dashboard.strategy_marks import MOST, plain
 from dashboard.view import View, current
 
-CHOSEN, REFERENCE, NEW_NAME = "compare_chosen", "compare_reference", "compare_new_name"
-"""Keys of the widgets."""
+NEW_NAME = "compare_new_name"
+"""Key of the widget with the name for the map on screen."""
 WHERE = "compare"
 """Whose problem a callback's error is."""
-_CHOICES = "_compare_choices"
+_CHOICES, _LOADED = "_compare_choices", "_compare_loaded"
+
+
+@dataclass(slots=True)
+class Round:
+    """One life of a widget, which begins when anything but the person changes what it shows.
+
+    With a key that stayed, a browser that has not yet drawn the change would send what it shows
+    in its next message, and that would pass for a person's choice. What it sends under a key of
+    an earlier life is ignored.
+    """
+
+    number: int = 0
+    name: str = ""
+    holds: tuple[object, ...] = ()
+
+    def key(self, kind: str, holds: tuple[object, ...], value: object) -> str:
+        """The widget's key; a new one holds `value` at first."""
+        if holds != self.holds:
+            self.number, self.holds = self.number + 1, holds
+        self.name = f"compare_{kind}_{state.session().model}_{self.number}"
+        st.session_state.setdefault(self.name, value)
+        return self.name
 
 
 @dataclass(slots=True)
 class Choice:
-    """Names side by side, None for the default, and the one that others are held against."""
+    """Names side by side, None for the default, and the one that others are held against, each
+    with the life of its widget.
+    """
 
     names: tuple[str, ...] | None = None
     reference: str = ""
+    names_round: Round = field(default_factory=Round)
+    reference_round: Round = field(default_factory=Round)
 
 
 def choice() -> Choice:
@@ -71,19 +98,49 @@ def reference(names: tuple[str, ...]) -> str:
     return wanted if wanted in names else names[0]
 
 
-def take_choice() -> None:
-    """Remember what the widget holds."""
-    choice().names = tuple(st.session_state[CHOSEN])
+def names_key(names: tuple[str, ...]) -> str:
+    """Key of the widget that chooses strategies."""
+    return choice().names_round.key("names", names, list(names))
 
 
-def take_reference() -> None:
-    """Remember what the widget holds."""
-    choice().reference = st.session_state[REFERENCE]
+def reference_key(names: tuple[str, ...]) -> str:
+    """Key of the widget that chooses the reference among `names`."""
+    chosen_one = reference(names)
+    return choice().reference_round.key("reference", (names, chosen_one), chosen_one)
+
+
+def take_names(key: str) -> None:
+    """Remember what the widget `key` holds."""
+    one = choice()
+    names = tuple(st.session_state[key])
+    if key == one.names_round.name and names != one.names_round.holds:
+        one.names = one.names_round.holds = names
+
+
+def take_reference(key: str, names: tuple[str, ...]) -> None:
+    """Remember what the widget `key`, which offers `names`, holds."""
+    one = choice()
+    if key == one.reference_round.name:
+        one.reference = str(st.session_state[key])
+        one.reference_round.holds = (names, one.reference)
 
 
 def usual() -> None:
     """Go back to the default choice."""
     choice().names = None
+
+
+def load(policy: Policy, study: Study) -> None:
+    """Put `policy` into the controls; the page then opens Tune."""
+    state.load(policy, study)
+    st.session_state[_LOADED] = True
+
+
+def loaded() -> bool:
+    """Whether a strategy was loaded; asked once. A button would forget it when the sidebar has to
+    run again.
+    """
+    return bool(st.session_state.pop(_LOADED, False))
 
 
 def keep() -> None:

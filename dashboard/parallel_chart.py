@@ -14,7 +14,7 @@ import pandas as pd
 import streamlit as st
 
 from core.decide.compare import Strategy
-from core.decide.parallel import NARROW_LAYERS, Axis, axes
+from core.decide.parallel import MIDDLE, NARROW_LAYERS, Axis, axes
 from core.estimate.quantity import Quantity
 from dashboard import figure
 from dashboard.strategy_marks import MARKS, short
@@ -102,11 +102,10 @@ def _figure(
     quiet = {"color": look.muted, "size": 11}
     ends = [
         {
-            "x": x, "y": y, "text": typeset(_number(value, axis.unit)), "showarrow": False,
-            "yshift": shift, "font": quiet,
+            "x": x, "y": y, "text": text, "showarrow": False, "yshift": shift, "font": quiet,
         }
         for x, axis in zip(columns, found, strict=True)
-        for y, value, shift in _ends(axis)
+        for y, text, shift in _ends(axis)
     ]  # fmt: skip
     return {
         "data": traces,
@@ -119,11 +118,16 @@ def _figure(
             "hovermode": "closest",
             "dragmode": False,
             "annotations": ends,
+            "shapes": [
+                {"type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "layer": "below",
+                 "line": {"color": look.muted, "width": 1}}
+                for x in columns
+            ],
             "xaxis": {
                 "tickvals": [0, *columns],
                 "ticktext": ["", *(_title(axis.name, view) for axis in found)],
                 "side": "top", "fixedrange": True, "zeroline": False, "showline": False,
-                "gridcolor": look.muted, "gridwidth": 1, "range": [-0.1, len(found) + 0.2],
+                "showgrid": False, "range": [-0.1, len(found) + 0.2],
                 "tickfont": {"color": look.text, "size": 12}, "tickangle": 0, "ticks": "",
             },
             "yaxis": {
@@ -139,15 +143,18 @@ def _figure(
     }  # fmt: skip
 
 
-def _ends(axis: Axis) -> list[tuple[float, float, int]]:
-    """Place, value and shift of the numbers at the ends of an axis; one where they are equal."""
+def _ends(axis: Axis) -> list[tuple[float, str, int]]:
+    """Place, text and shift of the numbers at the ends of an axis; one where they are equal."""
+    worst, best = (_number(value, axis.unit) for value in (axis.worst, axis.best))
     if axis.best == axis.worst:
-        return [(0.5, axis.best, 16)]
-    return [(1.0, axis.best, 15), (0.0, axis.worst, -15)]
+        return [(MIDDLE, best, 16)]
+    if worst == best:  # the usual decimals hide the difference that the lines show
+        worst, best = (typeset(f"{value:.3g}") for value in (axis.worst, axis.best))
+    return [(1.0, best, 15), (0.0, worst, -15)]
 
 
 def _number(value: float, unit: str) -> str:
-    text = format_number(value, unit)
+    text = typeset(format_number(value, unit))
     return text.removesuffix(" layers").removesuffix(" nats")
 
 

@@ -28,6 +28,8 @@ from dashboard.view import View, current
 def page() -> None:
     """Draw the page for the current view."""
     view = current()
+    if comparing.loaded():  # no parameters here: those of the policy are bound, and follow
+        st.switch_page("app_pages/tune.py", query_params={})
     if not len(view.study.layers):
         empty(view)
         return
@@ -61,32 +63,36 @@ def page() -> None:
 
 def _choice(view: View, offers: Mapping[str, Offer]) -> tuple[str, ...]:
     names = comparing.chosen(view, offers)
-    st.session_state[comparing.CHOSEN] = list(names)
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        st.multiselect(
-            f"Strategies, up to {MOST}",
-            list(offers),
-            key=comparing.CHOSEN,
-            max_selections=MOST,
-            on_change=comparing.take_choice,
-            placeholder="Choose strategies",
-            select_all=False,
-            width="stretch",
-        )
+    key = comparing.names_key(names)
+    st.multiselect(
+        f"Strategies, up to {MOST}",
+        list(offers),
+        key=key,
+        max_selections=MOST,
+        on_change=comparing.take_names,
+        args=(key,),
+        placeholder="Choose strategies",
+        select_all=False,
+        wrap=True,
+    )
+    with st.container(
+        horizontal=True, horizontal_alignment="distribute", vertical_alignment="bottom"
+    ):
+        if len(names) > 1:
+            key = comparing.reference_key(names)
+            st.radio(
+                "Reference: differences are taken from it",
+                names,
+                key=key,
+                format_func=plain,
+                on_change=comparing.take_reference,
+                args=(key, names),
+                horizontal=True,
+            )
         slot = st.popover("Keep current map as…", icon=":material/bookmark_add:")
         with slot, st.form("_compare_keep", border=False):
             st.text_input("Name", key=comparing.NEW_NAME, placeholder=f"1 to {MAX_NAME} characters")
             st.form_submit_button("Keep", on_click=comparing.keep)
-    if len(names) > 1:
-        st.session_state[comparing.REFERENCE] = comparing.reference(names)
-        st.radio(
-            "Reference: differences are taken from it",
-            names,
-            key=comparing.REFERENCE,
-            format_func=plain,
-            on_change=comparing.take_reference,
-            horizontal=True,
-        )
     return names
 
 
