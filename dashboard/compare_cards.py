@@ -8,7 +8,8 @@ import streamlit as st
 
 from core.decide.compare import Column, Comparison, Strategy
 from core.decide.gains import Gain
-from dashboard import comparing, state, strategies, theme
+from dashboard import comparing, state, theme
+from dashboard.boundary import show_expected
 from dashboard.strategies import CURRENT, Offer
 from dashboard.strategy_marks import MARKS, plain
 from dashboard.tables import format_number, format_quantity, format_range, typeset
@@ -52,11 +53,11 @@ def _figures(side: Strategy, column: Column, *, reference: bool) -> str:
     for name, title in FIGURES.items():
         quantity = side.outcome.totals[name]
         span = format_range(quantity)
-        said = f"**{format_quantity(quantity)}**" + (f" :small[({span})]" if span else "")
+        text = f"**{format_quantity(quantity)}**" + (f" :small[({span})]" if span else "")
         if quantity.unit == "nats":  # said in the title, or a card would be too narrow
-            said = said.replace(" nats", "")
+            text = text.replace(" nats", "")
         against = "–" if reference else delta_text(column.gains[name], quantity.unit)
-        lines.append(f":small[{title} · {quantity.kind}]  \n{said}  \n:small[{against}]")
+        lines.append(f":small[{title} · {quantity.kind}]  \n{text}  \n:small[{against}]")
     return "\n\n".join(lines)
 
 
@@ -86,8 +87,8 @@ def _layers(view: View, side: Strategy) -> None:
 def dominated(side: str, found: Comparison) -> str:
     """As "dominated by All INT8 (size, latency)"; empty where no one dominates it."""
     winners = found.beaten_by(side)
-    said = ", ".join(f"{name} ({', '.join(costs)})" for name, costs in winners.items())
-    return f"dominated by {said}" if said else ""
+    by = ", ".join(f"{name} ({', '.join(costs)})" for name, costs in winners.items())
+    return f"dominated by {by}" if by else ""
 
 
 def _notes(side: Strategy, found: Comparison) -> None:
@@ -121,6 +122,14 @@ def _actions(view: View, offer: Offer, side: Strategy) -> None:
                 _edit(offer)
         else:
             _duplicate(offer)
+            said(comparing.card(name))
+
+
+def said(place: str) -> None:
+    """What the last callback could not do, shown where it was asked for."""
+    error = comparing.problem(place)
+    if error is not None:
+        show_expected(error)
 
 
 def _duplicate(offer: Offer) -> None:
@@ -139,12 +148,13 @@ def _edit(offer: Offer) -> None:
     key = f"_compare_name_{offer.name}"
     with st.form(f"_compare_rename_{offer.name}", border=False):
         st.text_input("Name", value=offer.name, key=key)
+        said(comparing.card(offer.name))
         st.form_submit_button("Rename", on_click=comparing.rename, args=(offer.name, key))
     _duplicate(offer)
     st.button(
         "Delete",
         key=f"_compare_delete_{offer.name}",
-        on_click=strategies.delete,
+        on_click=comparing.delete,
         args=(offer.name,),
         icon=":material/delete:",
         width="stretch",

@@ -118,12 +118,13 @@ def _labelled(
     """
     spread = pd.Series([*others, *data[field]])
     low, high = spread.min(), spread.max()
-    order = data[field].rank(method="first").astype(int)
     labels, said = list[str](), set[str]()
     for name in data["strategy"]:
         group = [name, *found.same_as(name)]
-        labels.append("" if said & set(group) else " = ".join(short(one) for one in group))
+        labels.append("" if said & set(group) else " = ".join(short(one, 20) for one in group))
         said.add(name)
+    labelled = data[field].where(pd.Series(labels, index=data.index) != "")
+    order = labelled.rank(method="first").fillna(0).astype(int)
     third = ((data[field] - low) / (high - low if high > low else 1) * 2.999).astype(int)
     return data.assign(
         label=labels,

@@ -26,7 +26,9 @@ NEW_NAME = "compare_new_name"
 """Key of the widget with the name for the map on screen."""
 WHERE = "compare"
 """Whose problem a callback's error is."""
-_CHOICES, _LOADED = "_compare_choices", "_compare_loaded"
+KEEPING, RESTORING = "keeping", "restoring"
+"""Places of a problem on the page, beside the card of a strategy: "card:NAME"."""
+_CHOICES, _LOADED, _PLACE = "_compare_choices", "_compare_loaded", "_compare_place"
 
 
 @dataclass(slots=True)
@@ -151,14 +153,14 @@ def keep() -> None:
         _add(name, current().policy)
         st.session_state[NEW_NAME] = ""
 
-    _attempt(work)
+    _attempt(work, KEEPING)
 
 
 def duplicate(offer: Offer) -> None:
     """Make an own copy of `offer`."""
     tail = " copy"
     wanted = f"{offer.name[: MAX_NAME - len(tail)].rstrip()}{tail}"
-    _attempt(lambda: _add(strategies.free_name(current(), wanted), offer.policy))
+    _attempt(lambda: _add(strategies.free_name(current(), wanted), offer.policy), card(offer.name))
 
 
 def rename(name: str, key: str) -> None:
@@ -173,28 +175,40 @@ def rename(name: str, key: str) -> None:
         if kept.reference == name:
             kept.reference = fresh
 
-    _attempt(work)
+    _attempt(work, card(name))
+
+
+def delete(name: str) -> None:
+    """Take an own strategy away, and say where it can be brought back."""
+    strategies.delete(name)
+    state.session().notices.append(f"Deleted '{plain(name)}'. Undo is below the cards.")
 
 
 def restore() -> None:
     """Bring the strategy back that was deleted last."""
-    _attempt(lambda: strategies.restore_deleted(strategies.reserved(current())))
+    _attempt(lambda: strategies.restore_deleted(strategies.reserved(current())), RESTORING)
 
 
-def problem() -> QuantscapeError | None:
-    """What the last callback could not do; asked once."""
+def card(name: str) -> str:
+    """The place of problems with the strategy `name`."""
+    return f"card:{name}"
+
+
+def problem(place: str) -> QuantscapeError | None:
+    """What the last callback could not do, if it belongs to `place`; asked once."""
     tab = state.session()
-    if tab.problem is None or tab.problem[0] != WHERE:
+    if tab.problem is None or tab.problem[0] != WHERE or st.session_state.get(_PLACE) != place:
         return None
     found, tab.problem = tab.problem[1], None
     return found
 
 
-def _attempt(work: Callable[[], None]) -> None:
+def _attempt(work: Callable[[], None], place: str) -> None:
     try:
         work()
     except QuantscapeError as error:
         state.session().problem = (WHERE, error)
+        st.session_state[_PLACE] = place
 
 
 def _add(name: str, policy: Policy) -> None:

@@ -130,7 +130,7 @@ class Comparison:
         sizes = [column.size_bytes / 1e6 for column in self.columns]
         times = [column.latency_ms for column in self.columns]
         layers = "1 layer differs; it takes" if len(self.layers) == 1 else (
-            f"{len(self.layers)} layers differ; they take"
+            f"{len(self.layers):,} layers differ; they take"
         )  # fmt: skip
         return (
             f"{layers} {min(sizes):.3f} to {max(sizes):.3f} MB and "

@@ -18,7 +18,6 @@ from dashboard import (
     strategies,
     theme,
 )
-from dashboard.boundary import show_expected
 from dashboard.strategies import Offer
 from dashboard.strategy_marks import MOST, plain
 from dashboard.strip_view import empty
@@ -35,9 +34,9 @@ def page() -> None:
         return
     offers = strategies.offers(view)
     names = _choice(view, offers)
-    _said()
     if not names:
         _nothing_chosen()
+        _gone()
         return
     sides = [
         Strategy(name, side.chosen, side.found)
@@ -46,6 +45,7 @@ def page() -> None:
     ]
     found = compare(sides, comparing.reference(names))
     compare_cards.draw(view, offers, sides, found)
+    _gone()
     if len(sides) == 1:
         st.info(
             f"Only {plain(names[0])} is shown. Choose another strategy above to compare it with.",
@@ -92,15 +92,13 @@ def _choice(view: View, offers: Mapping[str, Offer]) -> tuple[str, ...]:
         slot = st.popover("Keep current map as…", icon=":material/bookmark_add:")
         with slot, st.form("_compare_keep", border=False):
             st.text_input("Name", key=comparing.NEW_NAME, placeholder=f"1 to {MAX_NAME} characters")
+            compare_cards.said(comparing.KEEPING)
             st.form_submit_button("Keep", on_click=comparing.keep)
     return names
 
 
-def _said() -> None:
-    """What the last callback could not do, and what can be brought back."""
-    error = comparing.problem()
-    if error is not None:
-        show_expected(error)
+def _gone() -> None:
+    """What was deleted and can be brought back, below the cards: there one was looking."""
     gone = strategies.deleted()
     if gone is None:
         return
@@ -110,6 +108,7 @@ def _said() -> None:
                   icon=":material/undo:")  # fmt: skip
         st.button("Dismiss", on_click=strategies.forget_deleted, key="_compare_forget",
                   type="tertiary")  # fmt: skip
+    compare_cards.said(comparing.RESTORING)
 
 
 def _nothing_chosen() -> None:

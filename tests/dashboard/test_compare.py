@@ -277,6 +277,7 @@ def test_a_deletion_can_be_dismissed(compared: Compared) -> None:
     app.button(key="_compare_forget").click().run()
 
     assert "Deleted" not in said(app)
+    assert not [b for b in app.button if b.key == "_compare_restore"]
     assert strategies_of(app) == []
 
 
