@@ -7,8 +7,10 @@ from functools import lru_cache
 from typing import Literal
 
 import altair as alt
+import numpy as np
 import pandas as pd
 import streamlit as st
+from numpy.typing import NDArray
 
 from core.decide.compare import COSTS, TOTAL_OF, Comparison, Cost, Strategy
 from core.decide.curves import CurvePoint
@@ -22,6 +24,8 @@ from dashboard.theme import Mode, Theme, by_mode
 from dashboard.view import View
 
 HEIGHT = 330
+CHART_PX = 320
+"""Labels would overlap in a narrower chart; the second one goes below the first before."""
 AXES: dict[Cost, tuple[str, str]] = {
     "size": ("size_mb", "Size (MB, exact)"),
     "latency": ("latency_ms", "Latency (ms, estimated)"),
@@ -46,14 +50,16 @@ def draw(view: View, sides: Sequence[Strategy], found: Comparison) -> None:
             st.info("n/a: nothing was measured, so no loss is projected.", icon=":material/info:")
             return
         title = LOSS_TITLES[measure]
-        for column, (cost, spec) in zip(st.columns(2, gap="medium"), drawn.items(), strict=True):
-            with column:
-                figure.draw(
-                    spec or {},
-                    key=f"compare_{cost}",
-                    alt=f"{title} against {cost}. Not dominated: {', '.join(found.fronts[cost])}",
-                    file=f"{view.opened.name}.loss_{cost}",
-                )
+        with st.grid(2, min_column_width=CHART_PX, gap="medium"):
+            for cost, spec in drawn.items():
+                with st.container(gap="xsmall"):
+                    figure.draw(
+                        spec or {},
+                        key=f"compare_{cost}",
+                        alt=f"{title} against {cost}. Not dominated: "
+                        f"{', '.join(found.fronts[cost])}",
+                        file=f"{view.opened.name}.loss_{cost}",
+                    )
         beaten = [(s.name, dominated(s.name, found)) for s in sides]
         said = "; ".join(f"{name} is {by}" for name, by in beaten if by)
         st.caption(
@@ -96,7 +102,7 @@ def trade(
     ]
     if not marks:
         return None
-    data = _labelled(pd.DataFrame(marks), [*(row[field] for row in cloud)], field, found)
+    data = _labelled(pd.DataFrame(marks), [*(row[field] for row in cloud)], field, measure, found)
     columns = [field, measure, "threshold"]
     return filled(
         _trade(look.mode, cost, measure),
@@ -111,26 +117,36 @@ def _amount(totals: dict[str, Quantity], cost: Cost) -> float:
 
 
 def _labelled(
-    data: pd.DataFrame, others: Sequence[float], field: str, found: Comparison
+    data: pd.DataFrame, others: Sequence[float], field: str, measure: str, found: Comparison
 ) -> pd.DataFrame:
-    """Labels that keep apart: one for marks of the same map, neighbours above and below in turn,
-    and text that runs towards the middle of the chart.
+    """Labels that keep apart: one for marks of the same map, on the other side of its mark than
+    the label of the nearest mark so far, and text that runs towards the middle of the chart.
     """
-    spread = pd.Series([*others, *data[field]])
-    low, high = spread.min(), spread.max()
     labels, said = list[str](), set[str]()
     for name in data["strategy"]:
         group = [name, *found.same_as(name)]
         labels.append("" if said & set(group) else " = ".join(short(one, 20) for one in group))
         said.add(name)
-    labelled = data[field].where(pd.Series(labels, index=data.index) != "")
-    order = labelled.rank(method="first").fillna(0).astype(int)
-    third = ((data[field] - low) / (high - low if high > low else 1) * 2.999).astype(int)
+    x = _unit([*data[field], *others])[: len(data)]
+    y = _unit([*data[measure]])
+    sides = [CORNERS[0][0]] * len(data)
+    placed: list[int] = []
+    for i in (int(i) for i in np.argsort(x, kind="stable") if labels[i]):
+        if placed:
+            nearest = min(placed, key=lambda j: abs(x[i] - x[j]) + abs(y[i] - y[j]))
+            sides[i] = next(side for side, _ in CORNERS if side != sides[nearest])
+        placed.append(i)
     return data.assign(
-        label=labels,
-        side=[CORNERS[rank % 2][0] for rank in order],
-        align=[ALIGNED[place] for place in third],
+        label=labels, side=sides, align=[ALIGNED[min(int(3 * place), 2)] for place in x]
     )
+
+
+def _unit(values: Sequence[float]) -> NDArray[np.float64]:
+    """Values between the least (0) and the greatest (1) of them."""
+    found = np.asarray(values, dtype=np.float64)
+    span = float(np.ptp(found))
+    places: NDArray[np.float64] = (found - found.min()) / (span or 1.0)
+    return places
 
 
 @lru_cache(maxsize=16)

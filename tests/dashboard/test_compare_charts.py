@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import pytest
 from streamlit.testing.v1 import AppTest
 
@@ -74,16 +72,17 @@ def test_marks_of_one_map_share_a_label() -> None:
 
 
 def test_neighbours_are_labelled_on_two_sides() -> None:
-    """Labels alternate in the order of the axis, so that neighbours do not overlap."""
-    sides = named()
-    spec = drawn(sides, compare(sides, NAMES[0]))
+    """The labels of two marks side by side lie above and below; text runs inwards at the edges."""
+    near = {f"near {k}": Policy(strategy="top-k", top_k=k) for k in (20, 21)}
+    sides = named(**{"All FP32": Policy(strategy="uniform", uniform="FP32"), **near,
+                     "All INT8": Policy(strategy="uniform", uniform="INT8")})  # fmt: skip
+    spec = drawn(sides, compare(sides, "All FP32"))
     assert spec is not None
-    marks = spec["datasets"]["strategies"].sort_values("size_mb", kind="stable")
+    marks = spec["datasets"]["strategies"].set_index("strategy")
 
-    sides_in_order = marks["side"].tolist()
-    assert all(a != b for a, b in pairwise(sides_in_order))
-    assert marks["align"].iloc[0] == "left"
-    assert marks["align"].iloc[-1] == "right"
+    assert marks.loc["near 20", "side"] != marks.loc["near 21", "side"]
+    assert marks.loc["All INT8", "align"] == "left"
+    assert marks.loc["All FP32", "align"] == "right"
 
 
 def test_nothing_measured_gives_no_chart() -> None:
