@@ -42,6 +42,8 @@ def main() -> None:
                     url_path="overview", default=True, help="Is INT8 a good idea here?"),
             st.Page("app_pages/tune.py", title="Tune", icon=":material/tune:",
                     url_path="tune", help="Move it and see what flips"),
+            st.Page("app_pages/compare.py", title="Compare", icon=":material/compare:",
+                    url_path="compare", help="Which strategy should I ship?"),
             st.Page("app_pages/export.py", title="Export", icon=":material/download:",
                     url_path="export", help="Give me the file"),
             st.Page("app_pages/method.py", title="Method", icon=":material/functions:",

@@ -69,8 +69,7 @@ def free_name(view: View, wanted: str) -> str:
 def keep(name: str, policy: Policy, taken: Iterable[str] = ()) -> None:
     """Add a strategy. Raises `PolicyError` for a name that is taken or no name, or one too many."""
     mine = kept()
-    if len(mine) >= MAX_STRATEGIES:
-        raise PolicyError(f"There are {MAX_STRATEGIES} strategies already.", "Delete some first.")
+    _check_room(mine)
     checked = check_name(name, {*taken, *(one.name for one in mine)})
     _put((*mine, Named(checked, policy)))
 
@@ -102,19 +101,35 @@ def deleted() -> Named | None:
 
 
 def restore_deleted(taken: Iterable[str] = ()) -> None:
-    """Put the strategy that was deleted last back in its place, renamed if its name is taken."""
+    """Put the strategy that was deleted last back in its place, renamed if its name is taken.
+
+    Raises `PolicyError` where there is no room any more; it can still be brought back later.
+    """
     tab, mine = state.session(), kept()
-    found = tab.deleted.pop(tab.model, None)
+    found = tab.deleted.get(tab.model)
     if found is None:
         return
+    _check_room(mine)
+    forget_deleted()
     place, one = found
     name = fresh_name(one.name, {*taken, *(other.name for other in mine)}, " ")
     _put((*mine[:place], Named(name, one.policy), *mine[place:]))
 
 
+def forget_deleted() -> None:
+    """Give up what `restore_deleted` would bring back."""
+    tab = state.session()
+    tab.deleted.pop(tab.model, None)
+
+
 def replace_all(strategies: Iterable[Named]) -> None:
     """Put `strategies` in place of the person's own."""
     _put(tuple(strategies))
+
+
+def _check_room(mine: tuple[Named, ...]) -> None:
+    if len(mine) >= MAX_STRATEGIES:
+        raise PolicyError(f"There are {MAX_STRATEGIES} strategies already.", "Delete some first.")
 
 
 def _put(strategies: tuple[Named, ...]) -> None:

@@ -25,7 +25,6 @@ from dashboard.view import View, current
 
 CHART_PX = 420
 """Narrower charts are put below each other."""
-LOSS_TITLES = {"kl": "KL divergence", "accuracy_drop_pts": "Accuracy", "flips_pct": "Flips"}
 
 
 def page() -> None:
@@ -62,25 +61,16 @@ def _scores(view: View) -> None:
 
 def _curve(view: View) -> None:
     line = figure.header("Projected loss against size")
-    measure = st.segmented_control(
-        "Loss",
-        list(LOSS_TITLES),
-        default="kl",
-        format_func=lambda name: LOSS_TITLES[name],
-        key="curve_loss",
-        label_visibility="collapsed",
-        required=True,
-        persist_state="session",
-    )
+    measure = curve_chart.choose_loss()
     points = studies.curve(view.opened, view.policy)
-    drawn = curve_chart.curve(points, view, measure or "kl", theme.current())
+    drawn = curve_chart.curve(points, view, measure, theme.current())
     if drawn is None:
         st.info("n/a: nothing was measured, so no loss is projected.", icon=":material/info:")
     else:
         figure.draw(
             drawn,
             key="curve_chart",
-            alt=f"{LOSS_TITLES[measure or 'kl']} against size for {len(points)} thresholds; "
+            alt=f"{curve_chart.LOSS_TITLES[measure]} against size for {len(points)} thresholds; "
             f"the current map takes {format_quantity(view.now.found.totals['size_bytes'])}",
             file=f"{view.opened.name}.curve",
             header=line,

@@ -6,7 +6,13 @@ import re
 
 from playwright.sync_api import Locator, Page
 
-PATHS = {"overview": "/", "tune": "/tune", "export": "/export", "method": "/method"}
+PATHS = {
+    "overview": "/",
+    "tune": "/tune",
+    "compare": "/compare",
+    "export": "/export",
+    "method": "/method",
+}
 
 
 def kpi(page: Page, title: str) -> Locator:
