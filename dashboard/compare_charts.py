@@ -64,7 +64,8 @@ def draw(view: View, sides: Sequence[Strategy], found: Comparison) -> None:
         said = "; ".join(f"{name} is {by}" for name, by in beaten if by)
         st.caption(
             f"{plain(said) if said else 'None is dominated'}. One dominates another where "
-            "projected accuracy loss (KL between equal losses) and cost are no worse and one is "
+            "projected accuracy loss (a gain counts as none; KL between equal losses) and cost are no "
+            "worse and one is "
             "better; dominated ones are pale. Small points: the sweep of the HIGH threshold."
         )
 

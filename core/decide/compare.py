@@ -233,14 +233,15 @@ def _points(strategies: Sequence[Strategy], cost: Cost) -> list[Point]:
     """(place of the loss, cost) of each strategy, less is better in both.
 
     The loss is the accuracy drop, and KL where drops tie; a model without labels has KL alone.
-    Losses become places because a tie has to compare as a pair.
+    A gain counts as no loss: rounding improves a model by chance alone, and a reference must not
+    be called beaten for that. Losses become places because a tie has to compare as a pair.
     """
     totals = [s.outcome.totals for s in strategies]
     labelled = any(t["accuracy_drop_pts"].value is not None for t in totals)
     losses: list[tuple[float, float] | None] = []
     for t in totals:
         drop, kl = t["accuracy_drop_pts"].value if labelled else 0.0, t["kl"].value
-        losses.append(None if drop is None or kl is None else (drop, kl))
+        losses.append(None if drop is None or kl is None else (max(drop, 0.0), kl))
     places = {
         loss: place for place, loss in enumerate(sorted({x for x in losses if x is not None}))
     }

@@ -159,13 +159,13 @@ def test_every_figure_says_what_it_is(compared: Compared) -> None:
 def test_dominated_strategies_are_named(compared: Compared) -> None:
     """The card and the caption say by whom a strategy is dominated and in what."""
     app = compared("informer")
-    app.multiselect[0].set_value(["All FP32", "All INT8"]).run()
-    sides = side_by_side(app, "All FP32", "All INT8")
-    expected = dominated("All FP32", compare(sides, "All INT8"))
+    app.multiselect[0].set_value(["All FP16", "All FP32"]).run()
+    sides = side_by_side(app, "All FP16", "All FP32")
+    expected = dominated("All FP16", compare(sides, "All FP32"))
 
-    assert expected == "dominated by All INT8 (size, latency)"
-    assert "Dominated by All INT8 \\(size, latency\\)" in said(app)
-    assert "All FP32 is dominated by All INT8" in said(app)
+    assert expected == "dominated by All FP32 (latency)"
+    assert "Dominated by All FP32 \\(latency\\)" in said(app)
+    assert "All FP16 is dominated by All FP32" in said(app)
 
 
 def test_load_into_tune_gives_the_same_map(compared: Compared) -> None:
