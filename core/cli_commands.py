@@ -26,6 +26,7 @@ from core.errors import PolicyError
 from core.export import html, markdown, precision_map
 from core.export import report as reports
 from core.export.csv_table import to_csv
+from core.source import python_file
 from core.source import samples as bundled
 from core.study import Study
 
@@ -65,11 +66,19 @@ def samples(options: argparse.Namespace) -> None:
 
 
 def _source(options: argparse.Namespace) -> ModelSource:
-    if not options.source.startswith(bundled.PREFIX):
+    if options.source.startswith(bundled.PREFIX):
+        return bundled.load(options.source, options.csv)
+    if not python_file.is_reference(options.source):
         raise PolicyError(
-            f"{options.source!r} is no source.", "Use sample:NAME; `samples` lists the names."
+            f"{options.source!r} is no source.",
+            "Use path/to/file.py:function, or sample:NAME; `samples` lists the names.",
         )
-    return bundled.load(options.source, options.csv)
+    if options.csv is not None:
+        raise PolicyError(
+            f"{options.source} takes no CSV, but {options.csv} was given.",
+            "Leave out --csv: the function brings its own data.",
+        )
+    return python_file.load(options.source)
 
 
 def analyze(options: argparse.Namespace) -> None:

@@ -53,7 +53,8 @@ class TensorSpec:
     that stays in a float format. `channels` is the number of scales a quantized weight has.
     `operation` is the number, in call order within its layer, of the first product, convolution
     or look-up that reads it (-1: none does). `weight` names, for a bias, the weight of the same
-    product, which another layer may own where weights are tied.
+    product, which another layer may own where weights are tied. `channel_axis` is the axis of a
+    weight that has one scale per index; it says nothing where `channels` is 1.
     """
 
     name: str
@@ -62,6 +63,7 @@ class TensorSpec:
     channels: int = 1
     operation: int = -1
     weight: str = ""
+    channel_axis: int = 0
 
     @property
     def size(self) -> int:

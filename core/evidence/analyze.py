@@ -15,6 +15,7 @@ from core.evidence.scheme import ORT_CPU, Scheme
 from core.evidence.simulate import Simulator
 from core.layers import LayerTable
 from core.precision import FP16, INT8, Precision
+from core.source.batches import take
 from core.source.contract import ModelSource
 from core.source.inventory import take_inventory
 
@@ -43,7 +44,7 @@ def dry_run(
     layers = take_inventory(source, expand_units=expand_units)
     runs = len(measuring.planned_runs(layers, precisions))
     simulator = measuring.make_simulator(source, layers, scheme, expand_units=expand_units)
-    outputs = simulator.run({}, source.selection.inputs[:2]).shape[1]
+    outputs = simulator.run({}, take(source.selection.inputs, 0, 2)).shape[1]
     values = len(precisions) * len(layers) * len(source.selection) * outputs
     return Plan(
         layers=len(layers),
@@ -108,7 +109,7 @@ def _holdout(
     split = source.holdout
     if split is None or split.targets is None:
         return None, None
-    simulator = Simulator(source.model, layers, {}, scheme)
+    simulator = Simulator(source.model, layers, {}, scheme, source.output)
     answers = simulator.run({}, split.inputs).argmax(axis=1)
     targets = split.targets.numpy()
     majority = np.bincount(targets).max() / len(targets)

@@ -19,6 +19,7 @@ from core.evidence.simulate import Assignment, Simulator
 from core.evidence.weights import weight_sqnr_db
 from core.layers import LayerTable
 from core.precision import Precision
+from core.source.batches import count, take
 from core.source.contract import ModelSource
 from core.source.ownership import owners
 
@@ -89,18 +90,18 @@ def make_simulator(
     owner = owners(source.model, source.units, expand_units)
     for name in layers.names:  # containers that turned out to compute on their own
         owner[name] = name
-    simulator = Simulator(source.model, layers, owner, scheme)
+    simulator = Simulator(source.model, layers, owner, scheme, source.output)
     simulator.calibrate(source.calibration.inputs)
     return simulator
 
 
 def predict_seconds(simulator: Simulator, source: ModelSource, runs: int) -> float:
     """Estimated duration of `runs` passes, from one small batch of the selection split."""
-    inputs = source.selection.inputs[:64]
-    simulator.run({}, inputs[:8])
+    inputs = take(source.selection.inputs, 0, 64)
+    simulator.run({}, take(inputs, 0, 8))
     start = time.perf_counter()
     simulator.run({}, inputs)
-    return (time.perf_counter() - start) / len(inputs) * len(source.selection) * runs
+    return (time.perf_counter() - start) / count(inputs) * len(source.selection) * runs
 
 
 def measure(
