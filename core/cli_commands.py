@@ -235,7 +235,7 @@ def _print_map(study: Study, chosen: PrecisionMap, *, document: bool) -> None:
     found = outcome(study, chosen)
     out.print(tables.layer_table(study, chosen, found))
     out.print(tables.statistics_table(chosen))
-    out.print(tables.totals_table(found, chosen.policy.hardware))
+    out.print(tables.totals_table(study, found, chosen.policy.hardware))
     if document and applies_to(study):
         out.print(tables.document_table(comparisons(study, chosen.policy.hardware)))
     verdict = feasibility(study, chosen, found)

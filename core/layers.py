@@ -122,7 +122,8 @@ class LayerTable:
     `glue` names containers that own operations or tensors which are no layer (residual adds,
     reshapes); they stay in the reference precision, are listed and not counted. `joins` counts
     glue results that several producers flow into (a residual add): nodes of the data flow that
-    are no layers, numbered so that producers come first.
+    are no layers, numbered so that producers come first. `groups` are the positions of layers
+    that have to share one precision; a layer is in one group at most.
     """
 
     layers: tuple[Layer, ...]
@@ -131,6 +132,7 @@ class LayerTable:
     glue_tensors: tuple[TensorSpec, ...] = ()
     uncalled: tuple[str, ...] = field(default=())
     joins: int = 0
+    groups: tuple[tuple[int, ...], ...] = ()
 
     def __len__(self) -> int:
         return len(self.layers)

@@ -17,15 +17,15 @@ values, judged by a person's own function.
 class Metric:
     """The metric of a model that is not judged by accuracy.
 
-    `unit` is empty where the metric has none. `holdout` is its value for the reference model on
+    `holdout` is its value for the reference model on
     the holdout split and `naive` that of always giving the mean target; None where unknown.
     """
 
     name: str
     higher_is_better: bool
-    unit: str = ""
     holdout: float | None = None
     naive: float | None = None
 
 
-RMSE = Metric("RMSE", higher_is_better=False, unit="of the target")
+RMSE = Metric("RMSE", higher_is_better=False)
+"""Root mean square error, in the unit of the targets."""

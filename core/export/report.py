@@ -73,7 +73,7 @@ def _overview(given: Material) -> Section:
     totals = Table(
         (Column("figure"), Column("this map, value (90 % range) and kind", "number")),
         tuple((title, words.quantity(given.found.totals[key]))
-              for key, title in words.FIGURES.items()),
+              for key, title in words.figures(analysis).items()),
         key="totals",
     )  # fmt: skip
     counts = ", ".join(

@@ -186,4 +186,5 @@ def limits(given: Material) -> Section:
     said = [LATENCY, SCHEME.format(analysis.scheme), SIZE, RULES]
     if analysis.evidence is not None:
         said[:0] = [PROJECTION, SELECTION, PRODUCTION]
+    said += analysis.notes
     return Section("limits", "What these numbers do not say", (Bullets(tuple(said)),))

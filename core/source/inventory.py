@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from core.errors import ModelError
 from core.layers import Edge, Layer, LayerTable, State, TensorSpec
 from core.source.batches import (
     FAILURES,
@@ -136,13 +137,34 @@ def _table(source: ModelSource, observer: Observer) -> LayerTable:
             )
         )
     index = {layer.name: i for i, layer in enumerate(layers)}
-    index |= {JOIN % k: len(layers) + k for k in range(observer.joins)}
+    nodes = index | {JOIN % k: len(layers) + k for k in range(observer.joins)}
     edges = tuple(
-        Edge(index[a], index[b], n)
+        Edge(nodes[a], nodes[b], n)
         for (a, b), n in sorted(observer.flows.items())
-        if a in index and b in index
+        if a in nodes and b in nodes
     )
     leaves = (n for n, m in model.named_modules() if next(m.children(), None) is None)
     uncalled = tuple(n for n in leaves if (owner.get(n) or n) not in observer.seen)
     glue = tuple(sorted(observer.glue))
-    return LayerTable(tuple(layers), edges, glue, tuple(glue_tensors), uncalled, observer.joins)
+    return LayerTable(
+        tuple(layers), edges, glue, tuple(glue_tensors), uncalled, observer.joins,
+        _groups(source, index),
+    )  # fmt: skip
+
+
+def _groups(source: ModelSource, index: Mapping[str, int]) -> tuple[tuple[int, ...], ...]:
+    """Positions of the layers that each of the source's groups names."""
+    taken: set[str] = set()
+    for name in (name for group in source.groups for name in group):
+        if name not in index:
+            raise ModelError(
+                f"The source's 'groups' names {name!r}, which is no layer of the model.",
+                f"Layers are: {', '.join(list(index)[:8])} ...",
+            )
+        if name in taken:
+            raise ModelError(
+                f"The source's 'groups' names {name!r} twice.",
+                "A layer is in one group at most; join groups that share a layer.",
+            )
+        taken.add(name)
+    return tuple(tuple(sorted(index[name] for name in group)) for group in source.groups)
