@@ -33,6 +33,9 @@ ROLES: tuple[str, ...] = (
 )
 """The ten roles of the sensitivity method, then four that other models need."""
 
+ROOT = "(model)"
+"""Name of the model itself where it is a layer: its own module path is empty."""
+
 State = Literal["computes", "stores", "rounds output", "nothing"]
 """What an integer precision means for a layer on the target (docs/method.md, "States").
 

@@ -20,7 +20,7 @@ from core.evidence.reading import read
 from core.evidence.scheme import Scheme
 from core.evidence.simulate import Assignment, Simulator
 from core.evidence.weights import weight_sqnr_db
-from core.layers import LayerTable
+from core.layers import ROOT, LayerTable
 from core.precision import Precision
 from core.source.batches import count, take
 from core.source.contract import ModelSource
@@ -92,7 +92,7 @@ def make_simulator(
     """A simulator of `source.model`, calibrated on the calibration split."""
     owner = owners(source.model, source.units, expand_units)
     for name in layers.names:  # containers that turned out to compute on their own
-        owner[name] = name
+        owner["" if name == ROOT else name] = name
     simulator = Simulator(source.model, layers, owner, scheme, source.output)
     simulator.calibrate(source.calibration.inputs)
     return simulator

@@ -21,7 +21,7 @@ from core.errors import ModelError
 from core.evidence.held import HeldWeights, cast, give_back, settled
 from core.evidence.rounding import Range, affine_grid, observed, round_activation, round_bias
 from core.evidence.scheme import Scheme
-from core.layers import LayerTable
+from core.layers import ROOT, LayerTable
 from core.precision import Precision
 from core.source.batches import FAILURES, Inputs, Output, count, failed, run_batch, state_kept, take
 from core.source.operations import (
@@ -174,7 +174,7 @@ class Simulator(TorchFunctionMode):
     def _entered(
         self, path: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Arguments | None:
-        precision = self._assignment.get(path)
+        precision = self._assignment.get(path or ROOT)
         if precision is None or precision.kind != "float":
             self._given.append(None)
             return None
@@ -186,16 +186,17 @@ class Simulator(TorchFunctionMode):
         given = self._given.pop() if self._given else None
         if given is not None:
             give_back(given[0], args)
-        if path not in self._rounded_modules:
+        name = path or ROOT
+        if name not in self._rounded_modules:
             return None
         values = [tensor for tensor in tensors(output) if tensor.is_floating_point()]
         if not values:
             return None
-        site: Site = (path, *MODULE_OUTPUT)
+        site: Site = (name, *MODULE_OUTPUT)
         if self._recording:
             self._observe(site, values[0])
             return None
-        precision = self._assignment.get(path)
+        precision = self._assignment.get(name)
         if precision is None or precision.kind != "integer":
             return None
         rounded = round_activation(values[0], self._range(site), self.scheme.activation_bits)

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from core.errors import ModelError
-from core.layers import Edge, Layer, LayerTable, State, TensorSpec
+from core.layers import ROOT, Edge, Layer, LayerTable, State, TensorSpec
 from core.source.batches import (
     FAILURES,
     SEED,
@@ -117,7 +117,7 @@ def _table(source: ModelSource, observer: Observer) -> LayerTable:
         state = _state(module, role, seen.operations)
         layers.append(
             Layer(
-                name=name,
+                name=name or ROOT,
                 role=role,
                 kind=type(module).__name__,
                 state=state,
@@ -136,7 +136,7 @@ def _table(source: ModelSource, observer: Observer) -> LayerTable:
                 output_elements=seen.output_elements,
             )
         )
-    index = {layer.name: i for i, layer in enumerate(layers)}
+    index = {"" if layer.name == ROOT else layer.name: i for i, layer in enumerate(layers)}
     nodes = index | {JOIN % k: len(layers) + k for k in range(observer.joins)}
     edges = tuple(
         Edge(nodes[a], nodes[b], n)
@@ -144,11 +144,11 @@ def _table(source: ModelSource, observer: Observer) -> LayerTable:
         if a in nodes and b in nodes
     )
     leaves = (n for n, m in model.named_modules() if next(m.children(), None) is None)
-    uncalled = tuple(n for n in leaves if (owner.get(n) or n) not in observer.seen)
+    uncalled = tuple(n or ROOT for n in leaves if (owner.get(n) or n) not in observer.seen)
     glue = tuple(sorted(observer.glue))
     return LayerTable(
         tuple(layers), edges, glue, tuple(glue_tensors), uncalled, observer.joins,
-        _groups(source, index),
+        _groups(source, {layer.name: i for i, layer in enumerate(layers)}),
     )  # fmt: skip
 
 
