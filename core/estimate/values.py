@@ -57,9 +57,9 @@ class ValueProjector(MapProjector[ValueFigures]):
         super().__init__(evidence, reference)
         self._metric = metric
         self._spread = evidence.spread
-        self._errors: Floats | None = None
-        if evidence.targets is not None:
-            self._errors = _mean_squares(evidence.baseline - evidence.targets)
+        targets = evidence.targets
+        self._targets: Floats | None = None if targets is None else targets.astype(np.float64)
+        self._errors = self._squared_errors(np.zeros(1))
         runs = evidence.metrics
         self._runs = None if runs is None else _RunsCombiner(evidence, runs)
 
@@ -67,16 +67,25 @@ class ValueProjector(MapProjector[ValueFigures]):
         """Figures of the outputs baseline + `change` [N, K] on the selection split."""
         moved = float(np.square(change, dtype=np.float64).sum())
         relative = moved / self._spread if self._spread > 0 else (0.0 if moved == 0 else np.inf)
-        targets = self.evidence.targets
-        if targets is None or self._errors is None:
+        errors = self._squared_errors(change)
+        if self._errors is None or errors is None:
             return ValueFigures(relative)
-        errors = _mean_squares(self.evidence.baseline + change - targets)
         before, after = np.sqrt(self._errors.mean()), np.sqrt(errors.mean())
         # Delta method: each sample's part in the difference of two roots.
         parts = errors / (2 * max(after, 1e-30)) - self._errors / (2 * max(before, 1e-30))
         n = len(parts)
         variance = float(parts.var(ddof=1)) / n if n > 1 else None
         return ValueFigures(relative, float(after - before), variance)
+
+    def _squared_errors(self, change: NDArray[np.floating]) -> Floats | None:
+        """Mean squared error of each sample's outputs baseline + `change`, shape (N,); None
+        without targets.
+        """
+        if self._targets is None:
+            return None
+        outputs = self.evidence.baseline + change.astype(np.float64)
+        means: Floats = np.square(outputs - self._targets).mean(axis=1)
+        return means
 
     @cached_property
     def reference_metric(self) -> float | None:
@@ -176,11 +185,6 @@ class _RunsCombiner:
         """(projected, simulated) change under probe `m`."""
         projected = float(self._combiner.change(self._codes[m], form)[0, 0])
         return projected, float(self.runs.probes[m, 0] - self.runs.baseline[0])
-
-
-def _mean_squares(difference: NDArray[np.floating]) -> Floats:
-    means: Floats = np.square(difference, dtype=np.float64).mean(axis=1)
-    return means
 
 
 def _around(value: float, half: float | None) -> tuple[float | None, float | None]:
