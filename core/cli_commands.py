@@ -20,7 +20,7 @@ from core.cli_output import console, print_json, write
 from core.decide.advice import considerations, feasibility, recommendations
 from core.decide.decision import PrecisionMap
 from core.decide.document import applies_to, comparisons
-from core.decide.outcome import outcome
+from core.decide.outcome import OPTIMISTIC, outcome
 from core.decide.policy import Policy, parse_rules, parse_thresholds, parse_weights
 from core.errors import PolicyError
 from core.export import html, markdown, precision_map
@@ -119,6 +119,8 @@ def analyze(options: argparse.Namespace) -> None:
             ),
         )
     store.save(analysis, options.out)
+    for note in (*((OPTIMISTIC,) if analysis.optimistic else ()), *analysis.notes):
+        print(f"quantscape: note: {note}", file=sys.stderr)
     if options.json:
         print_json(_summary(analysis, options.out))
     else:
@@ -132,6 +134,8 @@ def _summary(analysis: Analysis, folder: Path) -> dict[str, Any]:
         "samples": analysis.splits.selection,
         "seconds": analysis.seconds,
         "identity": analysis.identity,
+        "optimistic": analysis.optimistic,
+        "notes": analysis.notes,
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -261,6 +262,21 @@ def test_fingerprints_see_every_input() -> None:
     assert source.fingerprint() == other.fingerprint()
 
 
+def test_what_is_unusual_is_said_on_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without evaluation data the command says that figures are optimistic, for people and
+    programs.
+    """
+    text = GOOD.replace('"evaluation": (x, model(x).argmax(1)),', "")
+    out = str(tmp_path / "analysis")
+
+    assert main(["analyze", f"{_file(tmp_path, text)}:load", "--out", out, "--json"]) == 0
+    said = capsys.readouterr()
+    assert "quantscape: note: Optimistic" in said.err
+    assert json.loads(said.out)["optimistic"] is True
+
+
 def test_a_csv_is_refused_for_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`--csv` belongs to samples that take one."""
     reference = f"{_file(tmp_path, GOOD)}:load"
@@ -277,5 +293,7 @@ def test_a_file_is_analyzed_from_the_command_line(
     reference = f"{_file(tmp_path, GOOD)}:load"
 
     assert main(["analyze", reference, "--out", out]) == 0
+    assert main(["show", out, "--json"]) == 0
+    assert "note" not in capsys.readouterr().err
     assert main(["show", out, "--json"]) == 0
     assert '"accuracy_drop_pts"' in capsys.readouterr().out
