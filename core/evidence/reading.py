@@ -12,7 +12,7 @@ from torch import Tensor
 
 from core.errors import DataError, ModelError
 from core.evidence.evidence import Outputs
-from core.source.batches import FAILURES, answers, failed, state_kept, take
+from core.source.batches import answers, failed, state_kept, take
 from core.source.contract import ModelSource
 from core.source.data import Split
 
@@ -104,7 +104,7 @@ def read(source: ModelSource) -> Reading:
     try:
         with state_kept(source.model):
             shape = tuple(answers(source.model, few, source.output).shape[1:])
-    except FAILURES as error:
+    except Exception as error:
         raise failed(error, "on two samples", "two of them") from error
     if source.task == "classification":
         return Reading(Outputs(), _class_shape(shape), None)

@@ -23,7 +23,7 @@ from core.evidence.rounding import Range, affine_grid, observed, round_activatio
 from core.evidence.scheme import Scheme
 from core.layers import ROOT, LayerTable
 from core.precision import Precision
-from core.source.batches import FAILURES, Inputs, Output, count, failed, run_batch, state_kept, take
+from core.source.batches import Inputs, Output, count, failed, run_batch, state_kept, take
 from core.source.operations import (
     COMPOSITES,
     Operation,
@@ -124,7 +124,7 @@ class Simulator(TorchFunctionMode):
                 batch = take(inputs, start, start + batch_size)
                 try:
                     found = run_batch(self._model, batch, self._output, seed=start)
-                except FAILURES as error:
+                except Exception as error:
                     stop = min(start + batch_size, total) - 1
                     where = f"on samples {start} to {stop}"
                     raise failed(error, where, "those samples") from error

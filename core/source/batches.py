@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from core.errors import ModelError
+from core.errors import ModelError, QuantscapeError
 from core.source.trees import first_tensor, map_tensors, named_tensors, tensors
 
 Inputs = Tensor | tuple[Any, ...] | dict[str, Any]
@@ -33,15 +33,10 @@ FIND_OUTPUT = (
 )
 
 
-FAILURES = (
-    RuntimeError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError,
-    AssertionError, NotImplementedError,
-)  # fmt: skip
-"""What a person's own forward raises on inputs it was not made for."""
-
-
-def failed(error: Exception, when: str, by_hand: str) -> ModelError:
-    """The error of a forward pass that raised `error`."""
+def failed(error: Exception, when: str, by_hand: str) -> QuantscapeError:
+    """The error of a forward pass that raised `error`; one that explains itself is passed on."""
+    if isinstance(error, QuantscapeError):
+        return error
     lines = str(error).strip().splitlines()
     said = lines[0] if lines else type(error).__name__
     return ModelError(

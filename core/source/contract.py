@@ -131,6 +131,14 @@ def model_source(spec: Mapping[str, Any]) -> ModelSource:
             f"The source's 'model' is a {type(model).__name__}, not an nn.Module.",
             "Return the module itself.",
         )
+    model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
+    scripted = [name for name, m in model.named_modules() if isinstance(m, torch.jit.ScriptModule)]
+    if scripted:
+        raise ModelError(
+            f"{f'Module {scripted[0]!r}' if scripted[0] else 'The model'} is a TorchScript module, "
+            "whose layers cannot be seen.",
+            "Return the nn.Module that it was scripted or traced from.",
+        )
     check_weights(model)
     model.eval().to("cpu")
     _check_paths(model, spec)

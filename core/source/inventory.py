@@ -15,7 +15,6 @@ from torch import nn
 from core.errors import ModelError
 from core.layers import ROOT, Edge, Layer, LayerTable, State, TensorSpec
 from core.source.batches import (
-    FAILURES,
     SEED,
     call,
     failed,
@@ -64,7 +63,7 @@ def take_inventory(source: ModelSource, *, expand_units: bool = False) -> LayerT
         try:
             with torch.inference_mode(False), torch.no_grad(), observer.stack.installed(), observer:
                 call(model, given)
-        except FAILURES as error:
+        except Exception as error:
             raise failed(error, "on one calibration sample", "calibration[:1]") from error
     return _table(source, observer)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from core.source.batches import count
 from core.source.contract import ModelSource, model_source
 from core.source.data import HOLDOUT_SHARE
 from core.source.trees import tensors
+from tests.conftest import REPOSITORY
 
 GOOD = """
     import torch
@@ -275,6 +277,29 @@ def test_what_is_unusual_is_said_on_the_command_line(
     said = capsys.readouterr()
     assert "quantscape: note: Optimistic" in said.err
     assert json.loads(said.out)["optimistic"] is True
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_scripted_model_is_refused_and_a_compiled_one_unwrapped() -> None:
+    """TorchScript hides its layers; what `torch.compile` wraps is the model itself."""
+    plain = nn.Sequential(nn.Linear(4, 3))
+    scripted = torch.jit.trace(plain, torch.zeros(1, 4))
+
+    with pytest.raises(ModelError, match="TorchScript"):
+        model_source(_spec(model=nn.Sequential(scripted)))
+    assert model_source(_spec(model=torch.compile(plain))).model is plain
+
+
+def test_only_the_command_line_runs_a_persons_file() -> None:
+    """No other file of the core or of the dashboard imports what runs code that a person names."""
+    users = {
+        str(path.relative_to(REPOSITORY))
+        for folder in ("core", "dashboard")
+        for path in (REPOSITORY / folder).rglob("*.py")
+        if re.search(r"import .*python_file", path.read_text("utf-8"))
+    }
+
+    assert users == {"core/cli_commands.py"}
 
 
 def test_a_csv_is_refused_for_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
