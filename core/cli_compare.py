@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> None:
     if options.json:
         print_json(_content(study, options.maps, strategies, found))
     else:
-        _print(strategies, found)
+        _print(study, strategies, found)
 
 
 def _map(text: str, study: Study) -> PrecisionMap:
@@ -133,9 +133,9 @@ def _content(
     }
 
 
-def _print(strategies: Sequence[Strategy], found: Comparison) -> None:
+def _print(study: Study, strategies: Sequence[Strategy], found: Comparison) -> None:
     out = console()
-    out.print(tables.strategies_table(strategies, found))
+    out.print(tables.strategies_table(study, strategies, found))
     for group in found.equal:
         out.print(f"{' and '.join(group)} are the same map.")
     for s in strategies:

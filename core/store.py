@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 import uuid
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from core import store_arrays
+from core import store_arrays, store_task
 from core.analysis import Analysis
 from core.errors import AnalysisError
-from core.evidence.evidence import Calibration, Evidence, Identity, SplitSizes
+from core.evidence.evidence import Calibration, Evidence, Identity, Outputs, SplitSizes
 from core.layers import ROLES, LayerTable
 from core.store_arrays import StoredWeights, read_array
+from core.task import Metric
 
 SCHEMA_VERSION = 1
 FILE = "analysis.json"
@@ -58,6 +60,9 @@ class _File(msgspec.Struct, frozen=True):
     ranges: tuple[Calibration, ...]
     layers: LayerTable
     weights: tuple[StoredWeights, ...] = ()
+    metric: Metric | None = None
+    outputs: Outputs = Outputs()
+    optimistic: bool = False
 
 
 def save(analysis: Analysis, folder: Path) -> None:
@@ -128,6 +133,9 @@ def _encode(analysis: Analysis) -> bytes:
         ranges=analysis.ranges,
         layers=analysis.layers,
         weights=store_arrays.described(analysis.weights),
+        metric=analysis.metric,
+        outputs=Outputs() if evidence is None else evidence.outputs,
+        optimistic=analysis.optimistic,
     )
     return msgspec.json.format(msgspec.json.encode(data), indent=1)
 
@@ -144,9 +152,7 @@ def _arrays(evidence: Evidence | None) -> dict[str, NDArray[Any]]:
         "weight_sqnr_db": evidence.weight_sqnr_db,
         "allowed": evidence.allowed,
     }
-    if evidence.targets is not None:
-        arrays["targets"] = evidence.targets
-    return arrays
+    return arrays | store_task.arrays(evidence)
 
 
 def load(folder: Path) -> Analysis:
@@ -189,6 +195,8 @@ def load(folder: Path) -> Analysis:
         created=data.created,
         seconds=data.seconds,
         notes=data.notes,
+        metric=data.metric,
+        optimistic=data.optimistic,
     )
 
 
@@ -238,14 +246,8 @@ def _evidence(folder: Path, data: _File) -> Evidence:
     baseline = read_array(folder, "baseline", np.float32, (data.splits.selection, None))
     samples, outputs = baseline.shape
     probes = read_array(folder, "probes", np.float32, (None, samples, outputs))
-    targets = None
-    if (folder / "targets.npy").is_file():
-        targets = read_array(folder, "targets", np.int64, (samples,))
-        if samples and not (int(targets.min()) >= 0 and int(targets.max()) < outputs):
-            raise AnalysisError(
-                f"{folder / 'targets.npy'} names a class that the model does not output.",
-                "Analyze the model again.",
-            )
+    store_task.check(data.outputs, data.layers, baseline, folder)
+    read = partial(read_array, folder)
     probe_codes = read_array(folder, "probe_codes", np.int8, (len(probes), n_layers))
     if probe_codes.size and not (
         -1 <= int(probe_codes.min()) <= int(probe_codes.max()) < n_precisions
@@ -258,7 +260,7 @@ def _evidence(folder: Path, data: _File) -> Evidence:
         precisions=precisions,
         scheme=data.scheme,
         baseline=baseline,
-        targets=targets,
+        targets=store_task.read_targets(read, data.task, data.outputs, baseline, folder),
         perturbations=read_array(
             folder, "perturbations", np.float32, (n_precisions, n_layers, samples, outputs)
         ),
@@ -269,4 +271,6 @@ def _evidence(folder: Path, data: _File) -> Evidence:
             folder, "weight_sqnr_db", np.float64, (n_precisions, n_layers), finite=False
         ),
         allowed=read_array(folder, "allowed", np.bool_, (n_precisions, n_layers), finite=False),
+        outputs=data.outputs,
+        metrics=store_task.read_metrics(read, n_precisions, n_layers, len(probes), folder),
     )

@@ -20,6 +20,7 @@ from core.decide.advice import (
     PROCEED_DROP_PTS,
     Feasibility,
 )
+from core.decide.loss import VALUES
 from core.decide.outcome import Confidence, outcome
 from core.decide.policy import STRATEGIES, Policy
 from core.estimate import hardware
@@ -30,14 +31,16 @@ from core.export import session
 from core.export.checklist import checks
 from core.export.precision_map import MapFile, MapLayer
 from core.layers import State
+from core.source.contract import OPTIONAL, REQUIRED
 from core.study import Study
+from core.task import TASKS
 from tests.conftest import REPOSITORY
 
 README = (REPOSITORY / "README.md").read_text("utf-8")
 METHOD = (REPOSITORY / "docs" / "method.md").read_text("utf-8")
 ALL = [
     path
-    for pattern in ("*.md", "docs/**/*.md", "sample_models/**/*.md", "core/**/*.py",
+    for pattern in ("*.md", "docs/**/*.md", "docs/**/*.py", "sample_models/**/*.md", "core/**/*.py",
                     "dashboard/**/*.py", "sample_models/**/*.py", "tests/**/*.py", "Makefile",
                     "*.toml", "*.txt", ".streamlit/*.toml")
     for path in REPOSITORY.glob(pattern)
@@ -128,6 +131,19 @@ def test_every_total_is_documented(tiny_study: Study) -> None:
     assert all(f"`{name}`" in METHOD for name in totals)
 
 
+def test_every_figure_of_values_is_documented() -> None:
+    """Totals that only values have are named, with what they mean."""
+    assert all(f"`{name}`" in METHOD.split("## Files")[1] for name in VALUES.every)
+
+
+@pytest.mark.parametrize("key", [*REQUIRED, *OPTIONAL, *TASKS])
+def test_every_key_of_a_source_is_documented(key: str) -> None:
+    """Each key of the dict that a source returns, and each task, is in the method's table."""
+    section = METHOD.split("## Sources")[1].split("## Layers")[0]
+
+    assert key in section if key in TASKS else f"`{key}`" in section
+
+
 def test_every_command_is_documented_and_described() -> None:
     """README shows each command, and each option of each command has help text."""
     top = parser()
@@ -150,7 +166,7 @@ def test_make_targets_of_the_readme_exist(target: str) -> None:
 
 def test_links_and_pictures_of_the_docs_exist() -> None:
     """Every relative link leads to a file of the repository."""
-    for path in (REPOSITORY / "README.md", *REPOSITORY.glob("docs/*.md")):
+    for path in (REPOSITORY / "README.md", *REPOSITORY.glob("docs/**/*.md")):
         for link in re.findall(r"\]\(([^)#]+)", path.read_text("utf-8")):
             if "://" not in link:
                 assert (path.parent / link).exists(), f"{path.name}: {link}"

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from core.decide.decision import PrecisionMap
 from core.decide.difference import Change, difference
 from core.decide.gains import Gain, gains
+from core.decide.loss import CLASSES, loss_figures
 from core.decide.outcome import Outcome, outcome
 from core.decide.pareto import Point, dominates, pareto_front
 from core.errors import MapError, PolicyError
@@ -234,14 +235,16 @@ def _points(strategies: Sequence[Strategy], cost: Cost) -> list[Point]:
 
     The loss is the accuracy drop, and KL where drops tie; a model without labels has KL alone.
     A gain counts as no loss: rounding improves a model by chance alone, and a reference must not
-    be called beaten for that. Losses become places because a tie has to compare as a pair.
+    be called beaten for that. Values lose some of their metric, and the relative squared change
+    takes the place of KL. Losses become places because a tie has to compare as a pair.
     """
     totals = [s.outcome.totals for s in strategies]
-    labelled = any(t["accuracy_drop_pts"].value is not None for t in totals)
+    figures = loss_figures(totals[0]) if totals else CLASSES
+    labelled = any(t[figures.loss].value is not None for t in totals)
     losses: list[tuple[float, float] | None] = []
     for t in totals:
-        drop, kl = t["accuracy_drop_pts"].value if labelled else 0.0, t["kl"].value
-        losses.append(None if drop is None or kl is None else (max(drop, 0.0), kl))
+        drop, moved = t[figures.loss].value if labelled else 0.0, t[figures.divergence].value
+        losses.append(None if drop is None or moved is None else (max(drop, 0.0), moved))
     places = {
         loss: place for place, loss in enumerate(sorted({x for x in losses if x is not None}))
     }

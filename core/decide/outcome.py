@@ -12,8 +12,8 @@ from core import precision as registry
 from core.decide.decision import PrecisionMap
 from core.decide.policy import Policy
 from core.estimate import hardware as hardware_profiles
-from core.estimate.projection import FEW_SAMPLES, Projection
-from core.estimate.quantity import Quantity, unknown
+from core.estimate.projection import FEW_SAMPLES, Projection, nothing_projected
+from core.estimate.quantity import Quantity
 from core.study import Study
 
 Confidence = Literal["prior only", "projected", "measured"]
@@ -23,6 +23,11 @@ CONFIDENCE_MEANING = {
     "projected": "from layers measured one at a time, with a 90 % range",
     "measured": "this map was run",
 }
+
+OPTIMISTIC = (
+    "Optimistic: the samples that were measured also set the ranges of activations, and there is "
+    "no evaluation data."
+)
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ def outcome(study: Study, chosen: PrecisionMap) -> Outcome:
     totals = {
         "size_bytes": Quantity(size, "bytes", "exact"),
         "latency_ms": latency.total,
-        **accuracy_totals(projection),
+        **accuracy_totals(study, projection),
         "size_reduction_pct": _percent_less(size, reference_size, "exact"),
         "speedup": _ratio(reference_ms, latency.total.value or 0.0),
     }
@@ -84,21 +89,22 @@ def _layer_bytes(study: Study, codes: NDArray[np.int8]) -> NDArray[np.int64]:
     return picked
 
 
-def accuracy_totals(projection: Projection | None) -> dict[str, Quantity]:
-    """The figures of accuracy by name; unknown before anything was measured."""
-    if projection is None:
-        return {
-            "accuracy": unknown("%", "projected"),
-            "accuracy_drop_pts": unknown("pts", "projected"),
-            "kl": unknown("nats", "projected"),
-            "flips_pct": unknown("%", "projected"),
-        }
-    return {
-        "accuracy": projection.accuracy,
-        "accuracy_drop_pts": projection.accuracy_drop_pts,
-        "kl": projection.kl,
-        "flips_pct": projection.flips,
+def accuracy_totals(study: Study, projection: Projection | None) -> dict[str, Quantity]:
+    """Figures of the outputs, unknown where nothing was measured. Those of values come beside those of classes, which are n/a then."""
+    found = projection or nothing_projected()
+    totals = {
+        "accuracy": found.accuracy,
+        "accuracy_drop_pts": found.accuracy_drop_pts,
+        "kl": found.kl,
+        "flips_pct": found.flips,
     }
+    if study.analysis.metric is not None:
+        totals |= {
+            "metric": found.metric,
+            "metric_loss_pct": found.metric_loss_pct,
+            "relative_mse": found.relative_mse,
+        }
+    return totals
 
 
 def _percent_less(value: float, reference: float, kind: Literal["exact"]) -> Quantity:
@@ -113,6 +119,8 @@ def _warnings(
     study: Study, chosen: PrecisionMap, latency: Quantity, forbidden: tuple[str, ...]
 ) -> list[str]:
     said = overflow_warning(forbidden)
+    if study.analysis.optimistic:
+        said.append(OPTIMISTIC)
     hardware = chosen.policy.hardware
     profile = hardware_profiles.get(hardware)
     faster = _fastest_uniform(study, hardware, chosen, latency)

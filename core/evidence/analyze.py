@@ -11,11 +11,14 @@ import core
 from core.analysis import Analysis
 from core.evidence import measure as measuring
 from core.evidence.evidence import Identity, SplitSizes
+from core.evidence.habits import notes
+from core.evidence.holdout import judged
+from core.evidence.reading import read
 from core.evidence.scheme import ORT_CPU, Scheme
-from core.evidence.simulate import Simulator
 from core.evidence.weight_profile import weight_profiles
 from core.layers import LayerTable
 from core.precision import FP16, INT8, Precision
+from core.source.batches import take
 from core.source.contract import ModelSource
 from core.source.inventory import take_inventory
 
@@ -44,7 +47,9 @@ def dry_run(
     layers = take_inventory(source, expand_units=expand_units)
     runs = len(measuring.planned_runs(layers, precisions))
     simulator = measuring.make_simulator(source, layers, scheme, expand_units=expand_units)
-    outputs = simulator.run({}, source.selection.inputs[:2]).shape[1]
+    reading = read(source)
+    reading.targets(source.selection)  # what does not fit is said before the hours of measuring
+    outputs = reading.keep(simulator.run({}, take(source.selection.inputs, 0, 2))).shape[1]
     values = len(precisions) * len(layers) * len(source.selection) * outputs
     return Plan(
         layers=len(layers),
@@ -70,14 +75,14 @@ def analyze(
         source, layers, scheme, precisions,
         expand_units=expand_units, probes=probes, progress=progress,
     )  # fmt: skip
-    holdout, majority = _holdout(source, layers, scheme)
     return replace(
         _bare(source, layers, scheme, expand_units),
         evidence=measured.evidence,
         ranges=measured.ranges,
         seconds=round(measured.seconds, 1),
-        holdout_accuracy=holdout,
-        majority_accuracy=majority,
+        **judged(source, layers, scheme),
+        notes=notes(source, measured.evidence),
+        optimistic=source.optimistic,
     )
 
 
@@ -102,16 +107,3 @@ def _bare(source: ModelSource, layers: LayerTable, scheme: Scheme, expand_units:
         tool_version=core.__version__,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-
-
-def _holdout(
-    source: ModelSource, layers: LayerTable, scheme: Scheme
-) -> tuple[float | None, float | None]:
-    split = source.holdout
-    if split is None or split.targets is None:
-        return None, None
-    simulator = Simulator(source.model, layers, {}, scheme)
-    answers = simulator.run({}, split.inputs).argmax(axis=1)
-    targets = split.targets.numpy()
-    majority = np.bincount(targets).max() / len(targets)
-    return float((answers == targets).mean()), float(majority)

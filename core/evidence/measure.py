@@ -13,12 +13,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from core.errors import ModelError
 from core.evidence.evidence import Calibration, Evidence, Measured
+from core.evidence.judging import Judge, metric_runs
+from core.evidence.reading import read
 from core.evidence.scheme import Scheme
 from core.evidence.simulate import Assignment, Simulator
 from core.evidence.weights import weight_sqnr_db
-from core.layers import LayerTable
+from core.layers import ROOT, LayerTable
 from core.precision import Precision
+from core.source.batches import count, take
 from core.source.contract import ModelSource
 from core.source.ownership import owners
 
@@ -88,19 +92,19 @@ def make_simulator(
     """A simulator of `source.model`, calibrated on the calibration split."""
     owner = owners(source.model, source.units, expand_units)
     for name in layers.names:  # containers that turned out to compute on their own
-        owner[name] = name
-    simulator = Simulator(source.model, layers, owner, scheme)
+        owner["" if name == ROOT else name] = name
+    simulator = Simulator(source.model, layers, owner, scheme, source.output)
     simulator.calibrate(source.calibration.inputs)
     return simulator
 
 
 def predict_seconds(simulator: Simulator, source: ModelSource, runs: int) -> float:
     """Estimated duration of `runs` passes, from one small batch of the selection split."""
-    inputs = source.selection.inputs[:64]
-    simulator.run({}, inputs[:8])
+    inputs = take(source.selection.inputs, 0, 64)
+    simulator.run({}, take(inputs, 0, 8))
     start = time.perf_counter()
     simulator.run({}, inputs)
-    return (time.perf_counter() - start) / len(inputs) * len(source.selection) * runs
+    return (time.perf_counter() - start) / count(inputs) * len(source.selection) * runs
 
 
 def measure(
@@ -115,52 +119,83 @@ def measure(
 ) -> Measured:
     """Simulate every run of `planned_runs` on the selection split.
 
-    `progress(done, total, label)` is called before each pass. Does not change the model.
+    `progress(done, total, label)` is called before each pass. Does not change the model. Raises
+    `ModelError` where the reference outputs are not finite.
     """
     start = time.perf_counter()
+    reading = read(source)
+    targets = None if source.metric is not None else reading.targets(source.selection)
     simulator = make_simulator(source, layers, scheme, expand_units=expand_units)
     inputs = source.selection.inputs
     runs = planned_runs(layers, precisions, probes)
     total = len(runs)
     progress(0, total, runs[0].label)
-    baseline = simulator.run({}, inputs)
+    reference = simulator.run({}, inputs)
+    _check_finite(reference)
+    baseline = reading.keep(reference)
+    judge = None
+    if source.metric is not None and source.selection.targets is not None:
+        judge = Judge(source.metric, reading, source.selection)
     shape = (len(precisions), len(layers), *baseline.shape)
     perturbations = np.zeros(shape, dtype=np.float32)
     allowed = np.ones(shape[:2], dtype=np.bool_)
     rest: list[NDArray[np.float32]] = []
     by_name = {p.name: i for i, p in enumerate(precisions)}
+    first = None if judge is None else judge.score(reference)
+    alone = None if first is None else np.tile(first, (*shape[:2], 1))
+    others: list[NDArray[np.float64]] = []
     for done, run in enumerate(runs[1:], start=1):
         progress(done, total, run.label)
+        found = simulator.run(run.assignment, inputs)
         with np.errstate(invalid="ignore", over="ignore"):
-            change = simulator.run(run.assignment, inputs) - baseline
+            change = reading.keep(found) - baseline
         if done > total - 1 - len(precisions) - probes:
             rest.append(np.nan_to_num(change, nan=0.0, posinf=0.0, neginf=0.0))
+            if judge is not None:
+                others.append(judge.score(np.where(np.isfinite(found), found, reference)))
             continue
         ((name, precision),) = run.assignment.items()
         at = (by_name[precision.name], layers.index[name])
-        if np.isfinite(change).all():
-            perturbations[at] = change
-        else:
+        if not np.isfinite(found).all() or not np.isfinite(change).all():
             allowed[at] = False
+            continue
+        perturbations[at] = change
+        if judge is not None and alone is not None:
+            alone[at] = judge.score(found)
     progress(total, total, "done")
-    whole = np.stack(rest[: len(precisions)])
+    count_whole = len(precisions)
     shape_probes = (probes, *baseline.shape)
-    simulated = np.stack(rest[len(precisions) :]) if probes else np.zeros(shape_probes, np.float32)
-    targets = source.selection.targets
-    tensors = dict(source.model.state_dict(keep_vars=True))
+    simulated = np.stack(rest[count_whole:]) if probes else np.zeros(shape_probes, np.float32)
+    metrics = None
+    if first is not None and alone is not None:
+        scored = np.array(others).reshape(-1, len(first))
+        metrics = metric_runs(first, alone, scored[:count_whole], scored[count_whole:])
     evidence = Evidence(
         precisions=tuple(p.name for p in precisions),
         scheme=scheme.name,
         baseline=baseline,
-        targets=None if targets is None else targets.numpy().astype(np.int64),
+        targets=targets,
         perturbations=perturbations,
-        whole=whole,
+        whole=np.stack(rest[:count_whole]),
         probe_codes=probe_codes(layers, precisions, probes),
         probes=simulated,
-        weight_sqnr_db=weight_sqnr_db(layers, tensors, precisions),
+        weight_sqnr_db=weight_sqnr_db(
+            layers, dict(source.model.state_dict(keep_vars=True)), precisions
+        ),
         allowed=allowed,
+        outputs=reading.outputs,
+        metrics=metrics,
     )
     ranges = tuple(
         Calibration(*site, seen.low, seen.high) for site, seen in sorted(simulator.ranges.items())
     )
     return Measured(evidence, ranges, time.perf_counter() - start)
+
+
+def _check_finite(reference: NDArray[np.float32]) -> None:
+    bad = np.flatnonzero(~np.isfinite(reference).all(axis=1))
+    if len(bad):
+        raise ModelError(
+            f"The model's own outputs are NaN or infinite, first on selection sample {bad[0]}.",
+            "Run it on that sample in FP32 and mend the model or leave the sample out.",
+        )

@@ -31,7 +31,7 @@ def assemble(given: Material) -> Report:
         summary=" ".join(given.verdict.reasons),
         sections=(
             _overview(given),
-            report_method.goals(),
+            report_method.goals(given),
             *report_method.method(given),
             *report_results.results(given),
             report_method.measurement(given),
@@ -106,6 +106,8 @@ def _overview(given: Material) -> Section:
         f"calibration {splits.calibration:,}, selection {splits.selection:,}, holdout "
         f"{splits.holdout:,} samples exact, never overlapping"
     )
+    if analysis.optimistic:
+        split = f"{splits.calibration:,} samples exact, for calibration and selection alike"
     facts = Facts((
         ("Model", f"{analysis.title} ({analysis.identity.name})"),
         ("About", analysis.description or words.UNKNOWN),
@@ -123,7 +125,7 @@ def _overview(given: Material) -> Section:
     totals = Table(
         (Column("figure"), Column("this map, value (90 % range) and kind", "number")),
         tuple((title, words.quantity(given.found.totals[key]))
-              for key, title in words.FIGURES.items()),
+              for key, title in words.figures(analysis).items()),
         key="totals",
     )  # fmt: skip
     kinds = (
