@@ -4,7 +4,7 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := core dashboard sample_models tests
+SOURCES := core dashboard sample_models tests docs/examples
 
 .PHONY: run test setup setup-test lint bench samples screenshots clean check-tools chromium
 

@@ -23,6 +23,7 @@ from core.evidence import scorers
 EPILOG = """examples:
   python -m core samples
   python -m core analyze sample:informer --out runs/informer
+  python -m core analyze my_model.py:load --out runs/mine
   python -m core plan runs/informer --pin 'head*=FP16' --out map.json
   python -m core show runs/informer map.json
   python -m core compare runs/informer map.json all-int8 document --reference all-int8
@@ -72,7 +73,11 @@ def _samples(command: _Commands[argparse.ArgumentParser]) -> None:
 
 def _analyze(command: _Commands[argparse.ArgumentParser]) -> None:
     sub = _add(command, "analyze", "measure every layer of a model and write an analysis folder")
-    sub.add_argument("source", metavar="SOURCE", help="sample:NAME")
+    sub.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="sample:NAME, or path/to/file.py:function, which is run with your rights",
+    )
     sub.add_argument("--out", type=Path, metavar="DIR", help="analysis folder to write")
     sub.add_argument("--csv", type=Path, metavar="FILE", help="your own OHLCV data for the sample")
     sub.add_argument(

@@ -20,12 +20,14 @@ from core.cli_output import console, print_json, write
 from core.decide.advice import considerations, feasibility, recommendations
 from core.decide.decision import PrecisionMap
 from core.decide.document import applies_to, comparisons
-from core.decide.outcome import outcome
+from core.decide.outcome import OPTIMISTIC, outcome
 from core.decide.policy import Policy, parse_rules, parse_thresholds, parse_weights
 from core.errors import PolicyError
 from core.export import html, markdown, precision_map
 from core.export import report as reports
+from core.export.checklist import checks
 from core.export.csv_table import to_csv
+from core.source import python_file
 from core.source import samples as bundled
 from core.study import Study
 
@@ -65,11 +67,19 @@ def samples(options: argparse.Namespace) -> None:
 
 
 def _source(options: argparse.Namespace) -> ModelSource:
-    if not options.source.startswith(bundled.PREFIX):
+    if options.source.startswith(bundled.PREFIX):
+        return bundled.load(options.source, options.csv)
+    if not python_file.is_reference(options.source):
         raise PolicyError(
-            f"{options.source!r} is no source.", "Use sample:NAME; `samples` lists the names."
+            f"{options.source!r} is no source.",
+            "Use path/to/file.py:function, or sample:NAME; `samples` lists the names.",
         )
-    return bundled.load(options.source, options.csv)
+    if options.csv is not None:
+        raise PolicyError(
+            f"{options.source} takes no CSV, but {options.csv} was given.",
+            "Leave out --csv: the function brings its own data.",
+        )
+    return python_file.load(options.source)
 
 
 def analyze(options: argparse.Namespace) -> None:
@@ -111,8 +121,8 @@ def analyze(options: argparse.Namespace) -> None:
             ),
         )
     store.save(analysis, options.out)
-    for note in analysis.notes:
-        aside.print(note, markup=False)
+    for note in (*((OPTIMISTIC,) if analysis.optimistic else ()), *analysis.notes):
+        print(f"quantscape: note: {note}", file=sys.stderr)
     if options.json:
         print_json(_summary(analysis, options.out))
     else:
@@ -126,6 +136,8 @@ def _summary(analysis: Analysis, folder: Path) -> dict[str, Any]:
         "samples": analysis.splits.selection,
         "seconds": analysis.seconds,
         "identity": analysis.identity,
+        "optimistic": analysis.optimistic,
+        "notes": analysis.notes,
     }
 
 
@@ -189,6 +201,10 @@ def export(options: argparse.Namespace) -> None:
     """Check a map and write it in a format."""
     study = Study(store.load(options.folder))
     chosen = precision_map.read(options.map, study)
+    for check in checks(study, chosen, outcome(study, chosen)):
+        if check.status != "passed":
+            what = f"{check.title} failed" if check.status == "failed" else check.title
+            print(f"quantscape: note: {what}: {check.detail}", file=sys.stderr)
     write(options.out, FORMATS[options.format](study, chosen))
     if options.json:
         print_json({"file": str(options.out), "format": options.format})
@@ -229,7 +245,7 @@ def _print_map(study: Study, chosen: PrecisionMap, *, document: bool) -> None:
     found = outcome(study, chosen)
     out.print(tables.layer_table(study, chosen, found))
     out.print(tables.statistics_table(chosen))
-    out.print(tables.totals_table(found, chosen.policy.hardware))
+    out.print(tables.totals_table(study, found, chosen.policy.hardware))
     if document and applies_to(study):
         out.print(tables.document_table(comparisons(study, chosen.policy.hardware)))
     verdict = feasibility(study, chosen, found)

@@ -14,7 +14,7 @@ from core.decide.document import Comparison
 from core.decide.outcome import Outcome
 from core.decide.scoring import LEVELS
 from core.decide.statistics import statistics
-from core.export.words import FIGURES, MEGA, UNKNOWN, gain, percent, quantity
+from core.export.words import MEGA, UNKNOWN, figures, gain, percent, quantity
 from core.study import Study
 
 if TYPE_CHECKING:
@@ -110,9 +110,9 @@ def _share(count: int, share_pct: float | None) -> str:
     return f"{count} ({percent(share_pct)})"
 
 
-def totals_table(found: Outcome, hardware: str) -> Table:
+def totals_table(study: Study, found: Outcome, hardware: str) -> Table:
     """Figures of the whole map."""
-    names = {**FIGURES, "latency_ms": f"latency on {hardware}"}
+    names = {**figures(study.analysis), "latency_ms": f"latency on {hardware}"}
     table = _table("Totals", ("figure", "value (90 % range) and kind"))
     for key, title in names.items():
         table.add_row(title, quantity(found.totals[key]))
@@ -129,11 +129,11 @@ def document_table(rows: Sequence[Comparison]) -> Table:
     return table
 
 
-def strategies_table(strategies: Sequence[Strategy], found: SideBySide) -> Table:
+def strategies_table(study: Study, strategies: Sequence[Strategy], found: SideBySide) -> Table:
     """Figures of each strategy, with its difference from the reference below."""
     names = ("figure", *(s.name for s in strategies))
     table = _table(f"Against {found.reference}, on {found.hardware}", names)
-    for key, title in FIGURES.items():
+    for key, title in figures(study.analysis).items():
         cells = []
         for s, column in zip(strategies, found.columns, strict=True):
             text = quantity(s.outcome.totals[key])

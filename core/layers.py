@@ -33,6 +33,9 @@ ROLES: tuple[str, ...] = (
 )
 """The ten roles of the sensitivity method, then four that other models need."""
 
+ROOT = "(model)"
+"""Name of the model itself where it is a layer: its own module path is empty."""
+
 State = Literal["computes", "stores", "rounds output", "nothing"]
 """What an integer precision means for a layer on the target (docs/method.md, "States").
 
@@ -53,7 +56,8 @@ class TensorSpec:
     that stays in a float format. `channels` is the number of scales a quantized weight has.
     `operation` is the number, in call order within its layer, of the first product, convolution
     or look-up that reads it (-1: none does). `weight` names, for a bias, the weight of the same
-    product, which another layer may own where weights are tied.
+    product, which another layer may own where weights are tied. `channel_axis` is the axis of a
+    weight that has one scale per index; it says nothing where `channels` is 1.
     """
 
     name: str
@@ -62,6 +66,7 @@ class TensorSpec:
     channels: int = 1
     operation: int = -1
     weight: str = ""
+    channel_axis: int = 0
 
     @property
     def size(self) -> int:
@@ -120,7 +125,8 @@ class LayerTable:
     `glue` names containers that own operations or tensors which are no layer (residual adds,
     reshapes); they stay in the reference precision, are listed and not counted. `joins` counts
     glue results that several producers flow into (a residual add): nodes of the data flow that
-    are no layers, numbered so that producers come first.
+    are no layers, numbered so that producers come first. `groups` are the positions of layers
+    that have to share one precision; a layer is in one group at most.
     """
 
     layers: tuple[Layer, ...]
@@ -129,6 +135,7 @@ class LayerTable:
     glue_tensors: tuple[TensorSpec, ...] = ()
     uncalled: tuple[str, ...] = field(default=())
     joins: int = 0
+    groups: tuple[tuple[int, ...], ...] = ()
 
     def __len__(self) -> int:
         return len(self.layers)

@@ -17,6 +17,7 @@ from core.estimate import hardware as hardware_profiles
 from core.estimate.latency import LatencyModel
 from core.estimate.projection import Projection, Projector
 from core.estimate.size import glue_bytes, size_table
+from core.estimate.values import ValueProjector
 from core.evidence.scorers import score_table
 
 if TYPE_CHECKING:
@@ -62,10 +63,14 @@ class Study:
         return glue_bytes(self.layers)
 
     @cached_property
-    def projector(self) -> Projector | None:
-        """Projects accuracy; None before anything was measured."""
+    def projector(self) -> Projector | ValueProjector | None:
+        """Projects what the task is judged by; None before anything was measured."""
         evidence = self.analysis.evidence
-        return None if evidence is None else Projector(evidence, registry.REFERENCE)
+        if evidence is None:
+            return None
+        if evidence.outputs.kind == "values":
+            return ValueProjector(evidence, registry.REFERENCE, self.analysis.metric)
+        return Projector(evidence, registry.REFERENCE)
 
     def latency(self, hardware: str) -> LatencyModel:
         """The latency model of this analysis on `hardware`."""

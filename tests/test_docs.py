@@ -20,21 +20,27 @@ from core.decide.advice import (
     PROCEED_DROP_PTS,
     Feasibility,
 )
+from core.decide.loss import VALUES
 from core.decide.outcome import Confidence, outcome
 from core.decide.policy import STRATEGIES, Policy
 from core.estimate import hardware
+from core.estimate.projection import FEW_SAMPLES
 from core.estimate.quantity import Kind
 from core.evidence.scorers import SCORERS
+from core.export import session
+from core.export.checklist import checks
 from core.export.precision_map import MapFile, MapLayer
 from core.layers import State
+from core.source.contract import OPTIONAL, REQUIRED
 from core.study import Study
+from core.task import TASKS
 from tests.conftest import REPOSITORY
 
 README = (REPOSITORY / "README.md").read_text("utf-8")
 METHOD = (REPOSITORY / "docs" / "method.md").read_text("utf-8")
 ALL = [
     path
-    for pattern in ("*.md", "docs/**/*.md", "sample_models/**/*.md", "core/**/*.py",
+    for pattern in ("*.md", "docs/**/*.md", "docs/**/*.py", "sample_models/**/*.md", "core/**/*.py",
                     "dashboard/**/*.py", "sample_models/**/*.py", "tests/**/*.py", "Makefile",
                     "*.toml", "*.txt", ".streamlit/*.toml")
     for path in REPOSITORY.glob(pattern)
@@ -82,11 +88,60 @@ def test_every_key_of_a_map_is_documented(field: str) -> None:
     assert f"`{field}`" in METHOD.split("## Files")[1]
 
 
+@pytest.mark.parametrize(
+    "field",
+    [
+        *(f.name for f in msgspec.structs.fields(session._File)),
+        *(f.name for f in msgspec.structs.fields(session.Entry)),
+        *(f.name for f in msgspec.structs.fields(session.Row)),
+    ],
+)
+def test_every_key_of_a_session_is_documented(field: str) -> None:
+    """Each key of a session file is named where that file is described, with its limits."""
+    text = METHOD.split("A session file, saved by")[1].split("**Checklist**")[0]
+
+    assert f"`{field}`" in text
+    assert f"up to {session.MAX_STRATEGIES} entries" in text
+
+
+def test_every_check_is_documented(tiny_study: Study) -> None:
+    """The checklist's table has the rows of the code in its order, and the same limit."""
+    chosen = tiny_study.decide(Policy())
+    table = METHOD.split("**Checklist**")[1].split("An analysis folder")[0]
+    titles = re.findall(r"^\| ([A-Z][\w ]+) \|", table, re.MULTILINE)
+
+    assert titles == [c.title for c in checks(tiny_study, chosen, outcome(tiny_study, chosen))]
+    assert f"fewer than {FEW_SAMPLES}" in table
+
+
+def test_every_page_is_documented() -> None:
+    """README's table has a row for each page of the navigation, in its order."""
+    app = (REPOSITORY / "dashboard" / "app.py").read_text("utf-8")
+    table = README.split("| page | question |")[1].split("\n\n")[0]
+
+    assert re.findall(r"^\| (\w+) \|", table, re.MULTILINE) == re.findall(
+        r'st\.Page\([^)]*title="(\w+)"', app
+    )
+
+
 def test_every_total_is_documented(tiny_study: Study) -> None:
     """Each total that a map carries is named."""
     totals = outcome(tiny_study, tiny_study.decide(Policy())).totals
 
     assert all(f"`{name}`" in METHOD for name in totals)
+
+
+def test_every_figure_of_values_is_documented() -> None:
+    """Totals that only values have are named, with what they mean."""
+    assert all(f"`{name}`" in METHOD.split("## Files")[1] for name in VALUES.every)
+
+
+@pytest.mark.parametrize("key", [*REQUIRED, *OPTIONAL, *TASKS])
+def test_every_key_of_a_source_is_documented(key: str) -> None:
+    """Each key of the dict that a source returns, and each task, is in the method's table."""
+    section = METHOD.split("## Sources")[1].split("## Layers")[0]
+
+    assert key in section if key in TASKS else f"`{key}`" in section
 
 
 def test_every_command_is_documented_and_described() -> None:
@@ -111,7 +166,7 @@ def test_make_targets_of_the_readme_exist(target: str) -> None:
 
 def test_links_and_pictures_of_the_docs_exist() -> None:
     """Every relative link leads to a file of the repository."""
-    for path in (REPOSITORY / "README.md", *REPOSITORY.glob("docs/*.md")):
+    for path in (REPOSITORY / "README.md", *REPOSITORY.glob("docs/**/*.md")):
         for link in re.findall(r"\]\(([^)#]+)", path.read_text("utf-8")):
             if "://" not in link:
                 assert (path.parent / link).exists(), f"{path.name}: {link}"

@@ -10,6 +10,7 @@ from typing import Literal
 
 from core import precision as registry
 from core.decide.decision import PrecisionMap
+from core.decide.loss import loss_at_most, loss_figures
 from core.decide.outcome import Outcome, outcome
 from core.decide.policy import Policy
 from core.decide.scoring import HIGH
@@ -50,18 +51,25 @@ def feasibility(study: Study, chosen: PrecisionMap, found: Outcome) -> Verdict:
     """Whether to ship `chosen`: *avoid*, *cautious* or *proceed*, with reasons."""
     if found.forbidden:
         return Verdict("avoid", (f"{len(found.forbidden)} layers overflow.",))
-    stats = statistics(chosen)
-    drop = found.totals["accuracy_drop_pts"]
-    if drop.value is None or drop.high is None:
-        share = stats.computing_quantizable_pct or 0.0
+    figures = loss_figures(found.totals)
+    drop, most = found.totals[figures.loss], loss_at_most(found.totals)
+    if study.projector is None:
+        share = statistics(chosen).computing_quantizable_pct or 0.0
         reason = f"Nothing is measured; by rule {share:.0f} % of computing layers are quantizable."
         return Verdict("cautious" if share >= LEAST_QUANTIZABLE_PCT else "avoid", (reason,))
-    if drop.high > AVOID_DROP_PTS:
-        return Verdict("avoid", (f"The projected loss may reach {drop.high:.1f} pts.",))
+    if most is None:
+        change = found.totals[figures.divergence].value
+        moved = "" if change is None else f"; the outputs change by {change:.1e} of their variance"
+        return Verdict("cautious", (f"Without labels no loss is known{moved}.",))
+    # Without labels the changed predictions bound the loss.
+    what = "projected loss" if drop.high is not None else "loss, unknown without labels,"
+    unit = drop.unit
+    if most > AVOID_DROP_PTS:
+        return Verdict("avoid", (f"The {what} may reach {most:.1f} {unit}.",))
     doubts: list[str] = []
-    if drop.high > PROCEED_DROP_PTS:
+    if most > PROCEED_DROP_PTS:
         worst = _most_sensitive(study, chosen)
-        doubts.append(f"The projected loss may reach {drop.high:.1f} pts{worst}.")
+        doubts.append(f"The {what} may reach {most:.1f} {unit}{worst}.")
     speedup = found.totals["speedup"].value
     if speedup is not None and speedup < 1:
         doubts.append(f"Estimated slower than {registry.REFERENCE} ({speedup:.2f}x).")
@@ -71,8 +79,14 @@ def feasibility(study: Study, chosen: PrecisionMap, found: Outcome) -> Verdict:
     if doubts:
         return Verdict("cautious", tuple(doubts))
     return Verdict(
-        "proceed", (f"The projected loss stays below {PROCEED_DROP_PTS:g} pt in its 90 % range.",)
+        "proceed",
+        (f"The {what} stays below {_limit(PROCEED_DROP_PTS, unit)} in its 90 % range.",),
     )
+
+
+def _limit(value: float, unit: str) -> str:
+    """As "1 pt", "2 pts" or "1 %"."""
+    return f"{value:g} {'pt' if (value, unit) == (1, 'pts') else unit}"
 
 
 def _most_sensitive(study: Study, chosen: PrecisionMap) -> str:
@@ -124,7 +138,8 @@ def recommendations(study: Study, policy: Policy) -> tuple[Recommendation, ...]:
 
     *Production* takes the fastest of the named strategies whose projected loss stays within
     1 pt over its whole 90 % range; *edge* the smallest within 2 pts; *high precision* the
-    smallest within 0.5 pts. Without measurements the document's own advice is given.
+    smallest within 0.5 pts. A model whose outputs are values is held to as many percent of its
+    metric. Without measurements the document's own advice is given.
     """
     candidates = named_strategies(study, policy)
     if study.projector is None:
@@ -145,16 +160,19 @@ def recommendations(study: Study, policy: Policy) -> tuple[Recommendation, ...]:
     )
     found = []
     for use, limit, axis, word in uses:
+        bounds = {title: loss_at_most(o.totals) for title, o in priced.items()}
         fitting = {
             title: o
             for title, o in priced.items()
-            if o.totals["accuracy_drop_pts"].high is not None
-            and (o.totals["accuracy_drop_pts"].high or 0.0) <= limit
+            if (bound := bounds[title]) is not None and bound <= limit
         }
         title = min(
             fitting, key=lambda t: fitting[t].totals[axis].value or 0.0,
             default=f"All {registry.REFERENCE}",
         )  # fmt: skip
-        why = f"the {word} whose projected loss stays within {limit:g} {'pt' if limit == 1 else 'pts'}"
+        unit = next(o.totals[loss_figures(o.totals).loss].unit for o in priced.values())
+        why = f"the {word} whose projected loss stays within {_limit(limit, unit)}"
+        if all(bound is None for bound in bounds.values()):
+            why = "without labels no loss is known"
         found.append(Recommendation(use, title, candidates[title], why))
     return tuple(found)

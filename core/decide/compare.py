@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from core.decide.decision import PrecisionMap
 from core.decide.difference import Change, difference
 from core.decide.gains import Gain, gains
+from core.decide.loss import CLASSES, loss_figures
 from core.decide.outcome import Outcome, outcome
 from core.decide.pareto import Point, dominates, pareto_front
 from core.errors import MapError, PolicyError
@@ -46,6 +47,14 @@ class DifferingLayer:
     precisions: tuple[str | None, ...]
     size_bytes: tuple[int, ...]
     latency_ms: tuple[float, ...]
+
+    def size_changes(self, place: int) -> tuple[int, ...]:
+        """Bytes of each strategy less those of the one at `place`."""
+        return tuple(size - self.size_bytes[place] for size in self.size_bytes)
+
+    def latency_changes(self, place: int) -> tuple[float, ...]:
+        """Milliseconds of each strategy less those of the one at `place`."""
+        return tuple(time - self.latency_ms[place] for time in self.latency_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +105,24 @@ class Comparison:
             for cost in COSTS
         }
 
+    def beaten_by(self, name: str) -> dict[str, tuple[Cost, ...]]:
+        """Who dominates `name`, each with the costs in which it does."""
+        found: dict[str, tuple[Cost, ...]] = {}
+        for d in self.dominances:
+            if d.loser == name:
+                found[d.winner] = (*found.get(d.winner, ()), d.cost)
+        return found
+
+    def same_as(self, name: str) -> tuple[str, ...]:
+        """The other strategies with the map of `name`."""
+        group = next((group for group in self.equal if name in group), ())
+        return tuple(other for other in group if other != name)
+
+    @property
+    def place(self) -> int:
+        """Place of the reference among the columns."""
+        return [column.name for column in self.columns].index(self.reference)
+
     @property
     def headline(self) -> str:
         """As "7 layers differ; they take 0.42 to 3.10 MB and 0.100 to 0.400 ms."."""
@@ -104,7 +131,7 @@ class Comparison:
         sizes = [column.size_bytes / 1e6 for column in self.columns]
         times = [column.latency_ms for column in self.columns]
         layers = "1 layer differs; it takes" if len(self.layers) == 1 else (
-            f"{len(self.layers)} layers differ; they take"
+            f"{len(self.layers):,} layers differ; they take"
         )  # fmt: skip
         return (
             f"{layers} {min(sizes):.3f} to {max(sizes):.3f} MB and "
@@ -207,14 +234,17 @@ def _points(strategies: Sequence[Strategy], cost: Cost) -> list[Point]:
     """(place of the loss, cost) of each strategy, less is better in both.
 
     The loss is the accuracy drop, and KL where drops tie; a model without labels has KL alone.
-    Losses become places because a tie has to compare as a pair.
+    A gain counts as no loss: rounding improves a model by chance alone, and a reference must not
+    be called beaten for that. Values lose some of their metric, and the relative squared change
+    takes the place of KL. Losses become places because a tie has to compare as a pair.
     """
     totals = [s.outcome.totals for s in strategies]
-    labelled = any(t["accuracy_drop_pts"].value is not None for t in totals)
+    figures = loss_figures(totals[0]) if totals else CLASSES
+    labelled = any(t[figures.loss].value is not None for t in totals)
     losses: list[tuple[float, float] | None] = []
     for t in totals:
-        drop, kl = t["accuracy_drop_pts"].value if labelled else 0.0, t["kl"].value
-        losses.append(None if drop is None or kl is None else (drop, kl))
+        drop, moved = t[figures.loss].value if labelled else 0.0, t[figures.divergence].value
+        losses.append(None if drop is None or moved is None else (max(drop, 0.0), moved))
     places = {
         loss: place for place, loss in enumerate(sorted({x for x in losses if x is not None}))
     }

@@ -1,7 +1,8 @@
 """The decision: controls and evidence in, a precision map out. Pure and fast.
 
-Precedence: a layer's override beats a pin (the last that matches wins), which beats the
-strategy. Layers that do nothing at inference get no precision.
+Precedence: a layer's override beats a pin (the last that matches wins), which beats a group (its
+layers take the widest precision that the strategy gives any of them), which beats the strategy.
+Layers that do nothing at inference get no precision.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from core import precision as registry
 from core.decide.policy import Policy
 from core.decide.scoring import HIGH, LEVELS, LOW, levels, total_scores
 from core.errors import PolicyError
@@ -74,6 +76,8 @@ class PrecisionMap:
         if self.origin[i] == BY_PIN:
             return f"Pinned to {name} by a rule."
         score = f"score {self.scores[i]:.3f}"
+        if any(i in group for group in self.layers.groups):
+            return f"{name}, the widest that the strategy gives a layer of its group ({score})."
         why = priors.reason(layer.role)
         if self.policy.strategy == "thresholds":
             return f"{level} ({score}): {why}."
@@ -131,6 +135,7 @@ def decide(
     else:
         wanted = policy.uniform if policy.strategy == "uniform" else policy.high
         codes = np.full(len(layers), code_of(wanted), dtype=np.int8)
+    _move_together(codes, layers, precisions)
     origin = np.zeros(len(layers), dtype=np.int8)
     ignored: list[str] = []
     for hits, precision, pattern in _patterns(policy.pins, layers.names):
@@ -145,6 +150,18 @@ def decide(
         codes[position], origin[position] = code_of(precision), BY_OVERRIDE
     codes[~layers.computes] = NO_PRECISION
     return PrecisionMap(layers, precisions, codes, scores, level, origin, policy, tuple(ignored))
+
+
+def _move_together(
+    codes: NDArray[np.int8], layers: LayerTable, precisions: tuple[str, ...]
+) -> None:
+    """Give the layers of each group the widest precision among them. Mutates `codes`."""
+    for group in layers.groups:
+        members = [i for i in group if layers.computes[i]]
+        if members:
+            codes[members] = max(
+                (codes[i] for i in members), key=lambda c: registry.get(precisions[c]).bits
+            )
 
 
 def sides(precision_map: PrecisionMap) -> dict[str, int]:

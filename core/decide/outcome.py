@@ -12,8 +12,8 @@ from core import precision as registry
 from core.decide.decision import PrecisionMap
 from core.decide.policy import Policy
 from core.estimate import hardware as hardware_profiles
-from core.estimate.projection import FEW_SAMPLES, Projection
-from core.estimate.quantity import Quantity, unknown
+from core.estimate.projection import FEW_SAMPLES, Projection, nothing_projected
+from core.estimate.quantity import Quantity
 from core.study import Study
 
 Confidence = Literal["prior only", "projected", "measured"]
@@ -23,6 +23,11 @@ CONFIDENCE_MEANING = {
     "projected": "from layers measured one at a time, with a 90 % range",
     "measured": "this map was run",
 }
+
+OPTIMISTIC = (
+    "Optimistic: the samples that were measured also set the ranges of activations, and there is "
+    "no evaluation data."
+)
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ def outcome(study: Study, chosen: PrecisionMap) -> Outcome:
     totals = {
         "size_bytes": Quantity(size, "bytes", "exact"),
         "latency_ms": latency.total,
-        **_accuracy(projection),
+        **accuracy_totals(study, projection),
         "size_reduction_pct": _percent_less(size, reference_size, "exact"),
         "speedup": _ratio(reference_ms, latency.total.value or 0.0),
     }
@@ -84,20 +89,22 @@ def _layer_bytes(study: Study, codes: NDArray[np.int8]) -> NDArray[np.int64]:
     return picked
 
 
-def _accuracy(projection: Projection | None) -> dict[str, Quantity]:
-    if projection is None:
-        return {
-            "accuracy": unknown("%", "projected"),
-            "accuracy_drop_pts": unknown("pts", "projected"),
-            "kl": unknown("nats", "projected"),
-            "flips_pct": unknown("%", "projected"),
-        }
-    return {
-        "accuracy": projection.accuracy,
-        "accuracy_drop_pts": projection.accuracy_drop_pts,
-        "kl": projection.kl,
-        "flips_pct": projection.flips,
+def accuracy_totals(study: Study, projection: Projection | None) -> dict[str, Quantity]:
+    """Figures of the outputs, unknown where nothing was measured. Those of values come beside those of classes, which are n/a then."""
+    found = projection or nothing_projected()
+    totals = {
+        "accuracy": found.accuracy,
+        "accuracy_drop_pts": found.accuracy_drop_pts,
+        "kl": found.kl,
+        "flips_pct": found.flips,
     }
+    if study.analysis.metric is not None:
+        totals |= {
+            "metric": found.metric,
+            "metric_loss_pct": found.metric_loss_pct,
+            "relative_mse": found.relative_mse,
+        }
+    return totals
 
 
 def _percent_less(value: float, reference: float, kind: Literal["exact"]) -> Quantity:
@@ -111,12 +118,9 @@ def _ratio(reference: float, value: float) -> Quantity:
 def _warnings(
     study: Study, chosen: PrecisionMap, latency: Quantity, forbidden: tuple[str, ...]
 ) -> list[str]:
-    said: list[str] = []
-    if forbidden:
-        shown = ", ".join(forbidden[:3]) + (" ..." if len(forbidden) > 3 else "")
-        said.append(
-            f"Outputs are not finite with {shown} in the chosen precision: nothing is projected."
-        )
+    said = overflow_warning(forbidden)
+    if study.analysis.optimistic:
+        said.append(OPTIMISTIC)
     hardware = chosen.policy.hardware
     profile = hardware_profiles.get(hardware)
     faster = _fastest_uniform(study, hardware, chosen, latency)
@@ -139,15 +143,30 @@ def _warnings(
         for name in cast
     ]
     said += _float_layers(study, chosen)
-    if chosen.ignored:
-        said.append(f"No layer matches {', '.join(chosen.ignored[:5])}.")
+    return said + rules_warning(chosen) + samples_warning(study)
+
+
+def overflow_warning(forbidden: tuple[str, ...]) -> list[str]:
+    """A sentence on layers whose precision overflows, where there are any."""
+    if not forbidden:
+        return []
+    shown = ", ".join(forbidden[:3]) + (" ..." if len(forbidden) > 3 else "")
+    return [f"Outputs are not finite with {shown} in the chosen precision: nothing is projected."]
+
+
+def rules_warning(chosen: PrecisionMap) -> list[str]:
+    """A sentence on pins and overrides that match no layer, where there are any."""
+    return [f"No layer matches {', '.join(chosen.ignored[:5])}."] if chosen.ignored else []
+
+
+def samples_warning(study: Study) -> list[str]:
+    """A sentence on evidence from too few samples, where that is so."""
     evidence = study.analysis.evidence
-    if evidence is not None and evidence.samples < FEW_SAMPLES:
-        said.append(
-            f"Only {evidence.samples} selection samples: projections are coarse below "
-            f"{FEW_SAMPLES}."
-        )
-    return said
+    if evidence is None or evidence.samples >= FEW_SAMPLES:
+        return []
+    return [
+        f"Only {evidence.samples} selection samples: projections are coarse below {FEW_SAMPLES}."
+    ]
 
 
 def _fastest_uniform(

@@ -49,17 +49,18 @@ class Combiner:
     """Changes of whole maps from one model's evidence, under any form.
 
     `codes` are 0 for the reference, 1 + the position of a simulated precision otherwise, -1 for
-    a layer that does nothing.
+    a layer that does nothing. `energy` [P, L] is what pairs of layers are weighed by, in place of
+    that of the perturbations.
     """
 
-    def __init__(self, evidence: Evidence) -> None:
+    def __init__(self, evidence: Evidence, energy: Doubles | None = None) -> None:
         self._shape = evidence.baseline.shape
         precisions, self._layers, samples, outputs = evidence.perturbations.shape
         self._precisions = precisions
         shape = (precisions * self._layers, samples * outputs)
         self._rows = np.ascontiguousarray(evidence.perturbations).reshape(shape)
         self._whole = evidence.whole.reshape(precisions, samples * outputs).astype(np.float64)
-        energy = evidence.energy
+        energy = evidence.energy if energy is None else energy
         total = energy.sum(axis=1, keepdims=True)
         self._share = np.divide(energy, total, out=np.zeros_like(energy), where=total > 0)
         self._residuals: dict[int, Doubles] = {}

@@ -1,47 +1,94 @@
-"""Projecting the figures of any map from perturbations measured one layer at a time.
+"""Projecting the figures of any map of a classifier from perturbations of single layers.
 
 Changes of the outputs are combined per sample (`core.estimate.combine`); accuracy, KL and flips
 follow. Probes, whole maps that were simulated, decide by cross-validation which form of
-combination suits the model, and say how far it errs; that spread enters every range beside the
-sampling error.
+combination suits the model, and say how far it errs (`core.estimate.trials`); that spread enters
+every range beside the sampling error.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from core.estimate.combine import FORMS, Combiner, Form
 from core.estimate.metrics import correct, kl_per_sample, log_softmax
 from core.estimate.quantity import Quantity, unknown
+from core.estimate.trials import MapProjector, spread_of
 from core.evidence.evidence import Evidence
 
 Z90 = 1.6448536269514722
 """95 % quantile of the normal distribution: the half-width of a 90 % range in deviations."""
 
 FEW_SAMPLES = 500
-KL_FLOOR = 1e-12
 POINTS = 100.0
-MIN_LOG_SPREAD = 0.02
+RELATIVE = "of variance"
+"""The unit of a relative mean squared error: the variance of the reference outputs."""
+
+NO_METRIC = unknown("", "projected")
+NO_METRIC_LOSS = unknown("%", "projected")
+NO_RELATIVE_MSE = unknown(RELATIVE, "projected")
 
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """What is projected for one map on the selection split."""
+    """What is projected for one map on the selection split.
+
+    Classes have the first four figures, values the last three; the others are unknown. `metric`
+    is in its own unit, `metric_loss_pct` what is lost of it in percent of the reference model's
+    (positive = worse, whichever way the metric points), `relative_mse` the mean squared change
+    of the outputs over their variance.
+    """
 
     accuracy: Quantity
     accuracy_drop_pts: Quantity
     kl: Quantity
     flips: Quantity
     forbidden: tuple[int, ...] = ()
+    metric: Quantity = NO_METRIC
+    metric_loss_pct: Quantity = NO_METRIC_LOSS
+    relative_mse: Quantity = NO_RELATIVE_MSE
+
+
+def nothing_projected(forbidden: tuple[int, ...] = ()) -> Projection:
+    """Every figure unknown."""
+    return Projection(
+        unknown("%", "projected"), unknown("pts", "projected"),
+        unknown("nats", "projected"), unknown("%", "projected"), forbidden,
+    )  # fmt: skip
+
+
+def measured(given: Projection) -> Projection:
+    """The same figures, said to be measured."""
+    quantities: dict[str, Any] = {
+        field.name: replace(value, kind="measured")
+        for field in fields(given)
+        if isinstance(value := getattr(given, field.name), Quantity)
+    }
+    return replace(given, **quantities)
+
+
+def within(value: float, half: float, unit: str, bounds: tuple[float, float]) -> Quantity:
+    """A figure with the range value ± half, cut to what is possible."""
+    low, high = bounds
+    return Quantity(value, unit, "projected", max(value - half, low), min(value + half, high))
+
+
+def standard_error(values: NDArray[np.float64]) -> float:
+    """Of the mean of `values` (N,); 0 for a single one, of which nothing is known."""
+    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Plain figures of one set of outputs against the baseline."""
+    """Plain figures of one set of outputs against the baseline.
+
+    `cluster_variance` is the variance of the drop in shares where several steps belong to one
+    sample, None where every answer is a sample of its own.
+    """
 
     accuracy: float | None
     drop_pts: float | None
@@ -49,59 +96,100 @@ class Figures:
     flips: int
     lost: int
     won: int
+    cluster_variance: float | None = None
+
+    @property
+    def divergence(self) -> float:
+        """What probes are compared by."""
+        return self.kl
 
 
-class Projector:
-    """Projections from one model's evidence; built once, evaluated per map.
+class Projector(MapProjector[Figures]):
+    """Projections from one classifier's evidence; built once, evaluated per map.
 
     `codes` index `precisions` (the reference first, then the simulated ones); -1 marks a layer
-    that does nothing.
+    that does nothing. For a sequence every step is an answer, but for those whose target is
+    below 0: they are left out of every figure.
     """
 
     def __init__(self, evidence: Evidence, reference: str) -> None:
-        self.evidence = evidence
-        self.precisions = (reference, *evidence.precisions)
-        self._log_p = log_softmax(evidence.baseline)
-        self._answers = evidence.baseline.argmax(axis=1)
-        targets = evidence.targets
-        self._right = None if targets is None else correct(evidence.baseline, targets)
-        self._combiner = Combiner(evidence)
+        super().__init__(evidence, reference)
+        self._shape = (evidence.samples * evidence.outputs.positions, -1)
+        targets = None if evidence.targets is None else evidence.targets.ravel()
+        uncounted = targets is not None and bool((targets < 0).any())
+        self._rows = np.flatnonzero(targets >= 0) if targets is not None and uncounted else None
+        self._targets = targets if targets is None or self._rows is None else targets[self._rows]
+        baseline = self._by_answer(evidence.baseline)
+        self._log_p = log_softmax(baseline)
+        self._answers = baseline.argmax(axis=1)
+        self._count = len(baseline)
+        self._right = None if self._targets is None else correct(baseline, self._targets)
 
-    def change(self, codes: NDArray[np.int8], form: Form | None = None) -> NDArray[np.float64]:
-        """Projected change of the outputs [N, K] under `codes` (L,), by the chosen form."""
-        return self._combiner.change(codes, form or self.form)
-
-    def forbidden(self, codes: NDArray[np.int8]) -> tuple[int, ...]:
-        """Layers whose precision gave outputs that are not finite (overflow)."""
-        simulated = np.flatnonzero(codes > 0)
-        allowed = self.evidence.allowed[codes[simulated].astype(np.int64) - 1, simulated]
-        return tuple(int(i) for i in simulated[~allowed])
+    def _by_answer(self, outputs: NDArray[np.floating]) -> NDArray[np.floating]:
+        """[N, K] -> [answers, classes], without steps that do not count."""
+        rows = outputs.reshape(self._shape)
+        return rows if self._rows is None else rows[self._rows]
 
     def figures(self, change: NDArray[np.floating]) -> Figures:
         """Figures of the outputs baseline + `change` [N, K] on the selection split."""
-        outputs = self.evidence.baseline + change
+        outputs = self._by_answer(self.evidence.baseline + change)
         kl = float(kl_per_sample(self._log_p, outputs).mean())
         flips = int((outputs.argmax(axis=1) != self._answers).sum())
-        targets = self.evidence.targets
-        if targets is None or self._right is None:
+        if self._targets is None or self._right is None:
             return Figures(None, None, kl, flips, 0, 0)
-        right = correct(outputs, targets)
-        lost, won = int((self._right & ~right).sum()), int((~self._right & right).sum())
-        n = len(right)
-        return Figures(float(right.mean()), (lost - won) / n * POINTS, kl, flips, lost, won)
+        right = correct(outputs, self._targets)
+        lost_at, won_at = self._right & ~right, ~self._right & right
+        lost, won, n = int(lost_at.sum()), int(won_at.sum()), self._count
+        drop_pts = (lost - won) / n * POINTS
+        variance = self._variance(lost_at, won_at) if self.evidence.outputs.positions > 1 else None
+        return Figures(float(right.mean()), drop_pts, kl, flips, lost, won, variance)
+
+    def _variance(self, lost: NDArray[np.bool_], won: NDArray[np.bool_]) -> float:
+        """Variance of the drop where samples are what was drawn: steps of one go together."""
+        n = self.evidence.samples
+        rows = np.arange(self._count) if self._rows is None else self._rows
+        owners = rows // self.evidence.outputs.positions
+        sums = np.bincount(owners, lost.astype(np.float64) - won, minlength=n)
+        return float(sums.var()) * n / self._count**2
 
     def project(self, codes: NDArray[np.int8]) -> Projection:
         """Projected accuracy, drop in points, KL and flips of a map, with 90 % ranges."""
         forbidden = self.forbidden(codes)
         if forbidden:
-            return Projection(
-                unknown("%", "projected"), unknown("pts", "projected"),
-                unknown("nats", "projected"), unknown("%", "projected"), forbidden,
-            )  # fmt: skip
+            return nothing_projected(forbidden)
         return self._with_ranges(codes, self.figures(self.change(codes)))
 
+    def alone(self, layer: int, code: int) -> Projection:
+        """Figures with `layer` alone in precision `code`, which were simulated, not projected.
+
+        Their kind is *measured*, and their ranges come from the samples alone.
+        """
+        codes = self.only(layer, code)
+        forbidden = self.forbidden(codes)
+        if forbidden:
+            return measured(nothing_projected(forbidden))
+        change = self.change(codes)
+        found, n = self.figures(change), self._count
+        changes = 1.0 if code > 0 else 0.0
+        accuracy = drop = unknown("%", "projected")
+        if found.accuracy is not None and found.drop_pts is not None:
+            half = changes * Z90 * float(np.sqrt(self._drop_variance(found))) * POINTS
+            accuracy = within(found.accuracy * POINTS, half, "%", (0.0, POINTS))
+            drop = within(found.drop_pts, half, "pts", (-POINTS, POINTS))
+        outputs = self._by_answer(self.evidence.baseline + change)
+        kl_half = Z90 * standard_error(kl_per_sample(self._log_p, outputs))
+        flip_half = changes * Z90 * float(np.sqrt(self._flip_variance(found))) * POINTS
+        return measured(
+            Projection(
+                accuracy,
+                drop,
+                within(found.kl, kl_half, "nats", (0.0, np.inf)),
+                within(found.flips / n * POINTS, flip_half, "%", (0.0, POINTS)),
+            )
+        )
+
     def _with_ranges(self, codes: NDArray[np.int8], found: Figures) -> Projection:
-        n = self.evidence.samples
+        n = self._count
         nothing_changes = not (codes > 0).any()
         half = 0.0 if nothing_changes else Z90 * self._drop_deviation_pts(found)
         flips = found.flips / n * POINTS
@@ -123,71 +211,27 @@ class Projector:
             Quantity(flips, "%", "projected", max(flips - flip_half, 0.0), flips + flip_half),
         )
 
-    # ---- which form, and how far it errs
+    # ---- how far the projection errs
 
-    @cached_property
-    def _trials(self) -> tuple[list[Figures], list[list[Figures]]]:
-        """Figures of every probe: simulated [M], and projected under every form [form][M]."""
-        evidence = self.evidence
-        simulated = [self.figures(change) for change in evidence.probes]
-        codes = (evidence.probe_codes + 1).astype(np.int8)
-        projected = [
-            [self.figures(self._combiner.change(row, form)) for row in codes] for form in FORMS
-        ]
-        return simulated, projected
-
-    @cached_property
-    def _log_errors(self) -> NDArray[np.float64]:
-        """|log(simulated / projected KL)| by form and probe, shape [forms, M]."""
-        simulated, projected = self._trials
-        return np.array(
-            [
-                [abs(_log_ratio(s, p)) for s, p in zip(simulated, row, strict=True)]
-                for row in projected
-            ]
-        ).reshape(len(FORMS), len(simulated))
-
-    @cached_property
-    def form(self) -> Form:
-        """The form with the smallest mean log error of KL over the probes."""
-        if self._log_errors.shape[1] == 0:
-            return FORMS[1]
-        return FORMS[int(np.argmin(self._log_errors.mean(axis=1).round(6)))]
-
-    @cached_property
-    def probe_errors(self) -> list[tuple[Figures, Figures]]:
-        """(projected, simulated) figures of every probe, each under the form that the *other*
-        probes choose: an error that the choice has not seen.
-        """
-        simulated, projected = self._trials
-        count = len(simulated)
-        pairs = []
-        for m in range(count):
-            others = np.delete(self._log_errors, m, axis=1)
-            best = int(np.argmin(others.mean(axis=1).round(6))) if count > 1 else 0
-            pairs.append((projected[best][m], simulated[m]))
-        return pairs
-
-    @cached_property
+    @property
     def log_kl_spread(self) -> float:
         """Root mean square of log(simulated / projected KL) over the probes."""
-        errors = [_log_ratio(simulated, projected) for projected, simulated in self.probe_errors]
-        return _spread(errors, MIN_LOG_SPREAD)
+        return self.log_spread
 
     @cached_property
     def _drop_error_per_flip(self) -> float:
-        """Spread of the drop's error in samples, per root of flipped samples.
+        """Spread of the drop's error in answers, per root of flipped answers.
 
-        Every sample that a map flips is one that the projection can get wrong; independent
+        Every answer that a map flips is one that the projection can get wrong; independent
         coin tosses make the error grow with the root of their number.
         """
-        n = self.evidence.samples
+        n = self._count
         errors = [
             ((simulated.drop_pts or 0.0) - (projected.drop_pts or 0.0))
             / POINTS * n / np.sqrt(projected.flips + 1)
             for projected, simulated in self.probe_errors
         ]  # fmt: skip
-        return _spread(errors, 0.0)
+        return spread_of(errors, 0.0)
 
     @cached_property
     def _flip_error_per_flip(self) -> float:
@@ -195,31 +239,33 @@ class Projector:
             (simulated.flips - projected.flips) / np.sqrt(projected.flips + 1)
             for projected, simulated in self.probe_errors
         ]
-        return _spread(errors, 0.0)
+        return spread_of(errors, 0.0)
 
     def _drop_deviation_pts(self, found: Figures) -> float:
-        n = self.evidence.samples
-        # Laplace-adjusted difference of paired proportions (Bonett and Price 2012,
-        # doi:10.3102/1076998611411915): one sample more in either cell, so that no flips at
-        # all do not pass for certainty.
-        lost, won = (found.lost + 1) / (n + 2), (found.won + 1) / (n + 2)
-        sampling = (lost + won - (lost - won) ** 2) / (n + 2)
+        n = self._count
         model = (self._drop_error_per_flip * np.sqrt(found.flips + 1) / n) ** 2
-        return float(np.sqrt(sampling + model)) * POINTS
+        return float(np.sqrt(self._drop_variance(found) + model)) * POINTS
 
     def _flip_deviation_pts(self, found: Figures) -> float:
-        n = self.evidence.samples
-        rate = (found.flips + 1) / (n + 2)
-        model = (self._flip_error_per_flip * np.sqrt(found.flips + 1) / n) ** 2
-        return float(np.sqrt(rate * (1 - rate) / (n + 2) + model)) * POINTS
+        model = (self._flip_error_per_flip * np.sqrt(found.flips + 1) / self._count) ** 2
+        return float(np.sqrt(self._flip_variance(found) + model)) * POINTS
 
+    def _drop_variance(self, found: Figures) -> float:
+        """Sampling variance of the accuracy drop as a share.
 
-def _log_ratio(simulated: Figures, projected: Figures) -> float:
-    return float(np.log(max(simulated.kl, KL_FLOOR) / max(projected.kl, KL_FLOOR)))
+        Laplace-adjusted difference of paired proportions (Bonett and Price 2012,
+        doi:10.3102/1076998611411915): one sample more in either cell, so that no flips at all do
+        not pass for certainty.
+        """
+        n = self._count
+        lost, won = (found.lost + 1) / (n + 2), (found.won + 1) / (n + 2)
+        sampling = float((lost + won - (lost - won) ** 2) / (n + 2))
+        if found.cluster_variance is not None:
+            sampling = max(sampling, found.cluster_variance)
+        return sampling
 
-
-def _spread(errors: list[float], least: float) -> float:
-    """Root mean square with one degree of freedom taken off for the few probes there are."""
-    if len(errors) < 2:
-        return max(least, 0.5)  # nothing is known of the error: be wide, not silent
-    return max(float(np.sqrt(np.square(errors).sum() / (len(errors) - 1))), least)
+    def _flip_variance(self, found: Figures) -> float:
+        """Sampling variance of the share of flipped answers, adjusted in the same way."""
+        rate = (found.flips + 1) / (self._count + 2)
+        # A sequence is one draw, however many steps it has.
+        return float(rate * (1 - rate) / (self.evidence.samples + 2))

@@ -10,12 +10,17 @@ import numpy as np
 import core
 from core.analysis import Analysis
 from core.evidence import measure as measuring
+from core.evidence.collect import Progress
 from core.evidence.engine import predict_seconds, prepare
 from core.evidence.evidence import Identity, SplitSizes
+from core.evidence.habits import notes
+from core.evidence.holdout import judged
+from core.evidence.reading import read
 from core.evidence.scheme import ORT_CPU, Scheme
-from core.evidence.simulate import Simulator
+from core.evidence.weight_profile import weight_profiles
 from core.layers import LayerTable
 from core.precision import FP16, INT8, Precision
+from core.source.batches import take
 from core.source.contract import ModelSource
 from core.source.inventory import take_inventory
 
@@ -52,8 +57,10 @@ def dry_run(
     layers = take_inventory(source, expand_units=expand_units)
     runs = measuring.planned_runs(layers, precisions)
     simulator = measuring.make_simulator(source, layers, scheme, expand_units=expand_units)
-    outputs = simulator.run({}, source.selection.inputs[:2]).shape[1]
-    engine = prepare(simulator, source, precisions, len(runs), memory_bytes)
+    reading = read(source)
+    reading.targets(source.selection)  # what does not fit is said before the hours of measuring
+    outputs = reading.keep(simulator.run({}, take(source.selection.inputs, 0, 2))).shape[1]
+    engine = prepare(simulator, source, reading, precisions, len(runs), memory_bytes)
     values = len(precisions) * len(layers) * len(source.selection) * outputs
     return Plan(
         layers=len(layers),
@@ -75,7 +82,7 @@ def analyze(
     expand_units: bool = False,
     probes: int = measuring.PROBES,
     memory_bytes: int | None = None,
-    progress: measuring.Progress = lambda done, total, label: None,
+    progress: Progress = lambda done, total, label: None,
 ) -> Analysis:
     """Measure `source` and return the analysis. Does not change the model's weights.
 
@@ -86,15 +93,14 @@ def analyze(
         source, layers, scheme, precisions,
         expand_units=expand_units, probes=probes, memory_bytes=memory_bytes, progress=progress,
     )  # fmt: skip
-    holdout, majority = _holdout(source, layers, scheme)
     return replace(
         _bare(source, layers, scheme, expand_units),
         evidence=measured.evidence,
         ranges=measured.ranges,
         seconds=round(measured.seconds, 1),
-        notes=measured.notes,
-        holdout_accuracy=holdout,
-        majority_accuracy=majority,
+        **judged(source, layers, scheme),
+        notes=(*notes(source, measured.evidence), *measured.notes),
+        optimistic=source.optimistic,
     )
 
 
@@ -112,22 +118,10 @@ def _bare(source: ModelSource, layers: LayerTable, scheme: Scheme, expand_units:
             len(source.selection),
             0 if source.holdout is None else len(source.holdout),
         ),
+        weights=weight_profiles(layers, dict(source.model.state_dict(keep_vars=True))),
         expanded_units=expand_units,
         data_description=source.data_description,
         source=source.reference,
         tool_version=core.__version__,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-
-
-def _holdout(
-    source: ModelSource, layers: LayerTable, scheme: Scheme
-) -> tuple[float | None, float | None]:
-    split = source.holdout
-    if split is None or split.targets is None:
-        return None, None
-    simulator = Simulator(source.model, layers, {}, scheme)
-    answers = simulator.run({}, split.inputs).argmax(axis=1)
-    targets = split.targets.numpy()
-    majority = np.bincount(targets).max() / len(targets)
-    return float((answers == targets).mean()), float(majority)

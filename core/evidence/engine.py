@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from core.evidence.memory import (
     BATCH,
@@ -19,9 +18,11 @@ from core.evidence.memory import (
     free_bytes,
     too_little,
 )
+from core.evidence.reading import Reading
 from core.evidence.replay import Replayer
 from core.evidence.simulate import Assignment, Simulator
 from core.precision import Precision
+from core.source.batches import Inputs, count, take
 from core.source.contract import ModelSource
 
 
@@ -60,14 +61,23 @@ class Engine:
         """Predicted peak of memory."""
         return self.need.peak(self.batch, replay=not self.reason)
 
-    def run(self, batch: Tensor, runs: Sequence[Run]) -> Iterator[NDArray[np.float32]]:
-        """Outputs [N, K] of each of `runs` on inputs [N, ...]; the baseline comes first."""
+    def parts(self, source: ModelSource) -> list[slice]:
+        """The selection samples in batches, the same ones for every run."""
+        return batches(len(source.selection), self.batch)
+
+    def run(
+        self, batch: Inputs, runs: Sequence[Run], first: int = 0
+    ) -> Iterator[NDArray[np.float32]]:
+        """Outputs [N, K] of each of `runs` on inputs of N samples; the baseline comes first.
+
+        `first` is the number of the first sample.
+        """
         others = runs[1:]
         alone = [run for run in others if run.layer]
         pairs = [(run.layer, run.assignment[run.layer]) for run in alone]
-        yield from self.replayer.run(batch, pairs)
+        yield from self.replayer.run(batch, pairs, first)
         for run in others[len(alone) :]:  # in a whole map nearly everything changes
-            yield self.simulator.run(run.assignment, batch, len(batch))
+            yield self.simulator.run(run.assignment, batch, count(batch), first)
 
     def notes(self) -> tuple[str, ...]:
         """What a person should know of how the runs were made."""
@@ -83,6 +93,7 @@ class Engine:
 def prepare(
     simulator: Simulator,
     source: ModelSource,
+    reading: Reading,
     precisions: tuple[Precision, ...],
     runs: int,
     memory_bytes: int | None = None,
@@ -95,14 +106,18 @@ def prepare(
     inputs = source.selection.inputs
     samples = len(source.selection)
     limit = free_bytes() // 2 if memory_bytes is None else memory_bytes
-    pilot = inputs[:2]
-    outputs = simulator.run({}, pilot).shape[1]
-    narrowest = min(precisions, key=lambda p: p.bits)
-    replayer = Replayer(simulator, pilot, [(name, narrowest) for name in simulator.varied])
+    pilot = take(inputs, 0, 2)
+    found = simulator.run({}, pilot)
+    # Outputs of all runs are held, and their changes beside them; a custom metric reads them all.
+    outputs = reading.keep(found).shape[1]
+    held = outputs + (outputs if source.metric is None else found.shape[1])
+    kinds = {p.kind: p for p in sorted(precisions, key=lambda p: -p.bits)}  # the narrowest of each
+    check = [(name, p) for name in simulator.varied for p in kinds.values()]
+    replayer = Replayer(simulator, pilot, check)
     weights = sum(t.numel() * t.element_size() for t in simulator.model.parameters())
-    changes = 2 * runs * samples * outputs * np.dtype(np.float32).itemsize
+    changes = runs * samples * held * np.dtype(np.float32).itemsize
     need = footprint(
-        replayer.tape, replayer.plan.keep, len(pilot), len(precisions) * weights + changes
+        replayer.tape, replayer.plan.keep, count(pilot), len(precisions) * weights + changes
     )
     batch = 0 if replayer.refusal else batch_size(need, limit, samples, replay=True)
     if not batch:
@@ -117,14 +132,18 @@ def prepare(
 
 
 def _parts_note(
-    simulator: Simulator, inputs: Tensor, batch: int, need: Footprint, limit: int
+    simulator: Simulator, inputs: Inputs, batch: int, need: Footprint, limit: int
 ) -> str:
     """Empty if a batch gives the same bits in parts of `batch` samples, or none is parted."""
-    first = inputs[:BATCH]
-    if batch >= len(first):
+    first = take(inputs, 0, BATCH)
+    samples = count(first)
+    if batch >= samples:
         return ""
-    if need.peak(len(first), replay=False) <= limit:
-        parts = [simulator.run({}, first[p], batch) for p in batches(len(first), batch)]
+    if need.peak(samples, replay=False) <= limit:
+        parts = [
+            simulator.run({}, take(first, p.start, p.stop), batch, p.start)
+            for p in batches(samples, batch)
+        ]
         if np.concatenate(parts).tobytes() == simulator.run({}, first, BATCH).tobytes():
             return ""
     return (
@@ -134,12 +153,12 @@ def _parts_note(
 
 def predict_seconds(engine: Engine, source: ModelSource, runs: Sequence[Run]) -> float:
     """Estimated duration of `runs`, from one small batch of the selection split."""
-    inputs = source.selection.inputs[:64]
+    inputs = take(source.selection.inputs, 0, 64)
     simulator = engine.simulator
-    simulator.run({}, inputs[:8])
+    simulator.run({}, take(inputs, 0, 8))
     start = time.perf_counter()
     simulator.run({}, inputs)
-    each = (time.perf_counter() - start) / len(inputs) * len(source.selection)
+    each = (time.perf_counter() - start) / count(inputs) * len(source.selection)
     shares = {} if engine.reason else engine.replayer.shares(inputs)
     passes = 0.0
     for run in runs:

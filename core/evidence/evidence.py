@@ -8,11 +8,40 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What the K outputs of a sample are.
+
+    *logits*: `positions` steps with K / `positions` classes each, the classes of a step side by
+    side. *values*: K numbers. `total` counts the outputs before some were left out to save
+    memory (0: all were kept).
+    """
+
+    kind: Literal["logits", "values"] = "logits"
+    positions: int = 1
+    total: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class MetricRuns:
+    """A custom metric of every run on the selection split, in the metric's own unit.
+
+    Axis R: the whole split first, then resamples of it with replacement, the same ones for
+    every run. The metric is a person's function, so it was called while the model was measured.
+    """
+
+    baseline: NDArray[np.float64]  # [R]
+    alone: NDArray[np.float64]  # [P, L, R]
+    whole: NDArray[np.float64]  # [P, R]
+    probes: NDArray[np.float64]  # [M, R]
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,13 +57,16 @@ class Evidence:
     precisions: tuple[str, ...]
     scheme: str
     baseline: Floats  # [N, K] outputs in the reference precision
-    targets: NDArray[np.int64] | None  # [N] class of each sample
+    targets: NDArray[Any] | None  # int64 [N] class of each sample, [N, positions] of each step
+    # (below 0: not counted), or float32 [N, K] for values
     perturbations: Floats  # [P, L, N, K]
     whole: Floats  # [P, N, K] change when every layer is in that precision
     probe_codes: NDArray[np.int8]  # [M, L] index into `precisions`; -1 = reference
     probes: Floats  # [M, N, K] change under each probe
     weight_sqnr_db: NDArray[np.float64]  # [P, L]; inf where the precision rounds no weight
     allowed: NDArray[np.bool_]  # [P, L]
+    outputs: Outputs = Outputs()
+    metrics: MetricRuns | None = None
 
     @property
     def samples(self) -> int:
@@ -44,6 +76,18 @@ class Evidence:
     def position(self, precision: str) -> int | None:
         """Index of `precision` among the simulated ones; None if it was not simulated."""
         return self.precisions.index(precision) if precision in self.precisions else None
+
+    @cached_property
+    def spread(self) -> float:
+        """Sum of squared deviations of the reference outputs from their mean over samples.
+
+        Where outputs do not differ between samples, the sum of their squares: what a change is
+        held against for outputs that are values.
+        """
+        values = self.baseline.astype(np.float64)
+        deviation = float(np.square(values - values.mean(axis=0)).sum())
+        size = float(np.square(values).sum())
+        return deviation if deviation > 1e-12 * size else size
 
     @cached_property
     def energy(self) -> NDArray[np.float64]:

@@ -9,25 +9,26 @@ numbers.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from core.evidence.engine import Engine, Run, prepare
-from core.evidence.evidence import Calibration, Evidence, Measured
-from core.evidence.memory import batches
+from core.evidence.collect import Collected, Progress, collect, reference_outputs
+from core.evidence.engine import Run, prepare
+from core.evidence.evidence import Calibration, Evidence, Measured, MetricRuns
+from core.evidence.judging import Judge, metric_runs
+from core.evidence.reading import read
 from core.evidence.scheme import Scheme
 from core.evidence.simulate import Assignment, Simulator
 from core.evidence.weights import weight_sqnr_db
-from core.layers import LayerTable
+from core.layers import ROOT, LayerTable
 from core.precision import Precision
 from core.source.contract import ModelSource
 from core.source.ownership import owners
 
 PROBES = 12
 PROBE_SEED = 20211
-Progress = Callable[[int, int, str], None]
 
 
 def probe_codes(
@@ -83,8 +84,8 @@ def make_simulator(
     """A simulator of `source.model`, calibrated on the calibration split."""
     owner = owners(source.model, source.units, expand_units)
     for name in layers.names:  # containers that turned out to compute on their own
-        owner[name] = name
-    simulator = Simulator(source.model, layers, owner, scheme)
+        owner["" if name == ROOT else name] = name
+    simulator = Simulator(source.model, layers, owner, scheme, source.output)
     simulator.calibrate(source.calibration.inputs)
     return simulator
 
@@ -104,42 +105,59 @@ def measure(
 
     `progress(done, total, label)` is called before each run of each batch. Peak memory is kept
     within `memory_bytes` (half of what is free if None) by smaller batches, which do not change
-    the numbers. Does not change the model. Raises `PolicyError` if the bound is too small.
+    the numbers. Does not change the model. Raises `PolicyError` if the bound is too small and
+    `ModelError` where the reference outputs are not finite.
     """
     start = time.perf_counter()
+    reading = read(source)
+    targets = None if source.metric is not None else reading.targets(source.selection)
+    judge = None
+    if source.metric is not None and source.selection.targets is not None:
+        judge = Judge(source.metric, reading, source.selection)
     simulator = make_simulator(source, layers, scheme, expand_units=expand_units)
     runs = planned_runs(layers, precisions, probes)
-    engine = prepare(simulator, source, precisions, len(runs), memory_bytes)
-    baseline, changes = _changes(engine, source, runs, progress)
+    engine = prepare(simulator, source, reading, precisions, len(runs), memory_bytes)
+    progress(0, len(runs) * len(engine.parts(source)), runs[0].label)
+    reference = reference_outputs(engine, source)
+    # What is wrong with the model or the metric is said before the hours of measuring.
+    first = None if judge is None else judge.score(reference)
+    keep = reading.keep if judge is None else _everything
+    found = collect(engine, source, runs, reference, keep, progress)
+    metrics = None
+    if judge is not None and first is not None:
+        metrics = _judged(judge, first, reference, found, runs[1:], layers, precisions)
+    baseline = reading.keep(reference)
     perturbations = np.zeros((len(precisions), len(layers), *baseline.shape), dtype=np.float32)
     allowed = np.ones(perturbations.shape[:2], dtype=np.bool_)
     rest: list[NDArray[np.float32]] = []
-    by_name = {p.name: i for i, p in enumerate(precisions)}
-    for run, change in zip(runs[1:], changes, strict=True):
+    for run, outputs, finite in zip(runs[1:], found.outputs, found.finite, strict=True):
+        with np.errstate(invalid="ignore", over="ignore"):
+            change = (outputs if judge is None else reading.keep(outputs)) - baseline
         if not run.layer:
             rest.append(np.nan_to_num(change, copy=False, nan=0.0, posinf=0.0, neginf=0.0))
             continue
-        at = (by_name[run.assignment[run.layer].name], layers.index[run.layer])
-        if np.isfinite(change).all():
+        at = _position(run, layers, precisions)
+        allowed[at] = finite and np.isfinite(change).all()
+        if allowed[at]:
             perturbations[at] = change
-        else:
-            allowed[at] = False
     whole = np.stack(rest[: len(precisions)])
     shape_probes = (probes, *baseline.shape)
     simulated = np.stack(rest[len(precisions) :]) if probes else np.zeros(shape_probes, np.float32)
-    targets = source.selection.targets
-    tensors = dict(source.model.state_dict(keep_vars=True))
     evidence = Evidence(
         precisions=tuple(p.name for p in precisions),
         scheme=scheme.name,
         baseline=baseline,
-        targets=None if targets is None else targets.numpy().astype(np.int64),
+        targets=targets,
         perturbations=perturbations,
         whole=whole,
         probe_codes=probe_codes(layers, precisions, probes),
         probes=simulated,
-        weight_sqnr_db=weight_sqnr_db(layers, tensors, precisions),
+        weight_sqnr_db=weight_sqnr_db(
+            layers, dict(source.model.state_dict(keep_vars=True)), precisions
+        ),
         allowed=allowed,
+        outputs=reading.outputs,
+        metrics=metrics,
     )
     ranges = tuple(
         Calibration(*site, seen.low, seen.high) for site, seen in sorted(simulator.ranges.items())
@@ -147,28 +165,33 @@ def measure(
     return Measured(evidence, ranges, time.perf_counter() - start, engine.notes())
 
 
-def _changes(
-    engine: Engine, source: ModelSource, runs: Sequence[Run], progress: Progress
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The model's own outputs [N, K], and the change of each further run, [R - 1, N, K]."""
-    parts = batches(len(source.selection), engine.batch)
-    total, done = len(runs) * len(parts), 0
-    baseline, changes = np.zeros(0, np.float32), np.zeros(0, np.float32)
-    progress(0, total, runs[0].label)
-    for part in parts:
-        outputs = engine.run(source.selection.inputs[part], runs)
-        for i, run in enumerate(runs):
-            progress(done, total, run.label)
-            output = next(outputs)
-            done += 1
-            if not changes.size:
-                shape = (len(source.selection), output.shape[1])
-                baseline = np.empty(shape, dtype=np.float32)
-                changes = np.empty((len(runs) - 1, *shape), dtype=np.float32)
-            if i == 0:
-                baseline[part] = output
-            else:
-                with np.errstate(invalid="ignore", over="ignore"):
-                    np.subtract(output, baseline[part], out=changes[i - 1, part])
-    progress(total, total, "done")
-    return baseline, changes
+def _everything(outputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    return outputs
+
+
+def _position(run: Run, layers: LayerTable, precisions: tuple[Precision, ...]) -> tuple[int, int]:
+    """Where a layer alone stands in arrays [P, L, ...]."""
+    return precisions.index(run.assignment[run.layer]), layers.index[run.layer]
+
+
+def _judged(
+    judge: Judge,
+    first: NDArray[np.float64],
+    reference: NDArray[np.float32],
+    found: Collected,
+    runs: Sequence[Run],
+    layers: LayerTable,
+    precisions: tuple[Precision, ...],
+) -> MetricRuns:
+    """The custom metric of every run. Where outputs are not finite, a layer alone has that of
+    the reference model and a whole map is judged with the reference's outputs in their place.
+    """
+    alone = np.tile(first, (len(precisions), len(layers), 1))
+    others: list[NDArray[np.float64]] = []
+    for run, outputs, finite in zip(runs, found.outputs, found.finite, strict=True):
+        if not run.layer:
+            others.append(judge.score(np.where(np.isfinite(outputs), outputs, reference)))
+        elif finite:
+            alone[_position(run, layers, precisions)] = judge.score(outputs)
+    scored = np.array(others).reshape(-1, len(first))
+    return metric_runs(first, alone, scored[: len(precisions)], scored[len(precisions) :])

@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from core.evidence.state import random_state
 from core.evidence.tape import (
     ABOUT_LAYOUT,
+    ABOUT_TYPE,
     PLAIN,
     Call,
     Form,
@@ -34,14 +35,14 @@ from core.evidence.tape import (
     tensors_in,
     version,
 )  # fmt: skip
-from core.source.operations import COMPOSITES
+from core.source.operations import COMPOSITES, as_separate_operands
 
 
 class Recorder(TorchFunctionMode):
     """Watches one forward pass and keeps the values in `keep`.
 
     `owner` maps module paths to layers, `layers` names those that may change their precision,
-    `counts` says which functions the simulator numbers within a layer.
+    `counts` says which calls the simulator numbers within a layer.
     `keep` are slots whose values are wanted, `copies` slots to copy before call i changes their
     memory; both come from an earlier tape of the same wiring. With `hold` every value stays
     alive until the recorder goes, so that no memory is used twice (for small inputs).
@@ -52,7 +53,7 @@ class Recorder(TorchFunctionMode):
         model: nn.Module,
         owner: Mapping[str, str | None],
         layers: AbstractSet[str],
-        counts: Callable[[Callable[..., Any]], bool],
+        counts: Callable[[Callable[..., Any], tuple[Any, ...], Mapping[str, Any]], bool],
         *,
         keep: AbstractSet[int] = frozenset(),
         copies: Mapping[int, tuple[int, ...]] | None = None,
@@ -71,7 +72,7 @@ class Recorder(TorchFunctionMode):
         self._storages: list[int] = []
         self._seconds: list[float] = []
         self._known: dict[int, tuple[weakref.ref[Tensor], int, int]] = {}
-        self._constants: dict[int, Tensor] = {}  # parameters, buffers, inputs
+        self._constants: dict[int, Tensor] = {}  # parameters, buffers
         self._counts: dict[str, int] = {}
         self._random: tuple[Any, ...] = ()
         self._paths: list[str] = []
@@ -244,6 +245,7 @@ class Recorder(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
+        args = as_separate_operands(func, args)
         if func in COMPOSITES:
             with self:
                 return COMPOSITES[func](*args, **kwargs)
@@ -254,17 +256,16 @@ class Recorder(TorchFunctionMode):
         given = [(t, version(t)) for t in tensors_in((args, kwargs))]
         # The arguments are looked up before the call, which may change them in place.
         templates = rebuild(args, self._template), rebuild(dict(kwargs), self._template)
+        name = self._owner.get(self._paths[-1]) if self._paths else None
+        if name is not None and self._is_counted(func, args, kwargs):
+            self._counts[name] = self._counts.get(name, 0) + 1
         start = time.perf_counter()
         output = func(*args, **kwargs)
         self._took = time.perf_counter() - start
-        path = self._paths[-1] if self._paths else None
-        name = self._owner.get(path) if path is not None else None
-        if name is not None and self._is_counted(func):
-            self._counts[name] = self._counts.get(name, 0) + 1
         written = {id(t): t for t, before in given if version(t) != before}
         if not written and any(output is t for t, _ in given):
             # As contiguous() may do: no value is made. Whether it would be is a matter of form.
-            self._asks_layout = True
+            self._asks_layout |= getattr(func, "__name__", "") not in ABOUT_TYPE
         else:
             self._append(func, *templates, output, list(written.values()))
         return output
@@ -289,7 +290,7 @@ class Recorder(TorchFunctionMode):
         for tensor in written:
             slot = self._slot(tensor)
             if slot is None or self._is_constant(tensor):
-                self.refuse(f"{module_name(path)} writes into an input, a parameter or a buffer")
+                self.refuse(f"{module_name(path)} writes into a parameter or a buffer")
                 continue
             writes.append((slot, self._new_slot(tensor)))
         changed = {id(tensor) for tensor in written}

@@ -14,12 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from core.errors import ModelError
 from core.evidence.record import Recorder
-from core.evidence.simulate import Simulator, as_array
+from core.evidence.simulate import Simulator
 from core.evidence.state import attributes, changed
 from core.evidence.suffix import Plan, Suffix, plan, share
 from core.evidence.tape import Region, Slot, Tape, filled, leaves, tensors_in
 from core.precision import Precision
+from core.source.batches import Inputs, count, state_kept
 
 Pair = tuple[str, Precision]
 Floats = NDArray[np.float32]
@@ -43,7 +45,7 @@ class Replayer:
     pilot, a batch of few samples.
     """
 
-    def __init__(self, simulator: Simulator, pilot: Tensor, check: Sequence[Pair] = ()) -> None:
+    def __init__(self, simulator: Simulator, pilot: Inputs, check: Sequence[Pair] = ()) -> None:
         """Record `pilot` and compare a replay of each pair in `check` with a full pass."""
         self.refusal = ""
         self.full_passes = 0
@@ -53,81 +55,85 @@ class Replayer:
         self.refusal = self.refusal or self._compare(pilot, check)
         self.full_passes = 0
 
-    def shares(self, batch: Tensor) -> dict[str, float]:
+    def shares(self, batch: Inputs) -> dict[str, float]:
         """Layer -> part of a pass that runs again when it changes, in [0, 1], timed on `batch`."""
         if self.refusal:
             return dict.fromkeys(self._names, 1.0)
-        tape, _, _, same = self._record(batch)
+        tape, _, _, same = self._record(batch, 0)
         suffixes = self.plan.suffixes if same else {}
         return {n: share(tape, suffixes[n]) if n in suffixes else 0.0 for n in self._names}
 
     # ---- before the run
 
-    def _pilot(self, batch: Tensor) -> tuple[Tape, Plan]:
+    def _pilot(self, batch: Inputs) -> tuple[Tape, Plan]:
         simulator = self._simulator
-        simulator.run({}, batch, len(batch))  # what a model caches at its first call is no state
+        simulator.run({}, batch)  # what a model caches at its first call is no state
         alive: list[Any] = []
         before = attributes(simulator.model, alive)
         recorder = Recorder(
             simulator.model, simulator.owner, set(self._names), simulator.counts, hold=True
         )
-        try:
-            tape, _ = recorder.record(lambda: simulator.answer(batch))
-        except _UNFOLLOWED as error:
-            self.refusal = f"its pass could not be recorded ({type(error).__name__}: {error})"
-            nothing = Tape((), (), (), (), (), (), -1, asks_layout=False)
-            return nothing, plan(nothing, ())
-        after = attributes(simulator.model, alive)
+        with state_kept(simulator.model):
+            try:
+                tape, _ = recorder.record(lambda: simulator.answer(batch, 0))
+            except _UNFOLLOWED as error:
+                self.refusal = f"its pass could not be recorded ({type(error).__name__}: {error})"
+                nothing = Tape((), (), (), (), (), (), -1, asks_layout=False)
+                return nothing, plan(nothing, ())
+            after = attributes(simulator.model, alive)
         found = plan(tape, self._names)
         self.refusal = recorder.refusal or changed(before, after) or found.refusal
         return tape, found
 
-    def _compare(self, batch: Tensor, check: Sequence[Pair]) -> str:
+    def _compare(self, batch: Inputs, check: Sequence[Pair]) -> str:
         if self.refusal:
             return ""
-        for (name, precision), replayed in zip(check, self._replay(batch, check), strict=True):
-            full = self._simulator.run({name: precision}, batch, len(batch))
-            if full.tobytes() != replayed.tobytes():
-                return f"layer {name!r} alone differs from a full pass in {precision.name}"
+        try:
+            for (name, precision), replayed in zip(check, self._replay(batch, check), strict=True):
+                full = self._simulator.run({name: precision}, batch)
+                if full.tobytes() != replayed.tobytes():
+                    return f"layer {name!r} alone differs from a full pass in {precision.name}"
+        except ModelError as error:  # a batch as small as the pilot may go a way of its own
+            return f"{count(batch)} samples alone cannot be run ({error})"
         return ""
 
     # ---- the run
 
-    def run(self, batch: Tensor, pairs: Sequence[Pair]) -> Iterator[Floats]:
+    def run(self, batch: Inputs, pairs: Sequence[Pair], first: int = 0) -> Iterator[Floats]:
         """Outputs [N, K] of the model as it is, then of each layer alone in its precision.
 
-        `batch` are inputs [N, ...]. Memory is least where `pairs` are in execution order.
+        `batch` are inputs of N samples, `first` is the number of the first of them. Memory is least where `pairs` are in execution order.
         """
         if not self.refusal:
-            yield from self._replay(batch, pairs, baseline=True)
+            yield from self._replay(batch, pairs, first, baseline=True)
             return
         for assignment in ({}, *({name: precision} for name, precision in pairs)):
-            yield self._simulator.run(assignment, batch, len(batch))
+            yield self._simulator.run(assignment, batch, count(batch), first)
 
     def _replay(
-        self, batch: Tensor, pairs: Sequence[Pair], *, baseline: bool = False
+        self, batch: Inputs, pairs: Sequence[Pair], first: int = 0, *, baseline: bool = False
     ) -> Iterator[Floats]:
-        tape, kept, clean, same = self._record(batch)
+        tape, kept, clean, same = self._record(batch, first)
         suffixes = self.plan.suffixes if same else {}
         if baseline:
             yield clean
         last = _last_use(pairs, suffixes)
         for i, (name, precision) in enumerate(pairs):
             if not same:
-                yield self._full(batch, name, precision)
+                yield self._full(batch, name, precision, first)
             elif name not in suffixes:
                 yield clean
             else:
                 try:
                     with torch.no_grad():
                         result = self._suffix(suffixes[name], precision, tape, kept)
-                    yield clean if result is None else as_array(result)
+                    yield clean if result is None else result.numpy()
                 except (Diverged, *_UNFOLLOWED):
-                    yield self._full(batch, name, precision)
+                    yield self._full(batch, name, precision, first)
             for slot in last.get(i, ()):
                 kept.pop(slot, None)
 
-    def _record(self, batch: Tensor) -> tuple[Tape, dict[int, Tensor], Floats, bool]:
+    def _record(self, batch: Inputs, first: int) -> tuple[Tape, dict[int, Tensor], Floats, bool]:
         """Tape, kept values and output of one pass; False where it went another way."""
         simulator, planned = self._simulator, self.plan
         recorder = Recorder(
@@ -135,15 +141,16 @@ class Replayer:
             keep=planned.keep, copies=planned.copies,
         )  # fmt: skip
         try:
-            tape, output = recorder.record(lambda: simulator.answer(batch))
+            with state_kept(simulator.model):
+                tape, output = recorder.record(lambda: simulator.answer(batch, first))
         except _UNFOLLOWED:
-            return self.tape, {}, simulator.run({}, batch, len(batch)), False
+            return self.tape, {}, simulator.run({}, batch, count(batch), first), False
         same = not recorder.refusal and tape.wiring() == self.tape.wiring()
-        return tape, recorder.kept, as_array(output), same
+        return tape, recorder.kept, output.numpy(), same
 
-    def _full(self, batch: Tensor, name: str, precision: Precision) -> Floats:
+    def _full(self, batch: Inputs, name: str, precision: Precision, first: int) -> Floats:
         self.full_passes += 1
-        return self._simulator.run({name: precision}, batch, len(batch))
+        return self._simulator.run({name: precision}, batch, count(batch), first)
 
     def _suffix(
         self, suffix: Suffix, precision: Precision, tape: Tape, kept: Mapping[int, Tensor]

@@ -6,6 +6,7 @@ changes its argument. Rounding is to nearest, ties to even, as ONNX QuantizeLine
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -26,13 +27,26 @@ class Range:
         return Range(min(self.low, other.low), max(self.high, other.high))
 
 
-def affine_grid(observed: Range, bits: int) -> tuple[float, int]:
-    """Scale and zero point of an unsigned grid over `observed` widened to hold 0.
+def observed(value: Tensor) -> Range:
+    """Minimum and maximum of `value`; what is not finite (a mask) is no part of a range.
+
+    A tensor without a finite value gives the range of 0 alone.
+    """
+    if value.numel() == 0:
+        return Range(0.0, 0.0)
+    seen = Range(float(value.min()), float(value.max()))
+    if math.isfinite(seen.low) and math.isfinite(seen.high):
+        return seen
+    return observed(value[torch.isfinite(value)])
+
+
+def affine_grid(seen: Range, bits: int) -> tuple[float, int]:
+    """Scale and zero point of an unsigned grid over `seen` widened to hold 0.
 
     ONNX Runtime's `compute_scale_zp`: scale = (max - min) / (2^bits - 1), and 0 is on the grid.
     A range of a single point 0 gives scale 1.
     """
-    low, high = min(observed.low, 0.0), max(observed.high, 0.0)
+    low, high = min(seen.low, 0.0), max(seen.high, 0.0)
     steps = 2**bits - 1
     scale = (high - low) / steps
     if scale < torch.finfo(torch.float32).tiny:
@@ -40,28 +54,37 @@ def affine_grid(observed: Range, bits: int) -> tuple[float, int]:
     return scale, int(min(max(round(-low / scale), 0), steps))
 
 
-def round_activation(x: Tensor, observed: Range, bits: int) -> Tensor:
-    """`x` on the unsigned affine grid of `observed`; what lies outside is clipped."""
-    scale, zero_point = affine_grid(observed, bits)
+def round_activation(x: Tensor, seen: Range, bits: int) -> Tensor:
+    """`x` on the unsigned affine grid of `seen`; what lies outside is clipped."""
+    scale, zero_point = affine_grid(seen, bits)
     return torch.fake_quantize_per_tensor_affine(x, scale, zero_point, 0, 2**bits - 1)
 
 
-def weight_scales(weight: Tensor, bits: int, channel_axis: int = 0) -> Tensor:
-    """Symmetric scale per output channel, shape (channels,); 1 for an all-zero channel."""
-    largest = weight.detach().abs().transpose(0, channel_axis).flatten(1).amax(1)
+def weight_scales(weight: Tensor, bits: int, channel_axis: int | None = 0) -> Tensor:
+    """Symmetric scale per output channel, shape (channels,); 1 for an all-zero channel.
+
+    Without a channel axis one scale serves the whole tensor.
+    """
+    if channel_axis is None or weight.ndim < 2:
+        largest = weight.detach().abs().amax().reshape(1)
+    else:
+        largest = weight.detach().abs().transpose(0, channel_axis).flatten(1).amax(1)
     scales = largest / (2 ** (bits - 1) - 1)
     return torch.where(scales > torch.finfo(torch.float32).tiny, scales, torch.ones_like(scales))
 
 
-def round_weight(weight: Tensor, precision: Precision, channel_axis: int = 0) -> Tensor:
+def round_weight(weight: Tensor, precision: Precision, channel_axis: int | None = 0) -> Tensor:
     """A weight of a product or convolution as `precision` stores it."""
     if precision.kind == "float":
         return round_float(weight, precision)
     scales = weight_scales(weight, precision.bits, channel_axis)
     limit = 2 ** (precision.bits - 1) - 1
+    if channel_axis is None or weight.ndim < 2:
+        scale = float(scales)
+        return torch.fake_quantize_per_tensor_affine(weight.detach(), scale, 0, -limit, limit)
     zeros = torch.zeros(len(scales), dtype=torch.int32)
     return torch.fake_quantize_per_channel_affine(
-        weight.detach(), scales, zeros, channel_axis, -limit, limit
+        weight.detach(), scales, zeros, channel_axis % weight.ndim, -limit, limit
     )
 
 
@@ -69,8 +92,8 @@ def round_table(table: Tensor, precision: Precision) -> Tensor:
     """An embedding table: one affine grid for the whole tensor, as ORT stores Gather's input."""
     if precision.kind == "float":
         return round_float(table, precision)
-    observed = Range(float(table.min()), float(table.max()))
-    return round_activation(table.detach(), observed, precision.bits)
+    seen = Range(float(table.min()), float(table.max()))
+    return round_activation(table.detach(), seen, precision.bits)
 
 
 def round_bias(bias: Tensor, input_scale: float, scales: Tensor) -> Tensor:

@@ -47,19 +47,28 @@ def sqnr_to_score(sqnr_db: NDArray[np.float64]) -> NDArray[np.float64]:
 def output_sqnr_db(evidence: Evidence, precision: str) -> NDArray[np.float64] | None:
     """SQNR of the outputs with one layer alone in `precision`, dB, shape (L,).
 
-    Signal and error are centred over the classes, since softmax ignores a common shift.
-    Infinity where nothing changes, minus infinity where the outputs were not finite.
+    Logits: signal and error are centred over the classes of a step, since softmax ignores a
+    common shift. Values: the signal is their variation over samples. Infinity where nothing changes, minus infinity where the outputs were not finite.
     """
     at = evidence.position(precision)
     if at is None:
         return None
-    # A model with a single output has no common shift to ignore.
-    shift = evidence.baseline.shape[1] > 1
-    signal = _energy(evidence.baseline[None], shift)[0]
-    noise = _energy(evidence.perturbations[at], shift)
+    if evidence.outputs.kind == "values":
+        signal, noise = evidence.spread, evidence.energy[at]
+    else:
+        steps = evidence.outputs.positions
+        # A model with a single output has no common shift to ignore.
+        shift = evidence.baseline.shape[1] > steps
+        signal = _energy(_by_step(evidence.baseline[None], steps), shift)[0]
+        noise = _energy(_by_step(evidence.perturbations[at], steps), shift)
     with np.errstate(divide="ignore"):
         sqnr = 10 * np.log10(signal / noise) if signal > 0 else np.where(noise > 0, -np.inf, np.inf)
     return np.where(evidence.allowed[at], sqnr, -np.inf)
+
+
+def _by_step(values: NDArray[np.float32], steps: int) -> NDArray[np.float32]:
+    """[R, N, steps * K] -> [R, N * steps, K]."""
+    return values.reshape(len(values), values.shape[1] * steps, values.shape[2] // steps)
 
 
 def _energy(values: NDArray[np.float32], centred: bool) -> NDArray[np.float64]:

@@ -17,62 +17,80 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from core.errors import ModelError
-from core.evidence.rounding import (
-    Range,
-    affine_grid,
-    round_activation,
-    round_bias,
-    round_float,
-    round_table,
-    round_weight,
-    weight_scales,
-)
+from core.evidence.held import HeldWeights, cast, give_back, settled
+from core.evidence.ranges import MODULE_OUTPUT, OUTPUT, Ranges, Site
+from core.evidence.rounding import affine_grid, round_activation
 from core.evidence.scheme import Scheme
-from core.layers import LayerTable
+from core.evidence.tape import version
+from core.layers import ROOT, LayerTable
 from core.precision import Precision
-from core.source.operations import COMPOSITES, OPERATIONS, Operation, operand, replace_operand
-from core.source.ownership import ModuleStack, first_tensor
-
-Site = tuple[str, int, int]
-"""(layer, operation number within the layer's forward pass, operand); operand -1 = output."""
+from core.source.batches import (
+    Inputs,
+    Output,
+    count,
+    failed,
+    fused_attention_off,
+    run_batch,
+    sizes_differ,
+    state_kept,
+    take,
+)
+from core.source.operations import (
+    COMPOSITES,
+    Operation,
+    Stored,
+    as_separate_operands,
+    operand,
+    recognise,
+    replace_operand,
+)
+from core.source.ownership import Arguments, ModuleStack
+from core.source.trees import map_tensors, tensors
 
 Assignment = Mapping[str, Precision]
 """Layers that leave the reference precision. A layer that is not named stays as trained."""
-
-OUTPUT = -1
-MODULE_OUTPUT = (-1, OUTPUT)
 
 
 class Simulator(TorchFunctionMode):
     """A model whose layers can be put into any precision, one assignment at a time.
 
-    Does not change the model. `calibrate` must run before an integer assignment.
+    Does not change the model. `calibrate` must run before an integer assignment. Batch b of
+    every run meets the same random state, so that a model which draws random numbers differs
+    from its reference only by the assignment.
     """
 
     def __init__(
-        self, model: nn.Module, layers: LayerTable, owner: Mapping[str, str | None], scheme: Scheme
+        self,
+        model: nn.Module,
+        layers: LayerTable,
+        owner: Mapping[str, str | None],
+        scheme: Scheme,
+        output: Output = None,
     ) -> None:
         super().__init__()
+        self._output = output
+        self._stored = Stored(model)
         self.scheme = scheme
-        self.ranges: dict[Site, Range] = {}
+        self.ranges = Ranges()
+        self.model, self.owner = model, owner
+        self.varied = tuple(layer.name for layer in layers if layer.computes_at_inference)
         self._rounded_modules = {
             layer.name
             for layer in layers
             if layer.state == "rounds output" or layer.role == "pooling"
         }
+        self._weight_only = {layer.name for layer in layers if layer.state == "stores"}
         self._silent = {layer.name for layer in layers if layer.state == "nothing"}
         self._stack = ModuleStack(model, self._entered, self._left)
-        self.model, self.owner = model, owner
-        self.varied = tuple(layer.name for layer in layers if layer.computes_at_inference)
         self._assignment: Assignment = {}
         self._recording = False
         self._counts: dict[str, int] = {}
-        self._weights: dict[tuple[int, str], tuple[Tensor, Tensor]] = {}
+        self._held = HeldWeights(self._stored)
+        self._given: list[tuple[Arguments | None, list[int]]] = []
 
     # ---- public
 
-    def calibrate(self, inputs: Tensor, batch_size: int = 64) -> None:
+    def calibrate(self, inputs: Inputs, batch_size: int = 64) -> None:
         """Record the min-max range of every activation that a scheme may round."""
         self.ranges.clear()
         self._recording = True
@@ -82,29 +100,30 @@ class Simulator(TorchFunctionMode):
             self._recording = False
 
     def run(
-        self, assignment: Assignment, inputs: Tensor, batch_size: int = 100
+        self, assignment: Assignment, inputs: Inputs, batch_size: int = 100, first: int = 0
     ) -> NDArray[np.float32]:
-        """Outputs [N, K] of the model with `assignment` applied to `inputs` [N, ...]."""
+        """Outputs [N, K] of the model with `assignment` applied to `inputs` of N samples.
+
+        `first` is the number of the first sample: what it was in all the inputs if these are a
+        part of them, so that the part meets the same random state. Raises `ModelError` where the model fails, or reaches an operation that no calibration
+        sample reached.
+        """
         active = {
             name: precision
             for name, precision in assignment.items()
             if precision.float_dtype != "float32" and name not in self._silent
         }
-        return self._forward(active, inputs, batch_size)
+        return self._forward(active, inputs, batch_size, first)
 
-    def counts(self, func: Callable[..., Any]) -> bool:
-        """Whether `func` is an operation, which is numbered within its layer."""
-        return func in OPERATIONS
+    def counts(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> bool:
+        """Whether this call is an operation, which is numbered within its layer."""
+        return recognise(func, args, kwargs, self._stored) is not None
 
-    def answer(self, batch: Tensor) -> Tensor:
-        """The model's output for one batch, in whatever state this simulator is."""
-        result = first_tensor(self.model(batch))
-        if result is None:
-            raise ModelError(
-                "The model returned no tensor.",
-                "Return logits as a tensor, or as the first tensor of a tuple or dict.",
-            )
-        return result
+    def answer(self, batch: Inputs, first: int) -> Tensor:
+        """The model's outputs [N, K] for one batch, whatever this simulator is set to."""
+        return run_batch(self.model, batch, self._output, seed=first)
 
     def run_module(
         self,
@@ -120,20 +139,33 @@ class Simulator(TorchFunctionMode):
         """
         self._assignment = assignment
         self._counts = dict(counts)
-        with torch.no_grad(), self._stack.installed(module), self:
+        self._given.clear()
+        hooks = self._stack.installed(module)
+        with torch.no_grad(), state_kept(module), fused_attention_off(), hooks, self:
             return module(*args, **kwargs)
 
     # ---- the pass
 
     def _forward(
-        self, assignment: Assignment, inputs: Tensor, batch_size: int
+        self, assignment: Assignment, inputs: Inputs, batch_size: int, first: int = 0
     ) -> NDArray[np.float32]:
         self._assignment = assignment
         outputs: list[NDArray[np.float32]] = []
-        with torch.no_grad(), self._stack.installed(), self:
-            for start in range(0, len(inputs), batch_size):
+        total = count(inputs)
+        with torch.no_grad(), state_kept(self.model), self._stack.installed(), self:
+            for start in range(0, total, batch_size):
                 self._counts.clear()
-                outputs.append(as_array(self.answer(inputs[start : start + batch_size])))
+                self._given.clear()
+                batch = take(inputs, start, start + batch_size)
+                try:
+                    found = self.answer(batch, first + start)
+                except Exception as error:
+                    stop = min(start + batch_size, total) - 1
+                    where = f"on samples {first + start} to {first + stop}"
+                    raise failed(error, where, "those samples") from error
+                outputs.append(found.numpy())
+        if len({found.shape[1] for found in outputs}) > 1:
+            raise sizes_differ()
         return np.concatenate(outputs)
 
     def __torch_function__(
@@ -144,6 +176,7 @@ class Simulator(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         kwargs = dict(kwargs or {})
+        args = as_separate_operands(func, args)
         if func in COMPOSITES:
             with self:
                 return COMPOSITES[func](*args, **kwargs)
@@ -151,7 +184,7 @@ class Simulator(TorchFunctionMode):
         name = self.owner.get(path) if path is not None else None
         if name is None:
             return func(*args, **kwargs)
-        operation = OPERATIONS.get(func)
+        operation = recognise(func, args, kwargs, self._stored)
         if operation is None:
             precision = self._assignment.get(name)
             if precision is None or precision.kind != "float":
@@ -165,33 +198,48 @@ class Simulator(TorchFunctionMode):
         if precision is None:
             return func(*args, **kwargs)
         if precision.kind == "float":
-            return self._float_function(precision, func, args, kwargs)
+            slots = (operation.weight, operation.bias)
+            held = [id(operand(slot, args, kwargs)) for slot in slots if slot]
+            return self._float_function(precision, func, args, kwargs, frozenset(held))
         return self._integer_operation(name, number, operation, precision, func, args, kwargs)
 
-    def _entered(self, path: str, module: nn.Module, args: tuple[Any, ...]) -> Any:
-        precision = self._assignment.get(path)
-        if precision is None or precision.kind != "float":
+    def _entered(
+        self, path: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Arguments | None:
+        precision = self._assignment.get(path or ROOT)
+        versions = [version(value) if isinstance(value, Tensor) else 0 for value in args]
+        is_cast = precision is not None and precision.kind == "float"
+        self._given.append(((args, kwargs) if is_cast else None, versions))
+        if precision is None or not is_cast:
             return None
-        return tuple(_cast(value, precision) for value in args)
+        given: Arguments = map_tensors((args, kwargs), lambda tensor: cast(tensor, precision))
+        return given
 
     def _left(self, path: str, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        if path not in self._rounded_modules or not isinstance(output, Tensor):
+        given, before = self._given.pop() if self._given else (None, [])
+        if given is not None:
+            give_back(given[0], args)
+        name = path or ROOT
+        if name not in self._rounded_modules:
             return None
-        site: Site = (path, *MODULE_OUTPUT)
+        values = [tensor for tensor in tensors(output) if tensor.is_floating_point()]
+        if not values:
+            return None
+        site: Site = (name, *MODULE_OUTPUT)
         if self._recording:
-            self._observe(site, output)
+            self.ranges.observe(site, values[0])
             return None
-        precision = self._assignment.get(path)
+        precision = self._assignment.get(name)
         if precision is None or precision.kind != "integer":
             return None
-        return round_activation(output, self.ranges[site], self.scheme.activation_bits)
+        rounded = round_activation(values[0], self.ranges.of(site), self.scheme.activation_bits)
+        now = version(values[0])
+        if any(a is values[0] and v != now for a, v in zip(args, before, strict=False)):
+            values[0].copy_(rounded)  # it works in place: others hold the value too
+            return None
+        return map_tensors(output, lambda tensor: rounded if tensor is values[0] else tensor)
 
     # ---- one operation
-
-    def _observe(self, site: Site, value: Tensor) -> None:
-        seen = Range(float(value.min()), float(value.max()))
-        known = self.ranges.get(site)
-        self.ranges[site] = seen if known is None else known.merge(seen)
 
     def _record(
         self,
@@ -202,13 +250,13 @@ class Simulator(TorchFunctionMode):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
-        for slot in operation.activations:
+        for slot in operation.activations if name not in self._weight_only else ():
             value = operand(slot, args, kwargs)
             if value is not None:
-                self._observe((name, number, slot[0]), value)
+                self.ranges.observe((name, number, slot[0]), value)
         output = func(*args, **kwargs)
         if operation.kind == "conv":
-            self._observe((name, number, OUTPUT), output)
+            self.ranges.observe((name, number, OUTPUT), output)
         return output
 
     def _float_function(
@@ -217,18 +265,13 @@ class Simulator(TorchFunctionMode):
         func: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
+        held: frozenset[int] = frozenset(),
     ) -> Any:
-        given = tuple(self._cast_parameter(a, precision) for a in args)
-        named = {key: self._cast_parameter(value, precision) for key, value in kwargs.items()}
-        return _cast(func(*given, **named), precision)
+        def stored(value: Tensor) -> Tensor:
+            return self._held.cast(value, precision, always=id(value) in held)
 
-    def _cast_parameter(self, value: Any, precision: Precision) -> Any:
-        if not isinstance(value, nn.Parameter) or value.dtype != torch.float32:
-            return value
-        key = (id(value), precision.name)
-        if key not in self._weights:
-            self._weights[key] = (round_float(value, precision), value)
-        return self._weights[key][0]
+        given, named = map_tensors((args, kwargs), stored)
+        return settled(func(*given, **named), (given, named), precision)
 
     def _integer_operation(
         self,
@@ -242,49 +285,16 @@ class Simulator(TorchFunctionMode):
     ) -> Any:
         bits = self.scheme.activation_bits
         given, named = list(args), dict(kwargs)
-        for slot in operation.activations:
+        for slot in operation.activations if name not in self._weight_only else ():
             value = operand(slot, args, kwargs)
             if value is not None:
-                rounded = round_activation(value, self.ranges[(name, number, slot[0])], bits)
+                rounded = round_activation(value, self.ranges.of((name, number, slot[0])), bits)
                 replace_operand(slot, rounded, given, named)
-        weight = operand(operation.weight, args, kwargs) if operation.weight else None
-        if operation.weight and weight is not None:
-            rounded, scales = self._integer_weight(weight, operation, precision)
-            replace_operand(operation.weight, rounded, given, named)
-            bias = operand(operation.bias, args, kwargs) if operation.bias else None
-            if operation.bias and bias is not None:
-                slot = operation.activations[0]
-                input_scale, _ = affine_grid(self.ranges[(name, number, slot[0])], bits)
-                if len(scales) == len(bias):
-                    bias = round_bias(bias, input_scale, scales)
-                replace_operand(operation.bias, bias, given, named)
+        first = operation.activations[0][0] if operation.activations else OUTPUT
+        seen = None if name in self._weight_only else self.ranges.get((name, number, first))
+        scale = None if seen is None else affine_grid(seen, bits)[0]
+        self._held.place(operation, precision, scale, given, named)
         output = func(*given, **named)
         if operation.kind == "conv" and self.scheme.rounds_conv_output:
-            output = round_activation(output, self.ranges[(name, number, OUTPUT)], bits)
+            output = round_activation(output, self.ranges.of((name, number, OUTPUT)), bits)
         return output
-
-    def _integer_weight(
-        self, weight: Tensor, operation: Operation, precision: Precision
-    ) -> tuple[Tensor, Tensor]:
-        key = (id(weight), precision.name)
-        if key not in self._weights or not isinstance(weight, nn.Parameter):
-            if operation.kind == "embedding":
-                return round_table(weight, precision), torch.ones(1)
-            axis = operation.out_channel_axis
-            self._weights[key] = (
-                round_weight(weight, precision, axis),
-                weight_scales(weight, precision.bits, axis),
-            )
-        return self._weights[key]
-
-
-def as_array(output: Tensor) -> NDArray[np.float32]:
-    """A model's output [N, ...] as [N, K]."""
-    array: NDArray[np.float32] = output.flatten(1).float().numpy()
-    return array
-
-
-def _cast(value: Any, precision: Precision) -> Any:
-    if isinstance(value, Tensor) and value.dtype == torch.float32:
-        return round_float(value, precision)
-    return value

@@ -165,6 +165,9 @@ def filled(template: Any, values: Sequence[Any]) -> Any:
 ABOUT_LAYOUT = frozenset(("stride", "storage_offset", "is_contiguous", "_is_view", "data_ptr"))
 """Functions that tell Python how a tensor lies in memory."""
 
+ABOUT_TYPE = frozenset(("float", "double", "half", "bfloat16", "type_as"))
+"""Functions that may hand back what they were given, whatever its layout."""
+
 _ABOUT_FORM = ABOUT_LAYOUT | frozenset((
     "size", "dim", "ndimension", "numel", "nelement", "is_floating_point", "is_complex",
     "is_signed", "element_size", "get_device", "type", "__len__", "__hash__", "has_names",

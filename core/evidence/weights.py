@@ -29,7 +29,7 @@ def layer_weight_sqnr_db(
         if precision.kind == "float":
             rounded = round_float(weight, precision)
         elif spec.kind == "weight":
-            axis = 0 if spec.channels == spec.shape[0] else 1
+            axis = None if spec.channels == 1 else spec.channel_axis
             rounded = round_weight(weight, precision, axis)
         elif spec.kind == "table":
             rounded = round_table(weight, precision)

@@ -13,6 +13,7 @@ from html import escape
 from importlib.resources import files
 
 from core.decide.decision import PrecisionMap
+from core.decide.loss import loss_figures
 from core.estimate.quantity import Quantity
 from core.export import words
 from core.export.blocks import Block, Bullets, Code, Column, Facts, Figure, Report, Table, Text
@@ -23,7 +24,6 @@ from core.study import Study
 
 SCRIPTS = ("shared.js", "strip.js", "scores.js", "trade.js", "table.js")
 STYLES = ("page.css", "figures.css")
-CARDS = ("size_bytes", "latency_ms", "accuracy_drop_pts", "size_reduction_pct")
 INTERACTIVE = "layers"
 """The table that can be sorted and filtered."""
 
@@ -86,15 +86,18 @@ def render(report: Report, given: Material) -> str:
 
 
 def _cards(given: Material) -> str:
+    totals, titles = given.found.totals, words.figures(given.study.analysis)
+    cards = ("size_bytes", "latency_ms", loss_figures(totals).loss, "size_reduction_pct")
+
     def card(key: str, figure: Quantity) -> str:
-        title = escape(words.FIGURES[key])
+        title = escape(titles[key])
         if figure.value is None:
             return f'<div class="card"><dt>{title}</dt><dd>{words.UNKNOWN}</dd></div>'
         value = escape(words.number(figure.value, figure.unit))
         more = escape(words.quantity(figure).removeprefix(words.number(figure.value, figure.unit)))
         return f'<div class="card"><dt>{title}</dt><dd>{value} <small>{more}</small></dd></div>'
 
-    body = "\n".join(card(key, given.found.totals[key]) for key in CARDS)
+    body = "\n".join(card(key, totals[key]) for key in cards)
     return f'<dl class="cards">\n{body}\n</dl>'
 
 

@@ -8,6 +8,7 @@ import msgspec
 
 from core import precision as registry
 from core.decide.compare import COSTS
+from core.decide.loss import loss_figures
 from core.decide.scoring import LEVELS
 from core.estimate.quantity import Quantity
 from core.export import words
@@ -20,13 +21,19 @@ LAYER_FIELDS = (
 )  # fmt: skip
 """Columns of the layers, named as in `precision_map.json`."""
 
-FIGURES = ("size_bytes", "latency_ms", "accuracy_drop_pts", "kl")
+COST_FIGURES = ("size_bytes", "latency_ms")
 
 
 def figure_data(given: Material) -> dict[str, Any]:
     """Layers, thresholds and strategies as plain lists and dicts; unknown figures are None."""
     chosen, found = given.chosen, given.found
+    judged, titles = loss_figures(found.totals), words.figures(given.study.analysis)
+    figures = (*COST_FIGURES, judged.loss, judged.divergence)
     return {
+        "judged": [
+            {"name": name, "title": titles[name], "unit": found.totals[name].unit}
+            for name in (judged.loss, judged.divergence)
+        ],
         "precisions": [
             {"name": p.name, "short": p.short, "marker": p.marker}
             for p in map(registry.get, given.study.precisions)
@@ -47,7 +54,7 @@ def figure_data(given: Material) -> dict[str, Any]:
             {
                 "name": s.name,
                 "own": s.name == THIS_MAP,
-                **{name: _figure(s.outcome.totals[name]) for name in FIGURES},
+                **{name: _figure(s.outcome.totals[name]) for name in figures},
                 "beaten": {cost: given.comparison.beaten(s.name)[cost] for cost in COSTS},
             }
             for s in given.strategies

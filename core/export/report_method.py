@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from core.decide.outcome import OPTIMISTIC
 from core.decide.scoring import HIGH, LEVELS, LOW, MEDIUM
 from core.evidence import priors, scorers
 from core.evidence.agreement import agreements
@@ -31,18 +32,25 @@ SIZE = "Size counts tensors as they are stored. A model file adds the overhead o
 RULES = "Scores and levels of rules of thumb know the type of a layer and nothing of this model."
 
 
-def goals() -> Section:
+def goals(given: Material) -> Section:
     """What the assessment is for, one line each."""
+    metric = given.study.analysis.metric
+    judged = "accuracy" if metric is None else metric.name
+    loss = (
+        "accuracy loss in points of accuracy"
+        if metric is None
+        else f"loss in {metric.name} in percent of the FP32 model's"
+    )
     return Section("goals", "Evaluation goals", (
         Bullets((
             "Find the layers that are sensitive to quantization and keep them in high precision.",
             "Find the layers that can safely go to fewer bits.",
             "Give every layer a precision: a mixed-precision strategy.",
-            "Predict what that does to size, latency and accuracy before anything is deployed.",
+            f"Predict what that does to size, latency and {judged} before anything is deployed.",
         )),
         Text(
             "Measures: sensitivity level (HIGH, MEDIUM, LOW), quantizable or not, recommended "
-            "precision, and the accuracy loss in points of accuracy with a 90 % range."
+            f"precision, and the {loss} with a 90 % range."
         ),
     ))  # fmt: skip
 
@@ -185,5 +193,6 @@ def limits(given: Material) -> Section:
     analysis = given.study.analysis
     said = [LATENCY, SCHEME.format(analysis.scheme), SIZE, RULES]
     if analysis.evidence is not None:
-        said[:0] = [PROJECTION, SELECTION, PRODUCTION]
+        said[:0] = [PROJECTION, OPTIMISTIC if analysis.optimistic else SELECTION, PRODUCTION]
+    said += analysis.notes
     return Section("limits", "What these numbers do not say", (Bullets(tuple(said)),))

@@ -7,6 +7,7 @@ from collections import Counter
 import numpy as np
 
 from core.decide.by_role import by_role
+from core.decide.loss import loss_figures
 from core.decide.outcome import CONFIDENCE_MEANING, Outcome
 from core.decide.scoring import HIGH, LEVELS
 from core.decide.statistics import LevelCount, statistics
@@ -170,14 +171,25 @@ def _accuracy(given: Material) -> tuple[Facts, Table]:
         words.UNKNOWN if share is None else f"{100 * share:.1f} % measured"
         for share in (analysis.holdout_accuracy, analysis.majority_accuracy)
     )
-    facts = Facts((
-        ("Confidence", f"{found.confidence}: {CONFIDENCE_MEANING[found.confidence]}"),
+    judged = (
         ("Accuracy in FP32, holdout split", holdout),
         ("Always giving the most frequent class", majority),
-    ))  # fmt: skip
-    names = ("accuracy", "accuracy_drop_pts", "kl", "flips_pct")
+    )
+    if (metric := analysis.metric) is not None:
+        value, naive = (
+            words.UNKNOWN if one is None else f"{words.number(one, '')} measured"
+            for one in (metric.holdout, metric.naive)
+        )
+        better = "higher" if metric.higher_is_better else "lower"
+        judged = (
+            (f"{metric.name} in FP32, holdout split ({better} is better)", value),
+            ("Always giving the mean target", naive),
+        )
+    confidence = f"{found.confidence}: {CONFIDENCE_MEANING[found.confidence]}"
+    facts = Facts((("Confidence", confidence), *judged))
+    titles, names = words.figures(analysis), loss_figures(found.totals).every
     table = Table(
-        (Column("map"), *(Column(f"{words.FIGURES[name]} (90 % range)", "number") for name in names)),
+        (Column("map"), *(Column(f"{titles[name]} (90 % range)", "number") for name in names)),
         tuple(
             (title, *(words.quantity(one.totals[name]) for name in names))
             for title, one in _everyone(given).items()

@@ -11,6 +11,7 @@ from core.decide.advice import considerations
 from core.decide.compare import COSTS
 from core.decide.decision import BY_OVERRIDE
 from core.decide.document import applies_to, comparisons
+from core.decide.loss import loss_figures
 from core.export import words
 from core.export.blocks import Block, Bullets, Code, Column, Facts, Figure, Section, Table, Text
 from core.export.commands import analyze_command, plan_command
@@ -83,7 +84,8 @@ def effect(given: Material) -> tuple[Section, ...]:
     """What the map brings, beside the strategies that are always there."""
     comparison = given.comparison
     beaten = {s.name: comparison.beaten(s.name) for s in given.strategies}
-    names = ("size_bytes", "latency_ms", "accuracy_drop_pts", "kl")
+    judged, titles = loss_figures(given.found.totals), words.figures(given.study.analysis)
+    names = ("size_bytes", "latency_ms", judged.loss, judged.divergence)
     rows = tuple(
         (
             s.name,
@@ -93,7 +95,7 @@ def effect(given: Material) -> tuple[Section, ...]:
         for s in given.strategies
     )
     table = Table(
-        (Column("strategy"), *(Column(words.FIGURES[name], "number") for name in names),
+        (Column("strategy"), *(Column(titles[name], "number") for name in names),
          Column("beaten in loss and size by", "prose"), Column("beaten in loss and latency by", "prose")),
         rows, key="strategies",
     )  # fmt: skip
@@ -104,7 +106,8 @@ def effect(given: Material) -> tuple[Section, ...]:
         table,
         Text(
             "One strategy beats another where it is no worse in both figures and better in one; "
-            "equal losses are parted by KL divergence, and an unknown figure beats no one. Ranges "
+            "equal losses are parted by "
+            f"{titles[judged.divergence]}, and an unknown figure beats no one. Ranges "
             "overlap: a small difference is no proof."
         ),
     ]
@@ -112,7 +115,7 @@ def effect(given: Material) -> tuple[Section, ...]:
         blocks.append(Text(f"This map is the same as {' and '.join(same)}."))
     advice = Table(
         (Column("use"), Column("strategy"), Column("why", "prose"), Column("size", "number"),
-         Column("latency", "number"), Column("accuracy loss", "number")),
+         Column("latency", "number"), Column(titles[judged.loss], "number")),
         _advice(given), key="advice",
     )  # fmt: skip
     return (
@@ -124,20 +127,22 @@ def effect(given: Material) -> tuple[Section, ...]:
 
 def _advice(given: Material) -> tuple[tuple[str, ...], ...]:
     priced = {s.name: s.outcome.totals for s in given.strategies}
+    loss = loss_figures(given.found.totals).loss
     uses = {"production": "Production", "edge": "Edge device", "high precision": "High precision"}
     return tuple(
         (
             uses.get(one.use, one.use), one.strategy, one.why,
             *(words.quantity(priced[one.strategy][name])
-              for name in ("size_bytes", "latency_ms", "accuracy_drop_pts")),
+              for name in ("size_bytes", "latency_ms", loss)),
         )
         for one in given.recommended
     )  # fmt: skip
 
 
 def _takeaway(given: Material) -> str:
-    if given.found.totals["accuracy_drop_pts"].value is None:
-        return "No accuracy loss is projected for this map."
+    name = loss_figures(given.found.totals).loss
+    if given.found.totals[name].value is None:
+        return f"No {words.figures(given.study.analysis)[name]} is projected for this map."
     places = ["off", "on"]
     fronts = given.comparison.fronts
     size, latency = (places[THIS_MAP in fronts[cost]] for cost in COSTS)

@@ -57,10 +57,11 @@ def _tensor(
     if precision.kind == "float":
         return {spec.name: value.to(getattr(torch, precision.float_dtype))}
     if spec.kind == "weight":
-        axis = 0 if spec.channels == spec.shape[0] else 1
+        axis = _channel_axis(spec)
         scales = weight_scales(value, precision.bits, axis)
         shape = [1] * value.ndim
-        shape[axis] = -1
+        if axis is not None:
+            shape[axis] = -1
         limit = 2 ** (precision.bits - 1) - 1
         integers = torch.clamp(torch.round(value / scales.reshape(shape)), -limit, limit)
         return {
@@ -81,6 +82,13 @@ def _tensor(
     return {spec.name: value}
 
 
+def _channel_axis(spec: TensorSpec) -> int | None:
+    """The axis with one scale per index; None where one scale serves the whole tensor."""
+    if spec.channels == 1:
+        return None
+    return spec.channel_axis if spec.shape[spec.channel_axis] == spec.channels else 1
+
+
 def _integer_bias(
     spec: TensorSpec, state: Mapping[str, Tensor], precision: Precision, layer: Layer,
     analysis: Analysis,
@@ -88,8 +96,9 @@ def _integer_bias(
     """int32 at scale s_x * s_w of the product that reads the bias."""
     bias = state[spec.name].detach()
     weight = state[spec.weight].detach()
-    site = (layer.name, spec.operation, 0)
-    grid = next((r for r in analysis.ranges if (r.layer, r.operation, r.operand) == site), None)
+    site = (layer.name, spec.operation)
+    grids = (r for r in analysis.ranges if (r.layer, r.operation) == site and r.operand >= 0)
+    grid = next(grids, None)
     if grid is None:
         raise MapError(
             f"The analysis holds no calibration range for layer {layer.name!r}.",
@@ -97,7 +106,8 @@ def _integer_bias(
         )
     bits = SCHEMES[analysis.scheme].activation_bits
     scale, _ = affine_grid(Range(grid.low, grid.high), bits)
-    axis = 0 if len(bias) == weight.shape[0] else 1
+    read = next((t for t in layer.tensors if t.name == spec.weight), None)
+    axis = _channel_axis(read) if read else (0 if len(bias) == weight.shape[0] else 1)
     step = scale * weight_scales(weight, precision.bits, axis).double()
     limit = 2**31 - 1
     return torch.clamp(torch.round(bias.double() / step), -limit, limit).to(torch.int32)

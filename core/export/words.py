@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from core.decide.gains import Gain
+from core.estimate.projection import RELATIVE
 from core.estimate.quantity import Quantity
+
+if TYPE_CHECKING:
+    from core.analysis import Analysis
 
 MEGA = 1e6
 KILO = 1e3
 UNKNOWN = "n/a"
+PLAIN = ("ms", "%", "pts", "x", "MB")
+"""Units of figures that two decimals suit."""
 
 FIGURES = {
     "size_bytes": "tensor bytes",
@@ -19,7 +27,30 @@ FIGURES = {
     "kl": "KL divergence",
     "flips_pct": "changed predictions",
 }
-"""Title of each total, in the order in which they are read."""
+"""Title of each total of a classifier, in the order in which they are read."""
+
+OF_COSTS = ("size_bytes", "size_reduction_pct", "latency_ms", "speedup")
+
+
+def figures(analysis: Analysis) -> dict[str, str]:
+    """Title of each total that says something of `analysis`, in the order in which they are read.
+
+    Figures from the samples that also set the ranges say that they are optimistic.
+    """
+    titles = dict(FIGURES)
+    if analysis.metric is not None:
+        name = analysis.metric.name
+        titles = {key: titles[key] for key in OF_COSTS} | {
+            "metric": f"{name}, selection split",
+            "metric_loss_pct": f"loss in {name}",
+            "relative_mse": "relative MSE of the outputs",
+        }
+    if analysis.optimistic:
+        titles = {
+            key: title if key in OF_COSTS else f"{title} (optimistic)"
+            for key, title in titles.items()
+        }
+    return titles
 
 
 def number(value: float, unit: str) -> str:
@@ -29,7 +60,7 @@ def number(value: float, unit: str) -> str:
         return digits
     if unit == "bytes":
         return f"{digits} MB"
-    return f"{digits}{unit}" if unit == "x" else f"{digits} {unit}"
+    return f"{digits}{unit}" if unit == "x" else f"{digits} {unit}".rstrip()
 
 
 def _digits(value: float, unit: str) -> str:
@@ -37,8 +68,10 @@ def _digits(value: float, unit: str) -> str:
         text = f"{value / MEGA:.3f}"
     elif unit == "layers":
         text = f"{value:.0f}"
-    elif unit == "nats":
+    elif unit in {"nats", RELATIVE}:
         text = f"{value:.2e}"
+    elif unit not in PLAIN:  # a metric's own, of any size
+        text = f"{value:.4g}"
     else:
         text = f"{value:.2f}"
     return text.lstrip("-") if float(text) == 0 else text

@@ -2,39 +2,49 @@
 
 A source is a function that returns a plain dict, so that a bundled sample and a person's own
 file share one road and need not import this package. `model_source` checks the dict once; all
-that follows relies on it.
+that follows relies on it. The keys are explained in docs/method.md, "Sources".
 """
 
 from __future__ import annotations
 
+import difflib
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from core.errors import DataError, ModelError
+from core.source.batches import Output
+from core.source.data import Split, held_back, read_inputs, read_split
+from core.source.trees import named_tensors
+from core.task import TASKS
 
-REQUIRED = ("name", "model", "calibration", "evaluation", "task")
-TASKS = ("classification",)
+__all__ = ["ModelSource", "Split", "check_weights", "model_source"]
 
+REQUIRED = ("model", "calibration", "task")
+OPTIONAL = (
+    "evaluation", "holdout", "metric", "metric_name", "higher_is_better", "output", "name",
+    "title", "description", "data_description", "class_names", "roles", "units", "groups",
+    "reference",
+)  # fmt: skip
+OF_SAMPLES = ("input_names", "weights_path", "data_path")
+"""Keys that bundled samples add for their own use."""
+OF_CUSTOM = ("metric", "metric_name", "higher_is_better")
 
-@dataclass(frozen=True)
-class Split:
-    """Inputs [N, ...] with targets [N] (None where labels are unknown)."""
-
-    inputs: Tensor
-    targets: Tensor | None = None
-
-    def __len__(self) -> int:
-        return int(self.inputs.shape[0])
+MetricFunction = Callable[[Any, Any], float]
 
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A checked source. `model` is in evaluation mode; splits never overlap."""
+    """A checked source. `model` is in evaluation mode; splits never overlap.
+
+    `optimistic` marks a source without evaluation data: its selection split is the calibration
+    split, without labels. `output` names the part of what the model returns that is judged.
+    `metric(outputs, targets)` judges a custom task.
+    """
 
     name: str
     title: str
@@ -47,67 +57,61 @@ class ModelSource:
     class_names: tuple[str, ...]
     units: tuple[str, ...] = ()
     roles: Mapping[str, str] = field(default_factory=dict)
+    groups: tuple[tuple[str, ...], ...] = ()
     reference: str = ""
     data_description: str = ""
+    output: Output = None
+    metric: MetricFunction | None = None
+    metric_name: str = ""
+    higher_is_better: bool = True
+    optimistic: bool = False
 
     def fingerprint(self) -> str:
         """SHA-256 of the model's class, tensor names, shapes and bytes."""
         digest = hashlib.sha256()
         digest.update(type(self.model).__qualname__.encode())
         for name, tensor in sorted(self.model.state_dict().items()):
+            if not isinstance(tensor, torch.Tensor):
+                continue  # a module's extra state is no weight
             digest.update(f"{name}:{tuple(tensor.shape)}:{tensor.dtype}".encode())
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+            digest.update(_bytes(tensor))
         return digest.hexdigest()
 
     def data_fingerprint(self) -> str:
         """SHA-256 of the calibration and selection tensors."""
         digest = hashlib.sha256()
         for split in (self.calibration, self.selection):
-            for tensor in (split.inputs, split.targets):
-                if tensor is not None:
-                    digest.update(str(tuple(tensor.shape)).encode())
-                    digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+            for tree in (split.inputs, split.targets):
+                for path, tensor in named_tensors(tree):
+                    digest.update(f"{path}{tuple(tensor.shape)}".encode())
+                    digest.update(_bytes(tensor))
         return digest.hexdigest()
 
 
-def _inputs(value: object, key: str) -> Tensor:
-    if isinstance(value, tuple) and len(value) == 1:  # the arguments of a one-input model
-        (value,) = value
-    if not isinstance(value, Tensor) or value.ndim < 1:
-        raise DataError(
-            f"The source's {key!r} holds {type(value).__name__}, not a tensor of samples.",
-            "Give a tensor whose first axis counts samples.",
-        )
-    if value.shape[0] == 0:
-        raise DataError(f"The source's {key!r} holds no sample.", "Give at least one sample.")
-    if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-        bad = int((~torch.isfinite(value)).flatten(1).any(1).nonzero()[0, 0])
-        raise DataError(
-            f"The source's {key!r} holds NaN or infinity, first in sample {bad}.",
-            "Clean the data before the analysis: a range with NaN calibrates nothing.",
-        )
-    return value
-
-
-def _split(value: object, key: str) -> Split:
-    if not isinstance(value, tuple) or len(value) != 2:
-        raise DataError(
-            f"The source's {key!r} is not a pair (inputs, targets).",
-            "Return a tuple of two tensors.",
-        )
-    inputs, targets = _inputs(value[0], key), value[1]
-    if not isinstance(targets, Tensor) or targets.shape[:1] != inputs.shape[:1]:
-        raise DataError(
-            f"The source's {key!r} has {len(inputs)} inputs and targets of another length.",
-            "Give one target for each sample.",
-        )
-    return Split(inputs, targets)
+def _bytes(tensor: torch.Tensor) -> bytes:
+    plain = tensor.detach().cpu().contiguous()
+    return plain.flatten().view(torch.uint8).numpy().tobytes() if plain.numel() else b""
 
 
 def check_weights(model: nn.Module) -> None:
-    """Raise `ModelError` naming the first parameter that is not finite."""
-    for name, parameter in model.named_parameters():
-        if parameter.is_floating_point() and not bool(torch.isfinite(parameter).all()):
+    """Raise `ModelError` naming the first stored tensor that no figure can be computed from."""
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if isinstance(tensor, nn.UninitializedParameter) or tensor.is_meta:
+            raise ModelError(
+                f"Weight {name!r} has no values yet.",
+                "Load the checkpoint, and run a lazy model once before it is analyzed.",
+            )
+        if not tensor.is_floating_point():
+            continue
+        is_parameter = isinstance(tensor, nn.Parameter)
+        if is_parameter and tensor.dtype != torch.float32:
+            raise ModelError(
+                f"Weight {name!r} is {str(tensor.dtype).removeprefix('torch.')}, not float32.",
+                "Call model.float(): every precision is measured against FP32.",
+            )
+        # A buffer may be a mask of minus infinity.
+        bad = ~torch.isfinite(tensor) if is_parameter else tensor.isnan()
+        if bool(bad.any()):
             raise ModelError(
                 f"Weight {name!r} holds NaN or infinity.",
                 "Load an intact checkpoint: no figure can be computed from such weights.",
@@ -117,47 +121,126 @@ def check_weights(model: nn.Module) -> None:
 def model_source(spec: Mapping[str, Any]) -> ModelSource:
     """Check a source's dict and return it as a `ModelSource`.
 
-    Puts the model in evaluation mode. Raises `DataError` or `ModelError` naming the key.
+    Puts the model in evaluation mode and on the CPU. Raises `DataError` or `ModelError` naming
+    the key.
     """
-    missing = [key for key in REQUIRED if key not in spec]
-    if missing:
-        raise DataError(
-            f"The source gives no {', '.join(repr(m) for m in missing)}.",
-            f"Return a dict with the keys {', '.join(REQUIRED)}.",
-        )
+    _check_keys(spec)
     model = spec["model"]
     if not isinstance(model, nn.Module):
         raise ModelError(
             f"The source's 'model' is a {type(model).__name__}, not an nn.Module.",
             "Return the module itself.",
         )
-    if spec["task"] not in TASKS:
-        raise DataError(
-            f"Task {spec['task']!r} is not supported.", f"Use one of: {', '.join(TASKS)}."
+    model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
+    scripted = [name for name, m in model.named_modules() if isinstance(m, torch.jit.ScriptModule)]
+    if scripted:
+        raise ModelError(
+            f"{f'Module {scripted[0]!r}' if scripted[0] else 'The model'} is a TorchScript module, "
+            "whose layers cannot be seen.",
+            "Return the nn.Module that it was scripted or traced from.",
         )
     check_weights(model)
-    model.eval()
-    known = {name for name, _ in model.named_modules()}
+    model.eval().to("cpu")
+    _check_paths(model, spec)
+    calibration = Split(read_inputs(spec["calibration"], "calibration"))
+    given = spec.get("evaluation")
+    selection = calibration if given is None else read_split(given, "evaluation")
+    holdout: Split | None = None
+    if spec.get("holdout") is not None:
+        holdout = read_split(spec["holdout"], "holdout")
+    elif given is not None and "holdout" not in spec:
+        selection, holdout = held_back(selection)
+    name = str(spec.get("name") or "model")
+    metric = spec.get("metric")
+    return ModelSource(
+        name=name,
+        title=str(spec.get("title") or name),
+        description=str(spec.get("description", "")),
+        model=model,
+        calibration=calibration,
+        selection=selection,
+        holdout=holdout,
+        task=str(spec["task"]),
+        class_names=tuple(str(c) for c in spec.get("class_names", ())),
+        units=tuple(spec.get("units", ())),
+        roles=dict(spec.get("roles", {})),
+        groups=_groups(spec.get("groups", ())),
+        reference=str(spec.get("reference", "")),
+        data_description=str(spec.get("data_description", "")),
+        output=_output(spec.get("output")),
+        metric=metric,
+        metric_name=str(spec.get("metric_name") or getattr(metric, "__name__", "metric")),
+        higher_is_better=bool(spec.get("higher_is_better", True)),
+        optimistic=given is None,
+    )
+
+
+def _check_keys(spec: Mapping[str, Any]) -> None:
+    missing = [key for key in REQUIRED if key not in spec]
+    if missing:
+        raise DataError(
+            f"The source gives no {', '.join(repr(m) for m in missing)}.",
+            f"Return a dict with the keys {', '.join(REQUIRED)}.",
+        )
+    known = (*REQUIRED, *OPTIONAL, *OF_SAMPLES)
+    unknown = [str(key) for key in spec if key not in known]
+    if unknown:
+        close = difflib.get_close_matches(unknown[0], known, 1)
+        hint = f"Did you mean {close[0]!r}? " if close else ""
+        raise DataError(
+            f"The source gives an unknown key {unknown[0]!r}.",
+            f"{hint}Optional keys: {', '.join(OPTIONAL)}.",
+        )
+    task = spec["task"]
+    if task not in TASKS:
+        raise DataError(f"Task {task!r} is not supported.", f"Use one of: {', '.join(TASKS)}.")
+    if task == "custom":
+        if not callable(spec.get("metric")):
+            raise DataError(
+                "The task 'custom' needs a 'metric'.",
+                "Give a function metric(outputs, targets) that returns a number.",
+            )
+        if not isinstance(spec.get("higher_is_better"), bool):
+            raise DataError(
+                "The task 'custom' does not say which way its metric points.",
+                "Give 'higher_is_better': True or False.",
+            )
+        return
+    given = [key for key in OF_CUSTOM if key in spec]
+    if given:
+        raise DataError(
+            f"The source gives {given[0]!r}, but the task {task!r} has its own metric.",
+            "Use the task 'custom', or leave the key out.",
+        )
+
+
+def _check_paths(model: nn.Module, spec: Mapping[str, Any]) -> None:
+    modules = {name for name, _ in model.named_modules()}
     for key in ("units", "roles"):
-        unknown = [path for path in spec.get(key, ()) if path not in known]
+        unknown = [path for path in spec.get(key, ()) if path not in modules]
         if unknown:
             raise ModelError(
                 f"The source's {key!r} names {unknown[0]!r}, which is no module of the model.",
                 "Use module paths as model.named_modules() prints them.",
             )
-    holdout = spec.get("holdout")
-    return ModelSource(
-        name=str(spec["name"]),
-        title=str(spec.get("title", spec["name"])),
-        description=str(spec.get("description", "")),
-        model=model,
-        calibration=Split(_inputs(spec["calibration"], "calibration")),
-        selection=_split(spec["evaluation"], "evaluation"),
-        holdout=None if holdout is None else _split(holdout, "holdout"),
-        task=str(spec["task"]),
-        class_names=tuple(str(c) for c in spec.get("class_names", ())),
-        units=tuple(spec.get("units", ())),
-        roles=dict(spec.get("roles", {})),
-        reference=str(spec.get("reference", "")),
-        data_description=str(spec.get("data_description", "")),
+
+
+def _groups(given: Any) -> tuple[tuple[str, ...], ...]:
+    shaped = isinstance(given, Iterable) and not isinstance(given, str | Mapping)
+    rows = list(given) if shaped else [given]
+    for row in rows:
+        if isinstance(row, str) or not isinstance(row, Iterable):
+            raise DataError(
+                "The source's 'groups' is no list of lists of layer names.",
+                "Give for instance [['encoder.0', 'encoder.1']].",
+            )
+    return tuple(tuple(str(name) for name in row) for row in rows)
+
+
+def _output(given: Any) -> Output:
+    if given is None or (isinstance(given, str | int) and not isinstance(given, bool)):
+        return given
+    raise DataError(
+        f"The source's 'output' is a {type(given).__name__}.",
+        "Give a key, an attribute's name or a position.",
     )

@@ -1,19 +1,22 @@
 """The tensor operations that matter for precision, recognised by the function called.
 
-`torch.overrides.TorchFunctionMode` hands every call to a handler before it runs. `OPERATIONS`
-says which functions multiply matrices, convolve, look up or normalise, and where their operands
-stand, so that the inventory can count them and the simulator can quantize their operands.
+`torch.overrides.TorchFunctionMode` hands every call to a handler before it runs. `recognise`
+says whether a call multiplies matrices, convolves or looks up, and where its operands stand, so
+that the inventory can count it and the simulator can quantize its operands.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+
+from core.source.einsum import channel_axis, products
+from core.source.recurrent import STEP_BY_STEP
 
 OpKind = Literal["linear", "conv", "matmul", "embedding"]
 
@@ -23,14 +26,15 @@ class Operation:
     """How one function takes its operands.
 
     `activations` are the positions (and keyword names) of activation operands, `weight` and
-    `bias` those of stored operands. `out_channel_axis` is the weight's output-channel axis.
+    `bias` those of stored operands. `out_channel_axis` is the weight's output-channel axis; None
+    where the weight has no axis that only the output keeps.
     """
 
     kind: OpKind
     activations: tuple[tuple[int, str], ...]
     weight: tuple[int, str] | None = None
     bias: tuple[int, str] | None = None
-    out_channel_axis: int = 0
+    out_channel_axis: int | None = 0
 
 
 _PRODUCT = {"activations": ((0, "input"),), "weight": (1, "weight"), "bias": (2, "bias")}
@@ -39,6 +43,8 @@ CONV = Operation("conv", **_PRODUCT)  # type: ignore[arg-type]
 CONV_TRANSPOSE = Operation("conv", out_channel_axis=1, **_PRODUCT)  # type: ignore[arg-type]
 MATMUL = Operation("matmul", ((0, "input"), (1, "other")))
 BMM = Operation("matmul", ((0, "input"), (1, "mat2")))
+ADDMM = Operation("matmul", ((1, "mat1"), (2, "mat2")), bias=(0, "input"))
+BADDBMM = Operation("matmul", ((1, "batch1"), (2, "batch2")))
 EMBEDDING = Operation("embedding", (), weight=(1, "weight"))
 
 OPERATIONS: Mapping[Callable[..., Any], Operation] = {
@@ -54,9 +60,72 @@ OPERATIONS: Mapping[Callable[..., Any], Operation] = {
     Tensor.__matmul__: MATMUL,
     torch.bmm: BMM,
     Tensor.bmm: BMM,
+    torch.mm: BMM,
+    Tensor.mm: BMM,
+    torch.mv: Operation("matmul", ((0, "input"), (1, "vec"))),
+    torch.addmm: ADDMM,
+    Tensor.addmm: ADDMM,
+    torch.baddbmm: BADDBMM,
+    Tensor.baddbmm: BADDBMM,
     F.embedding: EMBEDDING,
+    F.embedding_bag: EMBEDDING,
 }
 """Functions whose operands a precision changes. Any other function runs in float."""
+
+
+class Stored:
+    """Which tensors a model stores: its parameters and buffers, and views of them."""
+
+    def __init__(self, model: nn.Module) -> None:
+        named = (*model.parameters(), *model.buffers())
+        self._held = {id(tensor): tensor for tensor in named}
+
+    def root(self, tensor: Tensor | None) -> Tensor | None:
+        """The stored tensor that `tensor` is or is a view of; None for an activation."""
+        if tensor is None:
+            return None
+        base = tensor if id(tensor) in self._held else tensor._base  # noqa: SLF001 (no other way)
+        return None if base is None else self._held.get(id(base))
+
+
+def recognise(
+    func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], stored: Stored
+) -> Operation | None:
+    """What the call `func(*args, **kwargs)` is, with its stored operand as the weight.
+
+    None for a function whose operands no precision changes. A matrix product whose one operand
+    the model stores is a linear operation; `torch.einsum` of two operands is a product.
+    """
+    if func is torch.einsum:
+        if len(args) != 3 or not all(isinstance(x, Tensor) for x in args[1:]):
+            return None
+        operation = Operation("matmul", ((1, "left"), (2, "right")))
+    else:
+        found = OPERATIONS.get(func)
+        if found is None or found.kind != "matmul":
+            return found
+        operation = found
+    held = [stored.root(operand(slot, args, kwargs)) is not None for slot in operation.activations]
+    bias = operation.bias
+    if bias is not None and stored.root(operand(bias, args, kwargs)) is None:
+        bias = None
+    if held[0] == held[1]:
+        return replace(operation, bias=None)
+    weight, activation = operation.activations[held[1]], operation.activations[held[0]]
+    axis: int | None = -1 if held[1] else -2
+    if func is torch.einsum:
+        axis = channel_axis(args[0], int(held[1]), args[1:])
+    elif held[0]:
+        given = operand(weight, args, kwargs)
+        axis, bias = (-2 if given is not None and given.ndim > 1 else None), None
+    return Operation("linear", (activation,), weight, bias, axis)
+
+
+def as_separate_operands(func: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """`args` with the operands of `torch.einsum` one by one, however the caller grouped them."""
+    if func is torch.einsum and len(args) == 2 and isinstance(args[1], tuple | list):
+        return (args[0], *args[1])
+    return args
 
 
 def attention_by_products(
@@ -103,6 +172,7 @@ def _multi_head_attention(*args: Any, **kwargs: Any) -> Any:
 COMPOSITES: Mapping[Callable[..., Any], Callable[..., Any]] = {
     F.scaled_dot_product_attention: attention_by_products,
     F.multi_head_attention_forward: _multi_head_attention,
+    **STEP_BY_STEP,
 }
 """Functions that reach a mode as one call although products are inside. A mode calls the value
 under itself in place of the key, so that it sees them."""
@@ -132,12 +202,17 @@ def multiply_accumulates(
     """Multiply-accumulates of one call: every output element sums over the shared axes."""
     if operation.kind == "embedding":
         return 0
+    if args and isinstance(args[0], str):
+        return products(args[0], args[1:])
     if operation.kind == "matmul":
         left = operand(operation.activations[0], args, kwargs)
         return output.numel() * (int(left.shape[-1]) if left is not None else 0)
     weight = operand(operation.weight or (1, "weight"), args, kwargs)
     if weight is None:
         return 0
+    if operation.kind == "linear":
+        sums_last = operation.out_channel_axis in (0, -2) or weight.ndim < 2
+        return output.numel() * int(weight.shape[-1 if sums_last else -2])
     if operation.out_channel_axis == 1:  # transposed: every input element meets a whole kernel
         given = operand(operation.activations[0], args, kwargs)
         return 0 if given is None else given.numel() * weight.numel() // int(weight.shape[0])

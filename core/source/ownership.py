@@ -8,29 +8,16 @@ the calibration and the simulation, so that the three always agree on whose oper
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from core.source.roles import BUILT_IN_UNITS, OWN_LAYER_INSIDE_UNIT
 
-Entered = Callable[[str, nn.Module, tuple[Any, ...]], tuple[Any, ...] | None]
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+Entered = Callable[[str, nn.Module, tuple[Any, ...], dict[str, Any]], Arguments | None]
 Left = Callable[[str, nn.Module, tuple[Any, ...], Any], Any]
-
-
-def first_tensor(value: object) -> Tensor | None:
-    """The first tensor in a possibly nested output or argument list."""
-    if isinstance(value, Tensor):
-        return value
-    if isinstance(value, Mapping):
-        value = tuple(value.values())
-    if isinstance(value, tuple | list):
-        for item in value:
-            found = first_tensor(item)
-            if found is not None:
-                return found
-    return None
 
 
 def owners(model: nn.Module, units: tuple[str, ...], expand: bool = False) -> dict[str, str | None]:
@@ -59,7 +46,7 @@ def owners(model: nn.Module, units: tuple[str, ...], expand: bool = False) -> di
 class ModuleStack:
     """The modules being executed, innermost last; a context manager that holds the hooks.
 
-    `entered` may replace the positional arguments of a module, `left` its output.
+    `entered` may replace the arguments of a module, `left` its output.
     """
 
     def __init__(self, model: nn.Module, entered: Entered, left: Left) -> None:
@@ -78,7 +65,9 @@ class ModuleStack:
         handles = []
         try:
             for path, module in self._named(within):
-                handles.append(module.register_forward_pre_hook(self._enter(path)))
+                handles.append(
+                    module.register_forward_pre_hook(self._enter(path), with_kwargs=True)
+                )
                 handles.append(module.register_forward_hook(self._leave(path), always_call=True))
             yield
         finally:
@@ -96,10 +85,10 @@ class ModuleStack:
             self._below[id(within)] = found
         return self._below[id(within)]
 
-    def _enter(self, path: str) -> Callable[[nn.Module, tuple[Any, ...]], Any]:
-        def hook(module: nn.Module, args: tuple[Any, ...]) -> Any:
+    def _enter(self, path: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], Any]:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             self.paths.append(path)
-            return self._entered(path, module, args)
+            return self._entered(path, module, args, kwargs)
 
         return hook
 

@@ -18,20 +18,29 @@ ACTIVATIONS: tuple[type[nn.Module], ...] = (
     nn.Sigmoid, nn.Tanh, nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh, nn.Softplus, nn.Softsign,
     nn.GLU, nn.Softmax, nn.LogSoftmax,
 )  # fmt: skip
-DROPOUTS: tuple[type[nn.Module], ...] = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout)
-NORMS: tuple[type[nn.Module], ...] = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.InstanceNorm1d)
+DROPOUTS: tuple[type[nn.Module], ...] = (
+    nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout,
+)  # fmt: skip
+NORMS: tuple[type[nn.Module], ...] = (
+    nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm,
+    nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d,
+)  # fmt: skip
 POOLINGS: tuple[type[nn.Module], ...] = (
     nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d,
     nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d,
+    nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool3d,
 )  # fmt: skip
 CONVOLUTIONS: tuple[type[nn.Module], ...] = (
     nn.Conv1d, nn.Conv2d, nn.Conv3d,
     nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
 )  # fmt: skip
 BATCH_NORMS: tuple[type[nn.Module], ...] = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+RECURRENTS: tuple[type[nn.Module], ...] = (
+    nn.LSTM, nn.GRU, nn.RNN, nn.LSTMCell, nn.GRUCell, nn.RNNCell,
+)  # fmt: skip
 BUILT_IN_UNITS: tuple[type[nn.Module], ...] = (nn.MultiheadAttention, nn.LSTM, nn.GRU, nn.RNN)
 
-OWN_LAYER_INSIDE_UNIT = (*ACTIVATIONS, *DROPOUTS, *NORMS, *POOLINGS, *BATCH_NORMS)
+OWN_LAYER_INSIDE_UNIT = (*ACTIVATIONS, *DROPOUTS, *NORMS, *POOLINGS, *BATCH_NORMS, *RECURRENTS)
 """Modules that stay layers of their own when a unit above them absorbs the rest."""
 
 _BY_TYPE: tuple[tuple[tuple[type[nn.Module], ...], str], ...] = (
@@ -41,7 +50,7 @@ _BY_TYPE: tuple[tuple[tuple[type[nn.Module], ...], str], ...] = (
     (NORMS, "layer_norm"),
     (POOLINGS, "pooling"),
     ((nn.MultiheadAttention,), "attention"),
-    ((nn.LSTM, nn.GRU, nn.RNN), "recurrent"),
+    (RECURRENTS, "recurrent"),
     ((nn.Embedding, nn.EmbeddingBag), "embedding"),
 )
 _BY_WORDS: tuple[tuple[re.Pattern[str], str], ...] = (
@@ -50,6 +59,8 @@ _BY_WORDS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\b(self_?|cross_?)?att(entio)?n\b|attention"), "attention"),
     (re.compile(r"embed"), "embedding"),
 )
+_NORM = re.compile(r"(rms|layer|group)_?norm")
+"""A person's own norm; the prefix keeps out `normalize_inputs` and the like."""
 _HEAD = re.compile(r"\b(head|classifier|lm_head|output|out_proj|fc_out|projection)\b")
 
 
@@ -78,6 +89,8 @@ def role_of(path: str, module: nn.Module, *, is_unit: bool, is_last_product: boo
             return role
     if isinstance(module, CONVOLUTIONS):
         return "convolution"
+    if not is_unit and _NORM.search(words):
+        return "layer_norm"
     return "linear" if isinstance(module, nn.Linear) else "other"
 
 

@@ -25,6 +25,7 @@ from core.evidence.analyze import DEFAULT_PRECISIONS
 from core.evidence.engine import prepare
 from core.evidence.measure import make_simulator, planned_runs
 from core.evidence.memory import BATCH
+from core.evidence.reading import read
 from core.evidence.scheme import ORT_CPU
 from core.source import samples
 from core.source.inventory import take_inventory
@@ -46,7 +47,7 @@ def compare(name: str, count: int, rounds: int, console: Console) -> list[str]:
     runs = planned_runs(layers, DEFAULT_PRECISIONS)
     alone = [run for run in runs if run.layer]
     start = time.perf_counter()
-    engine = prepare(simulator, source, DEFAULT_PRECISIONS, len(runs))
+    engine = prepare(simulator, source, read(source), DEFAULT_PRECISIONS, len(runs))
     prepared = time.perf_counter() - start
     if engine.reason:
         raise SystemExit(f"{name} cannot be replayed: {engine.reason}")

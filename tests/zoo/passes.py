@@ -360,6 +360,36 @@ class WrittenInput(nn.Module):
         return self.head(x[:, :3].mul_(1.0))
 
 
+class StoredHandedBack(nn.Module):
+    """A layer calls a function that hands its own buffer back as it is."""
+
+    shift: Tensor
+
+    class Shift(nn.Module):
+        """Adds a buffer."""
+
+        shift: Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.rand(8))
+            self.register_buffer("shift", torch.rand(8))
+
+        def forward(self, x: Tensor) -> Tensor:
+            """[N, 8] -> [N, 8]."""
+            return x * self.scale + self.shift.contiguous()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(5, 8)
+        self.part = StoredHandedBack.Shift()
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, 5] -> [N, 3]."""
+        return self.head(self.part(self.first(x)))
+
+
 class Packed(nn.Module):
     """An LSTM over a packed sequence, a named tuple with a constructor of its own."""
 

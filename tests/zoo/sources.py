@@ -44,6 +44,7 @@ def source_of(
             "model": model,
             "calibration": calibration,
             "evaluation": (selection, targets),
+            "holdout": None,
             "task": "classification",
             "units": units,
         }

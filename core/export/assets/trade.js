@@ -3,17 +3,17 @@ function trade(figure) {
   const AXES = {
     size_bytes: { title: "size, MB (exact)", scale: 1e-6, cost: "size" },
     latency_ms: { title: "latency per sample, ms (estimated)", scale: 1, cost: "latency" },
-    accuracy_drop_pts: { title: "accuracy loss, pts (projected)", scale: 1 },
-    kl: { title: "KL divergence, nats (projected)", scale: 1 },
   };
+  const [loss, moved] = data.judged;
+  for (const one of data.judged) AXES[one.name] = { title: `${one.title}, ${one.unit} (projected)`, scale: 1 };
   let across = "size_bytes";
-  let up = "accuracy_drop_pts";
+  let up = loss.name;
   const all = data.strategies;
   const own = all.find((s) => s.own).name;
   figure.append(node("div", { class: "controls" },
     radios("Across", "trade-x", [["size_bytes", "size"], ["latency_ms", "latency"]],
       (value) => { across = value; chart.redraw(); }),
-    radios("Up", "trade-y", [["accuracy_drop_pts", "accuracy loss"], ["kl", "KL divergence"]],
+    radios("Up", "trade-y", data.judged.map((one) => [one.name, one.title]),
       (value) => { up = value; chart.redraw(); })));
   const PAD = { left: 62, right: 16, top: 22, bottom: 44 };
 
@@ -61,7 +61,7 @@ function trade(figure) {
     const vertical = ticks(y0, y1, 5);
     for (const value of vertical.values) {
       draw(svg, "line", { class: value === 0 ? "axis" : "grid", x1: PAD.left, x2: width - PAD.right, y1: y(value), y2: y(value) });
-      const text = up === "kl" && value ? value.toExponential(1) : value.toFixed(vertical.digits);
+      const text = up === moved.name && value ? value.toExponential(1) : value.toFixed(vertical.digits);
       draw(svg, "text", { x: PAD.left - 8, y: y(value) + 4, "text-anchor": "end" }, text);
     }
     const horizontal = ticks(x0, x1, Math.max(3, Math.floor(width / 140)));
@@ -89,8 +89,8 @@ function trade(figure) {
       if (s.own) draw(group, "circle", { class: "halo", cx: px, cy: py, r: 10 });
       marker(group, s.own ? "diamond" : "circle", px, py, s.own ? 6 : 5, { class: s.own ? "point own" : "point" });
       const beaten = s.beaten[AXES[across].cost];
-      const text = `${s.name}\n${s.size_bytes.text}\n${s.latency_ms.text}\nloss ${s.accuracy_drop_pts.text}\n` +
-        `KL ${s.kl.text}${beaten.length ? `\nbeaten by ${beaten.join(", ")}` : ""}`;
+      const text = `${s.name}\n${s.size_bytes.text}\n${s.latency_ms.text}\n${loss.title} ${s[loss.name].text}\n` +
+        `${moved.title} ${s[moved.name].text}${beaten.length ? `\nbeaten by ${beaten.join(", ")}` : ""}`;
       const hit = draw(group, "circle", { class: "hit", cx: px, cy: py, r: 14 });
       hit.addEventListener("pointermove", (event) => showTip(text, event.clientX, event.clientY));
       hit.addEventListener("pointerleave", hideTip);
@@ -101,7 +101,7 @@ function trade(figure) {
   chart.svg.setAttribute("role", "img");
   chart.svg.setAttribute("aria-label", `${figure.dataset.title}. ${figure.dataset.takeaway}`);
   const note = "Bars are ranges; faint strategies are beaten in loss and in what is shown across. Lower left is better.";
-  const names = ["size_bytes", "latency_ms", "accuracy_drop_pts", "kl"];
+  const names = ["size_bytes", "latency_ms", loss.name, moved.name];
   figure.append(node("p", {}, note), node("div", { class: "actions" }, csvButton(
     "Download data (CSV)", "strategies.csv",
     ["strategy", ...names.flatMap((n) => [n, `${n}_low`, `${n}_high`, `${n}_kind`]), "beaten_in_loss_and_size_by", "beaten_in_loss_and_latency_by"],

@@ -1,0 +1,65 @@
+"""What a model does in forward that a person has to know when they read its figures."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from core.evidence.evidence import Evidence
+from core.source.batches import count, run_batch, state_kept, take
+from core.source.contract import ModelSource
+
+FEW = 8
+TOLERANCE = 1e-3
+"""Of the outputs' size: larger than rounding, smaller than any real dependence."""
+
+KEEPS_STATE = (
+    "The model gives other outputs when it is run again on the same samples: it keeps state "
+    "between calls, and figures hold for the order in which it was run."
+)
+RANDOM = (
+    "The model draws random numbers in forward. Every run met the same ones, so that figures "
+    "compare precisions and not draws."
+)
+BATCH = (
+    "The model's outputs depend on the size of the batch. Every run used the same batches, "
+    "of 100 samples or fewer; figures for other sizes may differ."
+)
+
+
+SUBSAMPLED = (
+    "Of {total:,} outputs per sample {kept:,} were kept, drawn once with a fixed seed; every "
+    "figure of the outputs speaks of those."
+)
+
+
+def notes(source: ModelSource, evidence: Evidence) -> tuple[str, ...]:
+    """What to know about how `source` was measured, as sentences."""
+    said = _habits(source)
+    if evidence.outputs.total:
+        outputs = evidence.baseline.shape[1]
+        kept = SUBSAMPLED.format(total=evidence.outputs.total, kept=outputs)
+        said = (kept, *said)
+    return said
+
+
+def _habits(source: ModelSource) -> tuple[str, ...]:
+    """What is unusual about the forward pass, from a few samples."""
+    few = take(source.selection.inputs, 0, FEW)
+
+    def run(inputs: object, seed: int = 0) -> Tensor:
+        with state_kept(source.model):
+            return run_batch(source.model, inputs, source.output, seed=seed)  # type: ignore[arg-type]
+
+    first, again = run(few), run(few)
+    if not torch.equal(first, again):
+        return (KEEPS_STATE,)
+    if not torch.equal(first, run(few, seed=1)):
+        return (RANDOM,)
+    n = count(few)
+    if n > 1:
+        halves = torch.cat([run(take(few, 0, n // 2)), run(take(few, n // 2, n))])
+        size = float(first.abs().max())
+        if halves.shape != first.shape or float((halves - first).abs().max()) > TOLERANCE * size:
+            return (BATCH,)
+    return ()

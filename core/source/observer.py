@@ -1,0 +1,193 @@
+"""Watching one forward pass: which layer runs what, and where its values come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from core.layers import TensorKind
+from core.source.operations import (
+    COMPOSITES,
+    Operation,
+    Stored,
+    as_separate_operands,
+    multiply_accumulates,
+    operand,
+    recognise,
+)
+from core.source.ownership import ModuleStack
+from core.source.roles import DROPOUTS
+from core.source.trees import first_tensor, map_tensors, tensors
+
+HEAVY = ("linear", "conv", "matmul")
+INPUT = "(input)"
+"""Stands for the model's own input among the producers of a tensor; never a layer."""
+JOIN = "(join %d)"
+"""Stands for glue into which several producers flow; no module path holds parentheses."""
+
+
+@dataclass
+class Seen:
+    """What was observed of one layer; becomes a `Layer`."""
+
+    order: int
+    macs: int = 0
+    counted: int = 0
+    operations: dict[str, int] = field(default_factory=dict)
+    input_shape: tuple[int, ...] = ()
+    output_shape: tuple[int, ...] = ()
+    input_elements: int = 0
+    output_elements: int = 0
+    inputs_seen: set[int] = field(default_factory=set)
+
+
+class Observer(TorchFunctionMode):
+    """Watches one forward pass. Producers of every tensor are tracked through glue."""
+
+    def __init__(self, model: nn.Module, owner: dict[str, str | None]) -> None:
+        super().__init__()
+        self.owner = owner
+        self.model = model
+        self.seen: dict[str, Seen] = {}
+        self.glue: set[str] = set()
+        self.kinds: dict[int, tuple[TensorKind, int, int, int]] = {}
+        self.weight_of: dict[int, int] = {}
+        self.reader: dict[int, str] = {}
+        self.stored = Stored(model)
+        self.flows: dict[tuple[str, str], int] = {}
+        self.last_product: str | None = None
+        self.joins = 0
+        self._producer: dict[int, str] = {}
+        self._alive: list[Tensor] = []  # ids are reused once a tensor is freed
+        self.stack = ModuleStack(model, self._entered, self._left)
+
+    def _layer(self, name: str) -> Seen:
+        return self.seen.setdefault(name, Seen(order=len(self.seen)))
+
+    def _entered(
+        self, path: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        if self.owner[path] == path:
+            seen = self._layer(path)
+            given = first_tensor((args, kwargs))
+            if given is not None and not seen.input_shape:
+                seen.input_shape = tuple(given.shape[1:])
+
+    def _left(self, path: str, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        given = first_tensor(output)
+        if self.owner[path] == path and given is not None:
+            seen = self._layer(path)
+            seen.output_shape = tuple(given.shape[1:])
+            seen.output_elements = max(seen.output_elements, given[:1].numel())
+
+    def feed(self, inputs: Any) -> Any:
+        """A copy of `inputs`, marked as produced by no layer."""
+        given = map_tensors(inputs, lambda tensor: tensor.clone())
+        self._remember(given, INPUT)
+        return given
+
+    def _remember(self, output: Any, producer: str) -> None:
+        for tensor in tensors(output):
+            self._producer[id(tensor)] = producer
+            self._alive.append(tensor)
+
+    def _flow(self, tensor: Tensor, target: str) -> None:
+        edge = (self._producer[id(tensor)], target)
+        self.flows[edge] = max(self.flows.get(edge, 0), tensor.numel())
+
+    def _through_glue(self, given: list[Tensor], output: Any) -> None:
+        """What several producers flow into is a join; what only one reaches stays its own."""
+        produced = [tensor for tensor in given if id(tensor) in self._producer]
+        sources = {self._producer[id(tensor)] for tensor in produced}
+        if len(sources) == 1:
+            self._remember(output, sources.pop())
+        elif sources:
+            join = JOIN % self.joins
+            self.joins += 1
+            for tensor in produced:
+                self._flow(tensor, join)
+            self._remember(output, join)
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        args = as_separate_operands(func, args)
+        if func in COMPOSITES:
+            with self:
+                return COMPOSITES[func](*args, **kwargs)
+        output = func(*args, **kwargs)
+        result = first_tensor(output)
+        if result is None or not self.stack.paths:
+            return output
+        operation = recognise(func, args, kwargs, self.stored)
+        path = self.stack.paths[-1]
+        name = self.owner[path]
+        if name is None and operation is not None and operation.kind in HEAVY:
+            # A container that multiplies on its own is a layer (its children stay theirs).
+            self.owner[path] = name = path
+            seen = self._layer(path)
+        given = tensors((args, tuple(kwargs.values())))
+        if name is None or isinstance(self.model.get_submodule(name), DROPOUTS):
+            if name is None:
+                self.glue.add(path)
+            self._through_glue(given, output)
+            return output
+        seen = self._layer(name)
+        for tensor in given:
+            source = self._producer.get(id(tensor), name)
+            if source != name and id(tensor) not in seen.inputs_seen:
+                seen.inputs_seen.add(id(tensor))
+                seen.input_elements += tensor.numel()
+                self._flow(tensor, name)
+        label = operation.kind if operation else getattr(func, "__name__", "other").strip("_")
+        if not label.startswith("get"):
+            seen.operations[label] = seen.operations.get(label, 0) + 1
+        if operation is not None:
+            seen.macs += multiply_accumulates(operation, args, kwargs, result)
+            self._note_stored(operation, name, seen.counted, args, kwargs)
+            seen.counted += 1
+            if operation.kind in HEAVY and isinstance(self.model.get_submodule(path), nn.Linear):
+                self.last_product = name
+        self._remember(output, name)
+        return output
+
+    def _note_stored(
+        self, operation: Operation, name: str, number: int, args: Any, kwargs: Any
+    ) -> None:
+        """What the operation's weight and bias are, and which layer read them first."""
+        weight = operand(operation.weight, args, kwargs) if operation.weight else None
+        bias = operand(operation.bias, args, kwargs) if operation.bias else None
+        root = self.stored.root(weight)
+        if weight is not None and root is not None:
+            if operation.kind == "embedding":
+                found: tuple[TensorKind, int, int, int] = ("table", 1, number, 0)
+            else:
+                axis = _axis_of(root, weight, operation.out_channel_axis)
+                channels = 1 if axis is None else int(root.shape[axis])
+                found = ("weight", channels, number, axis or 0)
+            self.kinds.setdefault(id(root), found)
+            self.reader.setdefault(id(root), name)
+        if bias is not None:
+            self.kinds.setdefault(id(bias), ("bias", 1, number, 0))
+            self.weight_of.setdefault(id(bias), id(root))
+            self.reader.setdefault(id(bias), name)
+
+
+def _axis_of(root: Tensor, view: Tensor, axis: int | None) -> int | None:
+    """The axis of a stored tensor that is `axis` of `view`, a view of it; None where none is."""
+    if axis is None or view.ndim < 2:
+        return None
+    axis %= view.ndim
+    if view is root:
+        return axis
+    steps = list(root.stride())
+    return steps.index(view.stride(axis)) if view.stride(axis) in steps else None

@@ -1,0 +1,32 @@
+"""Rounding written out in NumPy, from the method's formulas and not from the code under test."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+def symmetric(weight: Tensor, axis: int | None = 0) -> Tensor:
+    """A weight on 255 levels around zero: one scale per index of `axis`, or one for all."""
+    w = weight.detach().numpy().astype(np.float64)
+    over = tuple(i for i in range(w.ndim) if axis is not None and i != axis % w.ndim)
+    largest = np.abs(w).max(axis=over, keepdims=True) if axis is not None else np.abs(w).max()
+    scale = np.where(largest > 0, (largest.astype(np.float32) / np.float32(127)), 1.0)
+    rounded = np.clip(np.rint(w / scale), -127, 127) * scale
+    return torch.from_numpy(rounded.astype(np.float32))
+
+
+def affine(x: NDArray[np.floating], seen: NDArray[np.floating]) -> Tensor:
+    """Values on 256 levels over the range of `seen` widened to hold 0."""
+    low, high = min(float(seen.min()), 0.0), max(float(seen.max()), 0.0)
+    scale = (high - low) / 255
+    zero = round(-low / scale)
+    levels = np.clip(np.rint(np.asarray(x, np.float64) / scale) + zero, 0, 255)
+    return torch.from_numpy(((levels - zero) * scale).astype(np.float32))
+
+
+def half(x: Tensor) -> Tensor:
+    """Values that half precision can hold."""
+    return torch.from_numpy(x.detach().numpy().astype(np.float16).astype(np.float32))
