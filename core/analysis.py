@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from core.evidence.evidence import Calibration, Evidence, Identity, SplitSizes
+from core.evidence.weight_profile import WeightProfile
 from core.layers import LayerTable
 from core.task import Metric
 
 
 @dataclass(frozen=True, eq=False)
 class Analysis:
-    """What an analysis folder holds. `evidence` is None before anything was measured.
+    """What an analysis folder holds. `evidence` is None before anything was measured, `weights`
+    are empty in a folder that an older version wrote.
 
     `holdout_accuracy` and `majority_accuracy` are shares in [0, 1] of the reference model and
     of always giving the most frequent class, on the holdout split; None where unknown. `metric`
@@ -29,6 +31,7 @@ class Analysis:
     splits: SplitSizes
     evidence: Evidence | None = None
     ranges: tuple[Calibration, ...] = ()
+    weights: tuple[WeightProfile, ...] = ()
     expanded_units: bool = False
     holdout_accuracy: float | None = None
     majority_accuracy: float | None = None

@@ -25,6 +25,7 @@ from core.decide.policy import Policy, parse_rules, parse_thresholds, parse_weig
 from core.errors import PolicyError
 from core.export import html, markdown, precision_map
 from core.export import report as reports
+from core.export.checklist import checks
 from core.export.csv_table import to_csv
 from core.source import python_file
 from core.source import samples as bundled
@@ -199,6 +200,10 @@ def export(options: argparse.Namespace) -> None:
     """Check a map and write it in a format."""
     study = Study(store.load(options.folder))
     chosen = precision_map.read(options.map, study)
+    for check in checks(study, chosen, outcome(study, chosen)):
+        if check.status != "passed":
+            what = f"{check.title} failed" if check.status == "failed" else check.title
+            print(f"quantscape: note: {what}: {check.detail}", file=sys.stderr)
     write(options.out, FORMATS[options.format](study, chosen))
     if options.json:
         print_json({"file": str(options.out), "format": options.format})

@@ -14,6 +14,7 @@ from core.cli_output import console, print_json
 from core.decide.compare import SAME_MAP, Comparison, Strategy, compare, strategy
 from core.decide.decision import PrecisionMap
 from core.decide.difference import in_words
+from core.decide.names import unique_names
 from core.decide.policy import Policy
 from core.decide.strategies import DOCUMENT, named_strategies
 from core.errors import PolicyError
@@ -71,20 +72,6 @@ def _map(text: str, study: Study) -> PrecisionMap:
             f"Built-in names: {', '.join(named)}.",
         )
     return precision_map.read(path, study)
-
-
-def unique_names(names: Sequence[str]) -> list[str]:
-    """`names`, the later of equal ones numbered: map, map-2, map-3."""
-    taken = set(names)
-    seen: set[str] = set()
-    found = []
-    for name in names:
-        fresh, n = name, 2
-        while fresh in seen or (fresh != name and fresh in taken):
-            fresh, n = f"{name}-{n}", n + 1
-        seen.add(fresh)
-        found.append(fresh)
-    return found
 
 
 def _reference(wanted: str | None, maps: Sequence[str], names: Sequence[str]) -> int:

@@ -11,17 +11,18 @@ import shutil
 import uuid
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from core import store_task
+from core import store_arrays, store_task
 from core.analysis import Analysis
 from core.errors import AnalysisError
 from core.evidence.evidence import Calibration, Evidence, Identity, Outputs, SplitSizes
 from core.layers import ROLES, LayerTable
+from core.store_arrays import StoredWeights, read_array
 from core.task import Metric
 
 SCHEMA_VERSION = 1
@@ -29,8 +30,6 @@ FILE = "analysis.json"
 ARRAYS = "arrays"
 MAX_JSON_BYTES = 64 * 10**6
 MAX_LAYERS = 100_000
-
-Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class _Header(msgspec.Struct, frozen=True):
@@ -63,6 +62,7 @@ class _File(msgspec.Struct, frozen=True):
     metric: Metric | None = None
     outputs: Outputs = Outputs()
     optimistic: bool = False
+    weights: tuple[StoredWeights, ...] = ()
 
 
 def save(analysis: Analysis, folder: Path) -> None:
@@ -75,7 +75,9 @@ def save(analysis: Analysis, folder: Path) -> None:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         (fresh / ARRAYS).mkdir(parents=True)
-        for name, array in _arrays(analysis.evidence).items():
+        for name, array in (
+            _arrays(analysis.evidence) | store_arrays.weight_arrays(analysis.weights)
+        ).items():
             np.save(fresh / ARRAYS / f"{name}.npy", array, allow_pickle=False)
         (fresh / FILE).write_bytes(_encode(analysis))
         _swap(fresh, folder)
@@ -133,6 +135,7 @@ def _encode(analysis: Analysis) -> bytes:
         metric=analysis.metric,
         outputs=Outputs() if evidence is None else evidence.outputs,
         optimistic=analysis.optimistic,
+        weights=store_arrays.described(analysis.weights),
     )
     return msgspec.json.format(msgspec.json.encode(data), indent=1)
 
@@ -182,6 +185,7 @@ def load(folder: Path) -> Analysis:
         splits=data.splits,
         evidence=evidence,
         ranges=data.ranges,
+        weights=store_arrays.weight_profiles(folder / ARRAYS, data.weights),
         expanded_units=data.expanded_units,
         holdout_accuracy=data.holdout_accuracy,
         majority_accuracy=data.majority_accuracy,
@@ -239,12 +243,12 @@ def _check_layers(layers: LayerTable, path: Path) -> None:
 def _evidence(folder: Path, data: _File) -> Evidence:
     precisions = data.measured_precisions or ()
     n_layers, n_precisions = len(data.layers), len(precisions)
-    baseline = _array(folder, "baseline", np.float32, (data.splits.selection, None))
+    baseline = read_array(folder, "baseline", np.float32, (data.splits.selection, None))
     samples, outputs = baseline.shape
-    probes = _array(folder, "probes", np.float32, (None, samples, outputs))
+    probes = read_array(folder, "probes", np.float32, (None, samples, outputs))
     store_task.check(data.outputs, data.layers, baseline, folder)
-    read = partial(_array, folder)
-    probe_codes = _array(folder, "probe_codes", np.int8, (len(probes), n_layers))
+    read = partial(read_array, folder)
+    probe_codes = read_array(folder, "probe_codes", np.int8, (len(probes), n_layers))
     if probe_codes.size and not (
         -1 <= int(probe_codes.min()) <= int(probe_codes.max()) < n_precisions
     ):
@@ -257,42 +261,16 @@ def _evidence(folder: Path, data: _File) -> Evidence:
         scheme=data.scheme,
         baseline=baseline,
         targets=store_task.read_targets(read, data.task, data.outputs, baseline, folder),
-        perturbations=_array(
+        perturbations=read_array(
             folder, "perturbations", np.float32, (n_precisions, n_layers, samples, outputs)
         ),
-        whole=_array(folder, "whole", np.float32, (n_precisions, samples, outputs)),
+        whole=read_array(folder, "whole", np.float32, (n_precisions, samples, outputs)),
         probe_codes=probe_codes,
         probes=probes,
-        weight_sqnr_db=_array(
+        weight_sqnr_db=read_array(
             folder, "weight_sqnr_db", np.float64, (n_precisions, n_layers), finite=False
         ),
-        allowed=_array(folder, "allowed", np.bool_, (n_precisions, n_layers), finite=False),
+        allowed=read_array(folder, "allowed", np.bool_, (n_precisions, n_layers), finite=False),
         outputs=data.outputs,
         metrics=store_task.read_metrics(read, n_precisions, n_layers, len(probes), folder),
     )
-
-
-def _array(
-    folder: Path, name: str, dtype: type, shape: tuple[int | None, ...], *, finite: bool = True
-) -> NDArray[Any]:
-    path = folder / f"{name}.npy"
-    again = "Restore the file, or analyze the model again."
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise AnalysisError(f"{path} is missing.", again) from None
-    except (ValueError, OSError, EOFError) as error:
-        raise AnalysisError(f"{path} cannot be read: {error}.", again) from error
-    fits = array.ndim == len(shape) and all(
-        want in (None, have) for want, have in zip(shape, array.shape, strict=True)
-    )
-    if not fits or array.dtype != np.dtype(dtype):
-        raise AnalysisError(
-            f"{path} holds {array.dtype}{list(array.shape)}, not {np.dtype(dtype)}"
-            f"{[x if x is not None else '*' for x in shape]}.",
-            again,
-        )
-    if finite and array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise AnalysisError(f"{path} holds NaN or infinity.", again)
-    loaded: NDArray[Any] = array
-    return loaded

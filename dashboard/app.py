@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-import streamlit as st
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from dashboard import brand, sidebar, state, theme, verdict, view
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from dashboard import brand, sidebar, state, studies, theme, verdict, view
 from dashboard.boundary import boundary
 
 NOTICE_SECONDS = 20
 SIDEBAR_PX = 340
+VERDICT_PX = 320
+
+
+@contextmanager
+def _loading(frame: DeltaGenerator, *, first: bool) -> Iterator[None]:
+    """Hold the place of the verdict while a model is read; a quick one shows nothing of it."""
+    if not first:
+        yield
+        return
+    with frame.skeleton(height=VERDICT_PX):
+        yield
 
 
 def main() -> None:
@@ -27,6 +42,10 @@ def main() -> None:
                     url_path="overview", default=True, help="Is INT8 a good idea here?"),
             st.Page("app_pages/tune.py", title="Tune", icon=":material/tune:",
                     url_path="tune", help="Move it and see what flips"),
+            st.Page("app_pages/compare.py", title="Compare", icon=":material/compare:",
+                    url_path="compare", help="Which strategy should I ship?"),
+            st.Page("app_pages/export.py", title="Export", icon=":material/download:",
+                    url_path="export", help="Give me the file"),
             st.Page("app_pages/method.py", title="Method", icon=":material/functions:",
                     url_path="method", help="What these numbers mean"),
         ],
@@ -34,11 +53,14 @@ def main() -> None:
     )  # fmt: skip
     frame, shown = st.container(), None
     with st.sidebar, boundary("the sidebar"):
-        opened = sidebar.choose_model()
-        known = state.begin(opened)
-        problems = state.settle(opened, known)
-        settled = state.values_of(known)
-        shown = view.build(opened)
+        entry = sidebar.choose_model()
+        with _loading(frame, first=entry.name != tab.model):
+            opened = studies.open_entry(entry)
+            known = state.begin(opened)
+            problems = state.settle(opened, known)
+            settled = state.values_of(known)
+            shown = view.build(opened)
+        sidebar.model_line(opened.study)
     if shown is not None:
         with frame, boundary("the verdict"):  # before the controls: figures are what one waits for
             verdict.draw(shown)
@@ -46,7 +68,7 @@ def main() -> None:
             sidebar.draw(shown, known, problems)
             state.confirm(known, settled)
     while tab.notices:
-        st.toast(tab.notices.pop(0), icon=":material/link_off:", duration=NOTICE_SECONDS)
+        st.toast(tab.notices.pop(0), icon=":material/info:", duration=NOTICE_SECONDS)
     if shown is None:
         st.info("Choose another model in the sidebar, or open Method.", icon=":material/info:")
         if page.title != "Method":

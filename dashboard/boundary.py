@@ -14,6 +14,7 @@ from typing import Self
 import streamlit as st
 
 from core.errors import QuantscapeError
+from dashboard.tables import plain
 
 LOG = logging.getLogger("quantscape.dashboard")
 
@@ -42,8 +43,8 @@ class boundary:  # noqa: N801 -- used as a `with` statement's verb, like `contex
 
 
 def show_expected(error: QuantscapeError) -> None:
-    """Cause and next step."""
-    st.error(f"**{error.cause}**\n\n{error.next_step}", icon=":material/error:")
+    """Cause and next step. A cause quotes files and names, which are no Markdown of ours."""
+    st.error(f"**{plain(error.cause)}**\n\n{error.next_step}", icon=":material/error:")
 
 
 def _show_unexpected(error: Exception, where: str) -> None:

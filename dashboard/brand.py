@@ -6,6 +6,8 @@ from dashboard.theme import LIGHT, Theme
 
 BARS = (("FP32", 2, 28), ("FP16", 12, 14), ("INT8", 22, 7))
 BASE = 30
+NAME_PX = 122
+"""Width of the name, whatever the font that the browser finds."""
 
 
 def _bars(look: Theme) -> str:
@@ -26,7 +28,8 @@ def logo(look: Theme) -> str:
     """The mark with the name beside it."""
     name = (
         f'<text x="40" y="26" font-family="Helvetica, Arial, sans-serif" font-size="22" '
-        f'font-weight="600" fill="{look.text}">Quantscape</text>'
+        f'font-weight="600" textLength="{NAME_PX}" lengthAdjust="spacingAndGlyphs" '
+        f'fill="{look.text}">Quantscape</text>'
     )
     return (
         '<svg xmlns="http://www.w3.org/2000/svg" width="170" height="32" viewBox="0 0 170 32">'

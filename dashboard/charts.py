@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 
 from core import precision as registry
 from core.decide.scoring import LEVELS
+from dashboard import state
+from dashboard.selection import PICK
 from dashboard.tables import DOWN, UP, role_title
 from dashboard.theme import Mode, Theme, by_mode, marker
 from dashboard.view import View
@@ -37,6 +39,7 @@ LABEL_PX = 15
 IDLE = "no precision"
 LAYERS = "layers"
 CHANGED = "datum.change != ''"
+SELECTED = "datum.selected"
 
 
 def template(chart: Chart) -> Spec:
@@ -71,6 +74,15 @@ def shapes(names: tuple[str, ...]) -> alt.Scale:
     return alt.Scale(domain=list(names), range=[marker(name) for name in names])
 
 
+def in_words(view: View) -> str:
+    """What the charts of layers show, in words: "33 FP16, 16 INT8, 8 without a precision"."""
+    chosen = view.now.chosen
+    counts = [(name, chosen.count(name)) for name in view.study.precisions]
+    idle = int((chosen.codes < 0).sum())
+    said = [f"{count:,} {name}" for name, count in counts if count]
+    return ", ".join([*said, *([f"{idle:,} without a precision"] if idle else [])]) or "no layer"
+
+
 def layer_data(view: View) -> pd.DataFrame:
     """One row per layer in execution order."""
     chosen, layers = view.now.chosen, view.study.layers
@@ -88,8 +100,14 @@ def layer_data(view: View) -> pd.DataFrame:
             "size_mb": view.now.found.layer_bytes / 1e6,
             "change": [{1: UP, -1: DOWN}.get(directions.get(name, 0), "") for name in names],
             "before": [before.get(name, "") for name in names],
+            "selected": np.array(names, dtype=object) == state.selected(view.study),
         }
     )
+
+
+def pick() -> alt.Parameter:
+    """A click on a mark selects its layer by name."""
+    return alt.selection_point(name=PICK, fields=["layer"], toggle=False, on="click", empty=False)
 
 
 def tooltip(*, pinned: bool) -> list[alt.Tooltip]:
@@ -146,8 +164,14 @@ def _strip(mode: Mode, names: tuple[str, ...], pinned: bool, gaps: bool) -> Spec
     x = alt.X("start:Q", title=None, axis=None, scale=alt.Scale(domain=[0, 1], nice=False))
     y = alt.Scale(domain=[0, 1.22 if pinned else 1.02], nice=False)
     base = named(LAYERS).encode(x=x, x2="end:Q")
-    ghost = base.mark_rect(color=look.ghost, stroke=look.background, strokeWidth=gap).encode(
-        y=alt.YDatum(1, axis=None, scale=y), y2=alt.Y2Datum(0)
+    # The ghost takes clicks and pointer for the whole column: marks of a layer without tooltip
+    # and selection let them through.
+    ghost = (
+        base.mark_rect(color=look.ghost, stroke=look.background, strokeWidth=gap, cursor="pointer")
+        .encode(
+            y=alt.YDatum(1, axis=None, scale=y), y2=alt.Y2Datum(0), tooltip=tooltip(pinned=pinned)
+        )
+        .add_params(pick())
     )
     legend = alt.Legend(
         title=None, orient="top", symbolType="square", direction="horizontal", offset=0
@@ -156,9 +180,11 @@ def _strip(mode: Mode, names: tuple[str, ...], pinned: bool, gaps: bool) -> Spec
         y=alt.Y("height:Q", axis=None, scale=y),
         y2=alt.Y2Datum(0),
         color=alt.Color("precision:N", scale=colours(names, look), legend=legend),
-        tooltip=tooltip(pinned=pinned),
     )
-    parts = [ghost, bars.transform_filter("datum.height > 0")]
+    ring = base.mark_rect(filled=False, stroke=look.text, strokeWidth=2).encode(
+        y=alt.YDatum(1, axis=None, scale=y), y2=alt.Y2Datum(0)
+    )
+    parts = [ghost, bars.transform_filter("datum.height > 0"), ring.transform_filter(SELECTED)]
     middle = alt.X("middle:Q", axis=None)
     for name in names:
         label = named(LAYERS).mark_text(

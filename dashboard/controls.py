@@ -114,8 +114,12 @@ def _offered(default: str, precisions: tuple[str, ...]) -> str:
 
 
 def to_values(policy: Policy, study: Study) -> dict[str, Value]:
-    """The value of every control that gives `policy`."""
-    weights = dict(policy.weights)
+    """The value of every control that gives `policy`.
+
+    Sliders of weights end at 1; larger weights are scaled, since only their ratios count.
+    """
+    most = max(1.0, *(weight for _, weight in policy.weights))
+    weights = {name: weight / most for name, weight in policy.weights}
     return {
         "strategy": policy.strategy,
         "high_at": policy.high_threshold,

@@ -6,6 +6,7 @@ from functools import lru_cache
 
 import altair as alt
 import pandas as pd
+import streamlit as st
 
 from core.decide.curves import CurvePoint
 from core.estimate.quantity import Quantity
@@ -19,7 +20,23 @@ LOSS_AXES = {
     "kl": "Projected KL divergence (nats)",
     "flips_pct": "Projected flips (% of samples)",
 }
+LOSS_TITLES = {"kl": "KL divergence", "accuracy_drop_pts": "Accuracy", "flips_pct": "Flips"}
 POINTS, MAPS = "points", "maps"
+
+
+def choose_loss() -> str:
+    """The measure of loss that charts of the page show; one choice for all pages."""
+    measure = st.segmented_control(
+        "Loss",
+        list(LOSS_TITLES),
+        default="kl",
+        format_func=lambda name: LOSS_TITLES[name],
+        key="curve_loss",
+        label_visibility="collapsed",
+        required=True,
+        persist_state="session",
+    )
+    return measure or "kl"
 
 
 def curve(points: tuple[CurvePoint, ...], view: View, measure: str, look: Theme) -> Spec | None:
@@ -71,7 +88,7 @@ def _curve(mode: Mode, measure: str, pinned: bool) -> Spec:
         "size_mb:Q",
         title="Size (MB, exact)",
         scale=alt.Scale(zero=False, nice=True),
-        axis=alt.Axis(labelFlush=True, tickCount=6, format="~g"),
+        axis=alt.Axis(labelFlush=True, tickCount=6, format=".3~f"),
     )
     y = alt.Y("loss:Q", title=title, axis=axis)
     base = named(POINTS).encode(x=x)

@@ -124,7 +124,7 @@ def _editor(frame: pd.DataFrame, view: View) -> None:
         num_rows="fixed",
         hide_index=True,
         disabled=[column for column in frame.columns if column != "override"],
-        column_config=_columns(view),
+        column_config=_columns(view, f"{key}_show", names),
         column_order=[column for column in frame.columns if not frame[column].isna().all()],
         height=table_height(min(len(frame), MOST_ROWS_SHOWN)),
         on_change=take_edits,
@@ -147,7 +147,12 @@ def take_edits(key: str, names: tuple[str, ...]) -> None:
     state.set_overrides(edits)
 
 
-def _columns(view: View) -> dict[str, Any]:
+def show_row(key: str, names: tuple[str, ...]) -> None:
+    """Select the layer whose Show was pressed. Run as a callback."""
+    state.select(names[int(st.session_state[key]["row"])])
+
+
+def _columns(view: View, show: str, names: tuple[str, ...]) -> dict[str, Any]:
     column = st.column_config
     offered = precisions_offered(view.study)
     scorers = {
@@ -157,6 +162,10 @@ def _columns(view: View) -> dict[str, Any]:
     return {
         "order": column.NumberColumn("#", width=48, help="Place in execution order."),
         "layer": column.TextColumn("Layer", width=230, pinned=True),
+        "detail": column.ButtonColumn(
+            "Detail", key=show, on_click=show_row, args=(show, names), type="tertiary", width=72,
+            help="Show this layer above, and mark it in the charts.",
+        ),
         "role": column.TextColumn("Role", width=120),
         "override": column.SelectboxColumn(
             "Override", options=[AUTO, *offered], required=True, width=92,

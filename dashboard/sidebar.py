@@ -14,7 +14,7 @@ from core.study import Study
 from dashboard import actions, studies
 from dashboard.boundary import show_expected
 from dashboard.controls import MODEL, Control, movable_layers, precisions_offered, weight_key
-from dashboard.studies import Opened
+from dashboard.studies import Entry
 from dashboard.tables import format_bytes
 from dashboard.view import View
 
@@ -26,8 +26,8 @@ STRATEGY_HELP = (
 )
 
 
-def choose_model() -> Opened:
-    """The model select; raises `QuantscapeError` where its analysis cannot be read."""
+def choose_model() -> Entry:
+    """The model select."""
     entries = studies.entries()
     name = st.selectbox(
         "Model",
@@ -36,9 +36,12 @@ def choose_model() -> Opened:
         bind="query-params",
         help="Analyses named at launch come first, then the bundled samples.",
     )
-    opened = studies.open_entry(entries[name or next(iter(entries))])
-    st.caption(_model_line(opened.study))
-    return opened
+    return entries[name or next(iter(entries))]
+
+
+def model_line(study: Study) -> None:
+    """Size of the model and what is known of it."""
+    st.caption(_model_line(study))
 
 
 def _model_line(study: Study) -> str:

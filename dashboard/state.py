@@ -6,7 +6,7 @@ be written before they are drawn (a callback, or the start of a run), never afte
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import streamlit as st
 
@@ -14,50 +14,20 @@ from core.decide.policy import Policy, format_rules
 from core.errors import PolicyError
 from core.study import Study
 from dashboard import links, studies
+from dashboard.carry import Shelved, carry
 from dashboard.controls import Control, Value, controls, to_policy, to_values
 from dashboard.studies import Opened
+from dashboard.tab import Tab, TableRound
 
 SESSION = "_session"
 MAX_HISTORY = 200
 
 
-@dataclass(frozen=True, slots=True)
-class TableRound:
-    """One life of the layer table in the browser, which keeps edits by row number.
-
-    `base` are the overrides it was drawn with and `names` its rows; both stay as they are while
-    it lives, since an editor whose data change sends its edits anew. `text` is what its edits
-    last made of the overrides.
-    """
-
-    number: int = 0
-    base: tuple[tuple[str, str], ...] = ()
-    names: tuple[str, ...] = ()
-    text: str = ""
-
-
-@dataclass
-class Session:
-    """One browser tab. `link` is the text of the URL's parameters when it was opened."""
-
-    link: dict[str, str]
-    link_read: bool = False
-    model: str = ""
-    history: list[dict[str, Value]] = field(default_factory=list)
-    place: int = -1
-    pinned: dict[str, Policy] = field(default_factory=dict)
-    last: Policy = field(default_factory=Policy)
-    repairs: dict[str, Value] = field(default_factory=dict)
-    notices: list[str] = field(default_factory=list)
-    table: TableRound = field(default_factory=TableRound)
-    hint_seen: bool = False
-
-
-def session() -> Session:
+def session() -> Tab:
     """This tab's session; made on the first run, before any widget, to keep the raw link."""
     if SESSION not in st.session_state:
-        st.session_state[SESSION] = Session(link=st.query_params.to_dict())
-    found: Session = st.session_state[SESSION]
+        st.session_state[SESSION] = Tab(link=st.query_params.to_dict())
+    found: Tab = st.session_state[SESSION]
     return found
 
 
@@ -75,13 +45,25 @@ def begin(opened: Opened) -> dict[str, Control]:
             st.session_state[key] = value
         tab.repairs.update(found.repairs)
         tab.notices.extend(found.notices)
+    if tab.model != opened.name:
+        if tab.model:
+            _take_along(tab, opened, known)
+        tab.model, tab.history, tab.place = opened.name, [], -1
+        tab.last = studies.fallback(opened, tab.last)
     for key, control in known.items():
         if key in st.session_state:
             _legalise(key, control)
-    if tab.model != opened.name:
-        tab.model, tab.history, tab.place = opened.name, [], -1
-        tab.last = studies.fallback(opened, tab.last)
     return known
+
+
+def _take_along(tab: Tab, opened: Opened, known: dict[str, Control]) -> None:
+    """Fit the policy to another model, and leave a notice of what could not come along."""
+    back = tab.shelved.pop(opened.name, Shelved())
+    carried = carry(values_of(known), known, opened.study, back, old=tab.model, new=opened.name)
+    tab.shelved[tab.model] = carried.shelved
+    write(carried.writes)
+    if carried.notice:
+        tab.notices.append(carried.notice)
 
 
 def _legalise(key: str, control: Control) -> None:
@@ -125,7 +107,7 @@ def confirm(known: dict[str, Control], settled: dict[str, Value]) -> None:
         st.rerun()
 
 
-def _record(tab: Session, values: dict[str, Value]) -> None:
+def _record(tab: Tab, values: dict[str, Value]) -> None:
     if tab.place >= 0 and tab.history[tab.place] == values:
         return
     del tab.history[tab.place + 1 :]
@@ -158,6 +140,17 @@ def reset(known: dict[str, Control]) -> None:
 def load(policy: Policy, study: Study) -> None:
     """Put `policy` into the controls. Run from a callback."""
     write(to_values(policy, study))
+
+
+def select(layer: str) -> None:
+    """Make `layer` the one that every page speaks of; an empty name is none."""
+    session().layer = layer
+
+
+def selected(study: Study) -> str:
+    """The selected layer, empty where none is, or where it belongs to another model."""
+    layer = session().layer
+    return layer if layer in study.layers.index else ""
 
 
 def pin() -> None:
@@ -193,6 +186,12 @@ def set_overrides(edits: dict[str, str | None]) -> None:
     text = format_rules(policy.overrides)
     tab.table = replace(tab.table, text=text)
     st.session_state["overrides"] = text
+
+
+def force(layer: str, precision: str | None) -> None:
+    """Override one layer, or leave it to the policy again for None. Run from a callback."""
+    policy = session().last.with_override(layer, precision)
+    st.session_state["overrides"] = format_rules(policy.overrides)
 
 
 def describe(policy: Policy) -> str:

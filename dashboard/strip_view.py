@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import streamlit as st
 
-from dashboard import charts, theme
+from dashboard import charts, figure, selection, state, theme
 from dashboard.view import View
 
 
@@ -21,25 +23,29 @@ def empty(view: View) -> None:
 
 def strip(view: View, where: str) -> None:
     """The layer strip with the choice of its widths."""
+    name = f"strip_chart_{where}"
     with st.container(border=True, gap="xsmall"):
-        with st.container(horizontal=True, vertical_alignment="center"):
-            st.markdown("**Layers in execution order**", width="content")
-            measure = st.segmented_control(
-                "Width of a layer",
-                charts.WIDTHS,
-                default=charts.WIDTHS[0],
-                key=f"strip_{where}",
-                label_visibility="collapsed",
-                required=True,
-                persist_state="session",
-            )
-        st.vega_lite_chart(
-            spec=charts.strip(view, measure or charts.WIDTHS[0], theme.current()),
-            key=f"strip_chart_{where}",
-            alt="Layers in execution order, coloured by precision",
+        line = figure.header("Layers in execution order")
+        measure = line.segmented_control(
+            "Width of a layer",
+            charts.WIDTHS,
+            default=charts.WIDTHS[0],
+            key=f"strip_{where}",
+            label_visibility="collapsed",
+            required=True,
+            persist_state="session",
+        )
+        figure.draw(
+            charts.strip(view, measure or charts.WIDTHS[0], theme.current()),
+            key=selection.chart_key(name, state.selected(view.study)),
+            on_select=partial(selection.take, name),
+            alt=f"Layers in execution order, coloured by precision: {charts.in_words(view)}",
+            file=f"{view.opened.name}.layers",
+            header=line,
         )
         st.caption(
             f"Width: share of {(measure or charts.WIDTHS[0]).lower()}"
             f"{' in FP32' if measure == 'Bytes' else ''}. Height: bits; the pale bar behind is the "
-            "layer in FP32." + (" ▲ more bits than pinned, ▼ fewer." if view.pinned else "")
+            "layer in FP32. Click one to see its detail on Tune."
+            + (" ▲ more bits than pinned, ▼ fewer." if view.pinned else "")
         )

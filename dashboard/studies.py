@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from core.decide.advice import Recommendation, recommendations
 from core.decide.curves import CurvePoint, sweep_policy, threshold_curve
 from core.decide.decision import PrecisionMap
 from core.decide.document import Comparison, comparisons
+from core.decide.layer_effect import LayerEffect, layer_effect
 from core.decide.outcome import Outcome, outcome
 from core.decide.policy import Policy
 from core.errors import AnalysisError, PolicyError
@@ -97,6 +98,11 @@ def priced(opened: Opened, policy: Policy) -> tuple[PrecisionMap, Outcome]:
     return _priced(opened.key, policy, opened.study)
 
 
+def priced_on(opened: Opened, policy: Policy, hardware: str) -> tuple[PrecisionMap, Outcome]:
+    """The map of `policy` priced on another device: figures of two devices cannot be compared."""
+    return priced(opened, replace(policy, hardware=hardware))
+
+
 @st.cache_resource(max_entries=64, show_spinner=False, hash_funcs=POLICIES)
 def _curve(key: str, policy: Policy, _study: Study) -> tuple[CurvePoint, ...]:
     return threshold_curve(_study, policy)
@@ -138,6 +144,18 @@ def _agreed(key: str, _study: Study) -> tuple[Agreement, ...]:
 def agreed(opened: Opened) -> tuple[Agreement, ...]:
     """Rank agreement of every score with the measured output error."""
     return _agreed(opened.key, opened.study)
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _effect(
+    key: str, layer: str, precision: str, hardware: str, _study: Study
+) -> LayerEffect | None:
+    return layer_effect(_study, layer, precision, hardware)
+
+
+def effect(opened: Opened, layer: str, precision: str, hardware: str) -> LayerEffect | None:
+    """What `layer` in `precision` does to the whole; None where it does nothing at inference."""
+    return _effect(opened.key, layer, precision, hardware, opened.study)
 
 
 def fallback(opened: Opened, policy: Policy) -> Policy:

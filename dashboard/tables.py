@@ -7,6 +7,8 @@ import pandas as pd
 from core.decide.scoring import LEVELS
 from core.estimate.quantity import Quantity
 from core.evidence.scorers import SCORERS
+from core.export.markdown import escape
+from dashboard import state
 from dashboard.view import View
 
 UNKNOWN = "n/a"
@@ -60,6 +62,11 @@ def format_number(value: float | None, unit: str, *, signed: bool = False) -> st
     return f"{text}{'×' if unit == 'x' else f' {unit}'}"
 
 
+def plain(text: str) -> str:
+    """Other people's text so that Markdown shows it as it is."""
+    return escape(text).replace("$", r"\$")
+
+
 def typeset(text: str) -> str:
     """Hyphens that stand for minus become minus signs."""
     return text.replace("-", MINUS)
@@ -102,9 +109,11 @@ def layer_frame(view: View) -> pd.DataFrame:
     overridden = dict(chosen.policy.overrides)
     directions = {change.layer: change.direction for change in view.changes}
     glyph = {0: "", 1: UP, -1: DOWN}
+    layer = state.selected(view.study)
     data: dict[str, object] = {
         "order": range(1, len(layers) + 1),
         "layer": layers.names,
+        "detail": ["● shown" if name == layer else "Show" for name in layers.names],
         "role": [role_title(role) for role in layers.roles],
         "override": [overridden.get(name, AUTO) for name in layers.names],
         "precision": [[name] if name else [] for name in chosen.assigned],

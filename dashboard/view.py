@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import streamlit as st
 
@@ -65,9 +65,7 @@ def build(opened: Opened) -> View:
     pinned = tab.pinned.get(opened.name)
     base = reference
     if pinned is not None:
-        # Figures of two devices cannot be compared, so the pinned map moves to this one.
-        same_device = replace(pinned, hardware=policy.hardware)
-        base = Side(state.describe(pinned), *studies.priced(opened, same_device))
+        base = Side(state.describe(pinned), *studies.priced_on(opened, pinned, policy.hardware))
     changes = difference(base.chosen, now.chosen) if pinned is not None else ()
     found = View(opened, now, reference, base, pinned is not None, changes)
     st.session_state[VIEW] = found

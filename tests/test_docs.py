@@ -24,8 +24,11 @@ from core.decide.loss import VALUES
 from core.decide.outcome import Confidence, outcome
 from core.decide.policy import STRATEGIES, Policy
 from core.estimate import hardware
+from core.estimate.projection import FEW_SAMPLES
 from core.estimate.quantity import Kind
 from core.evidence.scorers import SCORERS
+from core.export import session
+from core.export.checklist import checks
 from core.export.precision_map import MapFile, MapLayer
 from core.layers import State
 from core.source.contract import OPTIONAL, REQUIRED
@@ -83,6 +86,42 @@ def test_cut_offs_are_the_codes() -> None:
 def test_every_key_of_a_map_is_documented(field: str) -> None:
     """Each key of `precision_map.json` is named in the method's file section."""
     assert f"`{field}`" in METHOD.split("## Files")[1]
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        *(f.name for f in msgspec.structs.fields(session._File)),
+        *(f.name for f in msgspec.structs.fields(session.Entry)),
+        *(f.name for f in msgspec.structs.fields(session.Row)),
+    ],
+)
+def test_every_key_of_a_session_is_documented(field: str) -> None:
+    """Each key of a session file is named where that file is described, with its limits."""
+    text = METHOD.split("A session file, saved by")[1].split("**Checklist**")[0]
+
+    assert f"`{field}`" in text
+    assert f"up to {session.MAX_STRATEGIES} entries" in text
+
+
+def test_every_check_is_documented(tiny_study: Study) -> None:
+    """The checklist's table has the rows of the code in its order, and the same limit."""
+    chosen = tiny_study.decide(Policy())
+    table = METHOD.split("**Checklist**")[1].split("An analysis folder")[0]
+    titles = re.findall(r"^\| ([A-Z][\w ]+) \|", table, re.MULTILINE)
+
+    assert titles == [c.title for c in checks(tiny_study, chosen, outcome(tiny_study, chosen))]
+    assert f"fewer than {FEW_SAMPLES}" in table
+
+
+def test_every_page_is_documented() -> None:
+    """README's table has a row for each page of the navigation, in its order."""
+    app = (REPOSITORY / "dashboard" / "app.py").read_text("utf-8")
+    table = README.split("| page | question |")[1].split("\n\n")[0]
+
+    assert re.findall(r"^\| (\w+) \|", table, re.MULTILINE) == re.findall(
+        r'st\.Page\([^)]*title="(\w+)"', app
+    )
 
 
 def test_every_total_is_documented(tiny_study: Study) -> None:

@@ -48,6 +48,14 @@ class DifferingLayer:
     size_bytes: tuple[int, ...]
     latency_ms: tuple[float, ...]
 
+    def size_changes(self, place: int) -> tuple[int, ...]:
+        """Bytes of each strategy less those of the one at `place`."""
+        return tuple(size - self.size_bytes[place] for size in self.size_bytes)
+
+    def latency_changes(self, place: int) -> tuple[float, ...]:
+        """Milliseconds of each strategy less those of the one at `place`."""
+        return tuple(time - self.latency_ms[place] for time in self.latency_ms)
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
@@ -97,6 +105,24 @@ class Comparison:
             for cost in COSTS
         }
 
+    def beaten_by(self, name: str) -> dict[str, tuple[Cost, ...]]:
+        """Who dominates `name`, each with the costs in which it does."""
+        found: dict[str, tuple[Cost, ...]] = {}
+        for d in self.dominances:
+            if d.loser == name:
+                found[d.winner] = (*found.get(d.winner, ()), d.cost)
+        return found
+
+    def same_as(self, name: str) -> tuple[str, ...]:
+        """The other strategies with the map of `name`."""
+        group = next((group for group in self.equal if name in group), ())
+        return tuple(other for other in group if other != name)
+
+    @property
+    def place(self) -> int:
+        """Place of the reference among the columns."""
+        return [column.name for column in self.columns].index(self.reference)
+
     @property
     def headline(self) -> str:
         """As "7 layers differ; they take 0.42 to 3.10 MB and 0.100 to 0.400 ms."."""
@@ -105,7 +131,7 @@ class Comparison:
         sizes = [column.size_bytes / 1e6 for column in self.columns]
         times = [column.latency_ms for column in self.columns]
         layers = "1 layer differs; it takes" if len(self.layers) == 1 else (
-            f"{len(self.layers)} layers differ; they take"
+            f"{len(self.layers):,} layers differ; they take"
         )  # fmt: skip
         return (
             f"{layers} {min(sizes):.3f} to {max(sizes):.3f} MB and "
@@ -209,7 +235,8 @@ def _points(strategies: Sequence[Strategy], cost: Cost) -> list[Point]:
 
     The loss is the accuracy drop, and KL where drops tie; a model without labels has KL alone.
     Values lose some of their metric, and the relative squared change takes the place of KL.
-    Losses become places because a tie has to compare as a pair.
+    A gain counts as no loss: rounding improves a model by chance alone, and a reference must not
+    be called beaten for that. Losses become places because a tie has to compare as a pair.
     """
     totals = [s.outcome.totals for s in strategies]
     figures = loss_figures(totals[0]) if totals else CLASSES
@@ -217,7 +244,7 @@ def _points(strategies: Sequence[Strategy], cost: Cost) -> list[Point]:
     losses: list[tuple[float, float] | None] = []
     for t in totals:
         drop, moved = t[figures.loss].value if labelled else 0.0, t[figures.divergence].value
-        losses.append(None if drop is None or moved is None else (drop, moved))
+        losses.append(None if drop is None or moved is None else (max(drop, 0.0), moved))
     places = {
         loss: place for place, loss in enumerate(sorted({x for x in losses if x is not None}))
     }

@@ -38,4 +38,4 @@ def in_words(changes: tuple[Change, ...]) -> str:
         counts[change.after] = counts.get(change.after, 0) + 1
     first, *rest = counts.items()
     noun = "layer" if first[1] == 1 else "layers"
-    return ", ".join([f"{first[1]} {noun} → {first[0]}", *(f"{n} → {p}" for p, n in rest)])
+    return ", ".join([f"{first[1]:,} {noun} → {first[0]}", *(f"{n:,} → {p}" for p, n in rest)])

@@ -64,7 +64,7 @@ def outcome(study: Study, chosen: PrecisionMap) -> Outcome:
     totals = {
         "size_bytes": Quantity(size, "bytes", "exact"),
         "latency_ms": latency.total,
-        **_judged(study, projection),
+        **accuracy_totals(study, projection),
         "size_reduction_pct": _percent_less(size, reference_size, "exact"),
         "speedup": _ratio(reference_ms, latency.total.value or 0.0),
     }
@@ -89,8 +89,10 @@ def _layer_bytes(study: Study, codes: NDArray[np.int8]) -> NDArray[np.int64]:
     return picked
 
 
-def _judged(study: Study, projection: Projection | None) -> dict[str, Quantity]:
-    """Figures of the outputs. Those of values come beside those of classes, which are n/a then."""
+def accuracy_totals(study: Study, projection: Projection | None) -> dict[str, Quantity]:
+    """Figures of the outputs by name; unknown before anything was measured. Those of values come
+    beside those of classes, which are n/a then.
+    """
     found = projection or nothing_projected()
     totals = {
         "accuracy": found.accuracy,
@@ -118,12 +120,7 @@ def _ratio(reference: float, value: float) -> Quantity:
 def _warnings(
     study: Study, chosen: PrecisionMap, latency: Quantity, forbidden: tuple[str, ...]
 ) -> list[str]:
-    said: list[str] = []
-    if forbidden:
-        shown = ", ".join(forbidden[:3]) + (" ..." if len(forbidden) > 3 else "")
-        said.append(
-            f"Outputs are not finite with {shown} in the chosen precision: nothing is projected."
-        )
+    said = overflow_warning(forbidden)
     if study.analysis.optimistic:
         said.append(OPTIMISTIC)
     hardware = chosen.policy.hardware
@@ -148,15 +145,30 @@ def _warnings(
         for name in cast
     ]
     said += _float_layers(study, chosen)
-    if chosen.ignored:
-        said.append(f"No layer matches {', '.join(chosen.ignored[:5])}.")
+    return said + rules_warning(chosen) + samples_warning(study)
+
+
+def overflow_warning(forbidden: tuple[str, ...]) -> list[str]:
+    """A sentence on layers whose precision overflows, where there are any."""
+    if not forbidden:
+        return []
+    shown = ", ".join(forbidden[:3]) + (" ..." if len(forbidden) > 3 else "")
+    return [f"Outputs are not finite with {shown} in the chosen precision: nothing is projected."]
+
+
+def rules_warning(chosen: PrecisionMap) -> list[str]:
+    """A sentence on pins and overrides that match no layer, where there are any."""
+    return [f"No layer matches {', '.join(chosen.ignored[:5])}."] if chosen.ignored else []
+
+
+def samples_warning(study: Study) -> list[str]:
+    """A sentence on evidence from too few samples, where that is so."""
     evidence = study.analysis.evidence
-    if evidence is not None and evidence.samples < FEW_SAMPLES:
-        said.append(
-            f"Only {evidence.samples} selection samples: projections are coarse below "
-            f"{FEW_SAMPLES}."
-        )
-    return said
+    if evidence is None or evidence.samples >= FEW_SAMPLES:
+        return []
+    return [
+        f"Only {evidence.samples} selection samples: projections are coarse below {FEW_SAMPLES}."
+    ]
 
 
 def _fastest_uniform(

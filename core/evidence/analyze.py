@@ -15,6 +15,7 @@ from core.evidence.habits import notes
 from core.evidence.holdout import judged
 from core.evidence.reading import read
 from core.evidence.scheme import ORT_CPU, Scheme
+from core.evidence.weight_profile import weight_profiles
 from core.layers import LayerTable
 from core.precision import FP16, INT8, Precision
 from core.source.batches import take
@@ -99,6 +100,7 @@ def _bare(source: ModelSource, layers: LayerTable, scheme: Scheme, expand_units:
             len(source.selection),
             0 if source.holdout is None else len(source.holdout),
         ),
+        weights=weight_profiles(layers, dict(source.model.state_dict(keep_vars=True))),
         expanded_units=expand_units,
         data_description=source.data_description,
         source=source.reference,

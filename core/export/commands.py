@@ -11,6 +11,7 @@ MAX_OVERRIDES = 20
 """A longer command is no help to a person; the map file holds the rest."""
 
 FOLDER = "DIR"
+MAP = "map.json"
 
 
 def plan_command(chosen: PrecisionMap, folder: str = FOLDER) -> str | None:
@@ -48,7 +49,22 @@ def plan_command(chosen: PrecisionMap, folder: str = FOLDER) -> str | None:
     for layer, precision in overrides.items():
         option("override", f"{layer}={precision}")
     option("hardware", policy.hardware, default.hardware)
-    return shlex.join([*words, "--out", "map.json"])
+    return shlex.join([*words, "--out", MAP])
+
+
+def file_commands(
+    chosen: PrecisionMap, form: str, out: str, folder: str = FOLDER
+) -> tuple[str, ...]:
+    """Commands that write `chosen` as `out`; without a `plan` command they begin with map.json.
+
+    Empty where that file is all there is.
+    """
+    planned = plan_command(chosen, folder)
+    lines = () if planned is None else (planned,)
+    if form == "json":
+        return lines
+    words = ["python", "-m", "core", "export", folder, MAP, "--format", form, "--out", out]
+    return (*lines, shlex.join(words))
 
 
 def analyze_command(source: str, *, expand_units: bool = False, folder: str = FOLDER) -> str:

@@ -21,12 +21,12 @@ def to_csv(study: Study, chosen: PrecisionMap) -> bytes:
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(COLUMNS)
     for row in describe(study, chosen).layers:
-        writer.writerow(_cell(getattr(row, column)) for column in COLUMNS)
+        writer.writerow(safe_cell(getattr(row, column)) for column in COLUMNS)
     return buffer.getvalue().encode()
 
 
-def _cell(value: object) -> object:
-    """Text that a spreadsheet would run as a formula is quoted with an apostrophe."""
+def safe_cell(value: object) -> object:
+    """A value for CSV: text that a spreadsheet would run as a formula gets an apostrophe."""
     if value is None:
         return ""
     if isinstance(value, str) and value.startswith(_FORMULA):

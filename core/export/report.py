@@ -7,9 +7,12 @@ same map of the same analysis gives the same report.
 from __future__ import annotations
 
 from core.decide.decision import PrecisionMap
+from core.decide.loss import loss_figures
+from core.decide.outcome import CONFIDENCE_MEANING
+from core.evidence import scorers
 from core.export import report_method, report_results, report_strategy, words
-from core.export.blocks import Column, Facts, Figure, Report, Section, Table, Text
-from core.export.material import Material, gather
+from core.export.blocks import Bullets, Column, Facts, Figure, Report, Section, Table, Text
+from core.export.material import THIS_MAP, Material, gather
 from core.study import Study
 
 
@@ -36,6 +39,7 @@ def assemble(given: Material) -> Report:
             *report_strategy.strategy(given),
             *report_strategy.effect(given),
             *report_strategy.document(given),
+            _summary(given),
             report_results.layers(given),
             report_method.limits(given),
             report_strategy.reproduce(given),
@@ -47,6 +51,56 @@ def _task(given: Material) -> str:
     analysis = given.study.analysis
     classes = ", ".join(analysis.class_names)
     return f"{analysis.task}: {classes}" if classes else analysis.task
+
+
+def _counts(given: Material) -> str:
+    chosen = given.chosen
+    parts = [
+        f"{words.count(chosen.count(name), 'layer')} in {name}"
+        for name in chosen.precisions
+        if chosen.count(name)
+    ]
+    idle = int((chosen.codes < 0).sum())
+    if idle:
+        parts.append(f"{idle} with none because they do nothing at inference")
+    return f"{', '.join(parts)}." if parts else "No layers."
+
+
+def _summary(given: Material) -> Section:
+    """The whole report in a few sentences."""
+    totals = given.found.totals
+    size, latency, drop = (
+        words.quantity(totals[key])
+        for key in ("size_bytes", "latency_ms", loss_figures(totals).loss)
+    )
+    metric = given.study.analysis.metric
+    lost = "an accuracy loss" if metric is None else f"a loss in {metric.name}"
+    shares = ", ".join(
+        f"{scorers.get(name).title.lower()} {share:.0%}"
+        for name, share in given.policy.normalised_weights().items()
+    )
+    evidence = given.study.analysis.evidence
+    measured = (
+        "Nothing was measured."
+        if evidence is None
+        else f"Every layer was measured alone on {words.count(evidence.samples, 'sample')} under "
+        f"{evidence.scheme}, and the effects combined."
+    )
+    beaten = given.comparison.beaten(THIS_MAP)
+    rivals = [
+        f"in loss and {cost} by {', '.join(names)}" for cost, names in beaten.items() if names
+    ]
+    place = f"It is beaten {'; '.join(rivals)}." if rivals else "No named strategy beats it."
+    return Section("summary", "Summary", (
+        Bullets((
+            f"The map: {_counts(given)}",
+            f"What it costs: {size}, {latency} per sample, {lost} of {drop}.",
+            f"Beside other strategies: {place}",
+            f"How layers were ranked: {shares} ({given.score_kind}). {measured}",
+            f"Verdict: {given.verdict.feasibility}. {' '.join(given.verdict.reasons)}",
+            f"Confidence: {given.found.confidence}, {CONFIDENCE_MEANING[given.found.confidence]}.",
+        )),
+    ))  # fmt: skip
 
 
 def _overview(given: Material) -> Section:
@@ -78,18 +132,10 @@ def _overview(given: Material) -> Section:
               for key, title in words.figures(analysis).items()),
         key="totals",
     )  # fmt: skip
-    counts = ", ".join(
-        f"{words.count(chosen.count(name), 'layer')} in {name}"
-        for name in chosen.precisions
-        if chosen.count(name)
-    )
-    idle = int((chosen.codes < 0).sum())
-    if idle:
-        counts += f", {idle} with none because they do nothing at inference"
     kinds = (
         "Every figure says what it is: exact (counted), prior (a rule's score), projected (from "
         "a model of measurements, with a 90 % range), estimated (from a cost model) or measured. "
         f"Unknown is {words.UNKNOWN}."
     )
-    strip = Figure("strip", "Precision of each layer", f"{counts}." if counts else "No layers.")
+    strip = Figure("strip", "Precision of each layer", _counts(given))
     return Section("overview", "Overview", (strip, totals, Text(kinds), facts))

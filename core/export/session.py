@@ -13,6 +13,7 @@ import msgspec
 
 import core
 from core.decide.decision import PrecisionMap
+from core.decide.names import MAX_NAME, is_name
 from core.decide.policy import Policy
 from core.errors import MapError, QuantscapeError
 from core.evidence.evidence import Identity
@@ -21,7 +22,6 @@ from core.export.precision_map import MAX_BYTES, ORIGINS, read_bounded
 from core.study import Study
 
 SCHEMA_VERSION = 1
-MAX_NAME = 60
 MAX_STRATEGIES = 50
 
 
@@ -158,7 +158,7 @@ def _check_names(strategies: tuple[Entry, ...], origin: str) -> None:
     seen: set[str] = set()
     for kept in strategies:
         name = kept.name
-        if not name.strip() or len(name) > MAX_NAME or not name.isprintable():
+        if not is_name(name):
             raise MapError(
                 f"{origin} names a strategy {name[:MAX_NAME]!r}.",
                 f"Names have 1 to {MAX_NAME} characters on one line.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,7 +52,8 @@ def load(name: str, csv: Path | None = None) -> ModelSource:
     sample = get(name)
     module = importlib.import_module(f"sample_models.{sample.name}.sample")
     if csv is None:
-        return model_source(module.load())
+        # What a report prints, so that its reader can run the analysis again.
+        return replace(model_source(module.load()), reference=f"{PREFIX}{sample.name}")
     if "csv" not in inspect.signature(module.load).parameters:
         raise DataError(
             f"Sample {sample.name!r} takes no CSV, but {csv} was given.",

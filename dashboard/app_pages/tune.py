@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import streamlit as st
 
-from dashboard import agreement_view, curve_chart, layer_table, score_chart, studies, theme
+from dashboard import (
+    agreement_view,
+    curve_chart,
+    figure,
+    layer_detail,
+    layer_table,
+    score_chart,
+    selection,
+    state,
+    studies,
+    theme,
+)
+from dashboard.charts import in_words
 from dashboard.strip_view import empty, strip
+from dashboard.tables import format_quantity
 from dashboard.view import View, current
 
-LOSS_TITLES = {"kl": "KL divergence", "accuracy_drop_pts": "Accuracy", "flips_pct": "Flips"}
+CHART_PX = 420
+"""Narrower charts are put below each other."""
 
 
 def page() -> None:
@@ -18,39 +34,47 @@ def page() -> None:
         empty(view)
         return
     strip(view, "tune")
-    left, right = st.columns([3, 2], gap="small")
-    with left, st.container(border=True, gap="xsmall", height="stretch"):
-        _scores(view)
-    with right, st.container(border=True, gap="xsmall", height="stretch"):
-        _curve(view)
+    with st.grid(2, min_column_width=CHART_PX, gap="small"):
+        with st.container(border=True, gap="xsmall", height="stretch"):
+            _scores(view)
+        with st.container(border=True, gap="xsmall", height="stretch"):
+            _curve(view)
+    layer_detail.draw(view)
     layer_table.draw(view)
     agreement_view.draw(view)
 
 
 def _scores(view: View) -> None:
-    st.markdown("**Score of each layer**")
-    st.vega_lite_chart(spec=score_chart.scores(view, theme.current()), key="scores_chart",
-                    alt="Score of each layer in execution order, with the thresholds")  # fmt: skip
+    layer = state.selected(view.study)
+    line = figure.header("Score of each layer")
+    figure.draw(
+        score_chart.scores(view, theme.current()),
+        key=selection.chart_key("scores", layer, view.policy.high_threshold),
+        on_select=partial(selection.take, "scores"),
+        alt=f"Score of each layer in execution order, with the thresholds: {in_words(view)}",
+        file=f"{view.opened.name}.scores",
+        header=line,
+    )
+    if view.policy.strategy == "thresholds":
+        st.caption("Click a layer for its detail; drag over the scores that are to be HIGH.")
 
 
 def _curve(view: View) -> None:
-    st.markdown("**Projected loss against size, over all thresholds**")
-    measure = st.segmented_control(
-        "Loss",
-        list(LOSS_TITLES),
-        default="kl",
-        format_func=lambda name: LOSS_TITLES[name],
-        key="curve_loss",
-        label_visibility="collapsed",
-        required=True,
-        persist_state="session",
-    )
+    line = figure.header("Projected loss against size")
+    measure = curve_chart.choose_loss()
     points = studies.curve(view.opened, view.policy)
-    drawn = curve_chart.curve(points, view, measure or "kl", theme.current())
+    drawn = curve_chart.curve(points, view, measure, theme.current())
     if drawn is None:
         st.info("n/a: nothing was measured, so no loss is projected.", icon=":material/info:")
     else:
-        st.vega_lite_chart(spec=drawn, key="curve_chart", alt="Projected loss against size")
+        figure.draw(
+            drawn,
+            key="curve_chart",
+            alt=f"{curve_chart.LOSS_TITLES[measure]} against size for {len(points)} thresholds; "
+            f"the current map takes {format_quantity(view.now.found.totals['size_bytes'])}",
+            file=f"{view.opened.name}.curve",
+            header=line,
+        )
 
 
 page()

@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
+from core import store
 from tests.browser.server import chromium, launch, serving, settle
+from tests.core.synthetic import synthetic_analysis
 
 EXPECTED_404 = ("/_stcore/health", "/_stcore/host-config")
 """Streamlit asks for these below a page's own path first, and logs the two misses."""
@@ -34,6 +36,15 @@ def browser() -> Iterator[Browser]:
 def address() -> Iterator[str]:
     """A dashboard on the bundled samples; the Informer opens first."""
     with serving() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A dashboard on a made-up model of 2,000 layers."""
+    folder = tmp_path_factory.mktemp("large") / "layers-2000"
+    store.save(synthetic_analysis(2000, samples=30), folder)
+    with serving(folder) as started:
         yield started
 
 

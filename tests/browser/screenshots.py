@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, sync_playwright
 from tests.browser.server import chromium, launch, serving, settle
 
 WIDTH, HEIGHT = 1440, 1000
-PAGES = {"overview": "", "tune": "tune", "method": "method"}
+PAGES = {"overview": "", "tune": "tune", "compare": "compare", "method": "method"}
 STEPS = 8
 """How far the HIGH threshold is moved on Tune, so that the picture shows what a move does."""
 

@@ -75,13 +75,14 @@ def running(command: list[str], port: int) -> Iterator[str]:
     ) as process:
         address = f"http://localhost:{port}"
         try:
-            _wait(address, process)
+            wait_until_up(address, process)
             yield address
         finally:
             process.terminate()
 
 
-def _wait(address: str, process: subprocess.Popen[bytes]) -> None:
+def wait_until_up(address: str, process: subprocess.Popen[bytes]) -> None:
+    """Return when the server answers; raises if it ends or stays silent."""
     give_up = time.monotonic() + START_S
     while time.monotonic() < give_up:
         if process.poll() is not None:

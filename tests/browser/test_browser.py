@@ -5,39 +5,16 @@ from __future__ import annotations
 import re
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Visit
+from tests.browser.controls import PATHS, kpi, kpis, press, slider
 from tests.browser.server import settle
 
 pytestmark = pytest.mark.browser
 
-PATHS = {"overview": "/", "tune": "/tune", "method": "/method"}
 ROW_PX = 33
 BACKGROUNDS = {"light": "rgb(255, 255, 255)", "dark": "rgb(23, 22, 20)"}
-
-
-def kpi(page: Page, title: str) -> Locator:
-    """The value of one KPI card."""
-    card = page.get_by_test_id("stMetric").filter(has_text=re.compile(f"^{title}"))
-    return card.get_by_test_id("stMetricValue")
-
-
-def kpis(page: Page) -> list[str]:
-    """The values of the KPI row."""
-    return page.get_by_test_id("stMetricValue").all_inner_texts()[:4]
-
-
-def slider(page: Page, title: str) -> Locator:
-    """The thumb of a slider in the sidebar."""
-    return page.get_by_test_id("stSidebar").get_by_role("slider", name=title)
-
-
-def press(page: Page, thumb: Locator, key: str, times: int) -> None:
-    """Focus a slider and press a key; each press may be a run, and runs may be skipped."""
-    thumb.focus()
-    for _ in range(times):
-        page.keyboard.press(key)
 
 
 def override_first_layer(page: Page, precision: str) -> None:

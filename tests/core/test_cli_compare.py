@@ -9,7 +9,7 @@ import pytest
 
 from core import store
 from core.cli import main
-from core.cli_compare import unique_names
+from core.decide.names import unique_names
 from tests.core.hostile import named
 from tests.core.synthetic import synthetic_analysis
 

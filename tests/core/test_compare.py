@@ -146,6 +146,15 @@ def test_equal_drops_are_parted_by_kl() -> None:
     assert found.beaten("c")["size"] == ()
 
 
+def test_a_gain_by_chance_beats_no_one() -> None:
+    """A negative loss counts as none, so the reference with its KL of 0 is not beaten by it."""
+    found = _compared({"drop": 0, "kl": 0}, {"drop": -0.2, "kl": 0.1}, {"drop": -0.1, "kl": 0.05})
+
+    assert found.beaten("a")["size"] == ()
+    assert found.beaten("b")["size"] == ("a", "c")
+    assert found.beaten("c")["size"] == ("a",)
+
+
 @pytest.mark.parametrize("unknown", ["drop", "kl", "size"])
 def test_unknown_figures_neither_beat_nor_are_beaten(unknown: str) -> None:
     """A strategy with a missing figure is on no front and in no dominance of that cost."""

@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 
+from core import store
 from core.decide.policy import Policy
 from core.export import markdown, precision_map
 from core.export.blocks import Bullets, Code, Facts, Report, Table, Text
 from core.export.html import to_html
 from core.export.markdown import to_markdown
 from core.export.report import build
+from core.source import samples
 from core.study import Study
 from tests.core.synthetic import synthetic_analysis
 
@@ -26,7 +28,7 @@ HEADINGS = (
     "Statistics", "Performance estimate", "File sizes", "Accuracy", "Tools and data",
     "Quantization advice and strategy", "Feasibility", "Key considerations", "Warnings",
     "Recommended precision map", "What it brings", "Beside other strategies",
-    "Advice for deployment", "All layers", "What these numbers do not say", "How to reproduce",
+    "Advice for deployment", "Summary", "All layers", "What these numbers do not say", "How to reproduce",
 )  # fmt: skip
 KINDS = ("exact", "prior", "projected", "estimated", "measured")
 SYNTHETIC = Study(synthetic_analysis(28))
@@ -149,6 +151,34 @@ def test_every_figure_says_its_kind(tiny_study: Study) -> None:
                 continue
             named = any(kind in column.title for kind in KINDS)
             assert all(named or cell == "n/a" or cell.endswith(KINDS) for cell in cells), column
+
+
+def test_the_summary_is_the_reports_own(tiny_study: Study) -> None:
+    """The closing sentences repeat counts, totals, rivals and verdict of the chapters before."""
+    report = build(tiny_study, tiny_study.decide(POLICY))
+    totals = {row["figure"]: list(row.values())[1] for row in _records(_tables(report)["totals"])}
+    first = next(row for row in _records(_tables(report)["strategies"]))
+    (section,) = (s for s in report.sections if s.key == "summary")
+    (block,) = section.blocks
+    assert isinstance(block, Bullets)
+    text = " ".join(block.items)
+
+    for title in ("tensor bytes", "latency per sample", "accuracy loss"):
+        assert totals[title] in text
+    for cost in ("size", "latency"):
+        rivals = first[f"beaten in loss and {cost} by"]
+        assert (f"in loss and {cost} by {rivals}" in text) == (rivals != "no one")
+    assert f"Verdict: {report.verdict}. {report.summary}" in text
+    unmeasured = build(UNMEASURED, UNMEASURED.decide(Policy()))
+    assert "Nothing was measured." in " ".join(_texts(unmeasured))
+
+
+def test_a_bundled_samples_report_names_its_source() -> None:
+    """The command that analyzes a shipped sample again can be typed as it is printed."""
+    for name in samples.names():
+        study = Study(store.load(samples.get(name).analysis))
+        said = list(_texts(build(study, study.decide(Policy()))))
+        assert f"python -m core analyze sample:{name} --out DIR" in said
 
 
 def test_nothing_measured_is_said() -> None:

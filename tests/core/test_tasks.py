@@ -18,8 +18,10 @@ from core.analysis import Analysis
 from core.cli import main
 from core.decide.advice import feasibility, recommendations
 from core.decide.compare import compare, strategy
+from core.decide.layer_effect import layer_effect
 from core.decide.loss import CLASSES, VALUES, loss_at_most, loss_figures
 from core.decide.outcome import Outcome, outcome, uniform_map
+from core.decide.parallel import NARROW_LAYERS, axes
 from core.decide.policy import Policy
 from core.errors import AnalysisError, DataError, ModelError
 from core.estimate.projection import Projector
@@ -453,7 +455,9 @@ def test_strategies_of_values_are_compared_by_their_loss(regression: Analysis) -
     assert "INT8" in found.fronts["size"]
     for one in found.dominances:
         loser, winner = (next(m for m in maps if m.name == n) for n in (one.loser, one.winner))
-        losses = [m.outcome.totals["metric_loss_pct"].value or 0.0 for m in (loser, winner)]
+        # A gain counts as no loss.
+        losses = [max(m.outcome.totals["metric_loss_pct"].value or 0.0, 0.0)
+                  for m in (loser, winner)]  # fmt: skip
         assert losses[1] <= losses[0]
 
 
@@ -563,3 +567,39 @@ def test_the_command_line_shows_the_metric(
     out = capsys.readouterr().out
     assert out.count("loss in MAE") == 2
     assert "KL divergence" not in out
+
+
+@pytest.mark.parametrize("name", ["regression", "custom"])
+def test_one_layer_alone_is_what_was_simulated(name: str, request: pytest.FixtureRequest) -> None:
+    """Its figures are those of its stored outputs or scores, and are called measured."""
+    analysis = request.getfixturevalue(name)
+    study, evidence = Study(analysis), _evidence(analysis)
+    i = 2
+    effect = layer_effect(study, analysis.layers.names[i], "INT8", DEVICE)
+    assert effect is not None
+    moved = np.square(evidence.perturbations[1, i].astype(np.float64)).sum(axis=1)
+    relative = effect.alone["relative_mse"]
+
+    assert {effect.alone[key].kind for key in VALUES.every} == {"measured"}
+    assert relative.value == pytest.approx(moved.sum() / evidence.spread, rel=1e-6)
+    half = 1.6449 * moved.std(ddof=1) * np.sqrt(len(moved)) / evidence.spread
+    assert (relative.high or 0) - (relative.value or 0) == pytest.approx(half, rel=1e-3)
+    if evidence.metrics is not None:
+        expected = evidence.metrics.alone[1, i, 0]
+    else:
+        after = evidence.baseline.astype(np.float64) + evidence.perturbations[1, i]
+        expected = np.sqrt(np.square(after - evidence.targets).mean())
+    assert effect.alone["metric"].value == pytest.approx(expected, rel=1e-9)
+    for figure in (effect.alone["metric"], effect.alone["metric_loss_pct"]):
+        assert figure.low is not None
+        assert figure.low < (figure.value or 0.0) < (figure.high or 0.0)
+
+
+def test_values_have_parallel_axes_of_their_own(regression: Analysis) -> None:
+    """Axes are the loss of the metric and the relative MSE, not figures that are n/a."""
+    study = Study(regression)
+    maps = [strategy(study, name, uniform_map(study, name, DEVICE)) for name in study.precisions]
+
+    names = [axis.name for axis in axes(maps, "INT8")]
+
+    assert names == ["size_bytes", "latency_ms", "metric_loss_pct", "relative_mse", NARROW_LAYERS]

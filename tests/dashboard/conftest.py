@@ -12,15 +12,19 @@ from streamlit.testing.v1 import AppTest
 
 from core import store
 from core.analysis import Analysis
+from core.evidence.analyze import analyze
 from core.layers import LayerTable
 from core.source import samples
 from dashboard import FOLDERS_VARIABLE
 from tests.conftest import REPOSITORY
 from tests.core.synthetic import synthetic_analysis, synthetic_layers
+from tests.zoo.models import TiedWeights
+from tests.zoo.sources import source_of
 
 Open = Callable[..., AppTest]
-PAGES = ("overview", "tune", "method")
-SHAPES = ("empty", "single", "measured", "unmeasured", "equal", "large")
+PAGES = ("overview", "tune", "compare", "export", "method")
+SHAPES = ("empty", "single", "measured", "unmeasured", "equal", "large", "tied", "overflow")
+SAMPLES = tuple(samples.names())
 TIMEOUT_S = 60
 
 
@@ -28,6 +32,16 @@ def equal_scores(count: int) -> Analysis:
     """Every layer of one role, hence one score by every rule."""
     layers = tuple(replace(layer, role="linear") for layer in synthetic_layers(count).layers)
     return replace(synthetic_analysis(count, measured=False), layers=LayerTable(layers))
+
+
+def overflowing(count: int) -> Analysis:
+    """A model whose first layer overflows in FP16 and whose second does so in INT8."""
+    analysis = synthetic_analysis(count, samples=20)
+    evidence = analysis.evidence
+    assert evidence is not None
+    allowed = evidence.allowed.copy()
+    allowed[0, 0] = allowed[1, 1] = False
+    return replace(analysis, evidence=replace(evidence, allowed=allowed))
 
 
 @pytest.fixture(scope="session")
@@ -40,12 +54,14 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "unmeasured": synthetic_analysis(57, measured=False),
         "equal": equal_scores(30),
         "large": synthetic_analysis(2000, samples=12),
+        "tied": analyze(source_of(TiedWeights(), (5,), name="tied"), probes=2),
+        "overflow": overflowing(28),
     }
     root = tmp_path_factory.mktemp("analyses")
     for name, analysis in analyses.items():
         store.save(analysis, root / name)
-    return {**{name: root / name for name in analyses},
-            "informer": samples.get("informer").analysis}  # fmt: skip
+    shipped = {name: samples.get(name).analysis for name in SAMPLES}
+    return {**{name: root / name for name in analyses}, **shipped}
 
 
 @pytest.fixture
@@ -73,7 +89,7 @@ def kpis(app: AppTest) -> dict[str, str]:
 
 def said(app: AppTest) -> str:
     """All text on the page."""
-    kinds = (app.markdown, app.caption, app.info, app.error, app.warning, app.toast)
+    kinds = (app.markdown, app.caption, app.info, app.error, app.warning, app.success, app.toast)
     return "\n".join(str(element.value) for kind in kinds for element in kind)
 
 

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import pytest
 
-from tests.dashboard.conftest import PAGES, SHAPES, Open, failures, kpis, said
+from tests.dashboard.conftest import PAGES, SAMPLES, SHAPES, Open, failures, kpis, said
 
 
 @pytest.mark.parametrize("page", PAGES)
-@pytest.mark.parametrize("shape", [*SHAPES, "informer"])
+@pytest.mark.parametrize("shape", [*SHAPES, *SAMPLES])
 def test_every_page_opens_for_every_shape(shape: str, page: str, open_app: Open) -> None:
     """No page shows an error, and each begins with the four KPIs."""
     app = open_app(shape, page=page)
 
     assert failures(app) == []
     assert list(kpis(app))[:3] == ["Size", "Latency", "Accuracy loss"]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_an_overflow_is_said_on_every_page(page: str, open_app: Open) -> None:
+    """A map with an overflowing layer says so and projects nothing."""
+    app = open_app("overflow", page=page, strategy="uniform", uniform="FP16")
+
+    assert failures(app) == []
+    assert kpis(app)["Accuracy loss"] == "n/a"
+    assert "not finite with block.0.attention" in said(app)
 
 
 @pytest.mark.parametrize("page", ["overview", "tune"])

@@ -9,6 +9,7 @@ from core.decide.policy import Policy
 from core.export.precision_map import to_builtins
 from dashboard import state
 from dashboard.layer_table import take_edits
+from dashboard.tab import Tab, TableRound
 from dashboard.view import VIEW, View
 from tests.dashboard.conftest import Open, failures, kpis, said
 
@@ -62,8 +63,8 @@ def test_an_override_wins(open_app: Open) -> None:
 def edit(monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...], rows: dict[int, str | None],
          overrides: Policy) -> str:  # fmt: skip
     """The overrides text after edits of the table's rows, as the browser reports them."""
-    table = state.TableRound(base=overrides.overrides, names=names)
-    tab = state.Session(link={}, last=overrides, table=table)
+    table = TableRound(base=overrides.overrides, names=names)
+    tab = Tab(link={}, last=overrides, table=table)
     edits = {row: {"override": value} for row, value in rows.items()}
     stored = {state.SESSION: tab, "table": {"edited_rows": edits}, "overrides": ""}
     monkeypatch.setattr("streamlit.session_state", stored)

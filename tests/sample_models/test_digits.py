@@ -201,6 +201,7 @@ def test_shipped_analysis_is_of_these_weights(name: str) -> None:
     analysis = store.load(samples.get(name).analysis)
     source = samples.load(name)
     assert analysis.identity.name == name
+    assert analysis.source == source.reference == f"sample:{name}"
     assert analysis.identity.weights_sha256 == source.fingerprint()
     assert analysis.identity.data_sha256 == source.data_fingerprint()
     assert dict(Counter(analysis.layers.roles)) == ROLES[name]

@@ -1,0 +1,162 @@
+"""Cards of strategies side by side: figures, differences, who beats whom, and what can be done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import streamlit as st
+
+from core.decide.compare import Column, Comparison, Strategy
+from core.decide.gains import Gain
+from dashboard import comparing, state, theme
+from dashboard.boundary import show_expected
+from dashboard.strategies import CURRENT, Offer
+from dashboard.strategy_marks import MARKS, plain
+from dashboard.tables import format_number, format_quantity, format_range, typeset
+from dashboard.view import View
+
+CARD_PX = 208
+"""A narrower card would break its figures; the row wraps before."""
+FIGURES = {
+    "size_bytes": "Size",
+    "latency_ms": "Latency",
+    "accuracy_drop_pts": "Accuracy loss",
+    "kl": "KL (nats)",
+}
+
+
+def draw(
+    view: View, offers: Mapping[str, Offer], sides: Sequence[Strategy], found: Comparison
+) -> None:
+    """One card per strategy, in a row that wraps."""
+    with st.grid(len(sides), min_column_width=CARD_PX, gap="small"):
+        for place, (side, column) in enumerate(zip(sides, found.columns, strict=True)):
+            with st.container(border=True, height="stretch", gap="xsmall"):
+                _head(place, side, found)
+                st.markdown(_figures(side, column, reference=side.name == found.reference))
+                _layers(view, side)
+                _notes(side, found)
+                with st.container(height="stretch", vertical_alignment="bottom"):
+                    _actions(view, offers[side.name], side)
+
+
+def _head(place: int, side: Strategy, found: Comparison) -> None:
+    badge = " :gray-badge[reference]" if side.name == found.reference else ""
+    st.markdown(f"{MARKS[place].glyph} **{plain(side.name)}**{badge}")
+    same = found.same_as(side.name)
+    also = f" · same map as {plain(', '.join(same))}" if same else ""
+    st.caption(f"{state.describe(side.map.policy)}{also}")
+
+
+def _figures(side: Strategy, column: Column, *, reference: bool) -> str:
+    lines = []
+    for name, title in FIGURES.items():
+        quantity = side.outcome.totals[name]
+        span = format_range(quantity)
+        text = f"**{format_quantity(quantity)}**" + (f" :small[({span})]" if span else "")
+        if quantity.unit == "nats":  # said in the title, or a card would be too narrow
+            text = text.replace(" nats", "")
+        against = "–" if reference else delta_text(column.gains[name], quantity.unit)
+        lines.append(f":small[{title} · {quantity.kind}]  \n{text}  \n:small[{against}]")
+    return "\n\n".join(lines)
+
+
+def delta_text(gain: Gain, unit: str) -> str:
+    """A change as coloured Markdown with an arrow and a sign; less is better."""
+    if gain.change is None:
+        return "difference n/a"
+    text = typeset(format_number(gain.change, unit, signed=True))
+    if not any(digit in text for digit in "123456789"):
+        return "no difference"
+    share = "" if gain.change_pct is None else f"{gain.change_pct:+.0f}"
+    # A percentage of a loss near 0 would say nothing, and neither does one that rounds to 0.
+    told = unit in {"bytes", "ms"} and share not in {"", "+0", "-0"}
+    percent = f" ({typeset(share)} %)" if told else ""
+    colour, arrow = ("green", "↓") if gain.change < 0 else ("red", "↑")
+    return f":{colour}[{arrow} {text}{percent}]"
+
+
+def _layers(view: View, side: Strategy) -> None:
+    counts = [(name, side.map.count(name)) for name in view.study.precisions]
+    st.markdown(
+        " ".join(f":{theme.LIGHT.of(n).badge}-badge[{k:,} {n}]" for n, k in counts if k)
+        or "no layer computes"
+    )
+
+
+def dominated(side: str, found: Comparison) -> str:
+    """As "dominated by All INT8 (size, latency)"; empty where no one dominates it."""
+    winners = found.beaten_by(side)
+    by = ", ".join(f"{name} ({', '.join(costs)})" for name, costs in winners.items())
+    return f"dominated by {by}" if by else ""
+
+
+def _notes(side: Strategy, found: Comparison) -> None:
+    beaten = dominated(side.name, found)
+    if beaten:
+        st.markdown(f":small[:orange[:material/trending_down:] D{plain(beaten[1:])}]")
+    warnings = side.outcome.warnings
+    if warnings:
+        title = "1 thing to know" if len(warnings) == 1 else f"{len(warnings)} things to know"
+        with st.expander(title, icon=":material/warning:"):
+            st.caption("\n".join(f"- {warning}" for warning in warnings))
+
+
+def _actions(view: View, offer: Offer, side: Strategy) -> None:
+    name = offer.name
+    with st.container(horizontal=True, gap="xsmall"):
+        # The map as priced here: a strategy kept on another device does not change the device.
+        st.button(
+            "Load into Tune",
+            key=f"_compare_load_{name}",
+            on_click=comparing.load,
+            args=(side.map.policy, view.study),
+            disabled=name == CURRENT,
+            width="stretch",
+            help="It is in the controls already."
+            if name == CURRENT
+            else "Put it into the controls and open Tune. Undo brings yours back.",
+        )
+        if offer.own:
+            with st.popover("Edit", icon=":material/edit:", width="stretch"):
+                _edit(offer)
+        else:
+            _duplicate(offer)
+            said(comparing.card(name))
+
+
+def said(place: str) -> None:
+    """What the last callback could not do, shown where it was asked for."""
+    error = comparing.problem(place)
+    if error is not None:
+        show_expected(error)
+
+
+def _duplicate(offer: Offer) -> None:
+    st.button(
+        "Duplicate",
+        key=f"_compare_copy_{offer.name}",
+        on_click=comparing.duplicate,
+        args=(offer,),
+        icon=":material/content_copy:",
+        width="stretch",
+        help="Keep a copy as a strategy of your own.",
+    )
+
+
+def _edit(offer: Offer) -> None:
+    key = f"_compare_name_{offer.name}"
+    with st.form(f"_compare_rename_{offer.name}", border=False):
+        st.text_input("Name", value=offer.name, key=key)
+        said(comparing.card(offer.name))
+        st.form_submit_button("Rename", on_click=comparing.rename, args=(offer.name, key))
+    _duplicate(offer)
+    st.button(
+        "Delete",
+        key=f"_compare_delete_{offer.name}",
+        on_click=comparing.delete,
+        args=(offer.name,),
+        icon=":material/delete:",
+        width="stretch",
+        help="It can be brought back.",
+    )

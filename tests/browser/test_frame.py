@@ -1,0 +1,265 @@
+"""The frame of every page: keyboard, history, themes, zoom, colour vision, a lost connection."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from dashboard.theme import DARK, LIGHT
+from tests.browser.conftest import Visit
+from tests.browser.controls import PATHS, chart, kpi, kpis, press, scroll_to, slider
+from tests.browser.pictures import common_colours, difference, pixels, save_thumbnail, thumbnail
+from tests.browser.server import free_port, settle, wait_until_up
+from tests.conftest import GOLDEN, REPOSITORY
+from tests.dashboard.test_theme import delta_e, lab, linear
+
+pytestmark = pytest.mark.browser
+
+STRIP = "Layers in execution order"
+TOLERANCE = 9.0
+"""Mean difference of two thumbnails (0 to 255) that other fonts may make on another machine."""
+FOCUSED = """() => {
+  const e = document.activeElement;
+  return (e.getAttribute('aria-label') || e.innerText || e.tagName).trim();
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", PATHS)
+def test_a_page_looks_as_it_did(
+    name: str, scheme: str, visit: Visit, request: pytest.FixtureRequest
+) -> None:
+    """A page in few pixels resembles its golden picture more than that of the other theme."""
+    page = visit(PATHS[name], scheme=scheme)
+    page.mouse.move(1436, 996)
+    png = page.screenshot(animations="disabled")
+    folder = GOLDEN / "screens"
+    path = folder / f"{name}-{scheme}.png"
+    if request.config.getoption("--overwrite"):
+        folder.mkdir(exist_ok=True)
+        path.write_bytes(save_thumbnail(png))
+
+    shown, golden = thumbnail(png), thumbnail(path.read_bytes())
+
+    assert difference(shown, golden) < TOLERANCE
+
+
+def test_golden_pictures_differ_from_each_other() -> None:
+    """The tolerance is narrower than the difference between any two pages, or it proves nothing."""
+    pictures = {p.stem: thumbnail(p.read_bytes()) for p in (GOLDEN / "screens").glob("*.png")}
+    assert len(pictures) == 2 * len(PATHS)
+    for scheme in ("light", "dark"):
+        same = [name for name in pictures if name.endswith(scheme)]
+        other = [name for name in pictures if not name.endswith(scheme)]
+        for a in same:
+            assert all(difference(pictures[a], pictures[b]) > 3 * TOLERANCE for b in other)
+
+
+def test_everything_in_the_sidebar_is_reached_by_tab(visit: Visit) -> None:
+    """Tab goes through model, actions, strategy, thresholds and hardware in this order."""
+    page = visit("/")
+    page.keyboard.press("Tab")
+    reached = []
+    for _ in range(45):
+        reached.append(page.evaluate(FOCUSED))
+        page.keyboard.press("Tab")
+
+    wanted = ["Model", "Pin", "Reset", "Copy link", "thresholds", "HIGH from score",
+              "MEDIUM from score", "HIGH to", "Scorer weights", "Pins and overrides", "Hardware",
+              "Overview", "Tune"]  # fmt: skip
+    places = [
+        next((i for i, text in enumerate(reached) if title in text.split("\n")), -1)
+        for title in wanted
+    ]
+    assert -1 not in places, dict(zip(wanted, places, strict=True))
+    assert places == sorted(places)
+
+
+def test_focus_is_visible(visit: Visit) -> None:
+    """Whatever Tab reaches in the first screen looks different with the focus than without."""
+    page = visit("/")
+    page.keyboard.press("Tab")
+    invisible = []
+    for _ in range(24):
+        name = page.evaluate(FOCUSED)
+        box = page.evaluate(
+            """() => {
+              let e = document.activeElement;
+              while (e.getBoundingClientRect().width < 12) e = e.parentElement;
+              const b = e.getBoundingClientRect();
+              return {x: b.x - 6, y: b.y - 6, width: b.width + 12, height: b.height + 12};
+            }"""
+        )
+        clip = {**box, "x": max(box["x"], 0), "y": max(box["y"], 0)}
+        with_focus = pixels(page.screenshot(clip=clip, animations="disabled"))
+        page.evaluate("() => { window.last = document.activeElement; window.last.blur(); }")
+        without = pixels(page.screenshot(clip=clip, animations="disabled"))
+        page.evaluate("() => window.last.focus({focusVisible: true})")
+        if (with_focus == without).all():
+            invisible.append(name)
+        page.keyboard.press("Tab")
+
+    assert invisible == []
+
+
+def test_back_and_forward_change_pages_and_keep_the_policy(visit: Visit) -> None:
+    """The browser's Back and Forward go from page to page under the same policy."""
+    page = visit("/")
+    before = kpi(page, "Size").inner_text()
+    press(page, slider(page, "HIGH from score"), "End", 1)
+    expect(kpi(page, "Size")).not_to_have_text(before)
+    moved = kpis(page)
+    page.get_by_role("link", name="Tune").click()
+    expect(page.get_by_text("Score of each layer")).to_be_visible()
+    settle(page)
+
+    page.go_back()
+    expect(page.get_by_text("Recommended strategy by use")).to_be_visible()
+    settle(page)
+    assert kpis(page) == moved
+    page.go_forward()
+    expect(page.get_by_text("Score of each layer")).to_be_visible()
+    settle(page)
+    assert kpis(page) == moved
+    expect(slider(page, "HIGH from score")).to_have_value("1")
+
+
+def test_the_theme_can_change_while_a_page_is_open(visit: Visit) -> None:
+    """The page turns dark at once, and with the next move charts have the dark colours."""
+    page = visit("/", scheme="light")
+    before = kpi(page, "Size").inner_text()
+    page.emulate_media(color_scheme="dark")
+    background = "e => getComputedStyle(e).backgroundColor"
+    expect(page.get_by_test_id("stApp")).to_have_css("background-color", "rgb(23, 22, 20)")
+    assert page.get_by_test_id("stApp").evaluate(background) == "rgb(23, 22, 20)"
+
+    press(page, slider(page, "HIGH from score"), "End", 1)
+    expect(kpi(page, "Size")).not_to_have_text(before)
+    settle(page)
+
+    fills = {
+        path.get_attribute("fill") for path in chart(page, STRIP).locator("g.mark-rect path").all()
+    }
+    assert DARK.of("INT8").fill in fills
+    assert LIGHT.of("INT8").fill not in fills
+
+
+def test_forced_colours_leave_figures_and_labels(visit: Visit) -> None:
+    """In forced colours the KPI row, the sentence and the labels of the strip are still there."""
+    page = visit("/")
+    page.emulate_media(forced_colors="active")
+
+    expect(kpi(page, "Size")).to_be_visible()
+    labels = chart(page, STRIP).locator("g.mark-text text").all_text_contents()
+    assert {"8", "16"} <= set(labels)
+
+
+@pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
+def test_twice_the_size_fits(path: str, visit: Visit) -> None:
+    """At 200 % zoom, half the width in CSS pixels, nothing is cut off or covered."""
+    page = visit(path, width=720, height=500)
+
+    overflow = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+    assert overflow <= 0
+    assert overlaps(page) == []
+
+
+@pytest.mark.parametrize("width", [1440, 1024, 390])
+@pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
+def test_nothing_overlaps(path: str, width: int, visit: Visit) -> None:
+    """Cards, charts and tables stand beside or below each other at every width."""
+    assert overlaps(visit(path, width=width)) == []
+
+
+def overlaps(page: Page) -> list[list[str]]:
+    """Pairs of elements of the page's main part that cover each other."""
+    found: list[list[str]] = page.evaluate(
+        """() => {
+          const kinds = '[data-testid=stMetric], [data-testid=stVegaLiteChart], ' +
+            '[data-testid=stDataFrame], [data-testid=stTable], [data-testid=stButton]';
+          const boxes = [...document.querySelectorAll('[data-testid=stMain] ' + kinds)]
+            .filter(e => e.offsetParent && !e.closest('details:not([open])')).map(e => [e, e.getBoundingClientRect()]);
+          const bad = [];
+          for (let i = 0; i < boxes.length; i++) for (let j = i + 1; j < boxes.length; j++) {
+            const [[a, p], [b, q]] = [boxes[i], boxes[j]];
+            if (a.contains(b) || b.contains(a)) continue;
+            if (Math.min(p.right, q.right) - Math.max(p.left, q.left) > 1 &&
+                Math.min(p.bottom, q.bottom) - Math.max(p.top, q.top) > 1)
+              bad.push([a.innerText.slice(0, 40), b.innerText.slice(0, 40)]);
+          }
+          return bad;
+        }"""
+    )
+    return found
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("vision", ["achromatopsia", "protanopia", "deuteranopia", "tritanopia"])
+def test_precisions_stay_apart_for_every_eye(vision: str, scheme: str, visit: Visit) -> None:
+    """Seen through Chromium's simulation, FP16 and INT8 in the strip differ in colour, and they
+    carry labels.
+    """
+    page = visit("/", scheme=scheme)
+    session = page.context.new_cdp_session(page)
+    session.send("Emulation.setEmulatedVisionDeficiency", {"type": vision})
+    scroll_to(page, chart(page, STRIP))
+    look = DARK if scheme == "dark" else LIGHT
+    seen = {}
+    for name in ("FP16", "INT8"):
+        bars = chart(page, STRIP).locator(f"g.mark-rect path[fill='{look.of(name).fill}']").all()
+        png = max(bars, key=lambda bar: (bar.bounding_box() or {"width": 0})["width"]).screenshot()
+        seen[name] = common_colours(pixels(png), 1)[0]
+
+    first, second = (
+        lab(linear("#{:02x}{:02x}{:02x}".format(*seen[name]))) for name in ("FP16", "INT8")
+    )
+    assert delta_e(first, second) >= (10 if vision == "achromatopsia" else 20)
+    labels = chart(page, STRIP).locator("g.mark-text text").all_text_contents()
+    assert {"8", "16"} <= set(labels)
+    if vision == "achromatopsia":
+        assert all(np.ptp(colour) <= 2 for colour in seen.values())
+
+
+def test_a_lost_connection_loses_nothing(browser: Browser, tmp_path: Path) -> None:
+    """When the server goes away the page says so; when it is back the policy is as it was."""
+    port = free_port()
+    command = [sys.executable, "-m", "dashboard", f"--port={port}"]
+    address = f"http://localhost:{port}"
+
+    def start() -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        wait_until_up(address, process)
+        return process
+
+    page = browser.new_page(viewport={"width": 1440, "height": 1000})
+    server = start()
+    try:
+        page.goto(address)
+        settle(page)
+        before = kpi(page, "Size").inner_text()
+        press(page, slider(page, "HIGH from score"), "End", 1)
+        expect(kpi(page, "Size")).not_to_have_text(before)
+        moved = kpis(page)
+        server.kill()
+        server.wait()
+        expect(page.get_by_test_id("stConnectionStatus").or_(
+            page.get_by_text(re.compile("[Cc]onnecti(on|ng)"))
+        ).first).to_be_visible(timeout=20_000)  # fmt: skip
+        assert kpis(page) == moved
+        server = start()
+        expect(page.get_by_text(re.compile("[Cc]onnecti(on|ng)"))).to_have_count(0, timeout=60_000)
+        settle(page)
+        assert kpis(page) == moved
+        expect(slider(page, "HIGH from score")).to_have_value("1")
+    finally:
+        server.kill()
+        server.wait()
+        page.close()
