@@ -59,10 +59,10 @@ class _File(msgspec.Struct, frozen=True):
     measured_precisions: tuple[str, ...] | None
     ranges: tuple[Calibration, ...]
     layers: LayerTable
+    weights: tuple[StoredWeights, ...] = ()
     metric: Metric | None = None
     outputs: Outputs = Outputs()
     optimistic: bool = False
-    weights: tuple[StoredWeights, ...] = ()
 
 
 def save(analysis: Analysis, folder: Path) -> None:
@@ -132,10 +132,10 @@ def _encode(analysis: Analysis) -> bytes:
         measured_precisions=None if evidence is None else evidence.precisions,
         ranges=analysis.ranges,
         layers=analysis.layers,
+        weights=store_arrays.described(analysis.weights),
         metric=analysis.metric,
         outputs=Outputs() if evidence is None else evidence.outputs,
         optimistic=analysis.optimistic,
-        weights=store_arrays.described(analysis.weights),
     )
     return msgspec.json.format(msgspec.json.encode(data), indent=1)
 

@@ -41,16 +41,19 @@ class Round:
     """
 
     number: int = 0
-    name: str = ""
+    key: str = ""
     holds: tuple[object, ...] = ()
 
-    def key(self, kind: str, holds: tuple[object, ...], value: object) -> str:
-        """The widget's key; a new one holds `value` at first."""
-        if holds != self.holds:
+    def settle(self, kind: str, holds: tuple[object, ...]) -> str:
+        """The widget's key, a new one where it does not hold `holds` or is not on screen.
+
+        What a new one shows at first must be its default: a value put into the session for it
+        reaches the browser with one run only, and that run may be cut short.
+        """
+        if holds != self.holds or self.key not in st.session_state:
             self.number, self.holds = self.number + 1, holds
-        self.name = f"compare_{kind}_{state.session().model}_{self.number}"
-        st.session_state.setdefault(self.name, value)
-        return self.name
+            self.key = f"compare_{kind}_{state.session().model}_{self.number}"
+        return self.key
 
 
 @dataclass(slots=True)
@@ -101,28 +104,27 @@ def reference(names: tuple[str, ...]) -> str:
 
 
 def names_key(names: tuple[str, ...]) -> str:
-    """Key of the widget that chooses strategies."""
-    return choice().names_round.key("names", names, list(names))
+    """Key of the widget that chooses strategies; its default are `names`."""
+    return choice().names_round.settle("names", names)
 
 
 def reference_key(names: tuple[str, ...]) -> str:
-    """Key of the widget that chooses the reference among `names`."""
-    chosen_one = reference(names)
-    return choice().reference_round.key("reference", (names, chosen_one), chosen_one)
+    """Key of the widget that chooses among `names`; its default is the reference."""
+    return choice().reference_round.settle("reference", (names, reference(names)))
 
 
 def take_names(key: str) -> None:
     """Remember what the widget `key` holds."""
     one = choice()
     names = tuple(st.session_state[key])
-    if key == one.names_round.name and names != one.names_round.holds:
+    if key == one.names_round.key and names != one.names_round.holds:
         one.names = one.names_round.holds = names
 
 
 def take_reference(key: str, names: tuple[str, ...]) -> None:
     """Remember what the widget `key`, which offers `names`, holds."""
     one = choice()
-    if key == one.reference_round.name:
+    if key == one.reference_round.key:
         one.reference = str(st.session_state[key])
         one.reference_round.holds = (names, one.reference)
 

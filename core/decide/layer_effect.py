@@ -9,7 +9,8 @@ import numpy as np
 from core import precision as registry
 from core.decide.decision import NO_PRECISION
 from core.decide.outcome import accuracy_totals
-from core.estimate.quantity import Quantity, unknown
+from core.estimate.projection import measured, nothing_projected
+from core.estimate.quantity import Quantity
 from core.study import Study
 
 Totals = dict[str, Quantity]
@@ -45,15 +46,11 @@ def layer_effect(study: Study, layer: str, precision: str, hardware: str) -> Lay
     only, others = reference.copy(), whole.copy()
     only[i], others[i] = code, 0
     projector = study.projector
-    measured = None if projector is None else projector.alone(i, code)
-    alone = _costs(study, only, hardware) | accuracy_totals(study, measured)
-    if measured is None:
-        nothing = accuracy_totals(study, None)
-        alone |= {name: unknown(q.unit, "measured") for name, q in nothing.items()}
+    alone = measured(nothing_projected()) if projector is None else projector.alone(i, code)
     return LayerEffect(
         layer=layer,
         precision=precision,
-        alone=alone,
+        alone=_costs(study, only, hardware) | accuracy_totals(study, alone),
         all_but=_costs(study, others, hardware) | accuracy_totals(study, study.project(others)),
         everything=_costs(study, whole, hardware) | accuracy_totals(study, study.project(whole)),
     )

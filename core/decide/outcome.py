@@ -90,9 +90,7 @@ def _layer_bytes(study: Study, codes: NDArray[np.int8]) -> NDArray[np.int64]:
 
 
 def accuracy_totals(study: Study, projection: Projection | None) -> dict[str, Quantity]:
-    """Figures of the outputs by name; unknown before anything was measured. Those of values come
-    beside those of classes, which are n/a then.
-    """
+    """Figures of the outputs, unknown where nothing was measured. Those of values come beside those of classes, which are n/a then."""
     found = projection or nothing_projected()
     totals = {
         "accuracy": found.accuracy,

@@ -8,8 +8,9 @@ every range beside the sampling error.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,22 +53,33 @@ class Projection:
     relative_mse: Quantity = NO_RELATIVE_MSE
 
 
-def nothing_measured(forbidden: tuple[int, ...] = ()) -> Projection:
-    """Every figure unknown, of what would have been simulated."""
-    return Projection(
-        unknown("%", "measured"), unknown("pts", "measured"),
-        unknown("nats", "measured"), unknown("%", "measured"), forbidden,
-        unknown(NO_METRIC.unit, "measured"), unknown("%", "measured"),
-        unknown(RELATIVE, "measured"),
-    )  # fmt: skip
-
-
 def nothing_projected(forbidden: tuple[int, ...] = ()) -> Projection:
     """Every figure unknown."""
     return Projection(
         unknown("%", "projected"), unknown("pts", "projected"),
         unknown("nats", "projected"), unknown("%", "projected"), forbidden,
     )  # fmt: skip
+
+
+def measured(given: Projection) -> Projection:
+    """The same figures, said to be measured."""
+    quantities: dict[str, Any] = {
+        field.name: replace(value, kind="measured")
+        for field in fields(given)
+        if isinstance(value := getattr(given, field.name), Quantity)
+    }
+    return replace(given, **quantities)
+
+
+def within(value: float, half: float, unit: str, bounds: tuple[float, float]) -> Quantity:
+    """A figure with the range value ± half, cut to what is possible."""
+    low, high = bounds
+    return Quantity(value, unit, "projected", max(value - half, low), min(value + half, high))
+
+
+def standard_error(values: NDArray[np.float64]) -> float:
+    """Of the mean of `values` (N,); 0 for a single one, of which nothing is known."""
+    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,13 +144,11 @@ class Projector(MapProjector[Figures]):
         variance = self._variance(lost_at, won_at) if self.evidence.outputs.positions > 1 else None
         return Figures(float(right.mean()), drop_pts, kl, flips, lost, won, variance)
 
-    def _deviation_of_mean(self, per_answer: NDArray[np.float64]) -> float:
-        """Standard error of a mean over answers; 0 where one sample says nothing of it."""
+    def _standard_error(self, per_answer: NDArray[np.float64]) -> float:
+        """Of a mean over answers, where samples are what was drawn."""
         n, steps = self.evidence.samples, self.evidence.outputs.positions
-        if n < 2:
-            return 0.0
-        if steps == 1 and self._rows is None:
-            return float(per_answer.std(ddof=1)) / float(np.sqrt(n))
+        if steps == 1 or n < 2:
+            return standard_error(per_answer)
         rows = np.arange(self._count) if self._rows is None else self._rows
         sums = np.bincount(rows // steps, per_answer - per_answer.mean(), minlength=n)
         return float(np.sqrt(np.square(sums).sum() * n / (n - 1))) / self._count
@@ -163,31 +173,28 @@ class Projector(MapProjector[Figures]):
 
         Their kind is *measured*, and their ranges come from the samples alone.
         """
-        codes = np.zeros(len(self.evidence.allowed[0]), dtype=np.int8)
-        codes[layer] = code
+        codes = self.only(layer, code)
         forbidden = self.forbidden(codes)
         if forbidden:
-            return nothing_measured(forbidden)
-        change = (
-            self.evidence.perturbations[code - 1, layer]
-            if code > 0
-            else np.zeros_like(self.evidence.baseline)
-        )
+            return measured(nothing_projected(forbidden))
+        change = self.change(codes)
         found, n = self.figures(change), self._count
-        accuracy = drop = unknown("%", "measured")
+        changes = 1.0 if code > 0 else 0.0
+        accuracy = drop = unknown("%", "projected")
         if found.accuracy is not None and found.drop_pts is not None:
-            half = Z90 * float(np.sqrt(_drop_variance(found, n))) * POINTS if code > 0 else 0.0
+            half = changes * Z90 * float(np.sqrt(self._drop_variance(found))) * POINTS
             accuracy = within(found.accuracy * POINTS, half, "%", (0.0, POINTS))
             drop = within(found.drop_pts, half, "pts", (-POINTS, POINTS))
-        divergence = kl_per_sample(self._log_p, self._by_answer(self.evidence.baseline + change))
-        kl_half = Z90 * self._deviation_of_mean(divergence)
-        variance = _flip_variance(found, n, self.evidence.samples)
-        flip_half = Z90 * float(np.sqrt(variance)) * POINTS if code > 0 else 0.0
-        return Projection(
-            accuracy,
-            drop,
-            within(found.kl, kl_half, "nats", (0.0, np.inf)),
-            within(found.flips / n * POINTS, flip_half, "%", (0.0, POINTS)),
+        outputs = self._by_answer(self.evidence.baseline + change)
+        kl_half = Z90 * self._standard_error(kl_per_sample(self._log_p, outputs))
+        flip_half = changes * Z90 * float(np.sqrt(self._flip_variance(found))) * POINTS
+        return measured(
+            Projection(
+                accuracy,
+                drop,
+                within(found.kl, kl_half, "nats", (0.0, np.inf)),
+                within(found.flips / n * POINTS, flip_half, "%", (0.0, POINTS)),
+            )
         )
 
     def _with_ranges(self, codes: NDArray[np.int8], found: Figures) -> Projection:
@@ -246,40 +253,28 @@ class Projector(MapProjector[Figures]):
     def _drop_deviation_pts(self, found: Figures) -> float:
         n = self._count
         model = (self._drop_error_per_flip * np.sqrt(found.flips + 1) / n) ** 2
-        return float(np.sqrt(_drop_variance(found, n) + model)) * POINTS
+        return float(np.sqrt(self._drop_variance(found) + model)) * POINTS
 
     def _flip_deviation_pts(self, found: Figures) -> float:
+        model = (self._flip_error_per_flip * np.sqrt(found.flips + 1) / self._count) ** 2
+        return float(np.sqrt(self._flip_variance(found) + model)) * POINTS
+
+    def _drop_variance(self, found: Figures) -> float:
+        """Sampling variance of the accuracy drop as a share.
+
+        Laplace-adjusted difference of paired proportions (Bonett and Price 2012,
+        doi:10.3102/1076998611411915): one sample more in either cell, so that no flips at all do
+        not pass for certainty.
+        """
         n = self._count
-        model = (self._flip_error_per_flip * np.sqrt(found.flips + 1) / n) ** 2
-        variance = _flip_variance(found, n, self.evidence.samples)
-        return float(np.sqrt(variance + model)) * POINTS
+        lost, won = (found.lost + 1) / (n + 2), (found.won + 1) / (n + 2)
+        sampling = float((lost + won - (lost - won) ** 2) / (n + 2))
+        if found.cluster_variance is not None:
+            sampling = max(sampling, found.cluster_variance)
+        return sampling
 
-
-def _drop_variance(found: Figures, n: int) -> float:
-    """Sampling variance of the accuracy drop as a share of `n` answers.
-
-    Laplace-adjusted difference of paired proportions (Bonett and Price 2012,
-    doi:10.3102/1076998611411915): one sample more in either cell, so that no flips at all do not
-    pass for certainty. Not less than that of the samples where these have several answers.
-    """
-    lost, won = (found.lost + 1) / (n + 2), (found.won + 1) / (n + 2)
-    independent = float((lost + won - (lost - won) ** 2) / (n + 2))
-    return max(independent, found.cluster_variance or 0.0)
-
-
-def _flip_variance(found: Figures, n: int, draws: int) -> float:
-    """Sampling variance of the share of flipped answers, adjusted in the same way. A sequence is
-    one draw, however many answers it has.
-    """
-    rate = (found.flips + 1) / (n + 2)
-    return float(rate * (1 - rate) / (draws + 2))
-
-
-def within(
-    value: float, half: float | None, unit: str, bounds: tuple[float, float] = (-np.inf, np.inf)
-) -> Quantity:
-    """A measured figure with the range value ± half (None: unknown), cut to what is possible."""
-    if half is None:
-        return Quantity(value, unit, "measured")
-    low, high = bounds
-    return Quantity(value, unit, "measured", max(value - half, low), min(value + half, high))
+    def _flip_variance(self, found: Figures) -> float:
+        """Sampling variance of the share of flipped answers, adjusted in the same way."""
+        rate = (found.flips + 1) / (self._count + 2)
+        # A sequence is one draw, however many steps it has.
+        return float(rate * (1 - rate) / (self.evidence.samples + 2))

@@ -47,6 +47,12 @@ class MapProjector(ABC, Generic[F]):
         """Projected change of the outputs [N, K] under `codes` (L,), by the chosen form."""
         return self._combiner.change(codes, form or self.form)
 
+    def only(self, layer: int, code: int) -> NDArray[np.int8]:
+        """Codes of the map with `layer` alone in precision `code`, shape (L,)."""
+        codes = np.zeros(self.evidence.allowed.shape[1], dtype=np.int8)
+        codes[layer] = code
+        return codes
+
     def forbidden(self, codes: NDArray[np.int8]) -> tuple[int, ...]:
         """Layers whose precision gave outputs that are not finite (overflow)."""
         simulated = np.flatnonzero(codes > 0)

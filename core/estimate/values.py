@@ -22,11 +22,12 @@ from core.estimate.projection import (
     RELATIVE,
     Z90,
     Projection,
-    nothing_measured,
+    measured,
     nothing_projected,
+    standard_error,
     within,
 )
-from core.estimate.quantity import Kind, Quantity, unknown
+from core.estimate.quantity import Quantity
 from core.estimate.trials import MapProjector, spread_of
 from core.evidence.evidence import Evidence, MetricRuns
 from core.task import Metric
@@ -108,8 +109,7 @@ class ValueProjector(MapProjector[ValueFigures]):
         nothing_changes = not (codes > 0).any()
         spread = 1.0 if nothing_changes else float(np.exp(Z90 * self.log_spread))
         relative = found.relative_mse
-        half = self._half_width(found, nothing_changes)
-        metric, loss = self._judged(found, half, "projected")
+        metric, loss = self._judged(found, self._half_width(found, nothing_changes))
         return replace(
             nothing_projected(),
             metric=metric,
@@ -124,47 +124,38 @@ class ValueProjector(MapProjector[ValueFigures]):
 
         Their kind is *measured*, and their ranges come from the samples alone.
         """
-        codes = np.zeros(len(self.evidence.allowed[0]), dtype=np.int8)
-        codes[layer] = code
+        codes = self.only(layer, code)
         forbidden = self.forbidden(codes)
         if forbidden:
-            return nothing_measured(forbidden)
-        change = np.zeros_like(self.evidence.baseline)
-        if code > 0:
-            change = self.evidence.perturbations[code - 1, layer]
+            return measured(nothing_projected(forbidden))
+        change = self.change(codes)
         found = self.figures(change)
         if self._runs is not None:
-            metric_change, variance = self._runs.alone(layer, code)
-            found = ValueFigures(found.relative_mse, metric_change, variance)
-        moved = np.square(change, dtype=np.float64).sum(axis=1)
-        n = len(moved)
-        deviation = float(moved.std(ddof=1)) * np.sqrt(n) if n > 1 else 0.0
-        half = Z90 * deviation / self._spread if self._spread > 0 else 0.0
-        metric_half = None if found.variance is None else Z90 * float(np.sqrt(found.variance))
-        metric, loss = self._judged(found, 0.0 if code == 0 else metric_half, "measured")
-        return replace(
-            nothing_measured(),
-            metric=metric,
-            metric_loss_pct=loss,
-            relative_mse=within(found.relative_mse, half, RELATIVE, (0.0, np.inf)),
+            found = ValueFigures(found.relative_mse, *self._runs.change(codes, self.form))
+        half = None if found.variance is None else Z90 * float(np.sqrt(found.variance))
+        metric, loss = self._judged(found, half)
+        moved = np.square(change).sum(axis=1)
+        share = len(moved) / self._spread if self._spread > 0 else 0.0
+        relative = within(
+            found.relative_mse, Z90 * standard_error(moved) * share, RELATIVE, (0.0, np.inf)
+        )
+        return measured(
+            replace(nothing_projected(), metric=metric, metric_loss_pct=loss, relative_mse=relative)
         )
 
-    def _judged(
-        self, found: ValueFigures, half: float | None, kind: Kind
-    ) -> tuple[Quantity, Quantity]:
-        """The metric, and what is lost of it in percent of the reference's."""
+    def _judged(self, found: ValueFigures, half: float | None) -> tuple[Quantity, Quantity]:
+        """The metric, and what is lost of it in percent of the reference's, each ± `half`."""
         reference, metric = self.reference_metric, self._metric
-        nothing = (unknown(NO_METRIC.unit, kind), unknown(NO_METRIC_LOSS.unit, kind))
         if found.metric_change is None or reference is None or metric is None:
-            return nothing
+            return NO_METRIC, NO_METRIC_LOSS
         value = reference + found.metric_change
-        judged = Quantity(value, NO_METRIC.unit, kind, *_around(value, half))
+        judged = Quantity(value, NO_METRIC.unit, "projected", *_around(value, half))
         if reference == 0:
-            return judged, nothing[1]
+            return judged, NO_METRIC_LOSS
         per_unit = POINTS / abs(reference)
         loss = found.metric_change * (-per_unit if metric.higher_is_better else per_unit)
         width = None if half is None else half * per_unit
-        return judged, Quantity(loss, "%", kind, *_around(loss, width))
+        return judged, Quantity(loss, "%", "projected", *_around(loss, width))
 
     def _half_width(self, found: ValueFigures, nothing_changes: bool) -> float | None:
         if nothing_changes:
@@ -215,13 +206,6 @@ class _RunsCombiner:
         resampled = found[1:]
         variance = float(resampled.var(ddof=1)) if len(resampled) > 1 else None
         return float(found[0]), variance
-
-    def alone(self, layer: int, code: int) -> tuple[float, float | None]:
-        """The change with one layer alone, as it was scored, and its sampling variance."""
-        if code == 0:
-            return 0.0, 0.0
-        found = self.runs.alone[code - 1, layer] - self.runs.baseline
-        return float(found[0]), float(found[1:].var(ddof=1)) if len(found) > 2 else None
 
     def probe(self, m: int, form: Form) -> tuple[float, float]:
         """(projected, simulated) change under probe `m`."""

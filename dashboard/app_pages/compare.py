@@ -67,6 +67,7 @@ def _choice(view: View, offers: Mapping[str, Offer]) -> tuple[str, ...]:
     st.multiselect(
         f"Strategies, up to {MOST}",
         list(offers),
+        default=list(names),
         key=key,
         max_selections=MOST,
         on_change=comparing.take_names,
@@ -83,6 +84,7 @@ def _choice(view: View, offers: Mapping[str, Offer]) -> tuple[str, ...]:
             st.radio(
                 "Reference: differences are taken from it",
                 names,
+                index=names.index(comparing.reference(names)),
                 key=key,
                 format_func=plain,
                 on_change=comparing.take_reference,

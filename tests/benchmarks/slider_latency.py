@@ -21,6 +21,7 @@ from tests.browser.server import chromium, launch, serving, serving_script, sett
 from tests.core.synthetic import synthetic_analysis
 
 SAMPLES = 200
+PAGES = ("", "tune", "compare", "export")
 BARE = """import streamlit as st
 k = st.sidebar.slider("Layers to narrow (k)", 0, 100, 50)
 for column in st.columns(4):
@@ -108,7 +109,7 @@ def main() -> int:
             store.save(
                 synthetic_analysis(size, samples=SAMPLES if size <= 200 else 30), folders[-1]
             )
-        shipped = ["informer"] if samples.get("informer").analysis.exists() else []
+        shipped = [name for name in samples.names() if samples.get(name).analysis.exists()]
         browser = launch(playwright)
         script = Path(root) / "bare.py"
         script.write_text(BARE, encoding="utf-8")
@@ -116,7 +117,7 @@ def main() -> int:
             report(browser, "bare Streamlit page", address, given.presses)
         with serving(*folders) as address:
             for name in [*shipped, *(folder.name for folder in folders)]:
-                for page in ("", "tune"):
+                for page in PAGES:
                     url = f"{address}/{page}?model={name}&strategy=top-k"
                     report(browser, f"{name} {page or 'overview'}", url, given.presses)
         browser.close()

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, sync_playwright
 
+from tests.browser.controls import PATHS
 from tests.browser.server import chromium, launch, serving, settle
 
 WIDTH, HEIGHT = 1440, 1000
-PAGES = {"overview": "", "tune": "tune", "compare": "compare", "method": "method"}
+PAGES = {name: path.removeprefix("/") for name, path in PATHS.items()}
 STEPS = 8
 """How far the HIGH threshold is moved on Tune, so that the picture shows what a move does."""
 

@@ -479,7 +479,10 @@ def test_a_late_message_is_no_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     stored: dict[str, object] = {state.SESSION: Tab(link={}, model="m")}
     monkeypatch.setattr("streamlit.session_state", stored)
     old = comparing.names_key(("a", "b"))
+    stored[old] = ["a", "b"]
+    assert comparing.names_key(("a", "b")) == old
     new = comparing.names_key(("a", "c"))
+    stored[new] = ["a", "c"]
     assert old != new
 
     comparing.take_names(old)
