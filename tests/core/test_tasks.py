@@ -158,9 +158,9 @@ def test_the_reference_loses_nothing(regression: Analysis, custom: Analysis) -> 
 
 def test_projected_ranges_hold_simulated_maps() -> None:
     """Maps that no probe has seen fall into the 90 % ranges of the metric mostly."""
+    from core.evidence.analyze import registered
     from core.evidence.measure import assignment_of, make_simulator
     from core.evidence.scheme import ORT_CPU
-    from core.precision import FP16, INT8
 
     source = model_source(_spec())
     study = Study(analyze(source))
@@ -169,8 +169,8 @@ def test_projected_ranges_hold_simulated_maps() -> None:
     rng = np.random.default_rng(99)
     inside = {"metric": 0, "relative_mse": 0}
     for _ in range(20):
-        codes = rng.integers(0, 3, len(study.layers)).astype(np.int8)
-        given = assignment_of((codes - 1).astype(np.int8), study.layers, (FP16, INT8))
+        codes = rng.integers(0, len(study.precisions), len(study.layers)).astype(np.int8)
+        given = assignment_of((codes - 1).astype(np.int8), study.layers, registered())
         outputs = simulator.run(given, source.selection.inputs).astype(np.float64)
         projection = study.project(codes)
         assert projection is not None
@@ -574,10 +574,10 @@ def test_one_layer_alone_is_what_was_simulated(name: str, request: pytest.Fixtur
     """Its figures are those of its stored outputs or scores, and are called measured."""
     analysis = request.getfixturevalue(name)
     study, evidence = Study(analysis), _evidence(analysis)
-    i = 2
+    i, at = 2, evidence.precisions.index("INT8")
     effect = layer_effect(study, analysis.layers.names[i], "INT8", DEVICE)
     assert effect is not None
-    moved = np.square(evidence.perturbations[1, i].astype(np.float64)).sum(axis=1)
+    moved = np.square(evidence.perturbations[at, i].astype(np.float64)).sum(axis=1)
     relative = effect.alone["relative_mse"]
 
     assert {effect.alone[key].kind for key in VALUES.every} == {"measured"}
@@ -585,9 +585,9 @@ def test_one_layer_alone_is_what_was_simulated(name: str, request: pytest.Fixtur
     half = 1.6449 * moved.std(ddof=1) * np.sqrt(len(moved)) / evidence.spread
     assert (relative.high or 0) - (relative.value or 0) == pytest.approx(half, rel=1e-3)
     if evidence.metrics is not None:
-        expected = evidence.metrics.alone[1, i, 0]
+        expected = evidence.metrics.alone[at, i, 0]
     else:
-        after = evidence.baseline.astype(np.float64) + evidence.perturbations[1, i]
+        after = evidence.baseline.astype(np.float64) + evidence.perturbations[at, i]
         expected = np.sqrt(np.square(after - evidence.targets).mean())
     assert effect.alone["metric"].value == pytest.approx(expected, rel=1e-6)
     for figure in (effect.alone["metric"], effect.alone["metric_loss_pct"]):
