@@ -15,6 +15,7 @@ from pathlib import Path
 import core
 from core import cli_commands as commands
 from core import cli_compare
+from core import precision as registry
 from core.decide.policy import STRATEGIES, Policy
 from core.errors import QuantscapeError
 from core.estimate import hardware
@@ -82,6 +83,11 @@ def _analyze(command: _Commands[argparse.ArgumentParser]) -> None:
     sub.add_argument("--csv", type=Path, metavar="FILE", help="your own OHLCV data for the sample")
     sub.add_argument(
         "--expand-units", action="store_true", help="take attention and feed-forward units apart"
+    )
+    sub.add_argument(
+        "--precisions",
+        metavar="NAME,...",
+        help=f"precisions to measure (default: {','.join(registry.simulated())})",
     )
     sub.add_argument(
         "--memory",

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from core import cli_tables as tables
+from core import precision as registry
 from core import store
 from core.cli_output import console, print_json, write
 from core.decide.advice import considerations, feasibility, recommendations
@@ -33,6 +34,7 @@ from core.study import Study
 
 if TYPE_CHECKING:
     from core.analysis import Analysis
+    from core.precision import Precision
     from core.source.contract import ModelSource
 
 FORMATS: Mapping[str, Callable[[Study, PrecisionMap], bytes]] = {
@@ -82,6 +84,20 @@ def _source(options: argparse.Namespace) -> ModelSource:
     return python_file.load(options.source)
 
 
+def _precisions(options: argparse.Namespace) -> tuple[Precision, ...]:
+    """The precisions to measure, without the reference, which is measured anyway."""
+    wanted = options.precisions
+    names = registry.simulated() if wanted is None else wanted.upper().split(",")
+    found = tuple(dict.fromkeys(registry.get(name.strip()) for name in names))
+    simulated = tuple(p for p in found if p.name != registry.REFERENCE)
+    if not simulated:
+        raise PolicyError(
+            f"--precisions {wanted} leaves nothing to measure.",
+            f"Name some of {', '.join(registry.simulated())}.",
+        )
+    return simulated
+
+
 def analyze(options: argparse.Namespace) -> None:
     """Measure a source and write its analysis folder."""
     # torch takes seconds to import, and only this command runs a model
@@ -92,7 +108,13 @@ def analyze(options: argparse.Namespace) -> None:
     if not options.dry_run:
         store.check_target(options.out)
     source = _source(options)
-    plan = analysing.dry_run(source, expand_units=options.expand_units, memory_bytes=options.memory)
+    precisions = _precisions(options)
+    plan = analysing.dry_run(
+        source,
+        precisions=precisions,
+        expand_units=options.expand_units,
+        memory_bytes=options.memory,
+    )
     if options.dry_run:
         if options.json:
             print_json(plan)
@@ -114,6 +136,7 @@ def analyze(options: argparse.Namespace) -> None:
         task = progress.add_task("starting", total=plan.runs)
         analysis = analysing.analyze(
             source,
+            precisions=precisions,
             expand_units=options.expand_units,
             memory_bytes=options.memory,
             progress=lambda done, total, label: progress.update(

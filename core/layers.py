@@ -73,6 +73,13 @@ class TensorSpec:
         """Number of elements."""
         return int(np.prod(self.shape, dtype=np.int64))
 
+    @property
+    def scale_axis(self) -> int | None:
+        """The axis with one scale per index; None where one scale serves the whole tensor."""
+        if self.channels == 1 or len(self.shape) < 2:
+            return None
+        return self.channel_axis if self.shape[self.channel_axis] == self.channels else 1
+
 
 @dataclass(frozen=True, slots=True)
 class Layer:

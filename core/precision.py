@@ -41,9 +41,10 @@ class Precision:
 
 FP32 = Precision("FP32", 32, "float", "32", "float32", "square")
 FP16 = Precision("FP16", 16, "float", "16", "float16", "triangle-up")
+BF16 = Precision("BF16", 16, "float", "b16", "bfloat16", "triangle-down")
 INT8 = Precision("INT8", 8, "integer", "8", marker="circle")
 
-_REGISTRY: dict[str, Precision] = {p.name: p for p in (FP32, FP16, INT8)}
+_REGISTRY: dict[str, Precision] = {p.name: p for p in (FP32, FP16, BF16, INT8)}
 
 REFERENCE = FP32.name
 """The precision a model is trained in; every difference is measured against it."""
@@ -52,6 +53,11 @@ REFERENCE = FP32.name
 def names() -> tuple[str, ...]:
     """All registered precisions, from the widest to the narrowest."""
     return tuple(sorted(_REGISTRY, key=lambda n: (-_REGISTRY[n].bits, n)))
+
+
+def simulated() -> tuple[str, ...]:
+    """All registered precisions but the reference, from the widest to the narrowest."""
+    return tuple(name for name in names() if name != REFERENCE)
 
 
 def get(name: str) -> Precision:

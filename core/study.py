@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from core.analysis import Analysis
     from core.decide.policy import Policy
 
-WITHOUT_EVIDENCE = ("FP16", "INT8")
-"""Precisions that a map may use before anything was measured."""
-
 
 class Study:
     """An analysis with its derived tables. Safe to share between sessions: nothing mutates."""
@@ -37,7 +34,8 @@ class Study:
         self.analysis = analysis
         self.layers = analysis.layers
         evidence = analysis.evidence
-        measured = WITHOUT_EVIDENCE if evidence is None else evidence.precisions
+        # Before anything was measured a map may use whatever is registered.
+        measured = registry.simulated() if evidence is None else evidence.precisions
         self.precisions: tuple[str, ...] = (registry.REFERENCE, *measured)
         self._latency: dict[str, LatencyModel] = {}
         self._uniform_ms: dict[str, dict[str, float]] = {}

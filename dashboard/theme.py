@@ -27,7 +27,11 @@ class Colour:
 
 @dataclass(frozen=True, slots=True)
 class Theme:
-    """Everything that charts need to know of the current mode."""
+    """Everything that charts need to know of the current mode.
+
+    The first of `spare` keeps its distance from all of `precisions` for every eye and in grey;
+    there is no fifth such colour, so from there on labels and markers tell precisions apart.
+    """
 
     mode: Mode
     background: str
@@ -54,11 +58,11 @@ LIGHT = Theme(
     muted="#5F6470",
     ghost="#E9EAEE",
     precisions={
-        "FP32": Colour("#3A3A3A", "#FFFFFF", "gray"),
+        "FP32": Colour("#1C1C1C", "#FFFFFF", "gray"),
         "FP16": Colour("#DB6A00", "#000000", "orange"),
         "INT8": Colour("#0072B2", "#FFFFFF", "blue"),
     },
-    spare=(Colour("#9B3B8C", "#FFFFFF", "violet"), Colour("#00795C", "#FFFFFF", "green")),
+    spare=(Colour("#872D00", "#FFFFFF", "red"), Colour("#9B3B8C", "#FFFFFF", "violet")),
 )
 DARK = Theme(
     mode="dark",
@@ -71,7 +75,7 @@ DARK = Theme(
         "FP16": Colour("#F0A030", "#000000", "orange"),
         "INT8": Colour("#2E8BC9", "#000000", "blue"),
     },
-    spare=(Colour("#C77DBB", "#000000", "violet"), Colour("#2FB58D", "#000000", "green")),
+    spare=(Colour("#875A1E", "#FFFFFF", "red"), Colour("#C77DBB", "#000000", "violet")),
 )
 
 NOTHING_MARKER = "cross"

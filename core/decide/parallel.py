@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from core.decide.compare import Strategy
+from core.decide.loss import VALUES, loss_figures
 from core.estimate.quantity import Kind, Quantity
 
 FIGURES = ("size_bytes", "latency_ms", "accuracy_drop_pts", "kl", "flips_pct")
-"""Totals that are axes; of each, less is better."""
+"""Totals of a classifier that are axes; of each, less is better."""
+OF_VALUES = ("size_bytes", "latency_ms", "metric_loss_pct", "relative_mse")
+"""The same for a model whose outputs are values."""
 NARROW_LAYERS = "narrow_layers"
 """Axis of the number of layers in the narrowest precision, of which more is better."""
 MIDDLE = 0.5
@@ -36,7 +39,9 @@ def axes(strategies: Sequence[Strategy], narrowest: str) -> tuple[Axis, ...]:
     """The axes on which at least one of `strategies` has a figure: totals, then the layers in
     the precision `narrowest`.
     """
-    figures = {name: [s.outcome.totals[name] for s in strategies] for name in FIGURES}
+    of_values = any(loss_figures(s.outcome.totals) is VALUES for s in strategies)
+    names = OF_VALUES if of_values else FIGURES
+    figures = {name: [s.outcome.totals[name] for s in strategies] for name in names}
     figures[NARROW_LAYERS] = [
         Quantity(s.map.count(narrowest), "layers", "exact") for s in strategies
     ]

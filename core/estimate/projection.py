@@ -144,6 +144,15 @@ class Projector(MapProjector[Figures]):
         variance = self._variance(lost_at, won_at) if self.evidence.outputs.positions > 1 else None
         return Figures(float(right.mean()), drop_pts, kl, flips, lost, won, variance)
 
+    def _standard_error(self, per_answer: NDArray[np.float64]) -> float:
+        """Of a mean over answers, where samples are what was drawn."""
+        n, steps = self.evidence.samples, self.evidence.outputs.positions
+        if steps == 1 or n < 2:
+            return standard_error(per_answer)
+        rows = np.arange(self._count) if self._rows is None else self._rows
+        sums = np.bincount(rows // steps, per_answer - per_answer.mean(), minlength=n)
+        return float(np.sqrt(np.square(sums).sum() * n / (n - 1))) / self._count
+
     def _variance(self, lost: NDArray[np.bool_], won: NDArray[np.bool_]) -> float:
         """Variance of the drop where samples are what was drawn: steps of one go together."""
         n = self.evidence.samples
@@ -177,7 +186,7 @@ class Projector(MapProjector[Figures]):
             accuracy = within(found.accuracy * POINTS, half, "%", (0.0, POINTS))
             drop = within(found.drop_pts, half, "pts", (-POINTS, POINTS))
         outputs = self._by_answer(self.evidence.baseline + change)
-        kl_half = Z90 * standard_error(kl_per_sample(self._log_p, outputs))
+        kl_half = Z90 * self._standard_error(kl_per_sample(self._log_p, outputs))
         flip_half = changes * Z90 * float(np.sqrt(self._flip_variance(found))) * POINTS
         return measured(
             Projection(

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import numpy as np
 
 import core
+from core import precision as registry
 from core.analysis import Analysis
 from core.evidence import measure as measuring
 from core.evidence.collect import Progress
@@ -19,12 +20,10 @@ from core.evidence.reading import read
 from core.evidence.scheme import ORT_CPU, Scheme
 from core.evidence.weight_profile import weight_profiles
 from core.layers import LayerTable
-from core.precision import FP16, INT8, Precision
+from core.precision import Precision
 from core.source.batches import take
 from core.source.contract import ModelSource
 from core.source.inventory import take_inventory
-
-DEFAULT_PRECISIONS = (FP16, INT8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +44,21 @@ class Plan:
     full_passes: str
 
 
+def registered() -> tuple[Precision, ...]:
+    """Every registered precision but the reference."""
+    return tuple(registry.get(name) for name in registry.simulated())
+
+
 def dry_run(
     source: ModelSource,
     *,
     scheme: Scheme = ORT_CPU,
-    precisions: tuple[Precision, ...] = DEFAULT_PRECISIONS,
+    precisions: tuple[Precision, ...] | None = None,
     expand_units: bool = False,
     memory_bytes: int | None = None,
 ) -> Plan:
     """Predict the cost of `analyze` from one small batch; measures nothing else."""
+    precisions = precisions or registered()
     layers = take_inventory(source, expand_units=expand_units)
     runs = measuring.planned_runs(layers, precisions)
     simulator = measuring.make_simulator(source, layers, scheme, expand_units=expand_units)
@@ -78,16 +83,18 @@ def analyze(
     source: ModelSource,
     *,
     scheme: Scheme = ORT_CPU,
-    precisions: tuple[Precision, ...] = DEFAULT_PRECISIONS,
+    precisions: tuple[Precision, ...] | None = None,
     expand_units: bool = False,
     probes: int = measuring.PROBES,
     memory_bytes: int | None = None,
     progress: Progress = lambda done, total, label: None,
 ) -> Analysis:
-    """Measure `source` and return the analysis. Does not change the model's weights.
+    """Measure `source` in `precisions` (all that are registered, by default) and return the
+    analysis. Does not change the model's weights.
 
     `memory_bytes` bounds the memory taken (half of what is free if None).
     """
+    precisions = precisions or registered()
     layers = take_inventory(source, expand_units=expand_units)
     measured = measuring.measure(
         source, layers, scheme, precisions,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from core.layers import Layer, LayerTable
+from core.layers import Layer, LayerTable, TensorSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -77,22 +77,25 @@ def axis_ends(profile: WeightProfile) -> tuple[float, float]:
 def weight_profiles(layers: LayerTable, tensors: Mapping[str, Tensor]) -> tuple[WeightProfile, ...]:
     """Profiles of every tensor that an integer precision rounds, in the order of the layers."""
     return tuple(
-        _profile(layer, spec.name, spec.channels, spec.kind, tensors[spec.name])
+        _profile(layer, spec, tensors[spec.name])
         for layer in layers
         for spec in layer.tensors
         if spec.kind in ("weight", "table")
     )
 
 
-def _profile(layer: Layer, name: str, channels: int, kind: str, tensor: Tensor) -> WeightProfile:
+def _profile(layer: Layer, spec: TensorSpec, tensor: Tensor) -> WeightProfile:
+    kind = spec.kind
     values = tensor.detach().float().numpy()
     if kind == "table":
         low, high = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
         place = (values - low) / ((high - low) or 1.0) * (BINS - 1)
         flat = values.reshape(1, -1)
     else:
-        axis = 0 if channels == values.shape[0] else 1
-        flat = np.moveaxis(values, axis, 0).reshape(channels, -1)
+        axis = spec.scale_axis
+        flat = values.reshape(1, -1)
+        if axis is not None:
+            flat = np.moveaxis(values, axis, 0).reshape(spec.channels, -1)
         largest = np.abs(flat).max(axis=1, keepdims=True)
         share = np.divide(flat, largest, out=np.zeros_like(flat), where=largest > 0)
         half = BINS // 2
@@ -100,7 +103,7 @@ def _profile(layer: Layer, name: str, channels: int, kind: str, tensor: Tensor) 
     bins = np.rint(place).astype(np.int64).ravel()
     return WeightProfile(
         layer=layer.name,
-        tensor=name,
+        tensor=spec.name,
         kind="table" if kind == "table" else "weight",
         counts=np.bincount(bins, minlength=BINS).astype(np.int64),
         low=flat.min(axis=1).astype(np.float32),

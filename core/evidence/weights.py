@@ -29,8 +29,7 @@ def layer_weight_sqnr_db(
         if precision.kind == "float":
             rounded = round_float(weight, precision)
         elif spec.kind == "weight":
-            axis = None if spec.channels == 1 else spec.channel_axis
-            rounded = round_weight(weight, precision, axis)
+            rounded = round_weight(weight, precision, spec.scale_axis)
         elif spec.kind == "table":
             rounded = round_table(weight, precision)
         else:

@@ -7,6 +7,7 @@ same map of the same analysis gives the same report.
 from __future__ import annotations
 
 from core.decide.decision import PrecisionMap
+from core.decide.loss import loss_figures
 from core.decide.outcome import CONFIDENCE_MEANING
 from core.evidence import scorers
 from core.export import report_method, report_results, report_strategy, words
@@ -69,8 +70,11 @@ def _summary(given: Material) -> Section:
     """The whole report in a few sentences."""
     totals = given.found.totals
     size, latency, drop = (
-        words.quantity(totals[key]) for key in ("size_bytes", "latency_ms", "accuracy_drop_pts")
+        words.quantity(totals[key])
+        for key in ("size_bytes", "latency_ms", loss_figures(totals).loss)
     )
+    metric = given.study.analysis.metric
+    lost = "an accuracy loss" if metric is None else f"a loss in {metric.name}"
     shares = ", ".join(
         f"{scorers.get(name).title.lower()} {share:.0%}"
         for name, share in given.policy.normalised_weights().items()
@@ -90,7 +94,7 @@ def _summary(given: Material) -> Section:
     return Section("summary", "Summary", (
         Bullets((
             f"The map: {_counts(given)}",
-            f"What it costs: {size}, {latency} per sample, an accuracy loss of {drop}.",
+            f"What it costs: {size}, {latency} per sample, {lost} of {drop}.",
             f"Beside other strategies: {place}",
             f"How layers were ranked: {shares} ({given.score_kind}). {measured}",
             f"Verdict: {given.verdict.feasibility}. {' '.join(given.verdict.reasons)}",

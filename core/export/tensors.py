@@ -57,7 +57,7 @@ def _tensor(
     if precision.kind == "float":
         return {spec.name: value.to(getattr(torch, precision.float_dtype))}
     if spec.kind == "weight":
-        axis = _channel_axis(spec)
+        axis = spec.scale_axis
         scales = weight_scales(value, precision.bits, axis)
         shape = [1] * value.ndim
         if axis is not None:
@@ -82,13 +82,6 @@ def _tensor(
     return {spec.name: value}
 
 
-def _channel_axis(spec: TensorSpec) -> int | None:
-    """The axis with one scale per index; None where one scale serves the whole tensor."""
-    if spec.channels == 1:
-        return None
-    return spec.channel_axis if spec.shape[spec.channel_axis] == spec.channels else 1
-
-
 def _integer_bias(
     spec: TensorSpec, state: Mapping[str, Tensor], precision: Precision, layer: Layer,
     analysis: Analysis,
@@ -107,7 +100,7 @@ def _integer_bias(
     bits = SCHEMES[analysis.scheme].activation_bits
     scale, _ = affine_grid(Range(grid.low, grid.high), bits)
     read = next((t for t in layer.tensors if t.name == spec.weight), None)
-    axis = _channel_axis(read) if read else (0 if len(bias) == weight.shape[0] else 1)
+    axis = read.scale_axis if read else (0 if len(bias) == weight.shape[0] else 1)
     step = scale * weight_scales(weight, precision.bits, axis).double()
     limit = 2**31 - 1
     return torch.clamp(torch.round(bias.double() / step), -limit, limit).to(torch.int32)

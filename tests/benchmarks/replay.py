@@ -21,15 +21,16 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from core.evidence.analyze import DEFAULT_PRECISIONS
 from core.evidence.engine import prepare
 from core.evidence.measure import make_simulator, planned_runs
 from core.evidence.memory import BATCH
 from core.evidence.reading import read
 from core.evidence.scheme import ORT_CPU
+from core.precision import FP16, INT8
 from core.source import samples
 from core.source.inventory import take_inventory
 
+PRECISIONS = (FP16, INT8)
 BAR, IDEAL_BAR = 0.60, 0.52
 
 
@@ -44,10 +45,10 @@ def compare(name: str, count: int, rounds: int, console: Console) -> list[str]:
     source = samples.load(name)
     layers = take_inventory(source)
     simulator = make_simulator(source, layers, ORT_CPU)
-    runs = planned_runs(layers, DEFAULT_PRECISIONS)
+    runs = planned_runs(layers, PRECISIONS)
     alone = [run for run in runs if run.layer]
     start = time.perf_counter()
-    engine = prepare(simulator, source, read(source), DEFAULT_PRECISIONS, len(runs))
+    engine = prepare(simulator, source, read(source), PRECISIONS, len(runs))
     prepared = time.perf_counter() - start
     if engine.reason:
         raise SystemExit(f"{name} cannot be replayed: {engine.reason}")

@@ -239,6 +239,30 @@ def test_dry_run_measures_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[
     plan = json.loads(out)
     assert code == 0
     assert plan["layers"] == 57
-    assert plan["runs"] == 1 + 2 * 49 + 2 + 12
+    assert plan["runs"] == 1 + 3 * 49 + 3 + 12
     assert plan["predicted_seconds"] > 0
     assert not out_dir.exists()
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("int4", "Unknown precision 'INT4'"), ("fp32", "leaves nothing to measure"),
+])  # fmt: skip
+def test_precisions_to_measure_are_checked(
+    text: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An unknown precision, or the reference alone, is refused with the names that there are."""
+    code, _, err = _run(capsys, "analyze", "sample:digits_vit", "--dry-run", "--precisions", text)
+
+    assert code == 2
+    assert message in err
+    assert "BF16" in err
+
+
+def test_fewer_precisions_take_fewer_passes(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--precisions int8` plans one pass per computing layer, the baseline, the whole, probes."""
+    source = "sample:digits_vit"
+    _, one, _ = _run(capsys, "analyze", source, "--dry-run", "--json", "--precisions", "int8")
+    _, all_of_them, _ = _run(capsys, "analyze", source, "--dry-run", "--json")
+
+    few, many = (json.loads(text)["runs"] for text in (one, all_of_them))
+    assert many - few == 2 * (few - 1 - 12)

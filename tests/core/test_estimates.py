@@ -21,7 +21,7 @@ from core.estimate import hardware
 from core.estimate.combine import FIRST_ORDER, FORMS, Combiner, Form
 from core.estimate.metrics import kl_per_sample, log_softmax
 from core.estimate.projection import Projector
-from core.evidence.analyze import analyze
+from core.evidence.analyze import analyze, registered
 from core.evidence.measure import assignment_of, make_simulator
 from core.evidence.scheme import ORT_CPU
 from core.export.tensors import write_tensors
@@ -293,11 +293,12 @@ def test_projection_follows_direct_simulation() -> None:
     rng = np.random.default_rng(5)
     pairs = []
     for _ in range(12):
-        codes = np.where(rng.random(len(study.layers)) < rng.random(), 2, 0).astype(np.int8)
+        narrow = study.precisions.index("INT8")
+        codes = np.where(rng.random(len(study.layers)) < rng.random(), narrow, 0).astype(np.int8)
         codes[~study.layers.computes] = -1
         if not (codes > 0).any():
             continue
-        assignment = assignment_of((codes - 1).astype(np.int8), study.layers, (FP16, INT8))
+        assignment = assignment_of((codes - 1).astype(np.int8), study.layers, registered())
         simulated = simulator.run(assignment, source.selection.inputs) - baseline
         pairs.append(
             (projector.figures(projector.change(codes)).kl, projector.figures(simulated).kl)

@@ -148,6 +148,25 @@ def test_a_stored_matrix_is_a_weight_however_the_product_is_written(name: str) -
     torch.testing.assert_close(torch.from_numpy(simulated), expected, atol=1e-5, rtol=0)
 
 
+def test_a_vector_that_multiplies_is_a_weight_with_one_scale() -> None:
+    """`x @ v` is analyzed, and all values of the vector lie on one grid."""
+    from core.evidence.analyze import analyze
+
+    class Vector(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.v = nn.Parameter(torch.randn(6))
+            self.head = nn.Linear(1, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head((x @ self.v).unsqueeze(-1))
+
+    analysis = analyze(source_of(Vector(), (6,)), probes=1)
+    profile = next(w for w in analysis.weights if w.tensor == "v")
+
+    assert (len(profile.low), int(profile.counts.sum())) == (1, 6)
+
+
 @pytest.mark.parametrize(
     ("equation", "shapes"),
     [

@@ -186,10 +186,10 @@ def test_what_cannot_be_replayed_says_why_and_gives_the_same_numbers(
     source = source_of(made, (5,), units=units)
     _compared(source)
 
-    analysis = analyze(source, probes=2)
+    analysis = analyze(source, probes=2, precisions=PRECISIONS)
 
     assert reason in analysis.notes[0]
-    assert dry_run(source).full_passes in analysis.notes[0]
+    assert dry_run(source, precisions=PRECISIONS).full_passes in analysis.notes[0]
     assert analysis.evidence is not None
     simulator = _simulator(source)
     change = simulator.run({"head": INT8}, source.selection.inputs) - analysis.evidence.baseline
@@ -418,7 +418,7 @@ def test_any_small_network_is_replayed_to_the_same_bits(names: list[str], seed: 
 
 def test_a_dry_run_shows_memory_and_keeps_its_bound(capsys: pytest.CaptureFixture[str]) -> None:
     """`analyze --dry-run --memory` predicts time, memory and batches, and refuses too little."""
-    command = ("analyze", "sample:digits_resnet", "--dry-run")
+    command = ("analyze", "sample:digits_resnet", "--dry-run", "--precisions", "FP16,INT8")
     assert main([*command, "--json", "--memory", "27000000"]) == 0
     plan = json.loads(capsys.readouterr().out)
     assert 0 < plan["peak_bytes"] <= 27_000_000

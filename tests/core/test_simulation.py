@@ -10,6 +10,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from core import precision as registry
+from core.decide.outcome import outcome
+from core.decide.policy import Policy
+from core.evidence.analyze import analyze
 from core.evidence.evidence import Evidence
 from core.evidence.measure import make_simulator, measure, planned_runs
 from core.evidence.rounding import Range, affine_grid, round_activation, round_weight
@@ -18,6 +21,8 @@ from core.precision import FP16, INT8, Precision
 from core.source.contract import ModelSource
 from core.source.inventory import take_inventory
 from core.source.operations import attention_by_products
+from core.study import Study
+from tests.conftest import REPOSITORY
 from tests.zoo import models
 from tests.zoo.sources import source_of, tiny_source
 
@@ -273,3 +278,37 @@ def test_an_all_zero_channel_stays_zero() -> None:
 
     assert torch.isfinite(round_weight(weight, INT8)).all()
     assert not round_weight(weight, INT8)[0].any()
+
+
+def test_a_precision_needs_one_entry_of_the_registry() -> None:
+    """BF16 is measured, priced and offered because it is registered; nothing else names it."""
+    study = Study(analyze(tiny_source(), probes=2))
+    assert "BF16" in study.precisions
+
+    chosen = study.decide(Policy(strategy="uniform", uniform="BF16"))
+    found = outcome(study, chosen)
+
+    half = outcome(study, study.decide(Policy(strategy="uniform", uniform="FP16")))
+    assert found.totals["size_bytes"] == half.totals["size_bytes"]
+    kl, finer = found.totals["kl"].value, half.totals["kl"].value
+    assert kl is not None
+    assert finer is not None
+    assert kl > finer  # 8 bits of mantissa against 11
+    named = [
+        path
+        for folder in ("core", "dashboard")
+        for path in (REPOSITORY / folder).rglob("*.py")
+        if "BF16" in path.read_text("utf-8")
+    ]
+    assert named == [REPOSITORY / "core" / "precision.py"]
+
+
+def test_bf16_does_not_overflow_where_fp16_does() -> None:
+    """BF16 has the exponent of FP32: values beyond 65,504 stay finite and are only coarser."""
+    analysis = analyze(source_of(models.Overflowing(), (5,)), probes=2)
+    evidence = analysis.evidence
+    assert evidence is not None
+
+    half, brain = (evidence.precisions.index(name) for name in ("FP16", "BF16"))
+    assert not evidence.allowed[half].all()
+    assert evidence.allowed[brain].all()

@@ -18,8 +18,10 @@ from core.analysis import Analysis
 from core.cli import main
 from core.decide.advice import feasibility, recommendations
 from core.decide.compare import compare, strategy
+from core.decide.layer_effect import layer_effect
 from core.decide.loss import CLASSES, VALUES, loss_at_most, loss_figures
 from core.decide.outcome import Outcome, outcome, uniform_map
+from core.decide.parallel import NARROW_LAYERS, axes
 from core.decide.policy import Policy
 from core.errors import AnalysisError, DataError, ModelError
 from core.estimate.projection import Projector
@@ -156,9 +158,9 @@ def test_the_reference_loses_nothing(regression: Analysis, custom: Analysis) -> 
 
 def test_projected_ranges_hold_simulated_maps() -> None:
     """Maps that no probe has seen fall into the 90 % ranges of the metric mostly."""
+    from core.evidence.analyze import registered
     from core.evidence.measure import assignment_of, make_simulator
     from core.evidence.scheme import ORT_CPU
-    from core.precision import FP16, INT8
 
     source = model_source(_spec())
     study = Study(analyze(source))
@@ -167,8 +169,8 @@ def test_projected_ranges_hold_simulated_maps() -> None:
     rng = np.random.default_rng(99)
     inside = {"metric": 0, "relative_mse": 0}
     for _ in range(20):
-        codes = rng.integers(0, 3, len(study.layers)).astype(np.int8)
-        given = assignment_of((codes - 1).astype(np.int8), study.layers, (FP16, INT8))
+        codes = rng.integers(0, len(study.precisions), len(study.layers)).astype(np.int8)
+        given = assignment_of((codes - 1).astype(np.int8), study.layers, registered())
         outputs = simulator.run(given, source.selection.inputs).astype(np.float64)
         projection = study.project(codes)
         assert projection is not None
@@ -453,9 +455,9 @@ def test_strategies_of_values_are_compared_by_their_loss(regression: Analysis) -
     assert "INT8" in found.fronts["size"]
     for one in found.dominances:
         loser, winner = (next(m for m in maps if m.name == n) for n in (one.loser, one.winner))
-        losses = [
-            max(m.outcome.totals["metric_loss_pct"].value or 0.0, 0.0) for m in (loser, winner)
-        ]
+        # A gain counts as no loss.
+        losses = [max(m.outcome.totals["metric_loss_pct"].value or 0.0, 0.0)
+                  for m in (loser, winner)]  # fmt: skip
         assert losses[1] <= losses[0]
 
 
@@ -565,3 +567,39 @@ def test_the_command_line_shows_the_metric(
     out = capsys.readouterr().out
     assert out.count("loss in MAE") == 2
     assert "KL divergence" not in out
+
+
+@pytest.mark.parametrize("name", ["regression", "custom"])
+def test_one_layer_alone_is_what_was_simulated(name: str, request: pytest.FixtureRequest) -> None:
+    """Its figures are those of its stored outputs or scores, and are called measured."""
+    analysis = request.getfixturevalue(name)
+    study, evidence = Study(analysis), _evidence(analysis)
+    i, at = 2, evidence.precisions.index("INT8")
+    effect = layer_effect(study, analysis.layers.names[i], "INT8", DEVICE)
+    assert effect is not None
+    moved = np.square(evidence.perturbations[at, i].astype(np.float64)).sum(axis=1)
+    relative = effect.alone["relative_mse"]
+
+    assert {effect.alone[key].kind for key in VALUES.every} == {"measured"}
+    assert relative.value == pytest.approx(moved.sum() / evidence.spread, rel=1e-6)
+    half = 1.6449 * moved.std(ddof=1) * np.sqrt(len(moved)) / evidence.spread
+    assert (relative.high or 0) - (relative.value or 0) == pytest.approx(half, rel=1e-3)
+    if evidence.metrics is not None:
+        expected = evidence.metrics.alone[at, i, 0]
+    else:
+        after = evidence.baseline.astype(np.float64) + evidence.perturbations[at, i]
+        expected = np.sqrt(np.square(after - evidence.targets).mean())
+    assert effect.alone["metric"].value == pytest.approx(expected, rel=1e-6)
+    for figure in (effect.alone["metric"], effect.alone["metric_loss_pct"]):
+        assert figure.low is not None
+        assert figure.low < (figure.value or 0.0) < (figure.high or 0.0)
+
+
+def test_values_have_parallel_axes_of_their_own(regression: Analysis) -> None:
+    """Axes are the loss of the metric and the relative MSE, not figures that are n/a."""
+    study = Study(regression)
+    maps = [strategy(study, name, uniform_map(study, name, DEVICE)) for name in study.precisions]
+
+    names = [axis.name for axis in axes(maps, "INT8")]
+
+    assert names == ["size_bytes", "latency_ms", "metric_loss_pct", "relative_mse", NARROW_LAYERS]

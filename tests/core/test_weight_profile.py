@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core import store
@@ -28,6 +28,7 @@ def profile_of(tensor: torch.Tensor, kind: str, channels: int) -> WeightProfile:
     return found
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 2**16), axis=st.sampled_from([0, 1]))
 def test_counts_are_the_levels_that_rounding_gives(seed: int, axis: int) -> None:
     """Every weight is counted on the level that 8-bit rounding per channel puts it on."""

@@ -60,7 +60,7 @@ def _simulator(source: ModelSource) -> Simulator:
 
 
 def _measured(source: ModelSource, probes: int = 3) -> tuple[Analysis, Evidence]:
-    analysis = analyze(source, probes=probes)
+    analysis = analyze(source, probes=probes, precisions=(FP16, INT8))
     assert analysis.evidence is not None
     return analysis, analysis.evidence
 
