@@ -10,6 +10,7 @@ from core.estimate.quantity import Quantity
 
 if TYPE_CHECKING:
     from core.analysis import Analysis
+    from core.task import Metric
 
 MEGA = 1e6
 KILO = 1e3
@@ -32,25 +33,58 @@ FIGURES = {
 OF_COSTS = ("size_bytes", "size_reduction_pct", "latency_ms", "speedup")
 
 
+def titles_of(metric: Metric | None) -> dict[str, str]:
+    """Title of each total of a model judged by `metric` (None: by accuracy), in reading order."""
+    if metric is None:
+        return dict(FIGURES)
+    return {key: FIGURES[key] for key in OF_COSTS} | {
+        "metric": f"{metric.name}, selection split",
+        "metric_loss_pct": f"loss in {metric.name}",
+        "relative_mse": "relative MSE of the outputs",
+    }
+
+
 def figures(analysis: Analysis) -> dict[str, str]:
     """Title of each total that says something of `analysis`, in the order in which they are read.
 
     Figures from the samples that also set the ranges say that they are optimistic.
     """
-    titles = dict(FIGURES)
-    if analysis.metric is not None:
-        name = analysis.metric.name
-        titles = {key: titles[key] for key in OF_COSTS} | {
-            "metric": f"{name}, selection split",
-            "metric_loss_pct": f"loss in {name}",
-            "relative_mse": "relative MSE of the outputs",
-        }
+    titles = titles_of(analysis.metric)
     if analysis.optimistic:
         titles = {
             key: title if key in OF_COSTS else f"{title} (optimistic)"
             for key, title in titles.items()
         }
     return titles
+
+
+def judged(analysis: Analysis) -> tuple[tuple[str, str], tuple[str, str]]:
+    """What the reference model reaches on the holdout split, and what a model would that has
+    learnt nothing: titles with measured values.
+    """
+    metric = analysis.metric
+    if metric is None:
+        best, naive = (
+            UNKNOWN if share is None else f"{100 * share:.1f} % measured"
+            for share in (analysis.holdout_accuracy, analysis.majority_accuracy)
+        )
+        return (
+            ("Accuracy in FP32, holdout split", best),
+            ("Always giving the most frequent class", naive),
+        )
+    best, naive = (
+        UNKNOWN if one is None else f"{number(one, '')} measured"
+        for one in (metric.holdout, metric.naive)
+    )
+    return (
+        (f"{metric.name} in FP32, holdout split ({better(metric)})", best),
+        ("Always giving the mean target", naive),
+    )
+
+
+def better(metric: Metric) -> str:
+    """Which way `metric` points, in words."""
+    return f"{'higher' if metric.higher_is_better else 'lower'} is better"
 
 
 def number(value: float, unit: str) -> str:
