@@ -15,6 +15,7 @@ from core.estimate import hardware as hardware_profiles
 from core.evidence import priors
 from core.export import words
 from core.export.blocks import Block, Column, Facts, Figure, Section, Table, Text
+from core.export.facts import judged
 from core.export.material import THIS_MAP, Material
 from core.export.precision_map import ORIGINS
 
@@ -168,7 +169,7 @@ def _less(size: float | None, reference: float | None) -> str:
 def _accuracy(given: Material) -> tuple[Facts, Table]:
     analysis, found = given.study.analysis, given.found
     confidence = f"{found.confidence}: {CONFIDENCE_MEANING[found.confidence]}"
-    facts = Facts((("Confidence", confidence), *words.judged(analysis)))
+    facts = Facts((("Confidence", confidence), *judged(analysis)))
     titles, names = words.figures(analysis), loss_figures(found.totals).every
     table = Table(
         (Column("map"), *(Column(f"{titles[name]} (90 % range)", "number") for name in names)),

@@ -58,30 +58,6 @@ def figures(analysis: Analysis) -> dict[str, str]:
     return titles
 
 
-def judged(analysis: Analysis) -> tuple[tuple[str, str], tuple[str, str]]:
-    """What the reference model reaches on the holdout split, and what a model would that has
-    learnt nothing: titles with measured values.
-    """
-    metric = analysis.metric
-    if metric is None:
-        best, naive = (
-            UNKNOWN if share is None else f"{100 * share:.1f} % measured"
-            for share in (analysis.holdout_accuracy, analysis.majority_accuracy)
-        )
-        return (
-            ("Accuracy in FP32, holdout split", best),
-            ("Always giving the most frequent class", naive),
-        )
-    best, naive = (
-        UNKNOWN if one is None else f"{number(one, '')} measured"
-        for one in (metric.holdout, metric.naive)
-    )
-    return (
-        (f"{metric.name} in FP32, holdout split ({better(metric)})", best),
-        ("Always giving the mean target", naive),
-    )
-
-
 def better(metric: Metric) -> str:
     """Which way `metric` points, in words."""
     return f"{'higher' if metric.higher_is_better else 'lower'} is better"
