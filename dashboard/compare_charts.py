@@ -72,7 +72,7 @@ def draw(view: View, sides: Sequence[Strategy], found: Comparison) -> None:
 
 def _yardstick(read: Losses) -> str:
     """What dominance looks at beside the cost."""
-    moved = tables.plain(read.chooser(read.figures.divergence))
+    moved = tables.plain(read.titles[read.figures.divergence])
     if not read.labelled:
         return f"projected {moved} ({NO_LABELS})"
     lost = tables.plain(read.titles[read.figures.loss])
@@ -168,7 +168,7 @@ def _trade(mode: Mode, cost: Cost, measure: str, title_y: str) -> Spec:
         f"{field}:Q",
         title=title,
         scale=alt.Scale(zero=False, nice=True, padding=12),
-        axis=alt.Axis(labelFlush=True, tickCount=6, format=".3~f"),
+        axis=alt.Axis(labelFlush=True, tickCount=6, format=".4~g"),
     )
     y = alt.Y(
         f"{measure}:Q",

@@ -88,7 +88,7 @@ def _curve(mode: Mode, measure: str, title: str, pinned: bool) -> Spec:
         "size_mb:Q",
         title="Size (MB, exact)",
         scale=alt.Scale(zero=False, nice=True),
-        axis=alt.Axis(labelFlush=True, tickCount=6, format=".3~f"),
+        axis=alt.Axis(labelFlush=True, tickCount=6, format=".4~g"),
     )
     y = alt.Y("loss:Q", title=title, axis=axis)
     base = named(POINTS).encode(x=x)

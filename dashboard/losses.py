@@ -15,8 +15,8 @@ from core.task import Metric
 from dashboard.strategy_marks import short
 from dashboard.view import View
 
-MAX_NAME = 18
-"""Characters of a metric's name where room is short."""
+MAX_NAME, BRIEF_NAME = 12, 8
+"""Characters of a metric's name where room is short; a brief one leaves room for its direction."""
 TITLES = {
     "accuracy_drop_pts": "Accuracy loss",
     "kl": "KL divergence",
@@ -26,7 +26,7 @@ TITLES = {
 UNITS = {
     "accuracy_drop_pts": "points",
     "kl": "nats",
-    "flips_pct": "% of samples",
+    "flips_pct": "% of answers",
     "metric_loss_pct": "%",
     "relative_mse": "of variance",
 }
@@ -64,6 +64,11 @@ class Losses:
     def judged_by(self) -> str:
         """What the model is judged by."""
         return "accuracy" if self.metric is None else self.metric.name
+
+    def judged_in_brief(self, value: str) -> str:
+        """As "RMSE 0.2226 (lower is better)"; a long name leaves no room for the direction."""
+        brief = len(self.judged_by) <= BRIEF_NAME
+        return f"{short(self.judged_by, MAX_NAME)} {value}{self.direction if brief else ''}"
 
     @property
     def direction(self) -> str:

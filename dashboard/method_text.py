@@ -45,7 +45,7 @@ PROJECTION = (
     "0 for one layer, 1 for all, so single layers and uniform maps are exact. Layers interact "
     "differently from model to model, so there are several forms ({forms}); the one that best "
     "predicts a dozen simulated whole maps is used. Accuracy (%), its loss (points), KL divergence "
-    "(nats) and flips (% of samples whose answer changes) are computed from the projected outputs, "
+    "(nats) and flips (% of answers that change) are computed from the projected outputs, "
     "sample by sample. The 90 % range adds two errors: of the sample (paired proportions) and of "
     "the projection itself, learnt from those whole maps. Below {few} samples a projection is "
     "coarse, and the page says so."
@@ -120,7 +120,7 @@ GLOSSARY = (
     ("Selection, holdout", "samples on which maps are compared; samples that no choice has seen."),
     ("KL divergence", ("how far the output probabilities move from those in FP32, in nats; 0 = not "
      "at all.")),
-    ("Flip", "a sample whose most likely class changes."),
+    ("Flip", "an answer (a sample, in a sequence a step) whose most likely class changes."),
     ("Relative MSE", ("mean squared change of the outputs over their variance in FP32; "
      "0 = not at all.")),
     ("Group", "layers that share one precision."),

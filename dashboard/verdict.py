@@ -8,6 +8,7 @@ from core.decide.difference import in_words
 from core.decide.gains import Gain, gains
 from core.decide.outcome import CONFIDENCE_MEANING
 from core.estimate import hardware as hardware_profiles
+from core.estimate.projection import RELATIVE
 from core.estimate.quantity import Quantity
 from dashboard import theme
 from dashboard.losses import NO_LABELS, Losses, losses
@@ -67,11 +68,12 @@ def _loss_card(view: View, read: Losses, gain: Gain, against: str) -> None:
     with st.container(border=True, height="stretch", gap="xxsmall"):
         st.metric(
             f"{plain(read.title(read.first))} · {loss.kind}",
-            format_quantity(loss),
+            # "of variance" leaves the card no room for the number; the caption says it.
+            format_quantity(loss).removesuffix(f" {RELATIVE}"),
             # Against FP32 the loss is its own delta; what the model is judged by says more.
             _delta(loss.unit, gain)
             if view.pinned
-            else f"{plain(read.judged_by)} {format_quantity(judged)}{read.direction}",
+            else plain(read.judged_in_brief(format_quantity(judged))),
             delta_color="inverse" if view.pinned else "off",
             delta_arrow="auto" if view.pinned else "off",
             delta_description=against if view.pinned and gain.change is not None else None,
@@ -177,7 +179,7 @@ def _said_loss(view: View, read: Losses) -> str:
         notes.append("optimistic")
     if not read.labelled:
         notes.append(NO_LABELS)
-    return f"{said} ({', '.join(notes)})" if notes else said
+    return f"{said} ({'; '.join(notes)})" if notes else said
 
 
 def _warnings(warnings: tuple[str, ...]) -> None:

@@ -11,10 +11,10 @@ from core.analysis import Analysis
 from core.evidence.analyze import analyze
 from core.source.contract import model_source
 
-HOSTILE = "*e_r* <b>:red[$x$]"
+HOSTILE = "*e*<b>:r[$x]"
 """The name of a metric, full of what Markdown and HTML would act on."""
 
-ESCAPED = r"\*e_r\* \<b\>\:red\[\$x\$\]"
+ESCAPED = r"\*e\*\<b\>\:r\[\$x\]"
 FIRST = {
     "values": "Loss in RMSE",
     "grouped": "Loss in RMSE",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from core.task import Metric
 from dashboard.losses import losses
 from dashboard.tables import format_number, plain
 from tests.dashboard.by_task import ESCAPED, FIRST, HOSTILE
@@ -24,7 +27,7 @@ def test_the_card_shows_the_first_of_the_losses(shape: str, open_app: Open) -> N
     assert total.value is not None
     assert app.metric[2].label == f"{FIRST.get(shape, 'Accuracy loss')} · projected"
     number = format_number(total.value, total.unit).replace("-", "\N{MINUS SIGN}")
-    assert app.metric[2].value == number
+    assert app.metric[2].value == number.removesuffix(" of variance")
     assert any("90 % range" in caption.value for caption in app.caption)
 
 
@@ -43,8 +46,7 @@ def test_the_card_names_what_the_model_is_judged_by(shape: str, delta: str, open
     app = open_app(shape, **INT8)
 
     assert app.metric[2].delta.startswith(delta)
-    direction = {"values": "(lower is better)", "custom": "(higher is better)"}
-    assert app.metric[2].delta.endswith(direction.get(shape, ""))
+    assert ("(lower is better)" in app.metric[2].delta) == delta.startswith("RMSE")
 
 
 def test_the_sentence_speaks_of_the_metric(open_app: Open) -> None:
@@ -232,3 +234,15 @@ def test_figures_of_values_are_written_with_their_units(
 ) -> None:
     """Losses below a percent get two decimals, metrics four figures and no trailing blank."""
     assert format_number(value, unit) == text
+
+
+def test_a_long_name_leaves_room_for_the_number(open_app: Open) -> None:
+    """A name that would fill the card is cut there, and is whole in its help, with its direction."""
+    app = open_app("custom", **INT8)
+    read = replace(
+        losses(view(app)), metric=Metric("mean absolute percentage error", higher_is_better=False)
+    )
+
+    assert read.judged_in_brief("4.2") == "mean absolu… 4.2"
+    assert read.title("metric_loss_pct") == "Loss in mean absolu…"
+    assert f"{ESCAPED} (higher is better)" in app.metric[2].help
