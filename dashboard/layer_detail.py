@@ -146,7 +146,7 @@ def _effect(view: View, name: str) -> None:
         rows.append(
             {
                 f"In {low}": title,
-                **{plain(read.card(key)): _with_span(totals[key]) for key in read.order},
+                **{plain(read.title(key)): _with_span(totals[key]) for key in read.order},
                 "Kind": totals[read.first].kind,
             }
         )
@@ -158,6 +158,11 @@ def _effect(view: View, name: str) -> None:
     st.caption(
         "Everything else is in FP32. Alone: measured by simulation on the selection samples, with "
         "the range of the sample; the others are projected, with a 90 % range."
+        + (
+            " These samples also set the ranges of activations: optimistic."
+            if read.optimistic
+            else ""
+        )
     )
 
 

@@ -131,8 +131,8 @@ def test_a_loss_that_another_model_has_is_given_up(open_app: Open) -> None:
     ("shape", "heads"),
     [
         ("values", ["Loss in RMSE", "Relative MSE", "Kind"]),
-        ("unlabelled", ["KL (nats)", "Flips", "Accuracy loss", "Kind"]),
-        ("measured", ["Accuracy loss", "KL (nats)", "Flips", "Kind"]),
+        ("unlabelled", ["KL divergence", "Flips", "Accuracy loss", "Kind"]),
+        ("measured", ["Accuracy loss", "KL divergence", "Flips", "Kind"]),
     ],
 )
 def test_the_effect_of_a_layer_is_told_in_the_models_figures(
@@ -149,6 +149,7 @@ def test_the_effect_of_a_layer_is_told_in_the_models_figures(
     if shape == "unlabelled":
         assert set(table["Accuracy loss"]) == {"n/a"}
         assert "n/a: no labels, so no loss is known." in said(app)
+    assert ("set the ranges of activations: optimistic" in said(app)) == (shape == "unlabelled")
 
 
 @pytest.mark.parametrize(
