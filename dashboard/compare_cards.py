@@ -56,7 +56,9 @@ def _figures(read: Losses, side: Strategy, column: Column, *, reference: bool) -
         if name in POWERS:  # the unit is in the title, or a card would be too narrow
             text = text.replace(f" {quantity.unit}", "")
         against = "–" if reference else delta_text(column.gains[name], quantity.unit)
-        lines.append(f":small[{title} · {quantity.kind}]  \n{text}  \n:small[{against}]")
+        lines.append(
+            f":small[{title} · {read.kind(name, quantity.kind)}]  \n{text}  \n:small[{against}]"
+        )
     return "\n\n".join(lines)
 
 

@@ -58,7 +58,7 @@ def _imported(view: View, found: Imported) -> None:
     rows = {
         "Layers": counts or "none",
         **{
-            title: f"{with_range(priced.totals[key])} {priced.totals[key].kind}"
+            title: f"{with_range(priced.totals[key])} {read.kind(key, priced.totals[key].kind)}"
             if priced.totals[key].value is not None else format_quantity(priced.totals[key])
             for key, title in titles.items()
         },

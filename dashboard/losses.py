@@ -97,7 +97,11 @@ class Losses:
         """The title of an axis, with the unit."""
         text = self.title(name)
         small = text if text[:2].isupper() else text[0].lower() + text[1:]
-        return f"Projected {small} ({UNITS[name]})"
+        return f"Projected {small} ({UNITS[name]}){', optimistic' if self.optimistic else ''}"
+
+    def kind(self, name: str, kind: str) -> str:
+        """The kind of a total with the mark of an optimistic loss; costs have none."""
+        return f"{kind}, optimistic" if self.optimistic and name in self.order else kind
 
 
 def losses(view: View) -> Losses:

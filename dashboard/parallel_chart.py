@@ -31,14 +31,16 @@ LABEL_CHARACTERS = 16
 
 def draw(view: View, sides: Sequence[Strategy], look: Theme) -> None:
     """The chart, its legend and its data."""
-    found = axes(sides, view.study.narrowest)
+    found, read = axes(sides, view.study.narrowest), losses(view)
     st.plotly_chart(
         _figure(view, sides, found, look),
         key="compare_parallel",
         config={"displayModeBar": False},
         alt=takeaway(view, sides, found),
     )
-    kinds = ", ".join(f"{plain(_title(axis.name, view))} {axis.kind}" for axis in found)
+    kinds = ", ".join(
+        f"{plain(_title(axis.name, view))} {read.kind(axis.name, axis.kind)}" for axis in found
+    )
     st.caption(
         f"Up is better on every axis: less size, time and loss, more layers in "
         f"{view.study.narrowest}. The ends of an axis are the worst and the best of the strategies "

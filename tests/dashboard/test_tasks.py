@@ -112,7 +112,10 @@ def test_charts_offer_the_losses_that_are_known(
     """The chooser of Tune has the figures of the model, how far outputs move first."""
     app = open_app(shape, page="tune")
 
+    read = losses(view(app))
     assert app.segmented_control(key="curve_loss").options == offered
+    assert all(read.axis(name).endswith("optimistic") == read.optimistic for name in read.charted)
+    assert read.optimistic == shape.endswith("unlabelled")
 
 
 def test_a_loss_that_another_model_has_is_given_up(open_app: Open) -> None:
@@ -167,9 +170,12 @@ def test_strategies_are_compared_in_the_models_figures(
     """Cards, and the sentence on who dominates whom, name the figures that decide."""
     text = said(open_app(shape, page="compare"))
 
+    kind = "projected, optimistic" if shape == "unlabelled" else "projected"
     for title in titles:
-        assert f":small[{title} · projected]" in text
+        assert f":small[{title} · {kind}]" in text
+    assert ":small[Size · exact]" in text
     assert yardstick in text
+    assert ("KL projected, optimistic" in text) == (shape == "unlabelled")
 
 
 @pytest.mark.parametrize("page", PAGES)
