@@ -13,7 +13,7 @@ from core.export.csv_table import to_csv
 from core.export.precision_map import to_json
 from dashboard import state, theme
 from dashboard.controls import precisions_offered
-from dashboard.tables import AUTO, DOWN, UP, layer_frame, table_height
+from dashboard.tables import AUTO, DOWN, UP, layer_frame, plain, table_height
 from dashboard.view import View
 
 MOST_ROWS_SHOWN = 14
@@ -66,7 +66,7 @@ def _flips(view: View) -> None:
     if not view.changes:
         return
     listed = [
-        f"{UP if change.direction > 0 else DOWN} {change.layer} "
+        f"{UP if change.direction > 0 else DOWN} {plain(change.layer)} "
         f"{theme.badge(change.before)} → {theme.badge(change.after)}"
         for change in view.changes[:MOST_CHANGES_LISTED]
     ]
@@ -167,6 +167,11 @@ def _columns(view: View, show: str, names: tuple[str, ...]) -> dict[str, Any]:
             help="Show this layer above, and mark it in the charts.",
         ),
         "role": column.TextColumn("Role", width=120),
+        "group": column.TextColumn(
+            "Group", width=72,
+            help="Layers with one number share one precision: the widest that the strategy gives "
+            "any of them. Split: a pin or an override took one out.",
+        ),
         "override": column.SelectboxColumn(
             "Override", options=[AUTO, *offered], required=True, width=92,
             help="Auto follows the policy; a precision beats it.",
