@@ -30,9 +30,10 @@ def total_scores(
     for name, share in policy.normalised_weights().items():
         if name not in table:
             available = ", ".join(table)
+            missing = scorers.get(name)
             raise PolicyError(
-                f"Scorer {scorers.get(name).title!r} ({name}) has no scores: this analysis has "
-                "no measurements.",
+                f"Scorer {missing.title!r} ({name}) has no scores: this analysis has no "
+                f"measurements for it. It needs: {missing.needs}.",
                 f"Weigh only {available}, or measure the model with `analyze`.",
             )
         total += share * table[name]
