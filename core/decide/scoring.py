@@ -24,6 +24,8 @@ def total_scores(
 ) -> NDArray[np.float64]:
     """Weighted sum of the scores, shape (L,), in [0, 1], higher = more sensitive.
 
+    Scores of resamples, (R, L), give totals of resamples.
+
     Raises `PolicyError` if a weighted scorer has no scores for this analysis.
     """
     total = np.zeros(layers)
@@ -36,7 +38,7 @@ def total_scores(
                 f"measurements for it. It needs: {missing.needs}.",
                 f"Weigh only {available}, or measure the model with `analyze`.",
             )
-        total += share * table[name]
+        total = total + share * table[name]
     return np.round(total, DECIMALS)
 
 
