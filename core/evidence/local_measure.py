@@ -16,6 +16,7 @@ from core.evidence.curvature import Pulled, pull_back
 from core.evidence.evidence import Evidence, Measured, spread_by_sample
 from core.evidence.local import LocalStatistics
 from core.evidence.own_output import Outputs, OwnOutputs, error_of, own_outputs
+from core.evidence.remedies import Variants, examine
 from core.evidence.scheme import Scheme
 from core.evidence.weights import stored_in, weight_kurtosis
 from core.layers import LayerTable
@@ -25,6 +26,7 @@ from core.source.contract import ModelSource
 
 MOST_SAMPLES = 64
 """Calibration samples that layers are looked at with, spread evenly over the split."""
+REMEDY_SAMPLES = 32
 DRAWS = 2
 """Random combinations of the outputs per sample."""
 BATCH_BYTES = 256 * 10**6
@@ -40,7 +42,9 @@ def with_local(
     """The evidence of `measured` with local statistics added. Does not change the model."""
     evidence = measured.evidence
     precisions = tuple(registry.get(name) for name in evidence.precisions)
-    simulator = own_outputs(source, layers, scheme, measured.ranges, expand_units=expand_units)
+    simulator = own_outputs(
+        Variants, source, layers, scheme, measured.ranges, expand_units=expand_units
+    )
     tensors = dict(source.model.state_dict(keep_vars=True))
     kurtosis = weight_kurtosis(layers, tensors)
     gradient, trace = None, None
@@ -50,8 +54,34 @@ def with_local(
         found = None  # PyTorch cannot differentiate this model: the scores are n/a
     if found is not None:
         gradient, trace = found
+    narrowest = min(precisions, key=lambda p: p.bits)
     local = LocalStatistics(weight_kurtosis=kurtosis, gradient_error=gradient, trace_error=trace)
+    if narrowest.kind == "integer":
+        local = _with_remedies(local, source, layers, simulator, precisions, narrowest)
     return replace(evidence, local=local)
+
+
+def _with_remedies(
+    local: LocalStatistics, source: ModelSource, layers: LayerTable, simulator: Variants,
+    precisions: tuple[Precision, ...], integer: Precision,
+) -> LocalStatistics:  # fmt: skip
+    """`local` with the layers' own outputs under every remedy, on one batch."""
+    half = next((p for p in precisions if p.float_dtype == "float16"), None)
+    inputs = few(source)
+    batch = take(next(batches(inputs, layers)), 0, REMEDY_SAMPLES)
+    found = examine(
+        simulator, layers, integer, half, source.calibration.inputs, batch,
+        take(source.selection.inputs, 0, MOST_SAMPLES), simulator.scheme.activation_bits,
+    )  # fmt: skip
+    return replace(
+        local,
+        sqnr_db=found.sqnr_db,
+        activation_outliers=found.outliers,
+        activation_imbalance=found.imbalance,
+        clipping=found.clipping,
+        output_peak=found.peak,
+        output_underflow=found.underflow,
+    )
 
 
 def few(source: ModelSource) -> Inputs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -72,15 +73,18 @@ class OwnOutputs(Simulator):
         self._layers = frozenset(layers.names)
 
 
+Kind = TypeVar("Kind", bound=OwnOutputs)
+
+
 def own_outputs(
-    source: ModelSource, layers: LayerTable, scheme: Scheme, ranges: tuple[Calibration, ...],
+    kind: type[Kind], source: ModelSource, layers: LayerTable, scheme: Scheme, ranges: tuple[Calibration, ...],
     *, expand_units: bool,
-) -> OwnOutputs:  # fmt: skip
+) -> Kind:  # fmt: skip
     """A simulator of single layers with the ranges that a measurement found."""
     owner = owners(source.model, source.units, expand_units)
     for name in layers.names:  # containers that turned out to compute on their own
         owner["" if name == ROOT else name] = name
-    simulator = OwnOutputs(source.model, layers, owner, scheme, source.output)
+    simulator = kind(source.model, layers, owner, scheme, source.output)
     simulator.watch(layers)
     simulator.ranges = {(r.layer, r.operation, r.operand): Range(r.low, r.high) for r in ranges}
     return simulator

@@ -93,6 +93,12 @@ def synthetic_local(perturbations: NDArray[np.float32]) -> LocalStatistics:
         weight_kurtosis=np.linspace(1.5, 9.0, perturbations.shape[1]),
         gradient_error=energy / 2,
         trace_error=energy / 4,
+        sqnr_db=np.array([20, 50, 20.1, 30, 40, 60])[:, None] + np.zeros(perturbations.shape[1]),
+        activation_outliers=np.full(perturbations.shape[1], 4.0),
+        activation_imbalance=np.full(perturbations.shape[1], 20.0),
+        clipping=np.zeros(perturbations.shape[1]),
+        output_peak=np.full(perturbations.shape[1], 10.0),
+        output_underflow=np.zeros(perturbations.shape[1]),
     )
 
 

@@ -57,6 +57,27 @@ def test_how_sure_a_layer_is(open_app: Open) -> None:
     assert (scores["Score"] != "n/a").all()
 
 
+def test_why_a_layer_is_sensitive(open_app: Open) -> None:
+    """The detail names the main cause and lists the measured gain of each remedy."""
+    app = open_app("measured", page="tune")
+
+    app.selectbox(key="layer_pick").set_value(LAYER).run()
+
+    assert "Main cause in INT8: activation outliers." in said(app)
+    gains = next(t.value for t in app.table if "Gain (measured)" in t.value.columns)
+    assert len(gains) == 5
+    assert gains["Gain (measured)"].str.startswith("+").all()
+
+
+def test_a_cause_that_was_not_measured_is_na(open_app: Open) -> None:
+    """Without local statistics the detail says n/a."""
+    app = open_app("unmeasured", page="tune")
+
+    app.selectbox(key="layer_pick").set_value(LAYER).run()
+
+    assert "Why it is sensitive: n/a" in said(app)
+
+
 def test_rules_alone_are_not_resampled(open_app: Open) -> None:
     """Under the document's weights the detail says that no sample can change a rule."""
     app = open_app("measured", page="tune")
