@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from core import precision as registry
 from core.evidence.curvature import Pulled, pull_back
-from core.evidence.evidence import Evidence, Measured, spread_by_sample
+from core.evidence.evidence import Calibration, Evidence, Measured, spread_by_sample
 from core.evidence.local import LocalStatistics
 from core.evidence.own_output import Outputs, OwnOutputs, error_of, own_outputs
 from core.evidence.remedies import Variants, examine
@@ -47,18 +47,22 @@ def with_local(
     )
     tensors = dict(source.model.state_dict(keep_vars=True))
     kurtosis = weight_kurtosis(layers, tensors)
-    gradient, trace = None, None
-    try:
-        found = _second_order(source, layers, precisions, simulator, evidence)
-    except RuntimeError:
-        found = None  # PyTorch cannot differentiate this model: the scores are n/a
-    if found is not None:
-        gradient, trace = found
+    gradient, trace = _second_order(source, layers, precisions, simulator, evidence) or (None, None)
     narrowest = min(precisions, key=lambda p: p.bits)
     local = LocalStatistics(weight_kurtosis=kurtosis, gradient_error=gradient, trace_error=trace)
     if narrowest.kind == "integer":
         local = _with_remedies(local, source, layers, simulator, precisions, narrowest)
     return replace(evidence, local=local)
+
+
+def second_order(
+    source: ModelSource, layers: LayerTable, scheme: Scheme, ranges: tuple[Calibration, ...],
+    evidence: Evidence,
+) -> tuple[Doubles, Doubles] | None:  # fmt: skip
+    """`gradient_error` and `trace_error` alone, each [P, L]; None where they cannot be had."""
+    simulator = own_outputs(OwnOutputs, source, layers, scheme, ranges, expand_units=False)
+    precisions = tuple(registry.get(name) for name in evidence.precisions)
+    return _second_order(source, layers, precisions, simulator, evidence)
 
 
 def _with_remedies(
@@ -114,23 +118,29 @@ def _second_order(
     source: ModelSource, layers: LayerTable, precisions: tuple[Precision, ...],
     simulator: OwnOutputs, evidence: Evidence,
 ) -> tuple[Doubles, Doubles] | None:  # fmt: skip
-    """`gradient_error` and `trace_error`; None where a layer's own output cannot be seen."""
+    """`gradient_error` and `trace_error`; None where a layer's own output cannot be seen, or where
+    PyTorch cannot differentiate the model.
+    """
     steps = evidence.outputs.positions
     values = evidence.outputs.kind == "values"
     classes = None if values else evidence.baseline.shape[1] // steps
+    stored = source.model.state_dict(keep_vars=True)
     parameters = {
         spec.name: tensor
         for layer in layers
         for spec in layer.tensors
-        if isinstance(tensor := source.model.state_dict(keep_vars=True)[spec.name], nn.Parameter)
-        and tensor.is_floating_point()
+        if isinstance(tensor := stored[spec.name], nn.Parameter) and tensor.is_floating_point()
     }
     sums = _Sums(np.zeros((len(precisions), len(layers))), dict.fromkeys(parameters, 0.0), [])
     generator = torch.Generator().manual_seed(GRADIENT_SEED)
     for batch in batches(few(source), layers):
-        outputs, pulled = pull_back(
-            source.model, layers.names, parameters, batch, source.output, classes, DRAWS, generator
-        )
+        try:
+            outputs, pulled = pull_back(
+                source.model, layers.names, parameters, batch, source.output, classes, DRAWS,
+                generator,
+            )  # fmt: skip
+        except RuntimeError:
+            return None
         sums.outputs.append(outputs)
         for draw in pulled:
             for name, square in draw.weights.items():

@@ -1,8 +1,7 @@
 """Why a layer errs and what would help, measured on its own output, one remedy at a time.
 
 Every variant rounds one layer alone, with the reference's inputs, on one batch of calibration
-samples. Equalisation follows Xiao et al. 2023, "SmoothQuant", arXiv:2211.10438: the input channels
-of a linear layer are divided by s_j = sqrt(max|x_j| / max|w_j|) and its weights multiplied by it.
+samples.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from core.evidence.activations import BINS, Channels, Seen, equalised
 from core.evidence.held import HeldWeights
 from core.evidence.local import VARIANTS
 from core.evidence.own_output import OwnOutputs, error_of
@@ -31,10 +31,6 @@ from core.source.operations import Operation, operand, replace_operand
 
 Doubles = NDArray[np.float64]
 
-BINS = 2048
-TAIL = 0.0005
-"""Share of the values that the percentile range leaves out at each end."""
-
 
 class ExactWeights(HeldWeights):
     """Weights that no integer precision rounds, with the scales that it would give them."""
@@ -46,34 +42,6 @@ class ExactWeights(HeldWeights):
         if operation.kind == "embedding":
             return weight.detach(), torch.ones(1)
         return weight.detach(), weight_scales(weight, precision.bits, operation.out_channel_axis)
-
-
-@dataclass(eq=False)
-class Seen:
-    """What one activation held over a split."""
-
-    counts: Tensor  # [BINS] over the calibrated range
-    low: Tensor | None = None  # [channels]
-    high: Tensor | None = None
-    weight: Tensor | None = None  # [channels] largest |w| that each channel meets; linear alone
-    clipped: float = 0.0  # squared distance of values from the calibrated range
-    values: int = 0
-
-    def inner(self, whole: Range) -> Range:
-        """The range without `TAIL` of the values at each end."""
-        share = torch.cumsum(self.counts, 0) / max(float(self.counts.sum()), 1.0)
-        first = int((share <= TAIL).sum())
-        last = int((share < 1 - TAIL).sum())
-        width = (whole.high - whole.low) / BINS
-        return Range(whole.low + first * width, whole.low + (min(last, BINS - 1) + 1) * width)
-
-
-@dataclass(eq=False)
-class Channels:
-    """How a linear layer's inputs are equalised at one site, and the range that is left."""
-
-    factors: Tensor
-    span: Range
 
 
 class Variants(OwnOutputs):
@@ -155,23 +123,6 @@ class Variants(OwnOutputs):
             replace_operand((1, "weight"), weight.detach() * channels.factors, given, named)
             args, kwargs = tuple(given), named
         return super()._integer_operation(name, number, operation, precision, func, args, kwargs)
-
-
-def equalised(seen: Mapping[Site, Seen]) -> dict[Site, Channels]:
-    """The equalisation of every linear operation whose input channels are known."""
-    found = {}
-    for site, one in seen.items():
-        if one.low is None or one.high is None or one.weight is None:
-            continue
-        largest = torch.maximum(one.low.abs(), one.high.abs())
-        if largest.shape != one.weight.shape:
-            continue
-        factors = (largest / one.weight).sqrt()
-        alive = torch.isfinite(factors) & (factors > 0)
-        factors = torch.where(alive, factors, torch.ones_like(factors))
-        low, high = float((one.low / factors).min()), float((one.high / factors).max())
-        found[site] = Channels(factors, Range(low, high))
-    return found
 
 
 @dataclass(eq=False)
