@@ -135,7 +135,7 @@ def _decided(
 def settling(found: Stability, chosen: PrecisionMap, layer: int) -> str:
     """Whether more samples are needed to settle the precision of `layer`, in a sentence.
 
-    Empty for a layer that does nothing. How many is an estimate: the deviation of a score falls
+    Empty for a layer that does nothing. How many is a projection: the deviation of a score falls
     with the root of the samples, and 1.645 deviations have to fit between it and the threshold.
     """
     share = float(found.of(chosen)[layer])
@@ -158,6 +158,6 @@ def settling(found: Stability, chosen: PrecisionMap, layer: int) -> str:
         times = (1.645 * float(found.deviation[layer]) / gap) ** 2 if gap > 0 else math.inf
         if times <= FEW_TIMES:
             wanted = math.ceil(times * found.samples / 100) * 100
-            return f"{said}: more samples are needed to settle it, about {wanted:,} (estimated)."
+            return f"{said}: more samples are needed to settle it, roughly {wanted:,} (projected)."
         return f"{said}: its score lies on a threshold, where more samples settle little."
     return f"{said}: more samples are needed to settle it."

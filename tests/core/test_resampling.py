@@ -108,7 +108,7 @@ def test_how_many_samples_is_estimated() -> None:
 
     said = settling(STUDY.stability(policy), STUDY.decide(policy), layer)
 
-    assert "about 700 (estimated)" in said  # 60 * (1.645 * 2)^2 = 649, in hundreds
+    assert "roughly 700 (projected)" in said  # 60 * (1.645 * 2)^2 = 649, in hundreds
 
 
 def test_the_interval_holds_the_score() -> None:

@@ -22,6 +22,7 @@ from core.evidence.scorers.flips import per_sample as flips
 from core.evidence.scorers.kl import per_sample as divergence
 from core.evidence.scorers.task_loss import per_sample as task_loss
 from core.layers import LayerTable
+from core.source import samples
 from core.study import Study
 from tests.core.synthetic import synthetic_evidence, synthetic_layers
 
@@ -164,7 +165,7 @@ def test_values_have_no_flips_and_unlabelled_data_no_task_loss() -> None:
 
 
 @given(seed=st.integers(0, 2**16), factor=st.floats(1.0, 50.0), steps=st.sampled_from([1, 3]))
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 def test_figures_of_a_sample_grow_with_the_error(seed: int, factor: float, steps: int) -> None:
     """KL, lost margin and loss rise are monotone in the size of a change, sample by sample."""
     rng = np.random.default_rng(seed)
@@ -292,3 +293,15 @@ def test_local_statistics_come_back_from_a_folder(tiny_analysis: Analysis, tmp_p
     scores = Study(older).scores
     assert {"output_error", "kl", "flips", "task_loss"} <= set(scores)
     assert not {"weight_outliers", "gradient_error", "trace_error"} & set(scores)
+
+
+@pytest.mark.parametrize("name", samples.names())
+def test_every_scorer_speaks_of_every_sample(name: str) -> None:
+    """The shipped analyses hold what every scorer needs, and no score ties most layers."""
+    study = Study(store.load(samples.get(name).analysis))
+    computes = study.layers.computes
+
+    assert set(study.scores) == set(SCORERS)
+    for scorer in ("kl", "flips", "task_loss", "gradient_error"):
+        distinct = len(np.unique(study.scores[scorer][computes].round(6)))
+        assert distinct > 0.7 * computes.sum(), scorer
