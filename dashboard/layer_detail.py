@@ -11,7 +11,16 @@ from core.decide.scoring import LEVELS
 from core.estimate.quantity import Quantity
 from core.evidence.weight_profile import WeightProfile
 from core.layers import Layer
-from dashboard import figure, group_view, state, studies, theme, weight_charts
+from dashboard import (
+    cause_view,
+    certainty_view,
+    figure,
+    group_view,
+    state,
+    studies,
+    theme,
+    weight_charts,
+)
 from dashboard.losses import NO_LABELS, losses
 from dashboard.tables import (
     STATES,
@@ -41,6 +50,8 @@ def draw(view: View) -> None:
             return
         i = view.study.layers.index[layer]
         _about(view, i)
+        certainty_view.draw(view, i)
+        cause_view.draw(view, i)
         with st.grid(2, min_column_width=TABLE_PX, gap="small"):
             with st.container():
                 _effect(view, layer)

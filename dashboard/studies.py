@@ -18,6 +18,8 @@ from core.decide.document import Comparison, comparisons
 from core.decide.layer_effect import LayerEffect, layer_effect
 from core.decide.outcome import Outcome, outcome
 from core.decide.policy import Policy
+from core.decide.resampling import Stability
+from core.decide.trust import Trusted, trusting
 from core.errors import AnalysisError, PolicyError
 from core.evidence.agreement import Agreement, agreements
 from core.source import samples
@@ -144,6 +146,28 @@ def _agreed(key: str, _study: Study) -> tuple[Agreement, ...]:
 def agreed(opened: Opened) -> tuple[Agreement, ...]:
     """Rank agreement of every score with the measured output error."""
     return _agreed(opened.key, opened.study)
+
+
+@st.cache_resource(max_entries=64, show_spinner=False, hash_funcs=POLICIES)
+def _stability(key: str, policy: Policy, _study: Study) -> Stability:
+    return _study.stability(policy)
+
+
+def stability(opened: Opened, policy: Policy) -> Stability:
+    """How often `policy` gives each layer each precision when the samples are drawn again."""
+    same = replace(policy, hardware=Policy().hardware)  # a device changes no precision
+    return _stability(opened.key, same, opened.study)
+
+
+@st.cache_resource(max_entries=64, show_spinner=False, hash_funcs=POLICIES)
+def _trusted(key: str, policy: Policy, _study: Study) -> tuple[Trusted, ...]:
+    return trusting(_study, _study.decide(policy))
+
+
+def trusted(opened: Opened, policy: Policy) -> tuple[Trusted, ...]:
+    """The layers that change if one scorer is trusted alone, for every scorer with scores."""
+    same = replace(policy, hardware=Policy().hardware)
+    return _trusted(opened.key, same, opened.study)
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)

@@ -11,7 +11,7 @@ from core.estimate.projection import RELATIVE
 from core.estimate.quantity import Quantity
 from core.evidence.scorers import SCORERS
 from core.export.markdown import escape
-from dashboard import state
+from dashboard import state, studies
 from dashboard.view import View
 
 UNKNOWN = "n/a"
@@ -151,3 +151,11 @@ def layer_frame(view: View) -> pd.DataFrame:
         "reason": [chosen.reason(i) for i in range(len(layers))],
     }
     return pd.DataFrame(data)
+
+
+def with_frequency(frame: pd.DataFrame, view: View) -> pd.DataFrame:
+    """`frame` of all layers with the share of resamples that give each its precision, in %."""
+    found = studies.stability(view.opened, view.policy).of(view.now.chosen)
+    wider = frame.copy()
+    wider.insert(list(frame.columns).index("level") + 1, "frequency", found * 100)
+    return wider

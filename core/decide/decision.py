@@ -95,9 +95,10 @@ class PrecisionMap:
         return f"{name} unless set by hand."
 
 
-def _patterns(
+def pattern_hits(
     rules: tuple[tuple[str, str], ...], names: tuple[str, ...]
 ) -> list[tuple[NDArray[np.int64], str, str]]:
+    """Positions of the layers that each wildcard matches, its precision, and the wildcard."""
     found = []
     for pattern, precision in rules:
         # fnmatchcase would translate the pattern once per name
@@ -144,7 +145,7 @@ def decide(
     _move_together(codes, layers, precisions)
     origin = np.zeros(len(layers), dtype=np.int8)
     ignored: list[str] = []
-    for hits, precision, pattern in _patterns(policy.pins, layers.names):
+    for hits, precision, pattern in pattern_hits(policy.pins, layers.names):
         codes[hits], origin[hits] = code_of(precision), BY_PIN
         if not len(hits):
             ignored.append(pattern)

@@ -16,6 +16,7 @@ from core.evidence.engine import predict_seconds, prepare
 from core.evidence.evidence import Identity, SplitSizes
 from core.evidence.habits import notes
 from core.evidence.holdout import judged
+from core.evidence.local_measure import with_local
 from core.evidence.reading import read
 from core.evidence.scheme import ORT_CPU, Scheme
 from core.evidence.weight_profile import weight_profiles
@@ -102,7 +103,7 @@ def analyze(
     )  # fmt: skip
     return replace(
         _bare(source, layers, scheme, expand_units),
-        evidence=measured.evidence,
+        evidence=with_local(source, layers, scheme, measured, expand_units=expand_units),
         ranges=measured.ranges,
         seconds=round(measured.seconds, 1),
         **judged(source, layers, scheme),

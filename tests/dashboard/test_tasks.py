@@ -145,7 +145,7 @@ def test_the_effect_of_a_layer_is_told_in_the_models_figures(
     app = open_app(shape, page="tune", **INT8)
     first = view(app).study.layers.names[0]
     app.selectbox(key="layer_pick").set_value(first).run()
-    table = next(t.value for t in app.table if "Kind" in t.value.columns)
+    table = next(t.value for t in app.table if "Only this layer" in t.value.index)
 
     assert failures(app) == []
     assert list(table.columns) == heads
