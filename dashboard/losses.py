@@ -97,7 +97,11 @@ class Losses:
         """The title of an axis, with the unit."""
         text = self.title(name)
         small = text if text[:2].isupper() else text[0].lower() + text[1:]
-        return f"Projected {small} ({UNITS[name]}){', optimistic' if self.optimistic else ''}"
+        if not self.optimistic:
+            return f"Projected {small} ({UNITS[name]})"
+        # With both, the longest title is longer than its axis; a relative figure says its unit.
+        unit = "" if name == "relative_mse" else f" ({UNITS[name]})"
+        return f"Projected {small}{unit}, optimistic"
 
     def kind(self, name: str, kind: str) -> str:
         """The kind of a total with the mark of an optimistic loss; costs have none."""
