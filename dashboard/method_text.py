@@ -124,6 +124,10 @@ GLOSSARY = (
     ("Relative MSE", ("mean squared change of the outputs over their variance in FP32; "
      "0 = not at all.")),
     ("Group", "layers that share one precision."),
+    ("Margin", "how far the largest logit lies above the second; what is lost of it nears a flip."),
+    ("Resample", ("the selection samples drawn again with replacement: how much scores and "
+     "precisions depend on them.")),
+    ("Own output", "what a layer gives for the inputs it has in FP32: no other layer's error."),
     ("SQNR", "signal to quantization noise ratio, in dB; higher = less error."),
     ("Precision boundary", "a tensor that must be converted between two layers."),
     ("Glue", "adds, reshapes and the like between layers; they stay in FP32 and are not counted."),

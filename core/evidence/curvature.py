@@ -26,14 +26,14 @@ from core.source.batches import (
     read_output,
     state_kept,
 )
-from core.source.trees import map_tensors, tensors
+from core.source.trees import map_tensors
 
 
 @dataclass(frozen=True, eq=False)
 class Pulled:
     """One random combination of the outputs of a batch of N samples, pulled back.
 
-    `outputs`: layer -> gradient for each of its calls, in the shape of its output; absent where
+    `outputs`: layer -> gradient for each floating tensor that its calls gave; absent where
     no differentiable path leads on. `weights`: parameter -> squared norm of its gradient.
     """
 
@@ -110,17 +110,19 @@ def pull_back(
 
 
 def _probe(name: str, probes: list[tuple[str, Tensor]]) -> Callable[..., Any]:
-    """A hook that adds a leaf of zeros to a module's output: its gradient is the output's, even
-    where the output is changed in place later.
+    """A hook that adds a leaf of zeros to each floating tensor that a module gives: its gradient
+    is the tensor's, even where that is changed in place later.
     """
 
     def hook(module: nn.Module, args: Any, output: Any) -> Any:
-        values = [tensor for tensor in tensors(output) if tensor.is_floating_point()]
-        if not values:
-            return None
-        probe = torch.zeros_like(values[0], requires_grad=True)
-        probes.append((name, probe))
-        return map_tensors(output, lambda t: t + probe if t is values[0] else t)
+        def probed(value: Tensor) -> Tensor:
+            if not value.is_floating_point():
+                return value
+            probe = torch.zeros_like(value, requires_grad=True)
+            probes.append((name, probe))
+            return value + probe
+
+        return map_tensors(output, probed)
 
     return hook
 

@@ -190,7 +190,7 @@ def _add_errors(
         if before is None:
             return False
         for p, precision in enumerate(precisions):
-            after = simulator.of(layer.name, {layer.name: precision}, batch, len(before))
+            after = simulator.of(layer.name, {layer.name: precision}, batch)
             errors = error_of(after, before)
             if errors is None or any(len(d.outputs.get(layer.name, before)) != len(before)
                                      for d in pulled):  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from typing import TypeVar
 
 import torch
@@ -20,7 +21,7 @@ from core.source.ownership import owners
 from core.source.trees import tensors
 
 Outputs = dict[str, list[Tensor]]
-"""Layer -> the first floating tensor that each of its calls gave."""
+"""Layer -> every floating tensor that its calls gave, in order."""
 
 
 class _Seen(BaseException):
@@ -34,25 +35,29 @@ class OwnOutputs(Simulator):
     """
 
     _watched: str | None = None
-    _calls = 0
+    _calls: Mapping[str, int] = {}
 
     def reference(self, inputs: Inputs) -> Outputs:
         """Own outputs of every layer in the reference precision on one batch."""
-        self._found: Outputs = {}
-        self._watched, self._calls = None, 0
+        self._begin(None)
         self.run({}, inputs, batch_size=count(inputs))
+        self._calls = self._ran
         return self._found
 
-    def of(self, layer: str, assignment: Assignment, inputs: Inputs, calls: int) -> list[Tensor]:
-        """Own outputs of `layer`, which runs `calls` times, under `assignment` on one batch.
+    def of(self, layer: str, assignment: Assignment, inputs: Inputs) -> list[Tensor]:
+        """Own outputs of `layer` under `assignment` on the batch that `reference` saw last.
 
-        What follows the last call is not run.
+        What follows the last call of the layer is not run.
         """
-        self._found = {}
-        self._watched, self._calls = layer, calls
+        self._begin(layer)
         with contextlib.suppress(_Seen):
             self.run(assignment, inputs, batch_size=count(inputs))
         return self._found.get(layer, [])
+
+    def _begin(self, layer: str | None) -> None:
+        self._watched = layer
+        self._found: Outputs = {}
+        self._ran: dict[str, int] = {}
 
     def _left(
         self, path: str, module: nn.Module, args: tuple[object, ...], output: object
@@ -62,10 +67,10 @@ class OwnOutputs(Simulator):
         if self._recording or name not in self._layers or self._watched not in {None, name}:
             return changed
         given = output if changed is None else changed
-        values = [tensor for tensor in tensors(given) if tensor.is_floating_point()]
-        if values:
-            self._found.setdefault(name, []).append(values[0].detach().float().clone())
-        if self._watched == name and len(self._found.get(name, [])) == self._calls:
+        found = self._found.setdefault(name, [])
+        found += [t.detach().float().clone() for t in tensors(given) if t.is_floating_point()]
+        self._ran[name] = self._ran.get(name, 0) + 1
+        if self._watched == name and self._ran[name] == self._calls.get(name):
             raise _Seen
         return changed
 

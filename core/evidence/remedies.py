@@ -196,7 +196,7 @@ def _sqnr(
     before: list[Tensor],
 ) -> float:  # fmt: skip
     """10 log10(sum y^2 / sum dy^2) of the layer's own output in dB; NaN where it cannot be seen."""
-    errors = error_of(simulator.of(layer.name, assignment, batch, len(before)), before)
+    errors = error_of(simulator.of(layer.name, assignment, batch), before)
     if errors is None:
         return math.nan
     signal = sum(float(one.double().square().sum()) for one in before)

@@ -5,7 +5,7 @@
 The truth is the KL divergence (relative MSE of values) of each layer alone in the narrowest
 precision on the holdout split. Printed per scorer: Spearman's and Kendall's rank correlation with
 the truth over the layers that compute, how many of them it tells apart, and the time it took to
-have what it needs and to score: passes over the selection split for measured scorers, gradients
+have what it needs and to score, in seconds of processor time: passes over the selection split for measured scorers, gradients
 and own outputs of calibration samples for projected ones.
 """
 
@@ -60,12 +60,12 @@ def measure_truth(
     narrowest = min((registry.get(p) for p in evidence.precisions), key=lambda p: p.bits)
     layers = np.flatnonzero(analysis.layers.computes)
     baseline = reading.keep(simulator.run({}, inputs))
-    start = time.perf_counter()
+    start = time.process_time()
     changes = [
         reading.keep(simulator.run({analysis.layers.names[i]: narrowest}, inputs)) - baseline
         for i in track(layers, description=title, console=Console(stderr=True))
     ]
-    seconds = (time.perf_counter() - start) / max(count(inputs), 1)
+    seconds = (time.process_time() - start) / max(count(inputs), 1)
     held = replace(
         evidence,
         precisions=(narrowest.name,),
@@ -86,38 +86,45 @@ def needs_seconds(source: ModelSource, analysis: Analysis, truth: Truth) -> dict
     assert evidence is not None
     tensors = dict(source.model.state_dict(keep_vars=True))
     precisions = tuple(registry.get(name) for name in evidence.precisions)
-    start = time.perf_counter()
+    start = time.process_time()
     weight_sqnr_db(analysis.layers, tensors, precisions[-1:])
-    rounded = time.perf_counter()
+    rounded = time.process_time()
     weight_kurtosis(analysis.layers, tensors)
-    counted = time.perf_counter()
+    counted = time.process_time()
     second_order(source, analysis.layers, SCHEMES[analysis.scheme], analysis.ranges, evidence)
-    pulled = time.perf_counter()
+    pulled = time.process_time()
     by_kind = {"measured": truth.seconds_per_sample * evidence.samples, "prior": 0.0,
                "projected": pulled - counted}  # fmt: skip
     own = {"weight_error": rounded - start, "weight_outliers": counted - rounded}
     return {name: own.get(name, by_kind.get(s.kind, 0.0)) for name, s in SCORERS.items()}
 
 
-def add_rows(table: Table, name: str, most: int) -> None:
-    """The rows of one sample."""
+def judged(name: str, most: int) -> Table:
+    """The table of one sample."""
     source, analysis = samples.load(name), store.load(samples.get(name).analysis)
     evidence = analysis.evidence
     assert evidence is not None
     narrowest = min(evidence.precisions, key=lambda p: registry.get(p).bits)
     truth = measure_truth(source, analysis, evidence, most, name)
     needs = needs_seconds(source, analysis, truth)
+    table = Table(
+        title=f"{name}: scorers against the divergence of each layer alone on {truth.samples} "
+        "samples of the holdout split"
+    )
+    for column in ("scorer", "kind"):
+        table.add_column(column)
+    for column in ("Spearman", "Kendall", "told apart", "seconds"):
+        table.add_column(column, justify="right")
     for scorer in SCORERS.values():
-        start = time.perf_counter()
+        start = time.process_time()
         score = scorer.score(analysis.layers, evidence, narrowest)
-        scored = time.perf_counter() - start
+        scored = time.process_time() - start
         if score is None:
-            table.add_row(name, scorer.name, scorer.kind, "n/a", "n/a", "n/a", "n/a")
+            table.add_row(scorer.name, scorer.kind, "n/a", "n/a", "n/a", "n/a")
             continue
         mine = score[truth.layers]
         known = np.ptp(mine) > 0
         table.add_row(
-            name,
             scorer.name,
             scorer.kind,
             f"{spearmanr(mine, truth.divergence).statistic:.2f}" if known else "n/a",
@@ -125,23 +132,17 @@ def add_rows(table: Table, name: str, most: int) -> None:
             f"{len(np.unique(mine.round(6)))} of {len(mine)}",
             f"{needs[scorer.name] + scored:.2g}",
         )
-    table.add_section()
+    return table
 
 
 def main() -> None:
-    """Print the table for the samples named, or for all."""
+    """Print a table for each sample named, or for all."""
     options = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     options.add_argument("--sample", action="append", choices=LISTED)
     options.add_argument("--holdout", type=int, default=500, help="samples of the holdout split")
     chosen = options.parse_args()
-    table = Table(title="Scorers against the divergence of each layer alone on the holdout split")
-    for column in ("sample", "scorer", "kind"):
-        table.add_column(column)
-    for column in ("Spearman", "Kendall", "told apart", "seconds"):
-        table.add_column(column, justify="right")
     for name in chosen.sample or LISTED:
-        add_rows(table, name, chosen.holdout)
-    Console(width=120).print(table)
+        Console(width=120).print(judged(name, chosen.holdout))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -10,11 +12,15 @@ from torch import Tensor, nn
 from core.analysis import Analysis
 from core.errors import AnalysisError
 from core.evidence.analyze import analyze
+from core.evidence.causes import diagnose
 from core.evidence.curvature import combination
+from core.evidence.scorers import SCORERS
 from core.evidence.weights import weight_kurtosis
 from core.layers import Layer, LayerTable, TensorSpec
 from core.source.contract import model_source
-from tests.zoo.sources import tiny_source
+from core.study import Study
+from tests.zoo import awkward, models
+from tests.zoo.sources import source_of, tiny_source
 
 
 def kurtosis_of(weight: Tensor, channels: int) -> float:
@@ -130,3 +136,55 @@ def test_a_damaged_array_is_named(tmp_path: pytest.TempPathFactory) -> None:
         np.save(path, damaged)
         with pytest.raises(AnalysisError, match="local_gradient_error"):
             store.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "differentiable"),
+    [
+        (awkward.Shared, (5,), True),
+        (awkward.EinsumAttention, (5, 8), True),
+        (awkward.DropoutAlwaysOn, (5,), True),
+        (models.Encoder, (5, 8), True),
+        (models.LoopedModule, (5,), True),
+        (models.Overflowing, (5,), True),
+        (awkward.LstmOnly, (7, 4), True),
+        (awkward.InPlace, (6,), False),
+    ],
+)
+def test_awkward_models_are_looked_at(
+    model: Callable[[], nn.Module], shape: tuple[int, ...], differentiable: bool
+) -> None:
+    """Every computing layer's own output is seen; where PyTorch cannot differentiate, the scorers
+    of gradients are absent and all else is there.
+    """
+    torch.manual_seed(0)
+    analysis = analyze(source_of(model(), shape, samples=32), probes=1)
+    assert analysis.evidence is not None
+    local = analysis.evidence.local
+    assert local is not None
+    assert local.sqnr_db is not None
+
+    seen = ~np.isnan(local.sqnr_db[0])
+    np.testing.assert_array_equal(seen, analysis.layers.computes)
+    assert (local.gradient_error is not None) == differentiable
+    if differentiable and local.gradient_error is not None:
+        at = list(analysis.evidence.precisions).index("INT8")
+        assert (local.gradient_error[at][analysis.layers.computes] > 0).any()
+    absent = set(SCORERS) - set(Study(analysis).scores)
+    assert absent == (set() if differentiable else {"gradient_error", "trace_error"})
+
+
+def test_an_overflow_is_infinitely_bad() -> None:
+    """A layer whose own output is not finite in FP16 has an infinite figure, so it scores 1."""
+    torch.manual_seed(0)
+    analysis = analyze(source_of(models.Overflowing(), (5,), samples=32), probes=1)
+    assert analysis.evidence is not None
+    assert analysis.evidence.local is not None
+    gradient = analysis.evidence.local.gradient_error
+    assert gradient is not None
+    forbidden = ~analysis.evidence.allowed[0]
+    assert forbidden.any()
+
+    assert np.isinf(gradient[0][forbidden]).all()
+    said = [diagnose(analysis.evidence, int(i)) for i in np.flatnonzero(forbidden)]
+    assert all(d is not None and "FP16 overflows" in d.half for d in said)
