@@ -91,7 +91,7 @@ def collect(
                 done += 1
                 outputs[i, part] = unit.outputs
                 finite[i] &= unit.finite
-                full_passes += unit.in_full
+                full_passes += unit.in_full and bool(runs[i + 1].layer)  # a map always is one
     progress(total, total, "done")
     return Collected(outputs, finite, full_passes)
 

@@ -84,15 +84,15 @@ def open_shelf(
         return no_shelf()
     key = content_key(source, layers, engine.simulator, reference, everything=everything)
     known = cache.begin(key, source.title)
-    wanted = {
-        (run_key(run.assignment), part.start, part.stop): run.layer
-        for run in runs[1:]
-        for part in engine.parts(source)
-    }
-    if known & wanted.keys():
-        measured = set(wanted.values()) - {""}
-        complete = measured - {layer for unit, layer in wanted.items() if unit not in known}
-        share = len(known & wanted.keys()) / len(wanted)
+    parts = engine.parts(source)
+    wanted = [
+        (run.layer, run_key(run.assignment), p.start, p.stop) for run in runs[1:] for p in parts
+    ]
+    missing = [layer for layer, *unit in wanted if tuple(unit) not in known]
+    if len(missing) < len(wanted):
+        measured = {run.layer for run in runs} - {""}
+        complete = measured - set(missing)
+        share = 1 - len(missing) / len(wanted)
         cache.say(f"Resuming: {len(complete)} of {len(measured)} layers found, and {share:.0%} of "
                   "all work.")  # fmt: skip
     return Shelf(cache, key, source.title)
