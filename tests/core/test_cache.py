@@ -240,14 +240,16 @@ def test_a_file_in_the_place_of_the_cache_is_said(
     assert path.read_text() == "mine"
 
 
-@pytest.mark.parametrize("most", [0, 30_000, 45_000])
+@pytest.mark.parametrize("late", [False, True], ids=("at once", "late"))
 def test_a_full_disk_is_said_and_left(
-    counted: Counted, expected: str, tmp_path: Path, most: int, monkeypatch: pytest.MonkeyPatch
+    counted: Counted, expected: str, tmp_path: Path, late: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When writes begin to fail the analysis says so once and goes on; what was kept before is
     whole and is found afterwards.
     """
     monkeypatch.setattr(shelf, "FLUSH_SECONDS", 0.0)
+    counted.measure(tmp_path / "whole")
+    most = (tmp_path / "whole" / FILE).stat().st_size - 1 if late else 0  # bytes of any file
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
     try:
@@ -258,7 +260,8 @@ def test_a_full_disk_is_said_and_left(
     assert digest(found.evidence) == expected
     (sentence,) = counted.said
     assert "goes on without it" in sentence
-    before = finished(tmp_path / "cache") if most else set()
+    before = finished(tmp_path / "cache") if late else set()
+    assert bool(before) == late
     assert digest(counted.measure(tmp_path / "cache").evidence) == expected
     assert not before & counted.made
 
