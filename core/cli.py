@@ -16,6 +16,7 @@ import core
 from core import cli_commands as commands
 from core import cli_compare
 from core import precision as registry
+from core.cli_cache import add_options, cache
 from core.decide.policy import STRATEGIES, Policy
 from core.errors import QuantscapeError
 from core.estimate import hardware
@@ -50,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
     _compare(command)
     _export(command)
     _report(command)
+    _cache(command)
     return top
 
 
@@ -95,6 +97,8 @@ def _analyze(command: _Commands[argparse.ArgumentParser]) -> None:
         metavar="BYTES",
         help="memory that measuring may take; default: half of what is free",
     )
+    add_options(sub)
+    sub.add_argument("--no-cache", action="store_true", help="measure all anew and keep nothing")
     sub.add_argument(
         "--dry-run",
         action="store_true",
@@ -102,6 +106,14 @@ def _analyze(command: _Commands[argparse.ArgumentParser]) -> None:
     )
     _json(sub)
     sub.set_defaults(run=commands.analyze)
+
+
+def _cache(command: _Commands[argparse.ArgumentParser]) -> None:
+    sub = _add(command, "cache", "show or clear the finished work that analyses can take up again")
+    add_options(sub)
+    sub.add_argument("--clear", action="store_true", help="throw everything away")
+    _json(sub)
+    sub.set_defaults(run=cache)
 
 
 def _plan(command: _Commands[argparse.ArgumentParser]) -> None:

@@ -17,6 +17,7 @@ from rich.text import Text
 from core import cli_tables as tables
 from core import precision as registry
 from core import store
+from core.cli_cache import opened
 from core.cli_output import console, print_json, write
 from core.decide.advice import considerations, feasibility, recommendations
 from core.decide.decision import PrecisionMap
@@ -132,6 +133,7 @@ def analyze(options: argparse.Namespace) -> None:
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
+    cache = opened(options, lambda sentence: aside.print(sentence, markup=False, highlight=False))
     with Progress(*columns, console=aside) as progress:
         task = progress.add_task("starting", total=plan.runs)
         analysis = analysing.analyze(
@@ -139,6 +141,7 @@ def analyze(options: argparse.Namespace) -> None:
             precisions=precisions,
             expand_units=options.expand_units,
             memory_bytes=options.memory,
+            cache=cache,
             progress=lambda done, total, label: progress.update(
                 task, total=total, completed=done, description=label
             ),

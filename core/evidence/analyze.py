@@ -10,6 +10,7 @@ import numpy as np
 import core
 from core import precision as registry
 from core.analysis import Analysis
+from core.cache import Cache
 from core.evidence import measure as measuring
 from core.evidence.collect import Progress
 from core.evidence.engine import predict_seconds, prepare
@@ -88,18 +89,21 @@ def analyze(
     expand_units: bool = False,
     probes: int = measuring.PROBES,
     memory_bytes: int | None = None,
+    cache: Cache | None = None,
     progress: Progress = lambda done, total, label: None,
 ) -> Analysis:
     """Measure `source` in `precisions` (all that are registered, by default) and return the
     analysis. Does not change the model's weights.
 
-    `memory_bytes` bounds the memory taken (half of what is free if None).
+    `memory_bytes` bounds the memory taken (half of what is free if None). What `cache` holds of
+    the same measurement is not measured again, and what is measured is kept there.
     """
     precisions = precisions or registered()
     layers = take_inventory(source, expand_units=expand_units)
     measured = measuring.measure(
         source, layers, scheme, precisions,
-        expand_units=expand_units, probes=probes, memory_bytes=memory_bytes, progress=progress,
+        expand_units=expand_units, probes=probes, memory_bytes=memory_bytes, cache=cache,
+        progress=progress,
     )  # fmt: skip
     return replace(
         _bare(source, layers, scheme, expand_units),

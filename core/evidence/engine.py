@@ -79,13 +79,15 @@ class Engine:
         for run in others[len(alone) :]:  # in a whole map nearly everything changes
             yield self.simulator.run(run.assignment, batch, count(batch), first)
 
-    def notes(self) -> tuple[str, ...]:
-        """What a person should know of how the runs were made."""
+    def notes(self, full_passes: int) -> tuple[str, ...]:
+        """What a person should know of how the runs were made, `full_passes` of them against
+        the plan.
+        """
         found = [self.note] if self.note else []
         if self.reason:
             found.append(f"Every layer was measured by full passes: {self.reason}.")
-        elif self.replayer.full_passes:
-            found.append(f"{self.replayer.full_passes} runs took another way through the model "
+        elif full_passes:
+            found.append(f"{full_passes} runs took another way through the model "
                          "than the recorded pass and were made as full passes.")  # fmt: skip
         return tuple(found)
 

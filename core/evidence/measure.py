@@ -14,12 +14,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from core.cache import Cache
 from core.evidence.collect import Collected, Progress, collect, reference_outputs
 from core.evidence.engine import Run, prepare
 from core.evidence.evidence import Calibration, Evidence, Measured, MetricRuns
 from core.evidence.judging import Judge, metric_runs
 from core.evidence.reading import read
 from core.evidence.scheme import Scheme
+from core.evidence.shelf import no_shelf, open_shelf
 from core.evidence.simulate import Assignment, Simulator
 from core.evidence.weights import weight_sqnr_db
 from core.layers import ROOT, LayerTable
@@ -99,13 +101,14 @@ def measure(
     expand_units: bool = False,
     probes: int = PROBES,
     memory_bytes: int | None = None,
+    cache: Cache | None = None,
     progress: Progress = lambda done, total, label: None,
 ) -> Measured:
     """Simulate every run of `planned_runs` on the selection split.
 
     `progress(done, total, label)` is called before each run of each batch. Peak memory is kept
     within `memory_bytes` (half of what is free if None) by smaller batches, which do not change
-    the numbers. Does not change the model. Raises `PolicyError` if the bound is too small and
+    the numbers. What `cache` holds is not measured again. Does not change the model. Raises `PolicyError` if the bound is too small and
     `ModelError` where the reference outputs are not finite.
     """
     start = time.perf_counter()
@@ -122,7 +125,10 @@ def measure(
     # What is wrong with the model or the metric is said before the hours of measuring.
     first = None if judge is None else judge.score(reference)
     keep = reading.keep if judge is None else _everything
-    found = collect(engine, source, runs, reference, keep, progress)
+    shelf = no_shelf()
+    if cache is not None:
+        shelf = open_shelf(cache, engine, source, layers, reference, runs, everything=bool(judge))
+    found = collect(engine, source, runs, reference, keep, shelf, progress)
     metrics = None
     if judge is not None and first is not None:
         metrics = _judged(judge, first, reference, found, runs[1:], layers, precisions)
@@ -162,7 +168,7 @@ def measure(
     ranges = tuple(
         Calibration(*site, seen.low, seen.high) for site, seen in sorted(simulator.ranges.items())
     )
-    return Measured(evidence, ranges, time.perf_counter() - start, engine.notes())
+    return Measured(evidence, ranges, time.perf_counter() - start, engine.notes(found.full_passes))
 
 
 def _everything(outputs: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -74,7 +74,7 @@ class ModelSource:
             if not isinstance(tensor, torch.Tensor):
                 continue  # a module's extra state is no weight
             digest.update(f"{name}:{tuple(tensor.shape)}:{tensor.dtype}".encode())
-            digest.update(_bytes(tensor))
+            digest.update(tensor_bytes(tensor))
         return digest.hexdigest()
 
     def data_fingerprint(self) -> str:
@@ -84,11 +84,12 @@ class ModelSource:
             for tree in (split.inputs, split.targets):
                 for path, tensor in named_tensors(tree):
                     digest.update(f"{path}{tuple(tensor.shape)}".encode())
-                    digest.update(_bytes(tensor))
+                    digest.update(tensor_bytes(tensor))
         return digest.hexdigest()
 
 
-def _bytes(tensor: torch.Tensor) -> bytes:
+def tensor_bytes(tensor: torch.Tensor) -> bytes:
+    """The content of a tensor in the order of its elements."""
     plain = tensor.detach().cpu().contiguous()
     return plain.flatten().view(torch.uint8).numpy().tobytes() if plain.numel() else b""
 

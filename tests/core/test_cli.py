@@ -35,7 +35,7 @@ def test_help_names_every_command() -> None:
         check=True,
     )  # fmt: skip
 
-    for command in ("samples", "analyze", "plan", "show", "compare", "export", "report"):
+    for command in ("samples", "analyze", "plan", "show", "compare", "export", "report", "cache"):
         assert command in done.stdout
 
 
