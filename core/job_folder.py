@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import msgspec
 
+from core import store
 from core.source import python_file
 from core.source.samples import PREFIX
 
@@ -47,6 +48,11 @@ def home() -> Path:
         return Path(given)
     data = os.environ.get("XDG_DATA_HOME")
     return (Path(data) if data else Path.home() / ".local" / "share") / "quantscape" / "jobs"
+
+
+def analyses() -> tuple[Path, ...]:
+    """Analyses that jobs have left, by the name of the job."""
+    return tuple(path.parent for path in sorted(home().glob(f"*/{ANALYSIS}/{store.FILE}")))
 
 
 def digest(content: bytes) -> str:

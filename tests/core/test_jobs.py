@@ -17,7 +17,8 @@ import pytest
 from core import job_folder, jobs, processes, progress, store
 from core.cli import main
 from core.errors import JobError
-from core.jobs import Job, Request
+from core.job_folder import Request
+from core.jobs import Job
 from core.progress import Progress, Reporter, reporting
 from tests.conftest import REPOSITORY
 from tests.core.small_job import ended, wait_for, write_model

@@ -22,7 +22,7 @@ from tests.zoo.models import TiedWeights
 from tests.zoo.sources import source_of
 
 Open = Callable[..., AppTest]
-PAGES = ("overview", "tune", "compare", "export", "method")
+PAGES = ("overview", "measure", "tune", "compare", "export", "method")
 SHAPES = ("empty", "single", "measured", "unmeasured", "equal", "large", "tied", "overflow")
 SAMPLES = tuple(samples.names())
 TIMEOUT_S = 60
