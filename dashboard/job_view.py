@@ -45,7 +45,7 @@ def how_far(job: Job) -> str:
     if not job.total:
         what = "loading the model" if not job.request.dry_run else "predicting time and size"
         return f"{what} · {duration(job.elapsed)} so far"
-    left = "" if job.left is None else f" · about {duration(job.left)} left"
+    left = "" if job.left is None else f" · about {duration(max(job.left, 1.0))} left"
     return (
         f"{job.done:,} of {job.total:,} · {plain(job.label)} · {duration(job.elapsed)} so far{left}"
     )

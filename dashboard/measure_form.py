@@ -147,7 +147,11 @@ def _in_words(plan: dict[str, object]) -> str:
         return f"{value:,}" if isinstance(value, int) else UNKNOWN
 
     seconds, size = plan.get("predicted_seconds"), plan.get("perturbation_bytes")
-    time = f"about {duration(seconds)}" if isinstance(seconds, int | float) else f"time {UNKNOWN}"
+    time = (
+        f"about {duration(max(seconds, 1.0))}"
+        if isinstance(seconds, int | float)
+        else f"time {UNKNOWN}"
+    )
     room = format_bytes(size) if isinstance(size, int | float) else UNKNOWN
     return (
         f"**Predicted: {time}**, {room} of changed outputs on disk.  \n"
