@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,20 +126,29 @@ def _stop(job: Job) -> None:
     record = decode(job.folder / RECORD, _Record)
     if record is None or not _alive(record):
         return
-    (job.folder / STOPPED).touch()
+    with suppress(OSError):  # a full disk keeps nobody from stopping
+        (job.folder / STOPPED).touch()
     processes.end(record.pid, record.stamp, GRACE_S)
 
 
 def remove(job: Job) -> None:
     """Delete a job's folder with its analysis. Raises `JobError` while it runs."""
-    now = read(job.folder)
-    if now is not None and now.running:
-        raise JobError(f"{job.name} is running.", "Stop it first.")
-    shutil.rmtree(job.folder, ignore_errors=True)
+    try:
+        with locked():  # nobody lists a folder that is half gone
+            now = read(job.folder)
+            if now is not None and now.running:
+                raise JobError(f"{job.name} is running.", "Stop it first.")
+            shutil.rmtree(job.folder)
+    except OSError as error:
+        raise JobError(
+            f"{job.folder} cannot be removed: {error.strerror or error}.",
+            "Make it writable, or delete it yourself.",
+        ) from error
 
 
 def everything() -> tuple[Job, ...]:
     """All jobs, the newest first."""
+    processes.reap()
     if not home().is_dir():
         return ()
     try:
@@ -153,8 +163,12 @@ def read(folder: Path) -> Job | None:
     record = decode(folder / RECORD, _Record)
     if record is None:
         return None
-    alive = _alive(record)  # before the file: a process that ends in between has written its end
     seen = decode(folder / PROGRESS, Progress)
+    alive = False
+    if seen is None or seen.state == "running":
+        alive = _alive(record)
+        if not alive:  # it may have written its end since the file was read
+            seen = decode(folder / PROGRESS, Progress)
     state, error = _state(folder, seen, alive=alive)
     now = time.time()
     if seen is None:
@@ -191,7 +205,7 @@ def log_tail(job: Job) -> str:
 def _state(
     folder: Path, seen: Progress | None, *, alive: bool
 ) -> tuple[State, QuantscapeError | None]:
-    if seen is not None and seen.state == "done":  # said before the process is gone
+    if seen is not None and seen.state == "done":
         return "done", None
     if alive:
         return "running", None
@@ -212,7 +226,8 @@ def _alive(record: _Record) -> bool:
 
 
 def _all() -> tuple[Job, ...]:
-    folders = [p.parent for p in home().glob(f"*/{RECORD}")][:MAX_JOBS]
+    records = sorted(home().glob(f"*/{RECORD}"), key=lambda path: -path.stat().st_mtime)
+    folders = [path.parent for path in records[:MAX_JOBS]]
     found = (read(folder) for folder in folders)
     return tuple(sorted((j for j in found if j), key=lambda j: (-j.started, j.name)))
 

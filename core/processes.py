@@ -39,11 +39,16 @@ def launch(words: Sequence[str], *, cwd: Path, log: Path, environment: Mapping[s
     return child.pid
 
 
+def reap() -> None:
+    """Let the system forget the processes of ours that are over."""
+    for pid, child in list(_children.items()):
+        if child.poll() is not None:
+            _children.pop(pid, None)
+
+
 def stamp(pid: int) -> str:
     """What tells a process from a later one with the same pid; empty where none runs."""
-    child = _children.get(pid)
-    if child is not None and child.poll() is not None:  # which also lets the system forget it
-        del _children[pid]
+    reap()
     try:
         text = Path(f"/proc/{pid}/stat").read_text("ascii", "replace")
         boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()

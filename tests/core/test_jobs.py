@@ -63,6 +63,17 @@ def test_a_job_measures_and_leaves_an_analysis(tmp_path: Path) -> None:
     assert "layers" in jobs.log_tail(job)
 
 
+@pytest.mark.usefixtures("luckless")
+def test_processes_that_are_over_are_not_left_behind() -> None:
+    """Listing jobs lets the system forget those that ended: no zombie stays with the dashboard."""
+    job = wait_for(jobs.start(Request("sample:informer")), ended)
+    pid = json.loads((job.folder / "job.json").read_bytes())["pid"]
+
+    jobs.everything()
+
+    assert not Path(f"/proc/{pid}").exists()
+
+
 def test_a_running_job_says_how_far_it_is(tmp_path: Path) -> None:
     """Half-way there are runs behind, runs to come, the name of the one at hand, and a clock."""
     job = held(tmp_path)
