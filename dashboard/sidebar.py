@@ -36,7 +36,8 @@ def choose_model() -> Entry:
         list(entries),
         key=MODEL,
         bind="query-params",
-        help="Analyses named at launch come first, then the bundled samples.",
+        help="Analyses named at launch come first, then the bundled samples, then what you "
+        "measured.",
     )
     return entries[name or next(iter(entries))]
 

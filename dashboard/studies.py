@@ -10,7 +10,7 @@ from typing import Any
 
 import streamlit as st
 
-from core import store
+from core import job_folder, store
 from core.decide.advice import Recommendation, recommendations
 from core.decide.curves import CurvePoint, sweep_policy, threshold_curve
 from core.decide.decision import PrecisionMap
@@ -52,12 +52,15 @@ class Opened:
 
 
 def entries() -> dict[str, Entry]:
-    """Analyses on offer by name: those named at launch first, then the bundled samples."""
+    """Analyses on offer by name: named at launch, bundled, and measured by jobs, in this order."""
     named = [Path(text) for text in os.environ.get(FOLDERS_VARIABLE, "").split(os.pathsep) if text]
     names = sorted(samples.names(), key=lambda name: name != FIRST_SAMPLE)
     bundled = [samples.get(name) for name in names]
+    measured = [(folder.parent.name, folder) for folder in job_folder.analyses()]
     found: dict[str, Entry] = {}
-    for stem, folder in [(p.name, p) for p in named] + [(s.name, s.analysis) for s in bundled]:
+    for stem, folder in (
+        [(p.name, p) for p in named] + [(s.name, s.analysis) for s in bundled] + measured
+    ):
         if folder not in named and not folder.exists():
             continue  # a sample whose analysis was not shipped
         name, count = stem, 2

@@ -16,7 +16,7 @@ from core.evidence.curvature import Pulled, pull_back
 from core.evidence.evidence import Calibration, Evidence, Measured, spread_by_sample
 from core.evidence.local import LocalStatistics
 from core.evidence.own_output import Outputs, OwnOutputs, error_of, own_outputs
-from core.evidence.remedies import Variants, examine
+from core.evidence.remedies import LayerProgress, Variants, examine
 from core.evidence.scheme import Scheme
 from core.evidence.weights import stored_in, weight_kurtosis
 from core.layers import LayerTable
@@ -37,9 +37,12 @@ Doubles = NDArray[np.float64]
 
 def with_local(
     source: ModelSource, layers: LayerTable, scheme: Scheme, measured: Measured,
-    *, expand_units: bool = False,
+    *, expand_units: bool = False, progress: LayerProgress = lambda place, name: None,
 ) -> Evidence:  # fmt: skip
-    """The evidence of `measured` with local statistics added. Does not change the model."""
+    """The evidence of `measured` with local statistics added. Does not change the model.
+
+    `progress(place, name)` is called before each layer.
+    """
     evidence = measured.evidence
     precisions = tuple(registry.get(name) for name in evidence.precisions)
     simulator = own_outputs(
@@ -51,7 +54,7 @@ def with_local(
     narrowest = min(precisions, key=lambda p: p.bits)
     local = LocalStatistics(weight_kurtosis=kurtosis, gradient_error=gradient, trace_error=trace)
     if narrowest.kind == "integer":
-        local = _with_remedies(local, source, layers, simulator, precisions, narrowest)
+        local = _with_remedies(local, source, layers, simulator, precisions, narrowest, progress)
     return replace(evidence, local=local)
 
 
@@ -67,7 +70,7 @@ def second_order(
 
 def _with_remedies(
     local: LocalStatistics, source: ModelSource, layers: LayerTable, simulator: Variants,
-    precisions: tuple[Precision, ...], integer: Precision,
+    precisions: tuple[Precision, ...], integer: Precision, progress: LayerProgress,
 ) -> LocalStatistics:  # fmt: skip
     """`local` with the layers' own outputs under every remedy, on one batch."""
     half = next((p for p in precisions if p.float_dtype == "float16"), None)
@@ -76,6 +79,7 @@ def _with_remedies(
     found = examine(
         simulator, layers, integer, half, source.calibration.inputs, batch,
         take(source.selection.inputs, 0, MOST_SAMPLES), simulator.scheme.activation_bits,
+        progress,
     )  # fmt: skip
     return replace(
         local,

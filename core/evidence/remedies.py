@@ -126,6 +126,10 @@ class Variants(OwnOutputs):
         return super()._integer_operation(name, number, operation, precision, func, args, kwargs)
 
 
+LayerProgress = Callable[[int, str], None]
+"""Called with a layer's place and name before it is looked at."""
+
+
 @dataclass(eq=False)
 class Found:
     """Arrays by name, filled layer by layer; NaN = unknown."""
@@ -141,6 +145,7 @@ class Found:
 def examine(
     simulator: Variants, layers: LayerTable, integer: Precision, half: Precision | None,
     calibration: Inputs, batch: Inputs, selection: Inputs, bits: int,
+    progress: LayerProgress = lambda place, name: None,
 ) -> Found:  # fmt: skip
     """Measure every computing layer under every variant on `batch`.
 
@@ -157,9 +162,10 @@ def examine(
     simulator.set()
     reference = simulator.reference(batch)
     for i, layer in enumerate(layers):
+        progress(i, layer.name)
         before = reference.get(layer.name)
-        if before is None or not layer.computes_at_inference:
-            continue
+        if not before or not layer.computes_at_inference:
+            continue  # it gives no tensor that could be looked at
         values = torch.cat([one.flatten() for one in before])
         found.peak[i] = float(values.abs().max()) if values.numel() else 0.0
         found.underflow[i] = _underflow(values)

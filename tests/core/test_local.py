@@ -182,9 +182,10 @@ def test_an_overflow_is_infinitely_bad() -> None:
     assert analysis.evidence.local is not None
     gradient = analysis.evidence.local.gradient_error
     assert gradient is not None
-    forbidden = ~analysis.evidence.allowed[0]
+    at = analysis.evidence.precisions.index("FP16")
+    forbidden = ~analysis.evidence.allowed[at]
     assert forbidden.any()
 
-    assert np.isinf(gradient[0][forbidden]).all()
+    assert np.isinf(gradient[at][forbidden]).all()
     said = [diagnose(analysis.evidence, int(i)) for i in np.flatnonzero(forbidden)]
     assert all(d is not None and "FP16 overflows" in d.half for d in said)

@@ -23,7 +23,7 @@ from tests.zoo.models import TiedWeights
 from tests.zoo.sources import source_of
 
 Open = Callable[..., AppTest]
-PAGES = ("overview", "tune", "compare", "export", "method")
+PAGES = ("overview", "measure", "tune", "compare", "export", "method")
 TASKS = ("values", "unlabelled", "sequence", "custom", "grouped", "values_unlabelled")
 SHAPES = ("empty", "single", "measured", "unmeasured", "equal", "large", "tied", "overflow", *TASKS)
 SAMPLES = tuple(samples.names())
