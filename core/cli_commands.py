@@ -115,6 +115,7 @@ def analyze(options: argparse.Namespace) -> None:
         precisions=precisions,
         expand_units=options.expand_units,
         memory_bytes=options.memory,
+        jobs=options.jobs,
     )
     if options.dry_run:
         if options.json:
@@ -142,6 +143,7 @@ def analyze(options: argparse.Namespace) -> None:
             expand_units=options.expand_units,
             memory_bytes=options.memory,
             cache=cache,
+            jobs=options.jobs,
             progress=lambda done, total, label: progress.update(
                 task, total=total, completed=done, description=label
             ),
