@@ -97,6 +97,9 @@ def _analyze(command: _Commands[argparse.ArgumentParser]) -> None:
         metavar="BYTES",
         help="memory that measuring may take; default: half of what is free",
     )
+    sub.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="processes that share the work; default: 1"
+    )
     add_options(sub)
     sub.add_argument("--no-cache", action="store_true", help="measure all anew and keep nothing")
     sub.add_argument(

@@ -121,6 +121,7 @@ def _analyze(options: argparse.Namespace, reporter: Reporter) -> None:
         precisions=precisions,
         expand_units=options.expand_units,
         memory_bytes=options.memory,
+        jobs=options.jobs,
     )
     if options.dry_run:
         reporter.result = msgspec.to_builtins(plan)
@@ -154,6 +155,7 @@ def _analyze(options: argparse.Namespace, reporter: Reporter) -> None:
             expand_units=options.expand_units,
             memory_bytes=options.memory,
             cache=cache,
+            jobs=options.jobs,
             progress=step,
         )
     store.save(analysis, options.out)

@@ -80,6 +80,7 @@ def dry_run(
     precisions: tuple[Precision, ...] | None = None,
     expand_units: bool = False,
     memory_bytes: int | None = None,
+    jobs: int = 1,
 ) -> Plan:
     """Predict the cost of `analyze` from one small batch; measures nothing else."""
     precisions = precisions or registered()
@@ -89,13 +90,13 @@ def dry_run(
     reading = read(source)
     reading.targets(source.selection)  # what does not fit is said before the hours of measuring
     outputs = reading.keep(simulator.run({}, take(source.selection.inputs, 0, 2))).shape[1]
-    engine = prepare(simulator, source, reading, precisions, len(runs), memory_bytes)
+    engine = prepare(simulator, source, reading, precisions, len(runs), memory_bytes, jobs)
     values = len(precisions) * len(layers) * len(source.selection) * outputs
     return Plan(
         layers=len(layers),
         runs=len(runs),
         samples=len(source.selection),
-        predicted_seconds=predict_seconds(engine, source, runs),
+        predicted_seconds=predict_seconds(engine, source, runs) / jobs,
         perturbation_bytes=values * np.dtype(np.float32).itemsize,
         peak_bytes=engine.peak_bytes,
         batch=engine.batch,
@@ -112,13 +113,15 @@ def analyze(
     probes: int = measuring.PROBES,
     memory_bytes: int | None = None,
     cache: Cache | None = None,
+    jobs: int = 1,
     progress: Progress = lambda done, total, label: None,
 ) -> Analysis:
     """Measure `source` in `precisions` (all that are registered, by default) and return the
     analysis. Does not change the model's weights.
 
     `memory_bytes` bounds the memory taken (half of what is free if None). What `cache` holds of
-    the same measurement is not measured again, and what is measured is kept there.
+    the same measurement is not measured again, and what is measured is kept there. `jobs`
+    processes share the work, with the same bits.
     """
     precisions = precisions or registered()
     layers = take_inventory(source, expand_units=expand_units)
@@ -126,7 +129,7 @@ def analyze(
     measured = measuring.measure(
         source, layers, scheme, precisions,
         expand_units=expand_units, probes=probes, memory_bytes=memory_bytes, cache=cache,
-        progress=steps.run,
+        jobs=jobs, progress=steps.run,
     )  # fmt: skip
     evidence = with_local(
         source, layers, scheme, measured, expand_units=expand_units, progress=steps.layer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from core.cache import Unit
 from core.errors import ModelError
 from core.evidence.content import run_key
-from core.evidence.engine import Engine, Run
+from core.evidence.engine import Engine
+from core.evidence.memory import batches
 from core.evidence.shelf import Shelf
-from core.source.batches import sizes_differ, take
+from core.evidence.workers import Work, made, tasks
+from core.source.batches import count, sizes_differ, take
 from core.source.contract import ModelSource
 
 Floats = NDArray[np.float32]
@@ -56,53 +58,51 @@ def reference_outputs(engine: Engine, source: ModelSource) -> Floats:
 
 def collect(
     engine: Engine,
-    source: ModelSource,
-    runs: Sequence[Run],
-    reference: Floats,
-    keep: Callable[[Floats], Floats],
+    work: Work,
     shelf: Shelf,
     progress: Progress,
+    *,
+    jobs: int = 1,
 ) -> Collected:
-    """Make every run but the first, the baseline, whose outputs are `reference` [N, K]. What is
-    on the shelf is not made again.
-    """
-    parts = engine.parts(source)
-    total, done, full_passes = len(runs) * len(parts), 0, 0
-    outputs = np.empty((len(runs) - 1, *keep(reference).shape), dtype=np.float32)
+    """Make every run but the first, the baseline. What is on the shelf is not made again."""
+    parts, runs = batches(count(work.inputs), engine.batch), work.runs
+    outputs = np.empty((len(runs) - 1, count(work.inputs), work.columns), dtype=np.float32)
     finite = np.ones(len(runs) - 1, dtype=np.bool_)
-    keys = [run_key(run.assignment) for run in runs[1:]]
+    keys = [run_key(run.assignment) for run in runs]
+    total, done, full_passes = len(runs) * len(parts), 0, 0
+
+    def place(i: int, unit: Unit) -> None:
+        nonlocal done, full_passes
+        done += 1
+        outputs[i - 1, unit.start : unit.stop] = unit.outputs
+        finite[i - 1] &= unit.finite
+        full_passes += unit.in_full and bool(runs[i].layer)
+
+    def missing(part: slice) -> list[int]:
+        nonlocal done
+        progress(done, total, runs[0].label)
+        done += 1  # the baseline
+        found = shelf.find(part)
+        for i, key in enumerate(keys[1:], start=1):
+            if key in found:
+                place(i, found[key])
+        return [i for i, key in enumerate(keys) if i and key not in found]
+
     with shelf:
-        for part in parts:
-            progress(done, total, runs[0].label)
-            held = shelf.find(part)
-            missing = [run for run, key in zip(runs[1:], keys, strict=True) if key not in held]
-            made = _made(engine, source, part, [runs[0], *missing]) if missing else iter(())
-            done += 1
-            for i, key in enumerate(keys):
-                unit = held.get(key)
-                if unit is None:
-                    progress(done, total, runs[i + 1].label)
-                    found, in_full = next(made)
-                    if found.shape[1] != reference.shape[1]:
-                        raise sizes_differ()
-                    is_finite = bool(np.isfinite(found).all())
-                    unit = Unit(key, part.start, part.stop, keep(found), is_finite, in_full)
+        if jobs > 1:
+            for block in made(work, tasks([(part, missing(part)) for part in parts], jobs), jobs):
+                for i, unit in block:
                     shelf.add(unit)
-                done += 1
-                outputs[i, part] = unit.outputs
-                finite[i] &= unit.finite
-                full_passes += unit.in_full and bool(runs[i + 1].layer)  # a map always is one
+                    place(i, unit)
+                    progress(done, total, runs[i].label)
+        else:
+            for part in parts:
+                todo = missing(part)
+                units = engine.units(work.inputs, runs, todo, part, work.kept, work.width)
+                for i in todo:
+                    progress(done, total, runs[i].label)
+                    unit = next(units)
+                    shelf.add(unit)
+                    place(i, unit)
     progress(total, total, "done")
     return Collected(outputs, finite, full_passes)
-
-
-def _made(
-    engine: Engine, source: ModelSource, part: slice, runs: Sequence[Run]
-) -> Iterator[tuple[Floats, bool]]:
-    """Outputs of every run but the first, and whether one had to be a full pass."""
-    made = engine.run(take(source.selection.inputs, part.start, part.stop), runs, part.start)
-    next(made)  # the recorded pass
-    before = engine.replayer.full_passes
-    for outputs in made:
-        yield outputs, engine.replayer.full_passes > before
-        before = engine.replayer.full_passes

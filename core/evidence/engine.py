@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from core.cache import Unit
+from core.evidence.content import run_key
 from core.evidence.memory import (
     BATCH,
     Footprint,
@@ -16,13 +18,14 @@ from core.evidence.memory import (
     batches,
     footprint,
     free_bytes,
+    held_bytes,
     too_little,
 )
 from core.evidence.reading import Reading
 from core.evidence.replay import Replayer
 from core.evidence.simulate import Assignment, Simulator
 from core.precision import Precision
-from core.source.batches import Inputs, count, take
+from core.source.batches import Inputs, count, sizes_differ, take
 from core.source.contract import ModelSource
 
 
@@ -79,6 +82,34 @@ class Engine:
         for run in others[len(alone) :]:  # in a whole map nearly everything changes
             yield self.simulator.run(run.assignment, batch, count(batch), first)
 
+    def units(
+        self,
+        inputs: Inputs,
+        runs: Sequence[Run],
+        positions: Sequence[int],
+        part: slice,
+        kept: NDArray[np.int64] | None,
+        width: int,
+    ) -> Iterator[Unit]:
+        """Make the runs at `positions` on the samples of `part`; the first of `runs`, the
+        baseline, is recorded before them. Every run has `width` outputs, those at `kept` are kept
+        (all if None).
+        """
+        batch = take(inputs, part.start, part.stop)
+        outputs = self.run(batch, [runs[0], *(runs[i] for i in positions)], part.start)
+        next(outputs)
+        before = self.replayer.full_passes
+        for i, found in zip(positions, outputs, strict=True):
+            if found.shape[1] != width:
+                raise sizes_differ()
+            in_full = self.replayer.full_passes > before  # a whole map is no exception
+            before = self.replayer.full_passes
+            yield Unit(
+                run_key(runs[i].assignment), part.start, part.stop,
+                found if kept is None else found[:, kept],
+                bool(np.isfinite(found).all()), in_full and bool(runs[i].layer),
+            )  # fmt: skip
+
     def notes(self, full_passes: int) -> tuple[str, ...]:
         """What a person should know of how the runs were made, `full_passes` of them against
         the plan.
@@ -99,10 +130,12 @@ def prepare(
     precisions: tuple[Precision, ...],
     runs: int,
     memory_bytes: int | None = None,
+    jobs: int = 1,
 ) -> Engine:
     """Choose how to measure: replay if the model allows it, in batches that fit the memory.
 
-    `memory_bytes` is the bound, half of what is free if None. Raises `PolicyError` if not even
+    `memory_bytes` is the bound for this process and its `jobs` workers together, half of what is
+    free if None. Raises `PolicyError` if not even
     the smallest batches of full passes fit.
     """
     inputs = source.selection.inputs
@@ -121,6 +154,8 @@ def prepare(
     need = footprint(
         replayer.tape, replayer.plan.keep, count(pilot), len(precisions) * weights + changes
     )
+    if jobs > 1:
+        need = need.shared(jobs, (len(precisions) + 1) * weights + held_bytes(inputs))
     batch = 0 if replayer.refusal else batch_size(need, limit, samples, replay=True)
     if not batch:
         reason = "the values of a pass do not fit into the memory allowed"

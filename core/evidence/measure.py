@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from core.cache import Cache
@@ -24,6 +25,7 @@ from core.evidence.scheme import Scheme
 from core.evidence.shelf import no_shelf, open_shelf
 from core.evidence.simulate import Assignment, Simulator
 from core.evidence.weights import weight_sqnr_db
+from core.evidence.workers import Work, check
 from core.layers import ROOT, LayerTable
 from core.precision import Precision
 from core.source.contract import ModelSource
@@ -102,13 +104,15 @@ def measure(
     probes: int = PROBES,
     memory_bytes: int | None = None,
     cache: Cache | None = None,
+    jobs: int = 1,
     progress: Progress = lambda done, total, label: None,
 ) -> Measured:
     """Simulate every run of `planned_runs` on the selection split.
 
     `progress(done, total, label)` is called before each run of each batch. Peak memory is kept
     within `memory_bytes` (half of what is free if None) by smaller batches, which do not change
-    the numbers. What `cache` holds is not measured again. Does not change the model. Raises `PolicyError` if the bound is too small and
+    the numbers. What `cache` holds is not measured again; the rest is shared among `jobs` processes. Does
+    not change the model. Raises `PolicyError` if the bound is too small and
     `ModelError` where the reference outputs are not finite.
     """
     start = time.perf_counter()
@@ -119,16 +123,21 @@ def measure(
         judge = Judge(source.metric, reading, source.selection)
     simulator = make_simulator(source, layers, scheme, expand_units=expand_units)
     runs = planned_runs(layers, precisions, probes)
-    engine = prepare(simulator, source, reading, precisions, len(runs), memory_bytes)
+    engine = prepare(simulator, source, reading, precisions, len(runs), memory_bytes, jobs)
+    check(engine, source.selection.inputs, jobs)
     progress(0, len(runs) * len(engine.parts(source)), runs[0].label)
     reference = reference_outputs(engine, source)
     # What is wrong with the model or the metric is said before the hours of measuring.
     first = None if judge is None else judge.score(reference)
-    keep = reading.keep if judge is None else _everything
     shelf = no_shelf()
     if cache is not None:
         shelf = open_shelf(cache, engine, source, layers, reference, runs, everything=bool(judge))
-    found = collect(engine, source, runs, reference, keep, shelf, progress)
+    work = Work(
+        source.model, source.selection.inputs, source.output, layers, dict(simulator.owner), scheme,
+        simulator.ranges, engine.need, engine.batch, engine.reason, tuple(runs),
+        reading.kept if judge is None else None, reference.shape[1], torch.get_num_threads(),
+    )  # fmt: skip
+    found = collect(engine, work, shelf, progress, jobs=jobs)
     metrics = None
     if judge is not None and first is not None:
         metrics = _judged(judge, first, reference, found, runs[1:], layers, precisions)
@@ -169,10 +178,6 @@ def measure(
         Calibration(*site, seen.low, seen.high) for site, seen in sorted(simulator.ranges.items())
     )
     return Measured(evidence, ranges, time.perf_counter() - start, engine.notes(found.full_passes))
-
-
-def _everything(outputs: NDArray[np.float32]) -> NDArray[np.float32]:
-    return outputs
 
 
 def _position(run: Run, layers: LayerTable, precisions: tuple[Precision, ...]) -> tuple[int, int]:

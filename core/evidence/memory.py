@@ -14,6 +14,8 @@ from pathlib import Path
 
 from core.errors import PolicyError
 from core.evidence.tape import Tape
+from core.source.batches import Inputs
+from core.source.trees import tensors
 
 BATCH = 100
 """Samples of a full pass. Kernels may sum in another order for another number of rows."""
@@ -25,6 +27,9 @@ here did sum in another order."""
 OVERHEAD_BYTES = 16 * 10**6
 """Python's own objects and what an allocator keeps back."""
 
+WORKER_BYTES = 200 * 10**6
+"""What a process takes that has loaded PyTorch."""
+
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
@@ -35,6 +40,11 @@ class Footprint:
     fixed: int
     kept: int
     live: int
+
+    def shared(self, jobs: int, each: int) -> Footprint:
+        """The footprint where `jobs` workers run batches, each with `each` bytes of its own."""
+        fixed = self.fixed + jobs * (WORKER_BYTES + each)
+        return Footprint(fixed, jobs * self.kept, jobs * self.live)
 
     def peak(self, batch: int, *, replay: bool = True) -> int:
         """Bytes at the peak with `batch` samples at a time; without replay nothing is kept."""
@@ -72,6 +82,11 @@ def _live(tape: Tape, size: dict[int, int]) -> int:
                 alive.remove(storage)
                 now -= size[storage]
     return peak
+
+
+def held_bytes(inputs: Inputs) -> int:
+    """Bytes of all tensors in `inputs`."""
+    return sum(t.numel() * t.element_size() for t in tensors(inputs))
 
 
 def free_bytes() -> int:

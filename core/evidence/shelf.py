@@ -43,7 +43,6 @@ class Shelf:
 
     def find(self, part: slice) -> dict[str, Unit]:
         """Finished runs on the samples of `part`, by run."""
-        self._flush()  # what waits is of other samples
         return {} if self._cache is None else self._cache.find(self._key, part.start, part.stop)
 
     def add(self, unit: Unit) -> None:
@@ -56,8 +55,12 @@ class Shelf:
             self._flush()
 
     def _flush(self) -> None:
+        together: dict[tuple[int, int], list[Unit]] = {}
+        for unit in self._waiting:
+            together.setdefault((unit.start, unit.stop), []).append(unit)
         if self._cache is not None:
-            self._cache.put(self._key, self._title, self._waiting)
+            for units in together.values():
+                self._cache.put(self._key, self._title, units)
         self._waiting = []
         self._since = time.monotonic()
 
@@ -93,6 +96,6 @@ def open_shelf(
         measured = {run.layer for run in runs} - {""}
         complete = measured - set(missing)
         share = 1 - len(missing) / len(wanted)
-        cache.say(f"Resuming: {len(complete)} of {len(measured)} layers found, and {share:.0%} of "
-                  "all work.")  # fmt: skip
+        cache.say(f"Resuming: {share:.0%} of the work found, {len(complete)} of {len(measured)} "
+                  "layers whole.")  # fmt: skip
     return Shelf(cache, key, source.title)

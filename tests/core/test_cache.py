@@ -113,7 +113,7 @@ def test_an_analysis_is_found_as_it_was_left(
     assert len(made) == len(finished(tmp_path)) > 0
     assert counted.made == set()
     layers = int(counted.layers.computes.sum())
-    assert counted.said == [f"Resuming: {layers} of {layers} layers found, and 100% of all work."]
+    assert counted.said == [f"Resuming: 100% of the work found, {layers} of {layers} layers whole."]
 
 
 def test_an_interrupted_analysis_keeps_what_it_made(
@@ -424,7 +424,9 @@ def test_analyze_says_that_it_resumes(tmp_path: Path, capsys: pytest.CaptureFixt
     assert main([*command, "--cache", folder]) == 0
     assert "Resuming" not in capsys.readouterr().err
     assert main([*command, "--cache", folder]) == 0
-    assert "Resuming: 1 of 1 layers found" in " ".join(capsys.readouterr().err.split())
+    assert "Resuming: 100% of the work found, 1 of 1 layers whole." in " ".join(
+        capsys.readouterr().err.split()
+    )
     assert main([*command, "--cache", folder, "--no-cache"]) == 0
     assert "Resuming" not in capsys.readouterr().err
 
