@@ -27,7 +27,7 @@ from core.source.contract import ModelSource
 MOST_SAMPLES = 64
 """Calibration samples that layers are looked at with, spread evenly over the split."""
 REMEDY_SAMPLES = 32
-DRAWS = 2
+DRAWS = 8
 """Random combinations of the outputs per sample."""
 BATCH_BYTES = 256 * 10**6
 GRADIENT_SEED = 20217
@@ -75,7 +75,7 @@ def _with_remedies(
     """`local` with the layers' own outputs under every remedy, on one batch."""
     half = next((p for p in precisions if p.float_dtype == "float16"), None)
     inputs = few(source)
-    batch = take(next(batches(inputs, layers)), 0, REMEDY_SAMPLES)
+    batch = take(next(batches(inputs, layers, 2)), 0, REMEDY_SAMPLES)
     found = examine(
         simulator, layers, integer, half, source.calibration.inputs, batch,
         take(source.selection.inputs, 0, MOST_SAMPLES), simulator.scheme.activation_bits,
@@ -100,13 +100,12 @@ def few(source: ModelSource) -> Inputs:
     return chosen
 
 
-def batches(inputs: Inputs, layers: LayerTable) -> Iterator[Inputs]:
-    """`inputs` in batches whose outputs and gradients of all layers fit into `BATCH_BYTES`."""
-    # The outputs, their gradients for every draw, and about as much again for the graph.
-    values = sum(layer.output_elements for layer in layers) * 2 * (1 + DRAWS)
-    size = int(min(max(BATCH_BYTES // max(4 * values, 1), 1), MOST_SAMPLES))
-    for start in range(0, count(inputs), size):
-        yield take(inputs, start, start + size)
+def batches(inputs: Inputs, layers: LayerTable, copies: int) -> Iterator[Inputs]:
+    """`inputs` in batches of which `copies` of the outputs of all layers fit into `BATCH_BYTES`."""
+    size = 4 * copies * sum(layer.output_elements for layer in layers)
+    most = int(min(max(BATCH_BYTES // max(size, 1), 1), MOST_SAMPLES))
+    for start in range(0, count(inputs), most):
+        yield take(inputs, start, start + most)
 
 
 @dataclass(eq=False)
@@ -137,7 +136,8 @@ def _second_order(
     }
     sums = _Sums(np.zeros((len(precisions), len(layers))), dict.fromkeys(parameters, 0.0), [])
     generator = torch.Generator().manual_seed(GRADIENT_SEED)
-    for batch in batches(few(source), layers):
+    # The outputs, their gradients for every draw, and what PyTorch keeps for them.
+    for batch in batches(few(source), layers, 3 + DRAWS):
         try:
             outputs, pulled = pull_back(
                 source.model, layers.names, parameters, batch, source.output, classes, DRAWS,
