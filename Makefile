@@ -28,6 +28,7 @@ bench: setup-test
 	  $(BIN)/python -m tests.benchmarks.projection --sample $$sample || exit 1; \
 	done
 	$(BIN)/python -m tests.benchmarks.replay
+	$(BIN)/python -m tests.benchmarks.scorers
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-columns=min,median,max
 	$(BIN)/python -m tests.benchmarks.slider_latency
 

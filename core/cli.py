@@ -107,6 +107,9 @@ def _analyze(command: _Commands[argparse.ArgumentParser]) -> None:
         action="store_true",
         help="print the predicted time and memory and stop before measuring",
     )
+    sub.add_argument(
+        "--progress", type=Path, metavar="FILE", help="keep a JSON file that says how far it is"
+    )
     _json(sub)
     sub.set_defaults(run=commands.analyze)
 

@@ -29,6 +29,7 @@ from core.export import html, markdown, precision_map
 from core.export import report as reports
 from core.export.checklist import checks
 from core.export.csv_table import to_csv
+from core.progress import Reporter, reporting
 from core.source import python_file
 from core.source import samples as bundled
 from core.study import Study
@@ -101,6 +102,11 @@ def _precisions(options: argparse.Namespace) -> tuple[Precision, ...]:
 
 def analyze(options: argparse.Namespace) -> None:
     """Measure a source and write its analysis folder."""
+    with reporting(options.progress) as reporter:
+        _analyze(options, reporter)
+
+
+def _analyze(options: argparse.Namespace, reporter: Reporter) -> None:
     # torch takes seconds to import, and only this command runs a model
     from core.evidence import analyze as analysing
 
@@ -118,6 +124,7 @@ def analyze(options: argparse.Namespace) -> None:
         jobs=options.jobs,
     )
     if options.dry_run:
+        reporter.result = msgspec.to_builtins(plan)
         if options.json:
             print_json(plan)
         else:
@@ -137,6 +144,11 @@ def analyze(options: argparse.Namespace) -> None:
     cache = opened(options, lambda sentence: aside.print(sentence, markup=False, highlight=False))
     with Progress(*columns, console=aside) as progress:
         task = progress.add_task("starting", total=plan.runs)
+
+        def step(done: int, total: int, label: str) -> None:
+            progress.update(task, total=total, completed=done, description=label)
+            reporter.step(done, total, label)
+
         analysis = analysing.analyze(
             source,
             precisions=precisions,
@@ -144,11 +156,10 @@ def analyze(options: argparse.Namespace) -> None:
             memory_bytes=options.memory,
             cache=cache,
             jobs=options.jobs,
-            progress=lambda done, total, label: progress.update(
-                task, total=total, completed=done, description=label
-            ),
+            progress=step,
         )
     store.save(analysis, options.out)
+    reporter.result = _summary(analysis, options.out)
     for note in (*((OPTIMISTIC,) if analysis.optimistic else ()), *analysis.notes):
         print(f"quantscape: note: {note}", file=sys.stderr)
     if options.json:

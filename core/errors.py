@@ -44,3 +44,7 @@ class MapError(QuantscapeError):
 
 class ProfileError(QuantscapeError):
     """A hardware profile is unknown or malformed."""
+
+
+class JobError(QuantscapeError):
+    """An analysis cannot run beside this process: busy source, folder that cannot be written."""

@@ -161,6 +161,17 @@ class LayerTable:
         return {name: i for i, name in enumerate(self.names)}
 
     @cached_property
+    def group_of(self) -> dict[int, int]:
+        """Number of the group, from 1, by position; layers in no group are absent."""
+        return {i: number for number, group in enumerate(self.groups, 1) for i in group}
+
+    def beside(self, i: int) -> tuple[str, ...]:
+        """Names of the layers that share a group with layer `i`."""
+        number = self.group_of.get(i)
+        group = () if number is None else self.groups[number - 1]
+        return tuple(self.names[j] for j in group if j != i)
+
+    @cached_property
     def roles(self) -> tuple[str, ...]:
         """Role of each layer."""
         return tuple(layer.role for layer in self.layers)

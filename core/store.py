@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from core import store_arrays, store_task
+from core import store_arrays, store_local, store_task
 from core.analysis import Analysis
 from core.errors import AnalysisError
 from core.evidence.evidence import Calibration, Evidence, Identity, Outputs, SplitSizes
@@ -152,7 +152,7 @@ def _arrays(evidence: Evidence | None) -> dict[str, NDArray[Any]]:
         "weight_sqnr_db": evidence.weight_sqnr_db,
         "allowed": evidence.allowed,
     }
-    return arrays | store_task.arrays(evidence)
+    return arrays | store_task.arrays(evidence) | store_local.arrays(evidence.local)
 
 
 def load(folder: Path) -> Analysis:
@@ -273,4 +273,5 @@ def _evidence(folder: Path, data: _File) -> Evidence:
         allowed=read_array(folder, "allowed", np.bool_, (n_precisions, n_layers), finite=False),
         outputs=data.outputs,
         metrics=store_task.read_metrics(read, n_precisions, n_layers, len(probes), folder),
+        local=store_local.read_local(read, folder, n_precisions, n_layers),
     )

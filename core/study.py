@@ -13,12 +13,13 @@ import numpy as np
 
 from core import precision as registry
 from core.decide.decision import NO_PRECISION, PrecisionMap, decide
+from core.decide.resampling import Resampled, Stability, draws, stability
 from core.estimate import hardware as hardware_profiles
 from core.estimate.latency import LatencyModel
 from core.estimate.projection import Projection, Projector
 from core.estimate.size import glue_bytes, size_table
 from core.estimate.values import ValueProjector
-from core.evidence.scorers import score_table
+from core.evidence.scorers import sample_table, score_table
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,6 +50,15 @@ class Study:
     def scores(self) -> dict[str, NDArray[np.float64]]:
         """Scores by scorer, each of shape (L,)."""
         return score_table(self.layers, self.analysis.evidence, self.narrowest)
+
+    @cached_property
+    def resampled(self) -> Resampled:
+        """Measured scores of samples drawn again with replacement."""
+        evidence = self.analysis.evidence
+        counts = draws(0 if evidence is None else evidence.samples)
+        found = sample_table(evidence, self.narrowest)
+        scores = {name: samples.scores(counts) for name, samples in found.items()}
+        return Resampled(counts.shape[1], scores)
 
     @cached_property
     def size_bytes(self) -> NDArray[np.int64]:
@@ -94,6 +104,10 @@ class Study:
     def decide(self, policy: Policy) -> PrecisionMap:
         """The map that `policy` gives; raises `PolicyError` for what cannot be asked."""
         return decide(self.layers, self.scores, policy, self.precisions)
+
+    def stability(self, policy: Policy) -> Stability:
+        """How often `policy` gives each layer each precision when the samples are drawn again."""
+        return stability(self.layers, self.scores, self.resampled, policy, self.precisions)
 
     def project(self, codes: NDArray[np.int8]) -> Projection | None:
         """Projection of a map; None before anything was measured."""

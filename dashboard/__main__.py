@@ -1,16 +1,22 @@
-"""`python -m dashboard [DIR ...]`: open the dashboard on bundled samples and on DIRs."""
+"""`python -m dashboard [DIR ...] [FILE.py:FUNCTION ...]`: open the dashboard.
+
+Analyses in DIRs are opened beside the bundled samples. A function in a Python file can be measured
+from the page Measure: it is trusted because it was named here, and runs in a process of its own.
+"""
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from importlib import import_module
 from pathlib import Path
 
 from core import store
-from core.errors import QuantscapeError
-from dashboard import FOLDERS_VARIABLE
+from core.errors import ModelError, QuantscapeError
+from core.source import python_file
+from dashboard import FOLDERS_VARIABLE, SOURCES_VARIABLE
 
 ROOT = Path(__file__).resolve().parents[1]
 BAD_INPUT = 2
@@ -32,7 +38,13 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m dashboard",
         description="Open the dashboard on the bundled samples and on your own analyses.",
     )
-    parser.add_argument("folders", nargs="*", type=Path, metavar="DIR", help="analysis folders")
+    parser.add_argument(
+        "named",
+        nargs="*",
+        metavar="DIR|FILE.py:FUNCTION",
+        help="analysis folders, and functions that return a model to measure; these run with your "
+        "rights",
+    )
     parser.add_argument(
         "--port", type=_port, default=8501, help="port to listen on (default: 8501)"
     )
@@ -44,18 +56,31 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _absolute(reference: str) -> str:
+    """The reference as it is known from every folder. The file is not run here."""
+    file, _, function = reference.rpartition(":")
+    if not Path(file).is_file():
+        raise ModelError(f"There is no file {file}.", "Name it as path/to/file.py:function.")
+    return f"{Path(file).resolve()}:{function}"
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Check the folders, then serve until interrupted. Returns the exit code."""
+    """Check what was named, then serve until interrupted. Returns the exit code."""
     given = _parser().parse_args(arguments)
+    sources = [text for text in given.named
+               if python_file.is_reference(text) and not Path(text).is_dir()]  # fmt: skip
+    paths = [Path(text) for text in given.named if text not in sources]
     try:
-        for folder in given.folders:
+        for folder in paths:
             store.load(folder)
+        named = [_absolute(source) for source in sources]
     except QuantscapeError as error:
         line = str(error).replace("\n", " ")
         sys.stderr.write(f"error: {line}\n")
         return BAD_INPUT
-    folders = [str(folder.resolve()) for folder in given.folders]
+    folders = [str(folder.resolve()) for folder in paths]
     os.environ[FOLDERS_VARIABLE] = os.pathsep.join(folders)
+    os.environ[SOURCES_VARIABLE] = json.dumps({"sources": named, "cwd": str(Path.cwd())})
     os.chdir(ROOT)  # Streamlit reads .streamlit/config.toml of the working directory
     from streamlit.web import cli
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from dashboard import brand, sidebar, state, studies, theme, verdict, view
+from dashboard import brand, job_view, sidebar, state, studies, theme, verdict, view
 from dashboard.boundary import boundary
 
 NOTICE_SECONDS = 20
@@ -40,6 +40,8 @@ def main() -> None:
         [
             st.Page("app_pages/overview.py", title="Overview", icon=":material/landscape:",
                     url_path="overview", default=True, help="Is INT8 a good idea here?"),
+            st.Page("app_pages/measure.py", title="Measure", icon=":material/science:",
+                    url_path="measure", help="Measure a model, beside everything else"),
             st.Page("app_pages/tune.py", title="Tune", icon=":material/tune:",
                     url_path="tune", help="Move it and see what flips"),
             st.Page("app_pages/compare.py", title="Compare", icon=":material/compare:",
@@ -67,11 +69,15 @@ def main() -> None:
         with st.sidebar, boundary("the sidebar"):
             sidebar.draw(shown, known, problems)
             state.confirm(known, settled)
+    if page.title != "Measure":
+        with frame, boundary("the progress"):
+            job_view.line()
     while tab.notices:
         st.toast(tab.notices.pop(0), icon=":material/info:", duration=NOTICE_SECONDS)
     if shown is None:
-        st.info("Choose another model in the sidebar, or open Method.", icon=":material/info:")
-        if page.title != "Method":
+        st.info("Choose another model in the sidebar, or open Measure or Method.",
+                icon=":material/info:")  # fmt: skip
+        if page.title not in {"Measure", "Method"}:
             return
     with boundary(f"the page {page.title}"):
         page.run()

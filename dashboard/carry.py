@@ -115,4 +115,4 @@ def _weights(values: Mapping[str, Value], study: Study, writes: dict[str, Value]
         return []
     writes.update({weight_key(name): 0.0 for name in missing})
     titles = ", ".join(SCORERS[name].title.lower() for name in missing)
-    return [f"the weight of {titles} (nothing was measured)"]
+    return [f"the weight of {titles} (not measured)"]

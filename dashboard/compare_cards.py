@@ -8,8 +8,9 @@ import streamlit as st
 
 from core.decide.compare import Column, Comparison, Strategy
 from core.decide.gains import Gain
-from dashboard import comparing, state, theme
+from dashboard import comparing, state, tables, theme
 from dashboard.boundary import show_expected
+from dashboard.losses import POWERS, Losses, losses
 from dashboard.strategies import CURRENT, Offer
 from dashboard.strategy_marks import MARKS, plain
 from dashboard.tables import format_number, format_quantity, format_range, typeset
@@ -17,12 +18,8 @@ from dashboard.view import View
 
 CARD_PX = 208
 """A narrower card would break its figures; the row wraps before."""
-FIGURES = {
-    "size_bytes": "Size",
-    "latency_ms": "Latency",
-    "accuracy_drop_pts": "Accuracy loss",
-    "kl": "KL (nats)",
-}
+COSTS = {"size_bytes": "Size", "latency_ms": "Latency"}
+MOST_LOSSES = 2
 
 
 def draw(
@@ -33,7 +30,8 @@ def draw(
         for place, (side, column) in enumerate(zip(sides, found.columns, strict=True)):
             with st.container(border=True, height="stretch", gap="xsmall"):
                 _head(place, side, found)
-                st.markdown(_figures(side, column, reference=side.name == found.reference))
+                reference = side.name == found.reference
+                st.markdown(_figures(losses(view), side, column, reference=reference))
                 _layers(view, side)
                 _notes(side, found)
                 with st.container(height="stretch", vertical_alignment="bottom"):
@@ -48,16 +46,19 @@ def _head(place: int, side: Strategy, found: Comparison) -> None:
     st.caption(f"{state.describe(side.map.policy)}{also}")
 
 
-def _figures(side: Strategy, column: Column, *, reference: bool) -> str:
+def _figures(read: Losses, side: Strategy, column: Column, *, reference: bool) -> str:
     lines = []
-    for name, title in FIGURES.items():
+    titles = COSTS | {name: tables.plain(read.card(name)) for name in read.order[:MOST_LOSSES]}
+    for name, title in titles.items():
         quantity = side.outcome.totals[name]
         span = format_range(quantity)
         text = f"**{format_quantity(quantity)}**" + (f" :small[({span})]" if span else "")
-        if quantity.unit == "nats":  # said in the title, or a card would be too narrow
-            text = text.replace(" nats", "")
+        if name in POWERS:  # the unit is in the title, or a card would be too narrow
+            text = text.replace(f" {quantity.unit}", "")
         against = "–" if reference else delta_text(column.gains[name], quantity.unit)
-        lines.append(f":small[{title} · {quantity.kind}]  \n{text}  \n:small[{against}]")
+        lines.append(
+            f":small[{title} · {read.kind(name, quantity.kind)}]  \n{text}  \n:small[{against}]"
+        )
     return "\n\n".join(lines)
 
 

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from core.decide.compare import COSTS, TOTAL_OF, Comparison, Cost, Strategy
 from core.decide.curves import CurvePoint
 from core.estimate.quantity import Quantity
-from dashboard import figure, studies, theme
+from dashboard import figure, studies, tables, theme
 from dashboard.charts import Spec, filled, named, template
 from dashboard.compare_cards import dominated
-from dashboard.curve_chart import LOSS_AXES, LOSS_TITLES, choose_loss
+from dashboard.curve_chart import choose_loss
+from dashboard.losses import NO_LABELS, Losses, axis_format, losses
 from dashboard.strategy_marks import MARKS, plain, short
 from dashboard.theme import Mode, Theme, by_mode
 from dashboard.view import View
@@ -38,18 +39,18 @@ ALIGNED: tuple[Literal["left", "center", "right"], ...] = ("left", "center", "ri
 
 def draw(view: View, sides: Sequence[Strategy], found: Comparison) -> None:
     """Both charts with the choice of the loss, and who is dominated in words."""
+    read = losses(view)
     with st.container(border=True, gap="xsmall"):
         with st.container(horizontal=True, vertical_alignment="center"):
             st.markdown("**Loss against what it saves**", width="content")
-            measure = choose_loss()
+            measure = choose_loss(read)
+        look, axis = theme.current(), read.axis(measure)
         points = studies.curve(view.opened, view.policy)
-        drawn = {
-            cost: trade(points, sides, found, cost, measure, theme.current()) for cost in COSTS
-        }
+        drawn = {cost: trade(points, sides, found, cost, measure, axis, look) for cost in COSTS}
         if None in drawn.values():
             st.info("n/a: nothing was measured, so no loss is projected.", icon=":material/info:")
             return
-        title = LOSS_TITLES[measure]
+        title = read.chooser(measure)
         with st.grid(2, min_column_width=CHART_PX, gap="medium"):
             for cost, spec in drawn.items():
                 with st.container(gap="xsmall"):
@@ -64,10 +65,18 @@ def draw(view: View, sides: Sequence[Strategy], found: Comparison) -> None:
         said = "; ".join(f"{name} is {by}" for name, by in beaten if by)
         st.caption(
             f"{plain(said) if said else 'None is dominated'}. One dominates another where "
-            "projected accuracy loss (a gain counts as none; KL between equal losses) and cost are no "
-            "worse and one is "
-            "better; dominated ones are pale. Small points: the sweep of the HIGH threshold."
+            f"{_yardstick(read)} and cost are no worse and one is better; dominated ones are pale. "
+            "Small points: the sweep of the HIGH threshold."
         )
+
+
+def _yardstick(read: Losses) -> str:
+    """What dominance looks at beside the cost."""
+    moved = tables.plain(read.titles[read.figures.divergence])
+    if not read.labelled:
+        return f"projected {moved} ({NO_LABELS})"
+    lost = tables.plain(read.titles[read.figures.loss])
+    return f"projected {lost} (a gain counts as none; {moved} between equal losses)"
 
 
 def trade(
@@ -76,6 +85,7 @@ def trade(
     found: Comparison,
     cost: Cost,
     measure: str,
+    axis: str,
     look: Theme,
 ) -> Spec | None:
     """The chart of `measure` against `cost`; None where nothing is projected."""
@@ -106,7 +116,7 @@ def trade(
     data = _labelled(pd.DataFrame(marks), [*(row[field] for row in cloud)], field, measure, found)
     columns = [field, measure, "threshold"]
     return filled(
-        _trade(look.mode, cost, measure),
+        _trade(look.mode, cost, measure, axis),
         thresholds=pd.DataFrame(cloud, columns=columns),
         strategies=data,
     )
@@ -151,20 +161,20 @@ def _unit(values: Sequence[float]) -> NDArray[np.float64]:
 
 
 @lru_cache(maxsize=16)
-def _trade(mode: Mode, cost: Cost, measure: str) -> Spec:
+def _trade(mode: Mode, cost: Cost, measure: str, title_y: str) -> Spec:
     look = by_mode(mode)
     field, title = AXES[cost]
     x = alt.X(
         f"{field}:Q",
         title=title,
         scale=alt.Scale(zero=False, nice=True, padding=12),
-        axis=alt.Axis(labelFlush=True, tickCount=6, format=".3~f"),
+        axis=alt.Axis(labelFlush=True, tickCount=6, format=".4~g"),
     )
     y = alt.Y(
         f"{measure}:Q",
-        title=LOSS_AXES[measure],
+        title=title_y,
         scale=alt.Scale(padding=22),
-        axis=alt.Axis(tickCount=5, format="~e" if measure == "kl" else "~g"),
+        axis=alt.Axis(tickCount=5, format=axis_format(measure)),
     )
     places = [str(place) for place in range(len(MARKS))]
     colours = alt.Scale(domain=places, range=[mark.colour(mode) for mark in MARKS])
@@ -172,7 +182,7 @@ def _trade(mode: Mode, cost: Cost, measure: str) -> Spec:
     said = [
         alt.Tooltip("strategy:N", title="Strategy"),
         alt.Tooltip(f"{field}:Q", title=title, format=".3f"),
-        alt.Tooltip(f"{measure}:Q", title=LOSS_AXES[measure], format=".3g"),
+        alt.Tooltip(f"{measure}:Q", title=title_y, format=".3g"),
         alt.Tooltip("dominated_by:N", title="Dominated by"),
     ]
     swept = [

@@ -11,32 +11,33 @@ import streamlit as st
 from core.decide.curves import CurvePoint
 from core.estimate.quantity import Quantity
 from dashboard.charts import Spec, filled, named, template
+from dashboard.losses import Losses, axis_format, losses
+from dashboard.tables import plain
 from dashboard.theme import Mode, Theme, by_mode
 from dashboard.view import View
 
 HEIGHT = 306
-LOSS_AXES = {
-    "accuracy_drop_pts": "Projected accuracy loss (points)",
-    "kl": "Projected KL divergence (nats)",
-    "flips_pct": "Projected flips (% of samples)",
-}
-LOSS_TITLES = {"kl": "KL divergence", "accuracy_drop_pts": "Accuracy", "flips_pct": "Flips"}
+CHOICE = "curve_loss"
 POINTS, MAPS = "points", "maps"
 
 
-def choose_loss() -> str:
+def choose_loss(read: Losses) -> str:
     """The measure of loss that charts of the page show; one choice for all pages."""
+    usual = read.figures.divergence
+    offered = sorted(read.charted, key=lambda name: name != usual)
+    if st.session_state.get(CHOICE, usual) not in offered:  # kept from a model with other figures
+        st.session_state[CHOICE] = usual
     measure = st.segmented_control(
         "Loss",
-        list(LOSS_TITLES),
-        default="kl",
-        format_func=lambda name: LOSS_TITLES[name],
-        key="curve_loss",
+        offered,
+        default=usual,
+        format_func=lambda name: plain(read.chooser(name)),
+        key=CHOICE,
         label_visibility="collapsed",
         required=True,
         persist_state="session",
     )
-    return measure or "kl"
+    return measure or usual
 
 
 def curve(points: tuple[CurvePoint, ...], view: View, measure: str, look: Theme) -> Spec | None:
@@ -69,7 +70,7 @@ def curve(points: tuple[CurvePoint, ...], view: View, measure: str, look: Theme)
         if side.found.totals[measure].value is not None
     ]
     return filled(
-        _curve(look.mode, measure, view.pinned),
+        _curve(look.mode, measure, losses(view).axis(measure), view.pinned),
         points=pd.DataFrame(rows),
         maps=pd.DataFrame(maps, columns=["size_mb", "loss", "map"]),
     )
@@ -80,15 +81,14 @@ def _mb(size: Quantity) -> float:
 
 
 @lru_cache(maxsize=16)
-def _curve(mode: Mode, measure: str, pinned: bool) -> Spec:
+def _curve(mode: Mode, measure: str, title: str, pinned: bool) -> Spec:
     look = by_mode(mode)
-    title = LOSS_AXES[measure]
-    axis = alt.Axis(tickCount=5, format="~e" if measure == "kl" else "~g")
+    axis = alt.Axis(tickCount=5, format=axis_format(measure))
     x = alt.X(
         "size_mb:Q",
         title="Size (MB, exact)",
         scale=alt.Scale(zero=False, nice=True),
-        axis=alt.Axis(labelFlush=True, tickCount=6, format=".3~f"),
+        axis=alt.Axis(labelFlush=True, tickCount=6, format=".4~g"),
     )
     y = alt.Y("loss:Q", title=title, axis=axis)
     base = named(POINTS).encode(x=x)

@@ -11,16 +11,13 @@ from core.export.checklist import named
 from dashboard import exports, files, state, strategies, studies
 from dashboard.boundary import show_expected
 from dashboard.files import MAP, MAX_MB, SESSION, Imported, Waiting
+from dashboard.losses import losses
 from dashboard.tables import format_quantity, plain, with_range
 from dashboard.view import View
 
 MAP_UPLOADER, SESSION_UPLOADER = "import_map", "import_session"
-FIGURES = {
-    "size_bytes": "Size",
-    "latency_ms": "Latency",
-    "accuracy_drop_pts": "Accuracy loss",
-    "kl": "KL divergence",
-}
+COSTS = {"size_bytes": "Size", "latency_ms": "Latency"}
+MOST_LOSSES = 2
 
 
 def draw(view: View) -> None:
@@ -56,12 +53,14 @@ def _imported(view: View, found: Imported) -> None:
     counts = ", ".join(f"{chosen.count(p):,} {p}" for p in chosen.precisions if chosen.count(p))
     by_hand = np.flatnonzero(found.chosen.origin == BY_OVERRIDE)
     changes = difference(view.now.chosen, chosen)
+    read = losses(view)
+    titles = COSTS | {name: plain(read.title(name)) for name in read.order[:MOST_LOSSES]}
     rows = {
         "Layers": counts or "none",
         **{
-            title: f"{with_range(priced.totals[key])} {priced.totals[key].kind}"
+            title: f"{with_range(priced.totals[key])} {read.kind(key, priced.totals[key].kind)}"
             if priced.totals[key].value is not None else format_quantity(priced.totals[key])
-            for key, title in FIGURES.items()
+            for key, title in titles.items()
         },
         "Against the current map": in_words(changes),
         "Set by hand": f"{len(by_hand):,}: "

@@ -11,7 +11,17 @@ from core.decide.scoring import LEVELS
 from core.estimate.quantity import Quantity
 from core.evidence.weight_profile import WeightProfile
 from core.layers import Layer
-from dashboard import figure, state, studies, theme, weight_charts
+from dashboard import (
+    cause_view,
+    certainty_view,
+    figure,
+    group_view,
+    state,
+    studies,
+    theme,
+    weight_charts,
+)
+from dashboard.losses import NO_LABELS, losses
 from dashboard.tables import (
     STATES,
     UNKNOWN,
@@ -19,6 +29,7 @@ from dashboard.tables import (
     format_number,
     format_quantity,
     format_range,
+    plain,
     role_title,
 )
 from dashboard.view import View
@@ -28,7 +39,6 @@ TABLE_PX, CHART_PX = 440, 300
 """Narrower columns are put below each other."""
 EFFECTS = (("alone", "Only this layer"), ("all_but", "All but this layer"),
            ("everything", "All layers"))  # fmt: skip
-FIGURES = (("kl", "KL divergence"), ("accuracy_drop_pts", "Accuracy loss"), ("flips_pct", "Flips"))
 
 
 def draw(view: View) -> None:
@@ -40,6 +50,8 @@ def draw(view: View) -> None:
             return
         i = view.study.layers.index[layer]
         _about(view, i)
+        certainty_view.draw(view, i)
+        cause_view.draw(view, i)
         with st.grid(2, min_column_width=TABLE_PX, gap="small"):
             with st.container():
                 _effect(view, layer)
@@ -87,6 +99,7 @@ def _about(view: View, i: int) -> None:
         f"{STATES[layer.state] if layer.state != 'computes' else 'computes in integers'}"
     )
     st.markdown(chosen.reason(i))
+    group_view.line(view, i)
     with st.container(horizontal=True, vertical_alignment="center"):
         if not layer.computes_at_inference:
             st.caption("A layer that does nothing at inference has no precision to choose.")
@@ -98,7 +111,7 @@ def _about(view: View, i: int) -> None:
                 on_click=state.force,
                 args=(layer.name, name),
                 disabled=chosen.origin[i] == BY_OVERRIDE and name == assigned,
-                help=f"An override: {layer.name} stays in {name} whatever the policy says.",
+                help=f"An override: {plain(layer.name)} stays in {name} whatever the policy says.",
             )
         st.button(
             "Auto",
@@ -138,22 +151,29 @@ def _effect(view: View, name: str) -> None:
     if effect is None:
         st.caption("It does nothing at inference, so no precision has an effect.")
         return
-    rows = []
+    read, rows = losses(view), []
     for field, title in EFFECTS:
         totals: dict[str, Quantity] = getattr(effect, field)
         rows.append(
             {
                 f"In {low}": title,
-                **{label: _with_span(totals[key]) for key, label in FIGURES},
-                "Kind": totals["kl"].kind,
+                **{plain(read.title(key)): _with_span(totals[key]) for key in read.order},
+                "Kind": totals[read.first].kind,
             }
         )
     st.table(pd.DataFrame(rows).set_index(f"In {low}"))
-    if effect.alone["kl"].value is None and view.study.analysis.evidence is not None:
+    if effect.alone[read.first].value is None and view.study.analysis.evidence is not None:
         st.caption(f"{UNKNOWN}: outputs are not finite (overflow), or the sum holds such a layer.")
+    elif not read.labelled:
+        st.caption(f"{UNKNOWN}: {NO_LABELS}.")
     st.caption(
         "Everything else is in FP32. Alone: measured by simulation on the selection samples, with "
         "the range of the sample; the others are projected, with a 90 % range."
+        + (
+            " These samples also set the ranges of activations: optimistic."
+            if read.optimistic
+            else ""
+        )
     )
 
 

@@ -13,7 +13,7 @@ from core.export.csv_table import to_csv
 from core.export.precision_map import to_json
 from dashboard import state, theme
 from dashboard.controls import precisions_offered
-from dashboard.tables import AUTO, DOWN, UP, layer_frame, table_height
+from dashboard.tables import AUTO, DOWN, UP, layer_frame, plain, table_height, with_frequency
 from dashboard.view import View
 
 MOST_ROWS_SHOWN = 14
@@ -66,7 +66,7 @@ def _flips(view: View) -> None:
     if not view.changes:
         return
     listed = [
-        f"{UP if change.direction > 0 else DOWN} {change.layer} "
+        f"{UP if change.direction > 0 else DOWN} {plain(change.layer)} "
         f"{theme.badge(change.before)} → {theme.badge(change.after)}"
         for change in view.changes[:MOST_CHANGES_LISTED]
     ]
@@ -99,6 +99,15 @@ def _filtered(frame: pd.DataFrame, view: View) -> pd.DataFrame:
             persist_state="session",
             help="Layers that were set by hand.",
         )
+        sure = st.toggle(
+            "In resamples",
+            key="filter_frequency",
+            persist_state="session",
+            help="A column with the share of resamples of the samples that give each layer its "
+            "precision. Only scores measured on samples vary.",
+        )
+    if sure:
+        frame = with_frequency(frame, view)
     keep = pd.Series(data=True, index=frame.index)
     if text:
         wanted = text.strip().lower()
@@ -167,6 +176,11 @@ def _columns(view: View, show: str, names: tuple[str, ...]) -> dict[str, Any]:
             help="Show this layer above, and mark it in the charts.",
         ),
         "role": column.TextColumn("Role", width=120),
+        "group": column.TextColumn(
+            "Group", width=72,
+            help="Layers with one number share one precision: the widest that the strategy gives "
+            "any of them. Split: a pin or an override took one out.",
+        ),
         "override": column.SelectboxColumn(
             "Override", options=[AUTO, *offered], required=True, width=92,
             help="Auto follows the policy; a precision beats it.",
@@ -184,6 +198,11 @@ def _columns(view: View, show: str, names: tuple[str, ...]) -> dict[str, Any]:
             help="Weighted sum of the scores; higher = more sensitive.",
         ),
         "level": column.TextColumn("Level", width=80),
+        "frequency": column.NumberColumn(
+            "In resamples", format="%.0f %%", width=96,
+            help="Share of the resamples that give the layer this precision; empty where it has "
+            "none.",
+        ),
         "params": column.NumberColumn("Parameters", format="localized", width=100),
         "size": column.NumberColumn("Size (MB)", format="%.3f", width=84, help="Exact."),
         **scorers,

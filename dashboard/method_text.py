@@ -8,10 +8,14 @@ KINDS = (
     (
         "projected",
         "From a model of layers measured one at a time; always with a 90 % range.",
-        "Accuracy loss, KL, flips",
+        "Loss in accuracy or in another metric, KL, relative MSE, flips",
     ),
     ("estimated", "From a cost model of a device; with a plausible range.", "Latency, speed-up"),
-    ("measured", "From running the thing.", "FP32 accuracy, output error of single layers"),
+    (
+        "measured",
+        "From running the thing.",
+        "Accuracy or metric in FP32, output error of single layers",
+    ),
 )
 
 STATES = (
@@ -41,10 +45,38 @@ PROJECTION = (
     "0 for one layer, 1 for all, so single layers and uniform maps are exact. Layers interact "
     "differently from model to model, so there are several forms ({forms}); the one that best "
     "predicts a dozen simulated whole maps is used. Accuracy (%), its loss (points), KL divergence "
-    "(nats) and flips (% of samples whose answer changes) are computed from the projected outputs, "
+    "(nats) and flips (% of answers that change) are computed from the projected outputs, "
     "sample by sample. The 90 % range adds two errors: of the sample (paired proportions) and of "
     "the projection itself, learnt from those whole maps. Below {few} samples a projection is "
     "coarse, and the page says so."
+)
+
+TASKS = (
+    ("classification", "logits, one class per sample", "accuracy", "points of accuracy",
+     "KL divergence, flips"),
+    ("sequence", "logits, one class per step", "accuracy over the steps that count",
+     "points of accuracy", "KL divergence, flips"),
+    ("regression", "values", "RMSE, root mean square error", "% of the FP32 model's RMSE",
+     "relative MSE"),
+    ("sequence of values", "values at every step", "RMSE over the steps",
+     "% of the FP32 model's RMSE", "relative MSE"),
+    ("custom", "values", "your own metric, by its name", "% of the FP32 model's metric",
+     "relative MSE"),
+)  # fmt: skip
+
+VALUES = (
+    "**Values.** Relative MSE, Σ‖ŷ(map) − y‖² / Σ‖y − ȳ‖², says how far the outputs move, in "
+    "shares of their variance; it needs no labels and takes the place of KL. RMSE follows from "
+    "the projected outputs, sample by sample. A metric of your own cannot be called any more when "
+    "a map is projected: its changes were measured with one layer at a time, on the whole split "
+    "and on resamples of it, and are combined like outputs. A loss is positive where the metric "
+    "gets worse, whichever way it points, and n/a where the FP32 model's metric is 0.  \n"
+    "**Without labels** no loss is known: it reads n/a, and KL or relative MSE stands in its "
+    "place. A classifier cannot lose more than the predictions that flip. **Optimistic** marks "
+    "figures from the very samples that set the ranges of activations.  \n"
+    "**Groups.** Layers that a runtime must keep in one precision move together, in the widest "
+    "that the strategy gives any of them. A pin or an override beats the group; where it takes "
+    "one layer out, the map says so."
 )
 
 PROJECTION_FAILS = (
@@ -68,7 +100,8 @@ COSTS = (
 )
 
 ADVICE = (
-    "A map is **avoid** when a layer overflows or the projected loss may exceed {avoid:g} points "
+    "A map is **avoid** when a layer overflows or the projected loss may exceed {avoid:g} points, "
+    "or as many percent of a metric, "
     "in its 90 % range; **cautious** when it may exceed {proceed:g} points, when the map is "
     "estimated slower than FP32, or when it saves less than {reduction:g} % of the size; "
     "otherwise **proceed**. Before anything is measured the rules alone speak: at least "
@@ -87,7 +120,14 @@ GLOSSARY = (
     ("Selection, holdout", "samples on which maps are compared; samples that no choice has seen."),
     ("KL divergence", ("how far the output probabilities move from those in FP32, in nats; 0 = not "
      "at all.")),
-    ("Flip", "a sample whose most likely class changes."),
+    ("Flip", "an answer (a sample, in a sequence a step) whose most likely class changes."),
+    ("Relative MSE", ("mean squared change of the outputs over their variance in FP32; "
+     "0 = not at all.")),
+    ("Group", "layers that share one precision."),
+    ("Margin", "how far the largest logit lies above the second; what is lost of it nears a flip."),
+    ("Resample", ("the selection samples drawn again with replacement: how much scores and "
+     "precisions depend on them.")),
+    ("Own output", "what a layer gives for the inputs it has in FP32: no other layer's error."),
     ("SQNR", "signal to quantization noise ratio, in dB; higher = less error."),
     ("Precision boundary", "a tensor that must be converted between two layers."),
     ("Glue", "adds, reshapes and the like between layers; they stay in FP32 and are not counted."),

@@ -6,8 +6,9 @@ import pandas as pd
 import streamlit as st
 
 from core.decide.by_role import by_role
+from core.export import facts as facts_of
 from dashboard import studies
-from dashboard.tables import UNKNOWN, format_bytes, role_title, table_height, with_range
+from dashboard.tables import UNKNOWN, format_bytes, plain, role_title, table_height, with_range
 from dashboard.view import View
 
 
@@ -73,28 +74,31 @@ def document(view: View) -> None:
         )
 
 
+def _seconds(took: float | None) -> str:
+    if took is None:
+        return UNKNOWN
+    return "less than 1 s" if took < 1 else f"{took:,.0f} s"
+
+
 def facts(view: View) -> None:
     """What the model is, on what it was measured, and how long that took."""
     analysis = view.study.analysis
-    holdout, majority = analysis.holdout_accuracy, analysis.majority_accuracy
-    accuracy = UNKNOWN if holdout is None else f"{100 * holdout:.1f} %"
-    baseline = UNKNOWN if majority is None else f"{100 * majority:.1f} %"
-    took = UNKNOWN if analysis.seconds is None else f"{analysis.seconds:,.0f} s"
-    splits = analysis.splits
+    (best_title, best), (naive_title, naive) = facts_of.judged(analysis)
+    took = _seconds(analysis.seconds)
     rows = {
-        "Accuracy in FP32": f"{accuracy} measured on {splits.holdout:,} holdout samples; always "
-        f"giving the most frequent class: {baseline}",
-        "Splits": f"calibration {splits.calibration:,}, selection {splits.selection:,}, holdout "
-        f"{splits.holdout:,} samples, never overlapping",
+        plain(best_title): best,
+        plain(naive_title): naive,
+        "Task": plain(facts_of.task(analysis)),
+        "Splits": facts_of.splits(analysis),
         "Scheme": analysis.scheme,
-        "Data": analysis.data_description or UNKNOWN,
+        "Data": plain(analysis.data_description) or UNKNOWN,
         "Evidence": f"Measured in {took}" if analysis.evidence is not None else
-        "Nothing measured yet: scores are priors, and no accuracy is projected",
+        "Nothing measured yet: scores are priors, and no loss is projected",
         "Weights (SHA-256)": f"`{analysis.identity.weights_sha256[:16]}`",
     }  # fmt: skip
     with st.container(border=True, gap="xsmall"):
-        st.markdown(f"**{analysis.title}**")
-        st.markdown(analysis.description)
+        st.markdown(f"**{plain(analysis.title)}**")
+        st.markdown(plain(analysis.description))
         st.markdown("\n".join(f"- **{name}**: {text}" for name, text in rows.items()))
         for note in analysis.notes:
-            st.caption(note)
+            st.caption(plain(note))

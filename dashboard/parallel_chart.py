@@ -15,27 +15,23 @@ import streamlit as st
 
 from core.decide.compare import Strategy
 from core.decide.parallel import MIDDLE, NARROW_LAYERS, Axis, axes
+from core.estimate.projection import RELATIVE
 from core.estimate.quantity import Quantity
 from dashboard import figure
-from dashboard.strategy_marks import MARKS, short
+from dashboard.losses import losses
+from dashboard.strategy_marks import MARKS, plain, short
 from dashboard.tables import format_number, format_quantity, typeset
 from dashboard.theme import Theme
 from dashboard.view import View
 
 HEIGHT = 360
-TITLES = {
-    "size_bytes": "Size",
-    "latency_ms": "Latency",
-    "accuracy_drop_pts": "Accuracy<br>loss",
-    "kl": "KL",
-    "flips_pct": "Flips",
-}
+TITLES = {"size_bytes": "Size", "latency_ms": "Latency"}
 LABEL_CHARACTERS = 16
 
 
 def draw(view: View, sides: Sequence[Strategy], look: Theme) -> None:
     """The chart, its legend and its data."""
-    found = axes(sides, view.study.narrowest)
+    found, read = axes(sides, view.study.narrowest), losses(view)
     st.plotly_chart(
         _figure(view, sides, found, look),
         key="compare_parallel",
@@ -43,7 +39,7 @@ def draw(view: View, sides: Sequence[Strategy], look: Theme) -> None:
         alt=takeaway(view, sides, found),
     )
     kinds = ", ".join(
-        f"{_title(axis.name, view).replace('<br>', ' ')} {axis.kind}" for axis in found
+        f"{plain(_title(axis.name, view))} {read.kind(axis.name, axis.kind)}" for axis in found
     )
     st.caption(
         f"Up is better on every axis: less size, time and loss, more layers in "
@@ -61,13 +57,21 @@ def takeaway(view: View, sides: Sequence[Strategy], found: Sequence[Axis]) -> st
     best = []
     for axis in found:
         names = [s.name for s, value in zip(sides, axis.amounts, strict=True) if value == axis.best]
-        title = _title(axis.name, view).replace("<br>", " ")
+        title = _title(axis.name, view)
         best.append(f"{title}: {' and '.join(names) if len(names) < len(sides) else 'all equal'}")
     return f"Parallel coordinates, up is better. Best in {'; '.join(best)}"
 
 
 def _title(name: str, view: View) -> str:
-    return f"{view.study.narrowest}<br>layers" if name == NARROW_LAYERS else TITLES[name]
+    """Title of an axis on one line; a metric's name is as its author wrote it."""
+    if name == NARROW_LAYERS:
+        return f"{view.study.narrowest} layers"
+    return TITLES.get(name) or losses(view).mark(name)
+
+
+def _in_two_lines(title: str) -> str:
+    """A title for Plotly, which reads some HTML."""
+    return html.escape(title).replace(" ", "<br>", 1)
 
 
 def _figure(
@@ -80,7 +84,7 @@ def _figure(
     for i, (mark, side) in enumerate(zip(MARKS, sides, strict=False)):
         name = html.escape(side.name)
         said = [name] + [
-            f"{_title(axis.name, view).replace('<br>', ' ')} "
+            f"{html.escape(_title(axis.name, view))} "
             f"{format_quantity(Quantity(axis.amounts[i], axis.unit, axis.kind))} {axis.kind}"
             for axis in found
         ]
@@ -125,7 +129,7 @@ def _figure(
             ],
             "xaxis": {
                 "tickvals": [0, *columns],
-                "ticktext": ["", *(_title(axis.name, view) for axis in found)],
+                "ticktext": ["", *(_in_two_lines(_title(axis.name, view)) for axis in found)],
                 "side": "top", "fixedrange": True, "zeroline": False, "showline": False,
                 "showgrid": False, "range": [-0.1, len(found) + 0.2],
                 "tickfont": {"color": look.text, "size": 12}, "tickangle": 0, "ticks": "",
@@ -155,7 +159,9 @@ def _ends(axis: Axis) -> list[tuple[float, str, int]]:
 
 def _number(value: float, unit: str) -> str:
     text = typeset(format_number(value, unit))
-    return text.removesuffix(" layers").removesuffix(" nats")
+    for said in (" layers", " nats", f" {RELATIVE}"):
+        text = text.removesuffix(said)
+    return text
 
 
 def _data(sides: Sequence[Strategy], found: Sequence[Axis]) -> pd.DataFrame:

@@ -18,6 +18,8 @@ from dashboard.studies import Entry
 from dashboard.tables import format_bytes
 from dashboard.view import View
 
+IN_VIEW = ("theory", "importance", "empirical", "output_error", "kl")
+"""Scorers whose sliders come first; the others are behind an expander of their own."""
 STRATEGY_HELP = (
     "**Thresholds**: each layer's level (HIGH, MEDIUM, LOW) decides.  \n"
     "**Top-k**: the k least sensitive layers go to the LOW precision, the rest to HIGH's.  \n"
@@ -34,7 +36,8 @@ def choose_model() -> Entry:
         list(entries),
         key=MODEL,
         bind="query-params",
-        help="Analyses named at launch come first, then the bundled samples.",
+        help="Analyses named at launch come first, then the bundled samples, then what you "
+        "measured.",
     )
     return entries[name or next(iter(entries))]
 
@@ -164,26 +167,36 @@ def _destinations(study: Study, known: dict[str, Control], strategy: str) -> Non
 
 
 def _weights(study: Study, known: dict[str, Control]) -> None:
+    values: dict[str, float] = {}
     with st.expander("Scorer weights", icon=":material/balance:"):
-        values = {}
-        for name, scorer in SCORERS.items():
-            missing = name not in study.scores
-            values[name] = st.slider(
-                scorer.title,
-                0.0,
-                1.0,
-                float(known[weight_key(name)].default),
-                0.05,
-                key=weight_key(name),
-                bind="query-params",
-                disabled=missing,
-                help=f"{scorer.description} Source: {scorer.source}."
-                + (" Not available: nothing was measured." if missing else ""),
-            )
-        total = sum(values.values())
-        if total > 0:
-            shares = (f"{SCORERS[n].title} {v / total:.0%}" for n, v in values.items() if v)
-            st.caption("Shares: " + " · ".join(shares))
+        for name in IN_VIEW:
+            values[name] = _weight(study, known, name)
+        shares = st.container()
+    with st.expander("More scorers", icon=":material/balance:"):
+        for name in SCORERS:
+            if name not in IN_VIEW:
+                values[name] = _weight(study, known, name)
+    total = sum(values.values())
+    if total > 0:
+        parts = (f"{SCORERS[n].title} {values[n] / total:.0%}" for n in SCORERS if values[n])
+        shares.caption("Shares: " + " · ".join(parts))
+
+
+def _weight(study: Study, known: dict[str, Control], name: str) -> float:
+    scorer, missing = SCORERS[name], name not in study.scores
+    value: float = st.slider(
+        scorer.title,
+        0.0,
+        1.0,
+        float(known[weight_key(name)].default),
+        0.05,
+        key=weight_key(name),
+        bind="query-params",
+        disabled=missing,
+        help=f"{scorer.description} Source: {scorer.source}."
+        + (f" Not available: it needs {scorer.needs}." if missing else ""),
+    )
+    return value
 
 
 def _rules(known: dict[str, Control]) -> None:

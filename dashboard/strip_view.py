@@ -7,14 +7,15 @@ from functools import partial
 import streamlit as st
 
 from dashboard import charts, figure, selection, state, theme
+from dashboard.tables import plain
 from dashboard.view import View
 
 
 def empty(view: View) -> None:
     """A model without anything to quantize."""
-    found = ", ".join(view.study.layers.glue[:8]) or "no operation at all"
+    found = plain(", ".join(view.study.layers.glue[:8])) or "no operation at all"
     st.info(
-        f"**No layer that can be quantized was found in {view.study.analysis.title}.**\n\n"
+        f"**No layer that can be quantized was found in {plain(view.study.analysis.title)}.**\n\n"
         f"Found: {found}. Layers are made of linear maps, convolutions, attention, embeddings, "
         "norms and activations. Choose another model in the sidebar.",
         icon=":material/layers_clear:",

@@ -10,7 +10,7 @@ from typing import Any
 
 import streamlit as st
 
-from core import store
+from core import job_folder, store
 from core.decide.advice import Recommendation, recommendations
 from core.decide.curves import CurvePoint, sweep_policy, threshold_curve
 from core.decide.decision import PrecisionMap
@@ -18,6 +18,8 @@ from core.decide.document import Comparison, comparisons
 from core.decide.layer_effect import LayerEffect, layer_effect
 from core.decide.outcome import Outcome, outcome
 from core.decide.policy import Policy
+from core.decide.resampling import Stability
+from core.decide.trust import Trusted, trusting
 from core.errors import AnalysisError, PolicyError
 from core.evidence.agreement import Agreement, agreements
 from core.source import samples
@@ -50,12 +52,15 @@ class Opened:
 
 
 def entries() -> dict[str, Entry]:
-    """Analyses on offer by name: those named at launch first, then the bundled samples."""
+    """Analyses on offer by name: named at launch, bundled, and measured by jobs, in this order."""
     named = [Path(text) for text in os.environ.get(FOLDERS_VARIABLE, "").split(os.pathsep) if text]
     names = sorted(samples.names(), key=lambda name: name != FIRST_SAMPLE)
     bundled = [samples.get(name) for name in names]
+    measured = [(folder.parent.name, folder) for folder in job_folder.analyses()]
     found: dict[str, Entry] = {}
-    for stem, folder in [(p.name, p) for p in named] + [(s.name, s.analysis) for s in bundled]:
+    for stem, folder in (
+        [(p.name, p) for p in named] + [(s.name, s.analysis) for s in bundled] + measured
+    ):
         if folder not in named and not folder.exists():
             continue  # a sample whose analysis was not shipped
         name, count = stem, 2
@@ -144,6 +149,28 @@ def _agreed(key: str, _study: Study) -> tuple[Agreement, ...]:
 def agreed(opened: Opened) -> tuple[Agreement, ...]:
     """Rank agreement of every score with the measured output error."""
     return _agreed(opened.key, opened.study)
+
+
+@st.cache_resource(max_entries=64, show_spinner=False, hash_funcs=POLICIES)
+def _stability(key: str, policy: Policy, _study: Study) -> Stability:
+    return _study.stability(policy)
+
+
+def stability(opened: Opened, policy: Policy) -> Stability:
+    """How often `policy` gives each layer each precision when the samples are drawn again."""
+    same = replace(policy, hardware=Policy().hardware)  # a device changes no precision
+    return _stability(opened.key, same, opened.study)
+
+
+@st.cache_resource(max_entries=64, show_spinner=False, hash_funcs=POLICIES)
+def _trusted(key: str, policy: Policy, _study: Study) -> tuple[Trusted, ...]:
+    return trusting(_study, _study.decide(policy))
+
+
+def trusted(opened: Opened, policy: Policy) -> tuple[Trusted, ...]:
+    """The layers that change if one scorer is trusted alone, for every scorer with scores."""
+    same = replace(policy, hardware=Policy().hardware)
+    return _trusted(opened.key, same, opened.study)
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)

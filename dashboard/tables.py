@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import re
+
 import pandas as pd
 
 from core.decide.scoring import LEVELS
+from core.estimate.projection import RELATIVE
 from core.estimate.quantity import Quantity
 from core.evidence.scorers import SCORERS
 from core.export.markdown import escape
-from dashboard import state
+from dashboard import state, studies
 from dashboard.view import View
 
 UNKNOWN = "n/a"
 MINUS = "\N{MINUS SIGN}"
 AUTO = "Auto"
 UP, DOWN = "▲", "▼"
+
+_SHORTCODE = re.compile(r":(?=[\w/+-]+(?::|\\\[))")
+"""Begins an icon, an emoji or a colour."""
 
 ROW_PX = 33
 """Height of a table row at the base font size of .streamlit/config.toml."""
@@ -23,6 +29,8 @@ BYTE_UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 """MB is 10^6 bytes."""
 
 DECIMALS = {"%": 1, "pts": 1, "x": 2, "ms": 2, "layers": 0, "MB": 2}
+FINER = {"ms": 0.1, "%": 1.0}
+"""Below this a unit gets one more decimal."""
 
 STATES = {
     "computes": "computes in integers",
@@ -50,21 +58,23 @@ def format_number(value: float | None, unit: str, *, signed: bool = False) -> st
     if unit == "bytes":
         return format_bytes(value, signed=signed)
     sign = "+" if signed else ""
-    if unit == "nats":
+    if unit in {"nats", RELATIVE}:
         text = f"{value:{sign}.2g}"
+    elif not unit:  # a metric's own, of any size
+        text = f"{value:{sign}.4g}"
     else:
         decimals = DECIMALS.get(unit, 2)
-        if unit == "ms" and 0 < abs(value) < 0.1:
-            decimals = 3
+        if unit in FINER and 0 < abs(value) < FINER[unit]:
+            decimals += 1
         text = f"{value + 0.0:{sign}.{decimals}f}"
-        if float(text) == 0:
-            text = text.lstrip("+-")  # neither +0 nor -0
-    return f"{text}{'×' if unit == 'x' else f' {unit}'}"
+    if float(text) == 0:
+        text = text.lstrip("+-")  # neither +0 nor -0
+    return f"{text}×" if unit == "x" else f"{text} {unit}".rstrip()
 
 
 def plain(text: str) -> str:
     """Other people's text so that Markdown shows it as it is."""
-    return escape(text).replace("$", r"\$")
+    return _SHORTCODE.sub(r"\\:", escape(text).replace("$", r"\$"))
 
 
 def typeset(text: str) -> str:
@@ -103,6 +113,19 @@ def role_title(role: str) -> str:
     return role.replace("_", " ")
 
 
+def _groups(view: View) -> list[str] | None:
+    """Number of each layer's group, marked where a rule split it; None where there are none."""
+    layers, split = view.study.layers, view.now.chosen.split_groups
+    if not layers.groups:
+        return None
+    apart = {i for group in split for i in group}
+    numbers = [layers.group_of.get(i) for i in range(len(layers))]
+    return [
+        "" if number is None else f"{number} split" if i in apart else f"{number}"
+        for i, number in enumerate(numbers)
+    ]
+
+
 def layer_frame(view: View) -> pd.DataFrame:
     """One row per layer in execution order, for the table on Tune."""
     chosen, found, layers = view.now.chosen, view.now.found, view.study.layers
@@ -115,6 +138,7 @@ def layer_frame(view: View) -> pd.DataFrame:
         "layer": layers.names,
         "detail": ["● shown" if name == layer else "Show" for name in layers.names],
         "role": [role_title(role) for role in layers.roles],
+        "group": _groups(view),
         "override": [overridden.get(name, AUTO) for name in layers.names],
         "precision": [[name] if name else [] for name in chosen.assigned],
         "changed": [glyph[directions.get(name, 0)] for name in layers.names],
@@ -127,3 +151,11 @@ def layer_frame(view: View) -> pd.DataFrame:
         "reason": [chosen.reason(i) for i in range(len(layers))],
     }
     return pd.DataFrame(data)
+
+
+def with_frequency(frame: pd.DataFrame, view: View) -> pd.DataFrame:
+    """`frame` of all layers with the share of resamples that give each its precision, in %."""
+    found = studies.stability(view.opened, view.policy).of(view.now.chosen)
+    wider = frame.copy()
+    wider.insert(list(frame.columns).index("level") + 1, "frequency", found * 100)
+    return wider

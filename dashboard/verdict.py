@@ -8,13 +8,15 @@ from core.decide.difference import in_words
 from core.decide.gains import Gain, gains
 from core.decide.outcome import CONFIDENCE_MEANING
 from core.estimate import hardware as hardware_profiles
+from core.estimate.projection import RELATIVE
 from core.estimate.quantity import Quantity
 from dashboard import theme
+from dashboard.losses import NO_LABELS, Losses, losses
 from dashboard.tables import (
-    UNKNOWN,
     format_number,
     format_quantity,
     format_range,
+    plain,
     typeset,
     with_range,
 )
@@ -39,7 +41,7 @@ def _kpis(view: View) -> None:
     totals, base = view.now.found.totals, view.base.found
     change = gains(base, view.now.found)
     against = "vs pinned" if view.pinned else f"vs {view.reference.label}"
-    reference = view.reference.found.totals
+    reference, read = view.reference.found.totals, losses(view)
     with st.grid(4, min_column_width=190, gap="small"):
         _card(
             "Size",
@@ -55,26 +57,42 @@ def _kpis(view: View) -> None:
             against,
             f"range {format_range(totals['latency_ms'])}",
         )
-        _loss_card(view, change["accuracy_drop_pts"], against)
+        _loss_card(view, read, change[read.first], against)
         _layers_card(view, against)
 
 
-def _loss_card(view: View, gain: Gain, against: str) -> None:
+def _loss_card(view: View, read: Losses, gain: Gain, against: str) -> None:
     totals = view.now.found.totals
-    loss, accuracy = totals["accuracy_drop_pts"], totals["accuracy"]
+    loss, judged = totals[read.first], totals[read.figures.judged]
     span = format_range(loss)
     with st.container(border=True, height="stretch", gap="xxsmall"):
         st.metric(
-            f"Accuracy loss · {loss.kind}",
-            format_quantity(loss),
-            # Against FP32 the loss is its own delta; the accuracy says more.
-            _delta(loss.unit, gain) if view.pinned else f"accuracy {format_quantity(accuracy)}",
+            f"{plain(read.title(read.first))} · {loss.kind}",
+            # "of variance" leaves the card no room for the number; the caption says it.
+            format_quantity(loss).removesuffix(f" {RELATIVE}"),
+            # Against FP32 the loss is its own delta; what the model is judged by says more.
+            _delta(loss.unit, gain)
+            if view.pinned
+            else plain(read.judged_in_brief(format_quantity(judged))),
             delta_color="inverse" if view.pinned else "off",
             delta_arrow="auto" if view.pinned else "off",
             delta_description=against if view.pinned and gain.change is not None else None,
-            help=f"{KIND_HELP[loss.kind]} In points of accuracy on the selection samples.",
+            help=f"{KIND_HELP[loss.kind]} {_meaning(read)}",
         )
-        st.caption(f"90 % range {span}" if span else "nothing is projected for this map")
+        said = f"90 % range {span}" if span else "nothing is projected for this map"
+        st.caption(f"{said} · :orange[optimistic]" if read.optimistic and span else said)
+
+
+def _meaning(read: Losses) -> str:
+    """What the loss on the card says."""
+    if not read.labelled:
+        return f"There are {NO_LABELS}: how far the outputs move from those in FP32 stands in its place."
+    if read.metric is None:
+        return "In points of accuracy on the selection samples."
+    return (
+        f"In percent of the FP32 model's {plain(read.metric.name)}{read.direction}, on the selection "
+        "samples; positive is worse."
+    )
 
 
 def _card(title: str, quantity: Quantity, gain: Gain, against: str, note: str) -> None:
@@ -98,7 +116,8 @@ def _delta(unit: str, gain: Gain) -> str | int | None:
         return 0  # Streamlit draws a number 0 grey and without an arrow, but no text
     percent = "" if gain.change_pct is None else f"{gain.change_pct:+.0f}"
     # A percentage of a loss near 0 would say nothing, and neither does one that rounds to 0.
-    return text if unit == "pts" or percent in {"", "+0", "-0"} else f"{text} ({percent} %)"
+    told = unit in {"bytes", "ms"} and percent not in {"", "+0", "-0"}
+    return f"{text} ({percent} %)" if told else text
 
 
 def _layers_card(view: View, against: str) -> None:
@@ -129,12 +148,7 @@ def _sentence(view: View) -> None:
     )
     reduction = now["size_reduction_pct"].value
     less = "" if reduction is None else f" ({typeset(f'{-reduction:+.0f} %')})"
-    loss = now["accuracy_drop_pts"]
-    said_loss = (
-        f"projected accuracy loss {UNKNOWN}"
-        if loss.value is None
-        else f"projected accuracy loss {format_quantity(loss)} (90 % range {format_range(loss)})"
-    )
+    said_loss = _said_loss(view, losses(view))
     device = hardware_profiles.get(view.policy.hardware).title.split(" (")[0]
     sentence = (
         f"**{counts or 'No layer computes'}**: size "
@@ -156,7 +170,20 @@ def _sentence(view: View) -> None:
         _warnings(found.warnings)
 
 
+def _said_loss(view: View, read: Losses) -> str:
+    loss = view.now.found.totals[read.first]
+    said = f"projected {plain(read.titles[read.first])} {format_quantity(loss)}"
+    span = format_range(loss)
+    notes = [f"90 % range {span}"] if span else []
+    if span and read.optimistic:
+        notes.append("optimistic")
+    if not read.labelled:
+        notes.append(NO_LABELS)
+    return f"{said} ({'; '.join(notes)})" if notes else said
+
+
 def _warnings(warnings: tuple[str, ...]) -> None:
+    warnings = tuple(plain(warning) for warning in warnings)  # they name layers
     if len(warnings) == 1:
         st.markdown(f":orange[:material/warning:] {warnings[0]}")
     elif warnings:

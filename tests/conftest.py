@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from core import job_folder
 from core.analysis import Analysis
 from core.study import Study
 
@@ -31,6 +32,14 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--overwrite` rewrites golden files in place of comparing with them."""
     parser.addoption("--overwrite", action="store_true", help="rewrite golden files")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _jobs_apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test sees or changes the jobs of whoever runs it; servers that tests start neither."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(job_folder.VARIABLE, str(tmp_path_factory.mktemp("jobs") / "all"))
+        yield
 
 
 @pytest.fixture

@@ -55,6 +55,12 @@ class PrecisionMap:
         """Precision name of each layer in order; None where the layer does nothing."""
         return tuple(self.precisions[c] if c >= 0 else None for c in self.codes)
 
+    @cached_property
+    def split_groups(self) -> tuple[tuple[int, ...], ...]:
+        """Layers that compute of each group that pins or overrides took apart."""
+        groups = (tuple(i for i in group if self.codes[i] >= 0) for group in self.layers.groups)
+        return tuple(group for group in groups if len({int(self.codes[i]) for i in group}) > 1)
+
     def count(self, precision: str) -> int:
         """How many layers are in `precision`."""
         return sum(1 for name in self.assigned if name == precision)
@@ -76,7 +82,7 @@ class PrecisionMap:
         if self.origin[i] == BY_PIN:
             return f"Pinned to {name} by a rule."
         score = f"score {self.scores[i]:.3f}"
-        if any(i in group for group in self.layers.groups):
+        if i in self.layers.group_of:
             return f"{name}, the widest that the strategy gives a layer of its group ({score})."
         why = priors.reason(layer.role)
         if self.policy.strategy == "thresholds":
@@ -89,9 +95,10 @@ class PrecisionMap:
         return f"{name} unless set by hand."
 
 
-def _patterns(
+def pattern_hits(
     rules: tuple[tuple[str, str], ...], names: tuple[str, ...]
 ) -> list[tuple[NDArray[np.int64], str, str]]:
+    """Positions of the layers that each wildcard matches, its precision, and the wildcard."""
     found = []
     for pattern, precision in rules:
         # fnmatchcase would translate the pattern once per name
@@ -138,7 +145,7 @@ def decide(
     _move_together(codes, layers, precisions)
     origin = np.zeros(len(layers), dtype=np.int8)
     ignored: list[str] = []
-    for hits, precision, pattern in _patterns(policy.pins, layers.names):
+    for hits, precision, pattern in pattern_hits(policy.pins, layers.names):
         codes[hits], origin[hits] = code_of(precision), BY_PIN
         if not len(hits):
             ignored.append(pattern)

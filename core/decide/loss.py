@@ -34,6 +34,20 @@ def loss_figures(totals: Mapping[str, Quantity]) -> LossFigures:
     return VALUES if VALUES.loss in totals else CLASSES
 
 
+def read_first(reference: Mapping[str, Quantity]) -> tuple[str, ...]:
+    """Totals that say what a map loses, in the order in which they are read: the known ones first.
+
+    The first is the loss, or where no labels tell it, how far the outputs move. `reference` are
+    totals of the reference map, of which all is known that evidence can tell.
+    """
+    figures = loss_figures(reference)
+    names = [
+        figures.loss,
+        *(name for name in figures.every if name not in (figures.judged, figures.loss)),
+    ]
+    return tuple(sorted(names, key=lambda name: reference[name].value is None))
+
+
 def loss_at_most(totals: Mapping[str, Quantity]) -> float | None:
     """The upper end of the loss, in points of accuracy or percent of the metric.
 

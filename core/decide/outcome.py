@@ -90,7 +90,10 @@ def _layer_bytes(study: Study, codes: NDArray[np.int8]) -> NDArray[np.int64]:
 
 
 def accuracy_totals(study: Study, projection: Projection | None) -> dict[str, Quantity]:
-    """Figures of the outputs, unknown where nothing was measured. Those of values come beside those of classes, which are n/a then."""
+    """Figures of the outputs, unknown where nothing was measured.
+
+    Those of values come beside those of classes, which are n/a then.
+    """
     found = projection or nothing_projected()
     totals = {
         "accuracy": found.accuracy,
@@ -143,7 +146,7 @@ def _warnings(
         for name in cast
     ]
     said += _float_layers(study, chosen)
-    return said + rules_warning(chosen) + samples_warning(study)
+    return said + groups_warning(chosen) + rules_warning(chosen) + samples_warning(study)
 
 
 def overflow_warning(forbidden: tuple[str, ...]) -> list[str]:
@@ -157,6 +160,15 @@ def overflow_warning(forbidden: tuple[str, ...]) -> list[str]:
 def rules_warning(chosen: PrecisionMap) -> list[str]:
     """A sentence on pins and overrides that match no layer, where there are any."""
     return [f"No layer matches {', '.join(chosen.ignored[:5])}."] if chosen.ignored else []
+
+
+def groups_warning(chosen: PrecisionMap) -> list[str]:
+    """A sentence on each group that rules took apart."""
+    return [
+        "A rule splits layers that have to share one precision: "
+        f"{', '.join(f'{chosen.layers.names[i]} {chosen.assigned[i]}' for i in group)}."
+        for group in chosen.split_groups
+    ]
 
 
 def samples_warning(study: Study) -> list[str]:

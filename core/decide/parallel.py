@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from core.decide.compare import Strategy
-from core.decide.loss import VALUES, loss_figures
+from core.decide.loss import CLASSES, loss_figures
 from core.estimate.quantity import Kind, Quantity
 
-FIGURES = ("size_bytes", "latency_ms", "accuracy_drop_pts", "kl", "flips_pct")
-"""Totals of a classifier that are axes; of each, less is better."""
-OF_VALUES = ("size_bytes", "latency_ms", "metric_loss_pct", "relative_mse")
-"""The same for a model whose outputs are values."""
+COSTS = ("size_bytes", "latency_ms")
+"""Totals that are axes beside those of the loss; of each, less is better."""
 NARROW_LAYERS = "narrow_layers"
 """Axis of the number of layers in the narrowest precision, of which more is better."""
 MIDDLE = 0.5
@@ -39,8 +37,8 @@ def axes(strategies: Sequence[Strategy], narrowest: str) -> tuple[Axis, ...]:
     """The axes on which at least one of `strategies` has a figure: totals, then the layers in
     the precision `narrowest`.
     """
-    of_values = any(loss_figures(s.outcome.totals) is VALUES for s in strategies)
-    names = OF_VALUES if of_values else FIGURES
+    judging = loss_figures(strategies[0].outcome.totals) if strategies else CLASSES
+    names = (*COSTS, *(name for name in judging.every if name != judging.judged))
     figures = {name: [s.outcome.totals[name] for s in strategies] for name in names}
     figures[NARROW_LAYERS] = [
         Quantity(s.map.count(narrowest), "layers", "exact") for s in strategies

@@ -24,18 +24,21 @@ def total_scores(
 ) -> NDArray[np.float64]:
     """Weighted sum of the scores, shape (L,), in [0, 1], higher = more sensitive.
 
+    Scores of resamples, (R, L), give totals of resamples.
+
     Raises `PolicyError` if a weighted scorer has no scores for this analysis.
     """
     total = np.zeros(layers)
     for name, share in policy.normalised_weights().items():
         if name not in table:
             available = ", ".join(table)
+            missing = scorers.get(name)
             raise PolicyError(
-                f"Scorer {scorers.get(name).title!r} ({name}) has no scores: this analysis has "
-                "no measurements.",
+                f"Scorer {missing.title!r} ({name}) has no scores: this analysis has no "
+                f"measurements for it. It needs: {missing.needs}.",
                 f"Weigh only {available}, or measure the model with `analyze`.",
             )
-        total += share * table[name]
+        total = total + share * table[name]
     return np.round(total, DECIMALS)
 
 

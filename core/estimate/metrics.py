@@ -5,15 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from core.evidence.logits import log_softmax
+
 Floats = NDArray[np.float64]
-
-
-def log_softmax(logits: NDArray[np.floating]) -> Floats:
-    """Log-probabilities of logits [N, K], shifted by the row maximum so that exp is safe."""
-    shifted = np.asarray(logits, dtype=np.float64)
-    shifted = shifted - shifted.max(axis=1, keepdims=True)
-    result: Floats = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return result
 
 
 def kl_per_sample(reference_log_p: Floats, logits: NDArray[np.floating]) -> Floats:

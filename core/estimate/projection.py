@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core.estimate.metrics import correct, kl_per_sample, log_softmax
+from core.estimate.metrics import correct, kl_per_sample
 from core.estimate.quantity import Quantity, unknown
 from core.estimate.trials import MapProjector, spread_of
 from core.evidence.evidence import Evidence
+from core.evidence.logits import log_softmax
 
 Z90 = 1.6448536269514722
 """95 % quantile of the normal distribution: the half-width of a 90 % range in deviations."""

@@ -17,6 +17,7 @@ from core.evidence.engine import predict_seconds, prepare
 from core.evidence.evidence import Identity, SplitSizes
 from core.evidence.habits import notes
 from core.evidence.holdout import judged
+from core.evidence.local_measure import with_local
 from core.evidence.reading import read
 from core.evidence.scheme import ORT_CPU, Scheme
 from core.evidence.weight_profile import weight_profiles
@@ -43,6 +44,28 @@ class Plan:
     peak_bytes: int
     batch: int
     full_passes: str
+
+
+@dataclass(slots=True)
+class Steps:
+    """One count of steps over an analysis: its runs, then its layers one by one."""
+
+    progress: Progress
+    layers: int
+    runs: int = 0
+
+    def run(self, done: int, total: int, label: str) -> None:
+        """A run is about to be made."""
+        self.runs = total
+        self.progress(done, total + self.layers, label if done < total else "layers one by one")
+
+    def layer(self, place: int, name: str) -> None:
+        """A layer's own output is about to be looked at."""
+        self.progress(self.runs + place, self.runs + self.layers, f"{name} by itself")
+
+    def over(self) -> None:
+        """Everything is measured."""
+        self.progress(self.runs + self.layers, self.runs + self.layers, "done")
 
 
 def registered() -> tuple[Precision, ...]:
@@ -102,14 +125,19 @@ def analyze(
     """
     precisions = precisions or registered()
     layers = take_inventory(source, expand_units=expand_units)
+    steps = Steps(progress, len(layers))
     measured = measuring.measure(
         source, layers, scheme, precisions,
         expand_units=expand_units, probes=probes, memory_bytes=memory_bytes, cache=cache,
-        jobs=jobs, progress=progress,
+        jobs=jobs, progress=steps.run,
     )  # fmt: skip
+    evidence = with_local(
+        source, layers, scheme, measured, expand_units=expand_units, progress=steps.layer
+    )
+    steps.over()
     return replace(
         _bare(source, layers, scheme, expand_units),
-        evidence=measured.evidence,
+        evidence=evidence,
         ranges=measured.ranges,
         seconds=round(measured.seconds, 1),
         **judged(source, layers, scheme),

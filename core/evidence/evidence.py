@@ -13,6 +13,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from core.evidence.local import LocalStatistics
+
 Floats = NDArray[np.float32]
 
 
@@ -44,6 +46,16 @@ class MetricRuns:
     probes: NDArray[np.float64]  # [M, R]
 
 
+def spread_by_sample(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Squared deviation of each sample of `values` [N, K] from the mean over samples, shape [N].
+
+    Where samples do not differ, the square of each: something has to be held against.
+    """
+    size: NDArray[np.float64] = np.square(values).sum(axis=1)
+    deviation: NDArray[np.float64] = np.square(values - values.mean(axis=0)).sum(axis=1)
+    return deviation if deviation.sum() > 1e-12 * size.sum() else size
+
+
 @dataclass(frozen=True, eq=False)
 class Evidence:
     """Measurements of one model under one scheme on one selection split.
@@ -67,6 +79,7 @@ class Evidence:
     allowed: NDArray[np.bool_]  # [P, L]
     outputs: Outputs = Outputs()
     metrics: MetricRuns | None = None
+    local: LocalStatistics | None = None
 
     @property
     def samples(self) -> int:
@@ -84,10 +97,12 @@ class Evidence:
         Where outputs do not differ between samples, the sum of their squares: what a change is
         held against for outputs that are values.
         """
-        values = self.baseline.astype(np.float64)
-        deviation = float(np.square(values - values.mean(axis=0)).sum())
-        size = float(np.square(values).sum())
-        return deviation if deviation > 1e-12 * size else size
+        return float(self.spread_by_sample.sum())
+
+    @cached_property
+    def spread_by_sample(self) -> NDArray[np.float64]:
+        """What each sample contributes to `spread`, shape [N]."""
+        return spread_by_sample(self.baseline.astype(np.float64))
 
     @cached_property
     def energy(self) -> NDArray[np.float64]:

@@ -105,8 +105,8 @@ class Simulator(TorchFunctionMode):
         """Outputs [N, K] of the model with `assignment` applied to `inputs` of N samples.
 
         `first` is the number of the first sample: what it was in all the inputs if these are a
-        part of them, so that the part meets the same random state. Raises `ModelError` where the model fails, or reaches an operation that no calibration
-        sample reached.
+        part of them, so that the part meets the same random state. Raises `ModelError` where the
+        model fails, or reaches an operation that no calibration sample reached.
         """
         active = {
             name: precision
@@ -126,13 +126,9 @@ class Simulator(TorchFunctionMode):
         return run_batch(self.model, batch, self._output, seed=first)
 
     def run_module(
-        self,
-        assignment: Assignment,
-        module: nn.Module,
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-        counts: Mapping[str, int],
-    ) -> Any:
+        self, assignment: Assignment, module: nn.Module, args: tuple[Any, ...],
+        kwargs: Mapping[str, Any], counts: Mapping[str, int],
+    ) -> Any:  # fmt: skip
         """The output of one module of the model, as in a pass that has come this far.
 
         `counts` are the operations that each layer has run before.
@@ -227,7 +223,7 @@ class Simulator(TorchFunctionMode):
             return None
         site: Site = (name, *MODULE_OUTPUT)
         if self._recording:
-            self.ranges.observe(site, values[0])
+            self._observe(site, values[0])
             return None
         precision = self._assignment.get(name)
         if precision is None or precision.kind != "integer":
@@ -241,22 +237,21 @@ class Simulator(TorchFunctionMode):
 
     # ---- one operation
 
+    def _observe(self, site: Site, value: Tensor) -> None:
+        """Take note of an activation while recording."""
+        self.ranges.observe(site, value)
+
     def _record(
-        self,
-        name: str,
-        number: int,
-        operation: Operation,
-        func: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> Any:
+        self, name: str, number: int, operation: Operation, func: Callable[..., Any],
+        args: tuple[Any, ...], kwargs: dict[str, Any],
+    ) -> Any:  # fmt: skip
         for slot in operation.activations if name not in self._weight_only else ():
             value = operand(slot, args, kwargs)
             if value is not None:
-                self.ranges.observe((name, number, slot[0]), value)
+                self._observe((name, number, slot[0]), value)
         output = func(*args, **kwargs)
         if operation.kind == "conv":
-            self.ranges.observe((name, number, OUTPUT), output)
+            self._observe((name, number, OUTPUT), output)
         return output
 
     def _float_function(

@@ -18,6 +18,7 @@ from core.decide.decision import BY_OVERRIDE, BY_PIN, PrecisionMap
 from core.decide.outcome import (
     CONFIDENCE_MEANING,
     Outcome,
+    groups_warning,
     overflow_warning,
     rules_warning,
     samples_warning,
@@ -171,9 +172,11 @@ def _rules(chosen: PrecisionMap) -> Check:
     )
     if not policy.pins and not policy.overrides and not by_hand:
         said = "None: the strategy decides every layer."
+    wrong = [printable(sentence) for sentence in groups_warning(chosen)]
     if rules_warning(chosen):
-        lost = f"No layer matches {named(chosen.ignored)}."
-        return Check(title, "warning", f"{said} {lost}")
+        wrong.append(f"No layer matches {named(chosen.ignored)}.")
+    if wrong:
+        return Check(title, "warning", " ".join([said, *wrong]))
     return Check(title, "passed", said)
 
 
@@ -216,7 +219,10 @@ def _samples(study: Study) -> Check:
 
 
 def _warnings(study: Study, chosen: PrecisionMap, found: Outcome) -> Check:
-    told = {*overflow_warning(found.forbidden), *rules_warning(chosen), *samples_warning(study)}
+    told = {
+        *overflow_warning(found.forbidden), *groups_warning(chosen), *rules_warning(chosen),
+        *samples_warning(study),
+    }  # fmt: skip
     rest = [printable(sentence) for sentence in found.warnings if sentence not in told]
     if rest:
         return Check("Other warnings", "warning", " ".join(rest))

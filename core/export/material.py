@@ -41,7 +41,7 @@ class Material:
     def score_kind(self) -> str:
         """The kinds of figures that the weighted score is made of, as "prior and measured"."""
         kinds = {
-            "prior" if scorers.get(name).kind == "prior" else "measured"
+            "measured" if (kind := scorers.get(name).kind) == "weights" else kind
             for name in self.policy.normalised_weights()
         }
         return " and ".join(sorted(kinds, reverse=True))

@@ -10,7 +10,7 @@ from core.decide.decision import PrecisionMap
 from core.decide.loss import loss_figures
 from core.decide.outcome import CONFIDENCE_MEANING
 from core.evidence import scorers
-from core.export import report_method, report_results, report_strategy, words
+from core.export import facts, report_method, report_results, report_strategy, words
 from core.export.blocks import Bullets, Column, Facts, Figure, Report, Section, Table, Text
 from core.export.material import THIS_MAP, Material, gather
 from core.study import Study
@@ -45,12 +45,6 @@ def assemble(given: Material) -> Report:
             report_strategy.reproduce(given),
         ),
     )
-
-
-def _task(given: Material) -> str:
-    analysis = given.study.analysis
-    classes = ", ".join(analysis.class_names)
-    return f"{analysis.task}: {classes}" if classes else analysis.task
 
 
 def _counts(given: Material) -> str:
@@ -105,19 +99,12 @@ def _summary(given: Material) -> Section:
 
 def _overview(given: Material) -> Section:
     analysis, chosen = given.study.analysis, given.chosen
-    splits = analysis.splits
-    split = (
-        f"calibration {splits.calibration:,}, selection {splits.selection:,}, holdout "
-        f"{splits.holdout:,} samples exact, never overlapping"
-    )
-    if analysis.optimistic:
-        split = f"{splits.calibration:,} samples exact, for calibration and selection alike"
-    facts = Facts((
+    about = Facts((
         ("Model", f"{analysis.title} ({analysis.identity.name})"),
         ("About", analysis.description or words.UNKNOWN),
-        ("Task", _task(given)),
+        ("Task", facts.task(analysis)),
         ("Data", analysis.data_description or words.UNKNOWN),
-        ("Splits", split),
+        ("Splits", facts.splits(analysis)),
         ("Scheme", analysis.scheme),
         ("Parameters", f"{int(chosen.layers.params.sum()):,} exact"),
         ("Multiply-accumulates per sample", f"{int(chosen.layers.macs.sum()):,} exact"),
@@ -138,4 +125,4 @@ def _overview(given: Material) -> Section:
         f"Unknown is {words.UNKNOWN}."
     )
     strip = Figure("strip", "Precision of each layer", _counts(given))
-    return Section("overview", "Overview", (strip, totals, Text(kinds), facts))
+    return Section("overview", "Overview", (strip, totals, Text(kinds), about))

@@ -15,6 +15,7 @@ from core.estimate import hardware as hardware_profiles
 from core.evidence import priors
 from core.export import words
 from core.export.blocks import Block, Column, Facts, Figure, Section, Table, Text
+from core.export.facts import judged
 from core.export.material import THIS_MAP, Material
 from core.export.precision_map import ORIGINS
 
@@ -167,26 +168,8 @@ def _less(size: float | None, reference: float | None) -> str:
 
 def _accuracy(given: Material) -> tuple[Facts, Table]:
     analysis, found = given.study.analysis, given.found
-    holdout, majority = (
-        words.UNKNOWN if share is None else f"{100 * share:.1f} % measured"
-        for share in (analysis.holdout_accuracy, analysis.majority_accuracy)
-    )
-    judged = (
-        ("Accuracy in FP32, holdout split", holdout),
-        ("Always giving the most frequent class", majority),
-    )
-    if (metric := analysis.metric) is not None:
-        value, naive = (
-            words.UNKNOWN if one is None else f"{words.number(one, '')} measured"
-            for one in (metric.holdout, metric.naive)
-        )
-        better = "higher" if metric.higher_is_better else "lower"
-        judged = (
-            (f"{metric.name} in FP32, holdout split ({better} is better)", value),
-            ("Always giving the mean target", naive),
-        )
     confidence = f"{found.confidence}: {CONFIDENCE_MEANING[found.confidence]}"
-    facts = Facts((("Confidence", confidence), *judged))
+    facts = Facts((("Confidence", confidence), *judged(analysis)))
     titles, names = words.figures(analysis), loss_figures(found.totals).every
     table = Table(
         (Column("map"), *(Column(f"{titles[name]} (90 % range)", "number") for name in names)),

@@ -10,6 +10,7 @@ from core.estimate.quantity import Quantity
 
 if TYPE_CHECKING:
     from core.analysis import Analysis
+    from core.task import Metric
 
 MEGA = 1e6
 KILO = 1e3
@@ -32,25 +33,34 @@ FIGURES = {
 OF_COSTS = ("size_bytes", "size_reduction_pct", "latency_ms", "speedup")
 
 
+def titles_of(metric: Metric | None) -> dict[str, str]:
+    """Title of each total of a model judged by `metric` (None: by accuracy), in reading order."""
+    if metric is None:
+        return dict(FIGURES)
+    return {key: FIGURES[key] for key in OF_COSTS} | {
+        "metric": f"{metric.name}, selection split",
+        "metric_loss_pct": f"loss in {metric.name}",
+        "relative_mse": "relative MSE of the outputs",
+    }
+
+
 def figures(analysis: Analysis) -> dict[str, str]:
     """Title of each total that says something of `analysis`, in the order in which they are read.
 
     Figures from the samples that also set the ranges say that they are optimistic.
     """
-    titles = dict(FIGURES)
-    if analysis.metric is not None:
-        name = analysis.metric.name
-        titles = {key: titles[key] for key in OF_COSTS} | {
-            "metric": f"{name}, selection split",
-            "metric_loss_pct": f"loss in {name}",
-            "relative_mse": "relative MSE of the outputs",
-        }
+    titles = titles_of(analysis.metric)
     if analysis.optimistic:
         titles = {
             key: title if key in OF_COSTS else f"{title} (optimistic)"
             for key, title in titles.items()
         }
     return titles
+
+
+def better(metric: Metric) -> str:
+    """Which way `metric` points, in words."""
+    return f"{'higher' if metric.higher_is_better else 'lower'} is better"
 
 
 def number(value: float, unit: str) -> str:

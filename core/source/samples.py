@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2] / "sample_models"
 PREFIX = "sample:"
+CSV_READER = "ohlcv_csv"
+"""Module of a sample that reads a person's own data without importing torch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,11 @@ class Sample:
     def analysis(self) -> Path:
         """Where the shipped analysis lies."""
         return self.folder / "analysis"
+
+    @property
+    def takes_csv(self) -> bool:
+        """Whether it runs on a person's own prices."""
+        return (self.folder / f"{CSV_READER}.py").is_file()
 
 
 def names() -> tuple[str, ...]:
@@ -43,6 +50,16 @@ def get(name: str) -> Sample:
             f"There is no sample {plain!r}.", f"Bundled samples: {', '.join(names())}."
         )
     return Sample(plain, ROOT / plain)
+
+
+def check_csv(name: str, path: Path) -> int:
+    """Rows of a person's file, read by the sample's own checks. Raises `DataError` naming the cell.
+
+    Whether they are enough shows when the sample is loaded, which needs torch.
+    """
+    sample = get(name)
+    module = importlib.import_module(f"sample_models.{sample.name}.{CSV_READER}")
+    return len(module.read_ohlcv_csv(path))
 
 
 def load(name: str, csv: Path | None = None) -> ModelSource:

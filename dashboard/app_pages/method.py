@@ -58,7 +58,8 @@ def _score() -> None:
         f"{defaults.medium_threshold:g} or more **MEDIUM**, the rest **LOW**. HIGH goes to "
         f"{defaults.high}, MEDIUM to {defaults.medium}, LOW to {defaults.low}. These defaults, "
         f"and the weights {shares}, are the reference document's; every one is a control. "
-        "An override beats a pin, the last pin that matches wins, and a pin beats the strategy."
+        "An override beats a pin, the last pin that matches wins, a pin beats a group, and a group "
+        "beats the strategy."
     )
 
 
@@ -99,7 +100,7 @@ def _states() -> None:
 
 
 def _projection() -> None:
-    st.subheader("Projected accuracy", anchor="projection")
+    st.subheader("Projected loss", anchor="projection")
     st.latex(
         r"\hat y(\mathrm{map}) = y + C\bigl(\{\Delta y_i(p_i)\}\bigr) + \sum_p u_p^{\gamma}\, r_p, "
         r"\qquad r_p = \Delta y(\text{all in } p) - C\bigl(\{\Delta y_i(p)\}\bigr)"
@@ -107,6 +108,9 @@ def _projection() -> None:
     forms = "; ".join(form.in_words() for form in FORMS)
     st.markdown(words.PROJECTION.format(few=FEW_SAMPLES, forms=forms))
     st.markdown(words.PROJECTION_FAILS)
+    heads = ["Task", "Outputs", "Judged by", "A loss is in", "How far the outputs move"]
+    st.table(pd.DataFrame(words.TASKS, columns=heads).set_index("Task"))
+    st.markdown(words.VALUES)
 
 
 def _glossary() -> None:

@@ -10,7 +10,7 @@ from core.decide.document import applies_to
 from core.decide.statistics import LevelCount, Statistics, statistics
 from dashboard import overview_tables, state, studies
 from dashboard.strip_view import empty, strip
-from dashboard.tables import UNKNOWN
+from dashboard.tables import UNKNOWN, plain
 from dashboard.view import View, current
 
 VERDICTS = {
@@ -61,7 +61,7 @@ def _feasibility(view: View) -> None:
     with st.container(border=True, gap="xsmall"):
         st.markdown("**Is this map a good idea?**")
         st.markdown(f"### :{colour}[{icon} {word}]")
-        st.markdown("\n".join(f"- {reason}" for reason in verdict.reasons))
+        st.markdown("\n".join(f"- {plain(reason)}" for reason in verdict.reasons))
 
 
 def _recommendations(view: View) -> None:
@@ -86,7 +86,7 @@ def _considerations(view: View) -> None:
     with st.container(border=True, gap="xsmall"):
         st.markdown("**Key considerations**")
         said = considerations(view.study, view.now.chosen)
-        st.markdown("\n".join(f"- {sentence}" for sentence in said) or UNKNOWN)
+        st.markdown("\n".join(f"- {plain(sentence)}" for sentence in said) or UNKNOWN)
 
 
 def _levels(view: View) -> None:

@@ -19,6 +19,7 @@ from dashboard import (
     theme,
 )
 from dashboard.charts import in_words
+from dashboard.losses import losses
 from dashboard.strip_view import empty, strip
 from dashboard.tables import format_quantity
 from dashboard.view import View, current
@@ -61,7 +62,8 @@ def _scores(view: View) -> None:
 
 def _curve(view: View) -> None:
     line = figure.header("Projected loss against size")
-    measure = curve_chart.choose_loss()
+    read = losses(view)
+    measure = curve_chart.choose_loss(read)
     points = studies.curve(view.opened, view.policy)
     drawn = curve_chart.curve(points, view, measure, theme.current())
     if drawn is None:
@@ -70,7 +72,7 @@ def _curve(view: View) -> None:
         figure.draw(
             drawn,
             key="curve_chart",
-            alt=f"{curve_chart.LOSS_TITLES[measure]} against size for {len(points)} thresholds; "
+            alt=f"{read.chooser(measure)} against size for {len(points)} thresholds; "
             f"the current map takes {format_quantity(view.now.found.totals['size_bytes'])}",
             file=f"{view.opened.name}.curve",
             header=line,

@@ -8,6 +8,7 @@ from playwright.sync_api import Locator, Page
 
 PATHS = {
     "overview": "/",
+    "measure": "/measure",
     "tune": "/tune",
     "compare": "/compare",
     "export": "/export",

@@ -50,10 +50,10 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(*folders: Path) -> Iterator[str]:
-    """The address of a dashboard on `folders` and the bundled samples; stopped at the end."""
+def serving(*named: Path | str) -> Iterator[str]:
+    """The address of a dashboard on folders, functions and bundled samples; stopped at the end."""
     port = free_port()
-    command = [sys.executable, "-m", "dashboard", *map(str, folders), f"--port={port}"]
+    command = [sys.executable, "-m", "dashboard", *map(str, named), f"--port={port}"]
     with running(command, port) as address:
         yield address
 

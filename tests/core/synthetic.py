@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from core.analysis import Analysis
 from core.evidence.evidence import Evidence, Identity, SplitSizes
+from core.evidence.local import LocalStatistics
 from core.layers import ROLES, Edge, Layer, LayerTable, State, TensorSpec
 
 STATES: dict[str, State] = {"dropout": "nothing", "layer_norm": "rounds output",
@@ -80,7 +82,24 @@ def synthetic_evidence(
         targets=baseline.argmax(1).astype(np.int64), perturbations=perturbations,
         whole=perturbations.sum(axis=1), probe_codes=codes, probes=sums.astype(np.float32),
         weight_sqnr_db=np.full((2, count), 40.0), allowed=np.ones((2, count), np.bool_),
+        local=synthetic_local(perturbations),
     )  # fmt: skip
+
+
+def synthetic_local(perturbations: NDArray[np.float32]) -> LocalStatistics:
+    """Local statistics that say of every layer what its perturbations say."""
+    energy = np.square(perturbations, dtype=np.float64).mean(axis=(2, 3))
+    return LocalStatistics(
+        weight_kurtosis=np.linspace(1.5, 9.0, perturbations.shape[1]),
+        gradient_error=energy / 2,
+        trace_error=energy / 4,
+        sqnr_db=np.array([20, 50, 20.1, 30, 40, 60])[:, None] + np.zeros(perturbations.shape[1]),
+        activation_outliers=np.full(perturbations.shape[1], 4.0),
+        activation_imbalance=np.full(perturbations.shape[1], 20.0),
+        clipping=np.zeros(perturbations.shape[1]),
+        output_peak=np.full(perturbations.shape[1], 10.0),
+        output_underflow=np.zeros(perturbations.shape[1]),
+    )
 
 
 def synthetic_analysis(count: int, *, measured: bool = True, samples: int = 200) -> Analysis:

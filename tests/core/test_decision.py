@@ -22,7 +22,6 @@ from core.decide.policy import (
 )
 from core.decide.statistics import statistics
 from core.errors import PolicyError, QuantscapeError
-from core.evidence import scorers
 from core.study import Study
 from tests.core.synthetic import synthetic_analysis
 
@@ -233,53 +232,3 @@ names = st.text("abc.*?[0-9]_-", min_size=1, max_size=10).map(str.strip).filter(
 def test_rules_round_trip(rules: list[tuple[str, str]]) -> None:
     """Rules written as text are read back as they were."""
     assert parse_rules(format_rules(rules)) == tuple(rules)
-
-
-def test_every_scorer_keeps_the_contract() -> None:
-    """Scores are finite, deterministic, in [0, 1], one per layer, free of layer order."""
-    evidence = STUDY.analysis.evidence
-    assert evidence is not None
-    order = np.random.default_rng(0).permutation(len(STUDY.layers))
-    from core.layers import LayerTable
-
-    shuffled = LayerTable(tuple(STUDY.layers.layers[i] for i in order))
-    moved = replace(
-        evidence,
-        perturbations=evidence.perturbations[:, order],
-        weight_sqnr_db=evidence.weight_sqnr_db[:, order],
-        allowed=evidence.allowed[:, order],
-        probe_codes=evidence.probe_codes[:, order],
-    )
-    for scorer in scorers.SCORERS.values():
-        score = scorer.score(STUDY.layers, evidence, "INT8")
-        again = scorer.score(STUDY.layers, evidence, "INT8")
-        permuted = scorer.score(shuffled, moved, "INT8")
-
-        assert score is not None, scorer.name
-        assert permuted is not None
-        assert score.shape == (len(STUDY.layers),)
-        assert ((score >= 0) & (score <= 1)).all(), scorer.name
-        np.testing.assert_array_equal(score, again)
-        np.testing.assert_allclose(score[order], permuted)
-
-
-@pytest.mark.parametrize("name", ["weight_error", "output_error"])
-def test_measured_scores_grow_with_the_error(name: str) -> None:
-    """Ten times the error never lowers a score and raises those between the ends."""
-    evidence = STUDY.analysis.evidence
-    assert evidence is not None
-    louder = replace(
-        evidence,
-        perturbations=evidence.perturbations * 10,
-        weight_sqnr_db=evidence.weight_sqnr_db - 20,
-    )
-
-    before = scorers.get(name).score(STUDY.layers, evidence, "INT8")
-    after = scorers.get(name).score(STUDY.layers, louder, "INT8")
-
-    assert before is not None
-    assert after is not None
-    assert (after >= before).all()
-    between = (before > 0) & (before < 1)
-    assert (after[between] > before[between]).all()
-    assert between.any()

@@ -19,9 +19,10 @@ from core.decide.policy import Policy
 from core.errors import ProfileError
 from core.estimate import hardware
 from core.estimate.combine import FIRST_ORDER, FORMS, Combiner, Form
-from core.estimate.metrics import kl_per_sample, log_softmax
+from core.estimate.metrics import kl_per_sample
 from core.estimate.projection import Projector
 from core.evidence.analyze import analyze, registered
+from core.evidence.logits import log_softmax
 from core.evidence.measure import assignment_of, make_simulator
 from core.evidence.scheme import ORT_CPU
 from core.export.tensors import write_tensors

@@ -52,7 +52,7 @@ def test_files_have_one_subject(path: Path) -> None:
 def test_reading_an_analysis_does_not_import_torch() -> None:
     """Deciding and pricing need NumPy alone, so that a page opens without loading torch."""
     code = (
-        "import sys, core.store, core.study, core.decide.advice, core.decide.document, "
+        "import sys, core.store, core.study, core.jobs, core.decide.advice, core.decide.document, "
         "core.export.precision_map, core.export.csv_table, core.cli; "
         "sys.exit('torch' in sys.modules or 'scipy' in sys.modules)"
     )

@@ -9,7 +9,8 @@ from core.decide.layer_effect import by_precision, integer_precisions, layer_eff
 from core.decide.outcome import outcome, uniform_map
 from core.decide.policy import Policy
 from core.estimate import hardware
-from core.estimate.metrics import kl_per_sample, log_softmax
+from core.estimate.metrics import kl_per_sample
+from core.evidence.logits import log_softmax
 from core.study import Study
 from tests.core.synthetic import synthetic_analysis
 

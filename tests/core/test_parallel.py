@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from core.decide.compare import Strategy, compare, strategy
-from core.decide.parallel import FIGURES, MIDDLE, NARROW_LAYERS, axes
+from core.decide.parallel import COSTS, MIDDLE, NARROW_LAYERS, axes
 from core.decide.policy import Policy
 from core.decide.strategies import named_strategies
 from core.estimate.quantity import Quantity
@@ -33,7 +33,7 @@ def test_up_is_better_on_every_axis() -> None:
     ]
     found = {axis.name: axis for axis in axes(named, "INT8")}
 
-    assert list(found) == [*FIGURES, NARROW_LAYERS]
+    assert list(found) == [*COSTS, "accuracy_drop_pts", "kl", "flips_pct", NARROW_LAYERS]
     for name, axis in found.items():
         known = [value for value in axis.amounts if value is not None]
         best = max(known) if name == NARROW_LAYERS else min(known)

@@ -19,7 +19,7 @@ from core.cli import main
 from core.decide.advice import feasibility, recommendations
 from core.decide.compare import compare, strategy
 from core.decide.layer_effect import layer_effect
-from core.decide.loss import CLASSES, VALUES, loss_at_most, loss_figures
+from core.decide.loss import CLASSES, VALUES, loss_at_most, loss_figures, read_first
 from core.decide.outcome import Outcome, outcome, uniform_map
 from core.decide.parallel import NARROW_LAYERS, axes
 from core.decide.policy import Policy
@@ -30,6 +30,7 @@ from core.evidence.analyze import analyze, dry_run
 from core.evidence.evidence import Evidence, Outputs
 from core.evidence.reading import read
 from core.export import html, markdown
+from core.export.checklist import checks
 from core.export.precision_map import describe, from_json, to_json
 from core.source.contract import model_source
 from core.source.inventory import take_inventory
@@ -520,6 +521,61 @@ def test_groups_move_together(regression: Analysis) -> None:
     assert pinned[first] == "FP32"
     assert pinned[last] == grouped[last]
     assert "group" in study.decide(policy).reason(0)
+
+
+@pytest.mark.parametrize("rule", ["pins", "overrides"])
+def test_a_rule_that_splits_a_group_is_reported(rule: str, regression: Analysis) -> None:
+    """A pin or an override of one layer wins over its group, and map, outcome and checklist say
+    which layers no longer share a precision; a rule for all of them splits nothing.
+    """
+    layers = replace(regression.layers, groups=((0, 4),))
+    study = Study(replace(regression, layers=layers))
+    first, last = layers.names[0], layers.names[4]
+    whole = Policy(strategy="uniform", uniform="INT8")
+    one = study.decide(replace(whole, **{rule: ((first, "FP32"),)}))
+    both = study.decide(replace(whole, **{rule: ((first, "FP32"), (last, "FP32"))}))
+
+    said = f"A rule splits layers that have to share one precision: {first} FP32, {last} INT8."
+    assert one.split_groups == ((0, 4),)
+    assert said in outcome(study, one).warnings
+    found = {check.title: check for check in checks(study, one, outcome(study, one))}
+    assert found["Pins and overrides"].status == "warning"
+    assert said in found["Pins and overrides"].detail
+    assert said not in found["Other warnings"].detail
+    assert both.split_groups == study.decide(whole).split_groups == ()
+    assert not any("splits" in warning for warning in outcome(study, both).warnings)
+
+
+def test_a_group_with_a_layer_that_does_nothing_is_not_split(tiny_study: Study) -> None:
+    """A layer without a precision takes no part in what its group shares."""
+    analysis = synthetic_analysis(30, samples=20)
+    idle = int(np.flatnonzero(~analysis.layers.computes)[0])
+    layers = replace(analysis.layers, groups=((0, idle, idle + 1),))
+    chosen = Study(replace(analysis, layers=layers)).decide(Policy())
+
+    assert chosen.assigned[idle] is None
+    assert chosen.assigned[0] == chosen.assigned[idle + 1]
+    assert chosen.split_groups == ()
+    assert layers.beside(0) == (layers.names[idle], layers.names[idle + 1])
+    assert layers.beside(2 + idle) == ()
+    assert tiny_study.layers.group_of == {}
+
+
+def test_what_is_known_is_read_first(regression: Analysis) -> None:
+    """A loss comes first where labels tell it; without labels how far the outputs move."""
+
+    def first(analysis: Analysis) -> tuple[str, ...]:
+        return read_first(_uniform(analysis, "FP32")[1].totals)
+
+    def bare(analysis: Analysis) -> Analysis:
+        return replace(analysis, evidence=replace(_evidence(analysis), targets=None))
+
+    classes = synthetic_analysis(4, samples=20)
+    assert first(regression) == ("metric_loss_pct", "relative_mse")
+    assert first(bare(regression)) == ("relative_mse", "metric_loss_pct")
+    assert first(classes) == ("accuracy_drop_pts", "kl", "flips_pct")
+    assert first(bare(classes)) == ("kl", "flips_pct", "accuracy_drop_pts")
+    assert first(replace(classes, evidence=None)) == first(classes)
 
 
 @pytest.mark.parametrize(

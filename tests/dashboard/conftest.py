@@ -18,12 +18,14 @@ from core.source import samples
 from dashboard import FOLDERS_VARIABLE
 from tests.conftest import REPOSITORY
 from tests.core.synthetic import synthetic_analysis, synthetic_layers
+from tests.dashboard import by_task
 from tests.zoo.models import TiedWeights
 from tests.zoo.sources import source_of
 
 Open = Callable[..., AppTest]
-PAGES = ("overview", "tune", "compare", "export", "method")
-SHAPES = ("empty", "single", "measured", "unmeasured", "equal", "large", "tied", "overflow")
+PAGES = ("overview", "measure", "tune", "compare", "export", "method")
+TASKS = ("values", "unlabelled", "sequence", "custom", "grouped", "values_unlabelled")
+SHAPES = ("empty", "single", "measured", "unmeasured", "equal", "large", "tied", "overflow", *TASKS)
 SAMPLES = tuple(samples.names())
 TIMEOUT_S = 60
 
@@ -56,6 +58,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "large": synthetic_analysis(2000, samples=12),
         "tied": analyze(source_of(TiedWeights(), (5,), name="tied"), probes=2),
         "overflow": overflowing(28),
+        **by_task.analyses(),
     }
     root = tmp_path_factory.mktemp("analyses")
     for name, analysis in analyses.items():

@@ -37,7 +37,7 @@ def drawn(
 ) -> Spec | None:
     """The chart in light."""
     points = threshold_curve(STUDY, Policy())
-    return trade(points, sides, found, cost, measure, LIGHT)
+    return trade(points, sides, found, cost, measure, "Loss", LIGHT)
 
 
 @pytest.mark.parametrize("measure", ["kl", "accuracy_drop_pts", "flips_pct"])
@@ -89,7 +89,7 @@ def test_nothing_measured_gives_no_chart() -> None:
     """Without a projected loss there is nothing to draw."""
     sides = named(UNMEASURED)
 
-    assert trade((), sides, compare(sides, NAMES[0]), "size", "kl", LIGHT) is None
+    assert trade((), sides, compare(sides, NAMES[0]), "size", "kl", "Loss", LIGHT) is None
 
 
 @pytest.mark.parametrize("look", [LIGHT, DARK], ids=lambda look: look.mode)

@@ -42,6 +42,64 @@ def test_a_chosen_layer_shows_its_effect(open_app: Open) -> None:
     assert app.selectbox(key="layer_pick").value is None
 
 
+def test_how_sure_a_layer_is(open_app: Open) -> None:
+    """The detail says how often resamples agree, with an interval for each measured score."""
+    app = open_app("measured", page="tune", w_kl="1")
+
+    app.selectbox(key="layer_pick").set_value(LAYER).run()
+
+    assert failures(app) == []
+    assert "of resamples" in said(app)
+    scores = next(t.value for t in app.table if "Interval" in t.value.columns)
+    assert set(scores.index[scores["Interval"] != "n/a"]) == {
+        "Output error", "Divergence", "Flips", "Task loss",
+    }  # fmt: skip
+    assert (scores["Score"] != "n/a").all()
+
+
+def test_why_a_layer_is_sensitive(open_app: Open) -> None:
+    """The detail names the main cause and lists the measured gain of each remedy."""
+    app = open_app("measured", page="tune")
+
+    app.selectbox(key="layer_pick").set_value(LAYER).run()
+
+    assert "Main cause in INT8: activation outliers." in said(app)
+    gains = next(t.value for t in app.table if "Gain (measured)" in t.value.columns)
+    assert len(gains) == 5
+    assert gains["Gain (measured)"].str.startswith("+").all()
+
+
+def test_a_cause_that_was_not_measured_is_na(open_app: Open) -> None:
+    """Without local statistics the detail says n/a."""
+    app = open_app("unmeasured", page="tune")
+
+    app.selectbox(key="layer_pick").set_value(LAYER).run()
+
+    assert "Why it is sensitive: n/a" in said(app)
+
+
+def test_rules_alone_are_not_resampled(open_app: Open) -> None:
+    """Under the document's weights the detail says that no sample can change a rule."""
+    app = open_app("measured", page="tune")
+
+    app.selectbox(key="layer_pick").set_value(LAYER).run()
+
+    assert "no sample can change" in said(app)
+
+
+def test_the_table_has_frequencies_on_demand(open_app: Open) -> None:
+    """The toggle adds the share of resamples; a layer that does nothing has none."""
+    app = open_app("measured", page="tune", w_kl="1")
+    assert "frequency" not in app.data_editor[0].value.columns
+
+    app.toggle(key="filter_frequency").set_value(True).run()
+
+    assert failures(app) == []
+    shown = app.data_editor[0].value.set_index("layer")["frequency"]
+    assert shown.isna().sum() == 4
+    assert ((shown.dropna() > 0) & (shown.dropna() <= 100)).all()
+
+
 def test_keep_force_and_auto_are_overrides(open_app: Open) -> None:
     """Force and Keep set the layer by hand, Auto leaves it to the policy, Undo takes it back."""
     app = open_app("measured", page="tune")

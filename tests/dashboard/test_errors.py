@@ -108,7 +108,7 @@ import os, sys
 os.environ["QUANTSCAPE_ANALYSES"] = {str(folders["measured"])!r}
 from streamlit.testing.v1 import AppTest
 app = AppTest.from_file("dashboard/app.py", default_timeout=60).run()
-for page in ("tune", "compare", "export", "method"):
+for page in ("measure", "tune", "compare", "export", "method"):
     app.switch_page(f"app_pages/{{page}}.py").run()
 assert not app.exception and not app.error and len(app.metric) >= 4
 sys.exit("torch" in sys.modules)

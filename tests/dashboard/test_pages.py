@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pytest
+from streamlit.testing.v1 import AppTest
 
+from core.evidence.scorers import SCORERS
+from dashboard.sidebar import IN_VIEW
+from tests.dashboard.by_task import FIRST
 from tests.dashboard.conftest import PAGES, SAMPLES, SHAPES, Open, failures, kpis, said
+from tests.dashboard.test_policy import view
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -14,7 +20,7 @@ def test_every_page_opens_for_every_shape(shape: str, page: str, open_app: Open)
     app = open_app(shape, page=page)
 
     assert failures(app) == []
-    assert list(kpis(app))[:3] == ["Size", "Latency", "Accuracy loss"]
+    assert list(kpis(app))[:3] == ["Size", "Latency", FIRST.get(shape, "Accuracy loss")]
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -53,18 +59,64 @@ def test_scorers_without_scores_cannot_be_weighed(open_app: Open) -> None:
     assert not app.slider(key="w_theory").disabled
 
 
+def frames(app: AppTest, column: str) -> list[pd.DataFrame]:
+    """The tables on the page that have `column`."""
+    return [d.value for d in app.dataframe if column in d.value.columns]
+
+
+def test_every_scorer_has_a_slider_and_the_common_ones_come_first(open_app: Open) -> None:
+    """All scorers can be weighed; the rarer ones are behind an expander of their own."""
+    app = open_app("measured")
+    panels = {e.label: [s.key for s in e.slider] for e in app.sidebar.expander}
+
+    assert panels["Scorer weights"] == [f"w_{name}" for name in IN_VIEW]
+    rest = [f"w_{name}" for name in SCORERS if name not in IN_VIEW]
+    assert panels["More scorers"] == rest
+    assert not any(app.slider(key=key).disabled for key in rest)
+
+
+def test_a_scorer_behind_the_expander_decides(open_app: Open) -> None:
+    """A weight in a link counts wherever its slider stands."""
+    weights = dict.fromkeys(("w_theory", "w_importance", "w_empirical"), "0")
+    app = open_app("measured", **weights, w_gradient_error="1", high_at="0.3", medium_at="0.3")
+
+    shown = view(app)
+    assert shown.policy.weights == (("gradient_error", 1.0),)
+    assert (shown.now.chosen.scores == shown.study.scores["gradient_error"].round(9)).all()
+
+
 def test_the_agreement_opens_on_demand(open_app: Open) -> None:
-    """Opening the panel on Tune shows the rank agreement of every other scorer."""
+    """Opening the panel on Tune shows every scorer's rank agreement and what it would change."""
     app = open_app("measured", page="tune")
-    assert len(app.metric) == 4
+    assert not frames(app, "Scorer")
 
     app.session_state["agreement"] = True
     app.run()
 
     assert failures(app) == []
-    assert [m.label for m in app.metric[4:]] == [
-        "Theory", "Importance", "Empirical rules", "Weight error",
-    ]  # fmt: skip
+    (table,) = frames(app, "Scorer")
+    assert list(table["Scorer"]) == [s.title for s in SCORERS.values()]
+    unknown = table["Scorer"][table["Agreement"].isna()]
+    assert list(unknown) == ["Weight error"]  # the same for every layer here: no rank
+    assert (table["More bits"] + table["Fewer bits"] == table["Layers that change"]).all()
+    app.selectbox(key="agreement_scorer").set_value("kl").run()
+    (changes,) = frames(app, "Then")
+    row = table.set_index("Scorer").loc["Divergence"]
+    assert len(changes) == row["Layers that change"] > 0
+    assert (changes["Now"] != changes["Then"]).all()
+
+
+def test_without_a_judge_only_changes_are_shown(open_app: Open) -> None:
+    """Before anything was measured there is no agreement, and scorers without scores are n/a."""
+    app = open_app("unmeasured", page="tune")
+    app.session_state["agreement"] = True
+    app.run()
+
+    assert failures(app) == []
+    assert "no judge of the rules" in said(app)
+    table = frames(app, "Scorer")[0].set_index("Scorer")
+    assert table["Agreement"].isna().all()
+    assert table["Layers that change"].notna().sum() == 3
 
 
 def test_the_document_is_shown_for_its_own_model_alone(open_app: Open) -> None:

@@ -1,0 +1,141 @@
+"""Gradients of the outputs with respect to every layer's own output and weights, all at once.
+
+A random combination u of the outputs with E[u u^T] = F, the Fisher information of softmax
+(diag(p) - p p^T) or the identity for values, is pulled back through the model. For a small error dy
+of a layer's output, E[(g . dy)^2] is then dy^T J^T F J dy: twice the KL divergence of the outputs to
+second order, or the squared change of values. Hutchinson 1990, doi:10.1080/03610919008812866.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from core.layers import ROOT
+from core.source.batches import (
+    SEED,
+    Inputs,
+    Output,
+    call,
+    fixed_random_state,
+    fused_attention_off,
+    read_output,
+    state_kept,
+)
+from core.source.trees import map_tensors
+
+
+@dataclass(frozen=True, eq=False)
+class Pulled:
+    """One random combination of the outputs of a batch of N samples, pulled back.
+
+    `outputs`: layer -> gradient for each floating tensor that its calls gave; absent where
+    no differentiable path leads on. `weights`: parameter -> squared norm of its gradient.
+    """
+
+    outputs: dict[str, list[Tensor]]
+    weights: dict[str, float]
+
+    def squared_dot(self, layer: str, errors: list[Tensor], samples: int) -> float:
+        """Sum over samples of (g . dy)^2, dy the `errors` of the calls of `layer`.
+
+        Where an output does not have a row for each sample, the dot product of the whole batch is
+        squared: the same expectation, since combinations of two samples are independent.
+        """
+        found = self.outputs.get(layer)
+        if found is None:
+            return 0.0
+        parts = [(g * dy).double() for g, dy in zip(found, errors, strict=True)]
+        if all(part.ndim > 0 and part.shape[0] == samples for part in parts):
+            each = torch.stack([part.reshape(samples, -1).sum(dim=1) for part in parts]).sum(dim=0)
+            return float(each.square().sum())
+        return float(sum(float(part.sum()) for part in parts)) ** 2
+
+
+def combination(outputs: Tensor, classes: int | None, generator: torch.Generator) -> Tensor:
+    """A random u like `outputs` [N, K] with covariance F; `classes` is None for values."""
+    signs = torch.randint(0, 2, outputs.shape, generator=generator).float() * 2 - 1
+    if classes is None:
+        return signs
+    chances = outputs.detach().reshape(-1, classes).softmax(dim=1)
+    rows = chances.sqrt() * signs.reshape(-1, classes)
+    rows = rows - chances * (chances.sqrt() * signs.reshape(-1, classes)).sum(dim=1, keepdim=True)
+    return rows.reshape(outputs.shape)
+
+
+def pull_back(
+    model: nn.Module, layers: Iterable[str], parameters: dict[str, nn.Parameter], inputs: Inputs,
+    output: Output, classes: int | None, draws: int, generator: torch.Generator,
+) -> tuple[Tensor, list[Pulled]]:  # fmt: skip
+    """Outputs [N, K] of one batch and `draws` random combinations pulled back.
+
+    Does not change `model` or `inputs`. Raises `RuntimeError` where PyTorch cannot differentiate.
+    """
+    probes: list[tuple[str, Tensor]] = []
+    wanted = {"" if name == ROOT else name for name in layers}
+    frozen = [p for p in parameters.values() if not p.requires_grad]
+    handles = [
+        module.register_forward_hook(_probe(path or ROOT, probes))
+        for path, module in model.named_modules()
+        if path in wanted
+    ]
+    try:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+        given = map_tensors(inputs, lambda tensor: tensor.clone())
+        with (
+            torch.enable_grad(), state_kept(model), fixed_random_state(SEED),
+            fused_attention_off(),
+        ):  # fmt: skip
+            found = read_output(call(model, given), output).float()
+            found = found.reshape(found.shape[0] if found.ndim else 1, -1)
+            leaves = [*(probe for _, probe in probes), *parameters.values()]
+            pulled = []
+            for draw in range(draws):
+                total = (combination(found, classes, generator) * found).sum()
+                gradients = torch.autograd.grad(
+                    total, leaves, retain_graph=draw < draws - 1, allow_unused=True
+                )
+                pulled.append(_pulled(probes, list(parameters), gradients))
+    finally:
+        for handle in handles:
+            handle.remove()
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+    return found.detach(), pulled
+
+
+def _probe(name: str, probes: list[tuple[str, Tensor]]) -> Callable[..., Any]:
+    """A hook that adds a leaf of zeros to each floating tensor that a module gives: its gradient
+    is the tensor's, even where that is changed in place later.
+    """
+
+    def hook(module: nn.Module, args: Any, output: Any) -> Any:
+        def probed(value: Tensor) -> Tensor:
+            if not value.is_floating_point():
+                return value
+            probe = torch.zeros_like(value, requires_grad=True)
+            probes.append((name, probe))
+            return value + probe
+
+        return map_tensors(output, probed)
+
+    return hook
+
+
+def _pulled(
+    probes: list[tuple[str, Tensor]], names: list[str], gradients: tuple[Tensor | None, ...]
+) -> Pulled:
+    outputs: dict[str, list[Tensor]] = {}
+    for (layer, probe), gradient in zip(probes, gradients, strict=False):
+        known = torch.zeros_like(probe) if gradient is None else gradient
+        outputs.setdefault(layer, []).append(known.detach())
+    squares = {
+        name: 0.0 if gradient is None else float(gradient.double().square().sum())
+        for name, gradient in zip(names, gradients[len(probes) :], strict=True)
+    }
+    return Pulled(outputs, squares)

@@ -1,0 +1,202 @@
+"""Jobs on screen: what runs, with a clock of its own, and what became of the others.
+
+What runs is a fragment: it is drawn again every second without touching the rest of the page, so
+that controls answer meanwhile. When a job ends, the page as a whole runs once.
+"""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from core import jobs
+from core.jobs import Job
+from core.source.samples import PREFIX
+from dashboard import files, measuring, state
+from dashboard.boundary import boundary, show_expected
+from dashboard.measuring import JOBS
+from dashboard.tables import UNKNOWN, plain
+
+EVERY_S, LINE_EVERY_S = 1.0, 2.0
+SHOWN = 8
+"""Jobs that are over on one page: each has buttons, and many elements make every run slow."""
+
+BADGES = {
+    "done": ":green-badge[:material/check: Done]",
+    "stopped": ":gray-badge[:material/pause: Stopped]",
+    "failed": ":red-badge[:material/error: Failed]",
+}
+AGAIN = {"done": "Measure again", "stopped": "Resume", "failed": "Try again"}
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s" if minutes < 10 and rest else f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min"
+
+
+def how_far(job: Job) -> str:
+    """Layer, count, time so far and time left of a running job."""
+    if not job.total:
+        what = "loading the model" if not job.request.dry_run else "predicting time and size"
+        return f"{what} · {duration(job.elapsed)} so far"
+    left = "" if job.left is None else f" · about {duration(max(job.left, 1.0))} left"
+    return (
+        f"{job.done:,} of {job.total:,} · {plain(job.label)} · {duration(job.elapsed)} so far{left}"
+    )
+
+
+def running(found: tuple[Job, ...]) -> None:
+    """Jobs that run, followed second by second."""
+    names = tuple(job.name for job in found if job.running)
+    if names:
+        st.fragment(_running, run_every=EVERY_S)(names)
+
+
+def _running(names: tuple[str, ...]) -> None:
+    with boundary("the progress"):
+        found = [job for job in jobs.everything() if job.running]
+        if tuple(job.name for job in found) != names:
+            st.rerun()
+        for job in found:
+            with st.container(border=True, gap="xsmall"):
+                _title(job)
+                share = job.done / job.total if job.total else 0.0
+                st.progress(min(max(share, 0.0), 1.0), text=how_far(job))
+                st.button(
+                    "Stop",
+                    on_click=measuring.stop,
+                    args=(job,),
+                    icon=":material/stop:",
+                    key=f"_stop_{job.name}",
+                    help="Ends its process. Its command can be started again.",
+                )
+
+
+def line() -> None:
+    """What runs, in one line for the pages that have other things to show."""
+    names = tuple(job.name for job in jobs.everything() if job.running)
+    if names:
+        st.fragment(_line, run_every=LINE_EVERY_S)(names)
+
+
+def _line(names: tuple[str, ...]) -> None:
+    with boundary("the progress"):
+        found = {job.name: job for job in jobs.everything()}
+        over = [name for name in names if name not in found or not found[name].running]
+        for name in over:
+            if name in found and not found[name].request.dry_run:
+                state.session().notices.append(_ended(found[name]))
+        if over:
+            st.rerun()
+        for name in names:
+            st.caption(
+                f":material/science: Measuring {plain(name)}: {how_far(found[name])}. "
+                "Measure has the rest."
+            )
+
+
+def _ended(job: Job) -> str:
+    if job.state == "done":
+        return f"{plain(job.name)} is measured. It is in the model select."
+    return f"{plain(job.name)}: {job.state}. Measure says more."
+
+
+def over(found: tuple[Job, ...]) -> None:
+    """Measurements that are over, the newest first."""
+    error = files.problem(JOBS)
+    if error is not None:
+        show_expected(error)
+    past = [job for job in found if not job.running and not job.request.dry_run]
+    if not past:
+        return
+    st.subheader("Measured before", anchor="measured")
+    for job in past[:SHOWN]:
+        with st.container(border=True, gap="xsmall"):
+            _over(job)
+    if len(past) > SHOWN:
+        st.caption(f"{len(past) - SHOWN:,} earlier ones are not shown; remove some to see them.")
+
+
+def _over(job: Job) -> None:
+    _title(job)
+    if job.state == "done":
+        st.caption(_done(job))
+    else:
+        far = f"at {job.done:,} of {job.total:,} runs" if job.total else "before the first run"
+        st.caption(f"{job.state.capitalize()} {far}, after {duration(job.elapsed)}.")
+    if job.error is not None:
+        show_expected(job.error)
+    if job.state == "failed":
+        log(job)
+    _buttons(job)
+
+
+def _buttons(job: Job) -> None:
+    allowed = measuring.allowed(job.request.source)
+    with st.container(horizontal=True):
+        if job.has_analysis and st.button(
+            "Open it",
+            on_click=measuring.choose,
+            args=(job,),
+            type="primary",
+            key=f"_open_{job.name}",
+            help="Make it the model on screen.",
+        ):
+            st.switch_page("app_pages/overview.py", query_params={})
+        st.button(
+            AGAIN[job.state],
+            on_click=measuring.restart,
+            args=(job,),
+            disabled=not allowed,
+            key=f"_again_{job.name}",
+            help="Runs the same command in the same folder."
+            if allowed
+            else "This source was not named when the dashboard was started.",
+        )
+        st.button(
+            "Remove",
+            on_click=measuring.remove,
+            args=(job,),
+            type="tertiary",
+            key=f"_remove_{job.name}",
+            help="Deletes the job with its log and its analysis.",
+        )
+
+
+def _done(job: Job) -> str:
+    result = job.result or {}
+    counts = (
+        f"{_count(result.get('layers'), 'layer')} over {_count(result.get('samples'), 'sample')}"
+    )
+    notes = "".join(f" {plain(str(note))}" for note in result.get("notes", ()))
+    return f"{counts}, measured in {duration(job.elapsed)}.{notes}"
+
+
+def _count(value: object, what: str) -> str:
+    if not isinstance(value, int):
+        return f"{UNKNOWN} {what}s"
+    return f"{value:,} {what}{'' if value == 1 else 's'}"
+
+
+def _title(job: Job) -> None:
+    asked = job.request
+    what = asked.source if asked.source.startswith(PREFIX) else asked.source.rpartition("/")[2]
+    parts = [what, ", ".join(asked.precisions)] + ([asked.csv] if asked.csv else [])
+    st.markdown(
+        f"**{plain(job.name)}** {BADGES.get(job.state, '')} "
+        f":small[{plain(' · '.join(filter(None, parts)))}]"
+    )
+
+
+def log(job: Job) -> None:
+    """The end of what the command printed, behind an expander."""
+    tail = jobs.log_tail(job)
+    if tail:
+        with st.expander("End of the log", icon=":material/terminal:"):
+            st.code(tail, language=None, wrap_lines=True)

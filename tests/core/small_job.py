@@ -1,0 +1,86 @@
+"""A model that takes a second to measure, and waits where a test wants it to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from core import jobs
+from core.jobs import Job
+
+PATIENCE_S = 90.0
+"""For one job on a busy machine; nothing here waits that long."""
+
+MODEL = '''
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+
+HERE = Path(__file__).parent
+HELD_AFTER = 74  # about ten of the runs that are measured; the first fifty calls look around
+calls = 0
+
+
+class Waiting(nn.Linear):
+    """After some calls it waits while a file is there, so that a job stands still half-way."""
+
+    def forward(self, x):
+        global calls
+        calls += 1
+        if (HERE / "hold").exists():
+            time.sleep(0.05)  # progress is told a few times a second: runs have to be slower
+        while calls > HELD_AFTER and (HERE / "hold").exists():
+            time.sleep(0.01)
+        return super().forward(x)
+
+
+def metric(outputs, targets):
+    """Error."""
+    return float(((outputs - targets) ** 2).mean())
+
+
+def load():
+    if (HERE / "broken").exists():
+        raise ValueError("the checkpoint is empty")
+    torch.manual_seed(0)
+    x = torch.randn(48, 6)
+    return {
+        "model": nn.Sequential(Waiting(6, 8), nn.ReLU(), Waiting(8, 2)),
+        "calibration": x,
+        "evaluation": (x, torch.randn(48, 2)),
+        "task": "custom",
+        "metric": metric,
+        "metric_name": "error",
+        "higher_is_better": False,
+    }
+'''
+
+
+def write_model(folder: Path, *, hold: bool = False, broken: bool = False) -> str:
+    """Write the model's file into `folder` and return how it is named on the command line."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "mine.py"
+    path.write_text(MODEL, encoding="utf-8")
+    for name, wanted in (("hold", hold), ("broken", broken)):
+        (folder / name).touch() if wanted else (folder / name).unlink(missing_ok=True)
+    return f"{path}:load"
+
+
+def wait_for(job: Job, reached: Callable[[Job], bool]) -> Job:
+    """The job once `reached` is true of it; fails with its log if that never comes."""
+    give_up = time.monotonic() + PATIENCE_S
+    while time.monotonic() < give_up:
+        now = jobs.read(job.folder)
+        assert now is not None
+        if reached(now):
+            return now
+        time.sleep(0.02)  # another process is what is waited for
+    raise AssertionError(f"{jobs.read(job.folder)}\n{jobs.log_tail(job)}")
+
+
+def ended(job: Job) -> bool:
+    """Whether a job is over, well or not."""
+    return not job.running

@@ -1,0 +1,185 @@
+"""The main cause of a layer's error and the measured gain of remedies."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from core.analysis import Analysis
+from core.evidence.analyze import analyze
+from core.evidence.causes import Diagnosis, diagnose
+from core.evidence.evidence import Evidence
+from core.evidence.local import VARIANTS
+from core.source.contract import model_source
+from tests.core.synthetic import synthetic_evidence, synthetic_layers
+
+EVIDENCE = synthetic_evidence(synthetic_layers(3), 20)
+DB = {"integer": 30.0, "weights": 50.0, "activations": 30.0, "percentile": 34.0,
+      "equalised": 33.0, "half": 70.0}  # fmt: skip
+
+
+def diagnosed(db: dict[str, float], *, allowed: bool = True, **statistics: float) -> Diagnosis:
+    """The diagnosis of a made-up layer."""
+    assert EVIDENCE.local is not None
+    known = {
+        "weight_kurtosis": 3.0, "activation_outliers": 1.2, "activation_imbalance": 2.0,
+        "clipping": 0.0, "output_peak": 5.0, "output_underflow": 0.0,
+    } | statistics  # fmt: skip
+    local = replace(
+        EVIDENCE.local,
+        sqnr_db=np.tile(np.array([db[name] for name in VARIANTS])[:, None], 3),
+        **{name: np.full(3, value) for name, value in known.items()},
+    )
+    evidence = replace(EVIDENCE, local=local, allowed=np.full((2, 3), allowed))
+    found = diagnose(evidence, 1)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(
+    ("statistics", "cause"),
+    [
+        ({}, "activation rounding"),
+        ({"activation_outliers": 4.0}, "activation outliers"),
+        ({"activation_imbalance": 30.0}, "channel imbalance"),
+        ({"clipping": 0.8, "activation_outliers": 4.0}, "clipping"),
+        ({"activation_outliers": np.nan, "activation_imbalance": np.nan}, "activation rounding"),
+    ],
+)
+def test_causes_of_activations(statistics: dict[str, float], cause: str) -> None:
+    """Where activations cause most of the error, their statistics name the cause."""
+    found = diagnosed(DB, **statistics)
+
+    assert found.cause == cause
+    assert "99% of the squared error comes from its activations" in found.sentence
+
+
+@pytest.mark.parametrize(
+    ("kurtosis", "cause"), [(3.0, "weight rounding"), (20.0, "weight outliers")]
+)
+def test_causes_of_weights(kurtosis: float, cause: str) -> None:
+    """Where weights cause most of the error, outliers among them are named."""
+    found = diagnosed(DB | {"weights": 30.0, "activations": 50.0}, weight_kurtosis=kurtosis)
+
+    assert found.cause == cause
+    assert found.weight_share == pytest.approx(1 / 1.01)
+
+
+def test_remedies_are_gains() -> None:
+    """Gains are differences in dB, the largest first; a remedy in integers is advised first."""
+    found = diagnosed(DB)
+
+    gains = {r.name: r.gain_db for r in found.remedies}
+    assert gains == pytest.approx(
+        {"half": 40, "weights": 20, "percentile": 4, "equalised": 3, "activations": 0}
+    )
+    assert [r.gain_db for r in found.remedies] == sorted(gains.values(), reverse=True)
+    assert "ranges that hold 99.9 %" in found.advice
+    assert "+4.0 dB, measured" in found.advice
+    worse = diagnosed(DB | {"percentile": 20.0, "equalised": np.nan})
+    assert "keep it in FP16" in worse.advice
+    assert "equalised" not in {r.name for r in worse.remedies}
+
+
+def test_half_precision_says_what_it_breaks() -> None:
+    """Overflow and underflow are said, from the values or from outputs that were not finite."""
+    assert diagnosed(DB).half == ""
+    assert "outputs reach 1e+05" in diagnosed(DB, output_peak=1e5).half
+    assert "not finite" in diagnosed(DB, allowed=False).half
+    assert "underflows: 40%" in diagnosed(DB, output_underflow=0.4).half
+
+
+def test_ends_of_the_scale() -> None:
+    """A harmless layer has no cause and no advice, one that is not finite overflows."""
+    quiet = diagnosed(DB | {"integer": 75.0})
+    assert (quiet.cause, quiet.advice) == ("none", "")
+    broken = diagnosed(DB | {"integer": -np.inf})
+    assert broken.cause == "overflow"
+    assert "no error is left" in diagnosed(DB | {"percentile": np.inf}).advice
+
+
+def test_unknown_stays_unknown() -> None:
+    """Without local statistics, or for a layer that does nothing, there is no diagnosis."""
+    assert diagnose(replace(EVIDENCE, local=None), 0) is None
+    assert EVIDENCE.local is not None
+    assert EVIDENCE.local.sqnr_db is not None
+    db = EVIDENCE.local.sqnr_db.copy()
+    db[0, 1] = np.nan
+    local = replace(EVIDENCE.local, sqnr_db=db)
+    assert diagnose(replace(EVIDENCE, local=local), 1) is None
+
+
+class Outliers(nn.Module):
+    """A product whose inputs have one channel 100 times as wide, and one with an outlying weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide = nn.Linear(16, 16)
+        self.even = nn.Linear(16, 16)
+        self.heavy = nn.Linear(16, 4)
+        with torch.no_grad():
+            self.wide.weight[:, 0] /= 100
+            self.heavy.weight[:, 3] = 40.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (N, 16) to (N, 4)."""
+        scale = torch.ones(16)
+        scale[0] = 100.0
+        return self.heavy(torch.tanh(self.even(self.wide(x * scale))))
+
+
+def bounded(count: int) -> Tensor:
+    """Inputs that no split holds wider than another."""
+    return torch.rand(count, 16) * 2 - 1
+
+
+def analysed() -> tuple[Analysis, Evidence]:
+    """The analysis of `Outliers`."""
+    torch.manual_seed(0)
+    source = model_source(
+        {
+            "model": Outliers().eval(), "calibration": bounded(256), "task": "regression",
+            "evaluation": (bounded(96), torch.zeros(96, 4)), "name": "outliers",
+        }
+    )  # fmt: skip
+    analysis = analyze(source, probes=2)
+    assert analysis.evidence is not None
+    return analysis, analysis.evidence
+
+
+def test_measured_remedies_mend_what_was_broken() -> None:
+    """Equalisation mends a wide channel by many dB and hardly moves an even layer; a weight that
+    outlies is found.
+    """
+    analysis, evidence = analysed()
+    index = analysis.layers.index
+    wide, even, heavy = (diagnose(evidence, index[n]) for n in ("wide", "even", "heavy"))
+    assert wide is not None
+    assert even is not None
+    assert heavy is not None
+
+    assert wide.cause == "channel imbalance"
+    gains = {r.name: r.gain_db for r in wide.remedies}
+    assert gains["equalised"] > 10
+    assert gains["half"] > 20
+    assert abs({r.name: r.gain_db for r in even.remedies}["equalised"]) < 6
+    assert evidence.local is not None
+    assert evidence.local.weight_kurtosis is not None
+    assert evidence.local.weight_kurtosis[index["heavy"]] > 6
+    assert heavy.weight_share is not None
+
+
+def test_parts_add_up_to_the_whole() -> None:
+    """Errors of weights and of activations alone add up to about that of both."""
+    analysis, evidence = analysed()
+    assert evidence.local is not None
+    assert evidence.local.sqnr_db is not None
+    noise = 10 ** (-evidence.local.sqnr_db / 10)
+
+    for name in ("wide", "even", "heavy"):
+        at = analysis.layers.index[name]
+        assert noise[1, at] + noise[2, at] == pytest.approx(noise[0, at], rel=0.3)
