@@ -141,7 +141,12 @@ def _analyze(options: argparse.Namespace, reporter: Reporter) -> None:
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    cache = opened(options, lambda sentence: aside.print(sentence, markup=False, highlight=False))
+
+    def say(sentence: str) -> None:
+        aside.print(sentence, markup=False, highlight=False)
+        reporter.say(sentence)
+
+    cache = opened(options, say)
     with Progress(*columns, console=aside) as progress:
         task = progress.add_task("starting", total=plan.runs)
 

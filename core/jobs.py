@@ -66,6 +66,7 @@ class Job:
     label: str = ""
     left: float | None = None
     error: QuantscapeError | None = None
+    notes: tuple[str, ...] = ()
     result: dict[str, Any] | None = None
 
     @property
@@ -188,6 +189,7 @@ def read(folder: Path) -> Job | None:
         label=seen.label,
         left=max(seen.left - since, 0.0) if running and seen.left is not None else None,
         error=error,
+        notes=seen.notes,
         result=seen.result if state == "done" else None,
     )
 

@@ -24,13 +24,16 @@ RUNS_BEFORE_A_GUESS = 3
 RECENT_RUNS = 12
 """The time left follows the last runs: later layers may be slower, and resumed ones take none."""
 
+MAX_NOTES = 8
+
 State = Literal["running", "done", "failed", "stopped"]
 
 
 class Progress(msgspec.Struct, frozen=True):
     """The content of a progress file; times in seconds, `started` and `updated` since 1970.
 
-    `left` is None until enough runs were timed. `result` is what the command found, once done.
+    `left` is None until enough runs were timed. `notes` are sentences that the command said on
+    its way, such as what it took up again; `result` is what it found, once done.
     """
 
     state: State
@@ -44,6 +47,7 @@ class Progress(msgspec.Struct, frozen=True):
     left: float | None = None
     cause: str = ""
     next_step: str = ""
+    notes: tuple[str, ...] = ()
     result: dict[str, Any] = {}
 
 
@@ -56,6 +60,7 @@ class Reporter:
     def __init__(self, path: Path | None) -> None:
         self.result: dict[str, Any] = {}
         self._path = path
+        self._notes: tuple[str, ...] = ()
         self._started = time.time()
         self._clock = time.monotonic()
         self._done, self._total, self._label = 0, 0, ""
@@ -84,6 +89,13 @@ class Reporter:
             if done != self._done or not self._marks:
                 self._marks.append((time.monotonic(), done))
             self._done, self._total, self._label = done, total, label
+        self._fresh.set()
+
+    def say(self, sentence: str) -> None:
+        """Pass on what the command says to whoever runs it; a repeated sentence counts once."""
+        with self._lock:
+            if sentence not in self._notes:
+                self._notes = (*self._notes, sentence)[-MAX_NOTES:]
         self._fresh.set()
 
     def close(self, state: State, cause: str = "", next_step: str = "") -> None:
@@ -136,6 +148,7 @@ class Reporter:
                 left=self.left(now) if state == "running" else None,
                 cause=cause,
                 next_step=next_step,
+                notes=self._notes,
                 result=self.result if state == "done" else {},
             )
         fresh = self._path.with_name(f".{self._path.name}.{os.getpid()}")

@@ -68,6 +68,7 @@ def _running(names: tuple[str, ...]) -> None:
                 _title(job)
                 share = job.done / job.total if job.total else 0.0
                 st.progress(min(max(share, 0.0), 1.0), text=how_far(job))
+                _said(job)
                 st.button(
                     "Stop",
                     on_click=measuring.stop,
@@ -130,11 +131,18 @@ def _over(job: Job) -> None:
     else:
         far = f"at {job.done:,} of {job.total:,} runs" if job.total else "before the first run"
         st.caption(f"{job.state.capitalize()} {far}, after {duration(job.elapsed)}.")
+    _said(job)
     if job.error is not None:
         show_expected(job.error)
     if job.state == "failed":
         log(job)
     _buttons(job)
+
+
+def _said(job: Job) -> None:
+    """What the command itself said on its way: finished layers found again, a cache in trouble."""
+    if job.notes:
+        st.caption(plain(" ".join(job.notes)))
 
 
 def _buttons(job: Job) -> None:

@@ -26,6 +26,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("core.cache.default_folder", lambda: folder)
+        patch.setenv("XDG_CACHE_HOME", str(folder))  # for the processes that tests start
         yield
 
 

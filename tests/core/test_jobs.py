@@ -26,8 +26,9 @@ from tests.core.small_job import ended, wait_for, write_model
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A jobs folder for one test; what still runs at its end is stopped."""
+    """A jobs folder and a cache for one test; what still runs at its end is stopped."""
     folder = tmp_path / "jobs"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv(job_folder.VARIABLE, str(folder))
     yield folder
     for job in jobs.everything():
@@ -132,6 +133,8 @@ def test_stop_ends_the_process_and_resume_ends_the_work(tmp_path: Path) -> None:
     assert wait_for(again, ended).state == "done", jobs.log_tail(again)
     assert again.has_analysis
     assert len(jobs.everything()) == 1
+    third = wait_for(jobs.restart(again), ended)
+    assert any("Resuming: 3 of 3 layers found" in note for note in third.notes), third
 
 
 def test_stop_takes_workers_along(tmp_path: Path) -> None:

@@ -160,6 +160,15 @@ def progress_text(app: AppTest) -> str:
     return str(app.get("progress")[0].proto.text)
 
 
+def test_what_the_command_says_is_passed_on(open_app: Open, make: Make) -> None:
+    """That finished layers were found again is said in the command's own words, or not at all."""
+    make("mine-run-1", "running", alive=True, done=3, total=9)
+    assert "Resuming" not in said(open_app("measured", page="measure"))
+    make("other-run-1", "stopped", done=3, total=9, notes=("Resuming: 2 of 3 layers found.",))
+
+    assert "Resuming: 2 of 3 layers found." in said(open_app("measured", page="measure"))
+
+
 def test_before_the_first_run_the_bar_says_what_is_done(open_app: Open, make: Make) -> None:
     """While the model is loaded there is no count, and no time left is made up."""
     make("mine-run-1", "running", alive=True)
