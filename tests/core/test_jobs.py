@@ -134,7 +134,9 @@ def test_stop_ends_the_process_and_resume_ends_the_work(tmp_path: Path) -> None:
     assert again.has_analysis
     assert len(jobs.everything()) == 1
     third = wait_for(jobs.restart(again), ended)
-    assert any("Resuming: 3 of 3 layers found" in note for note in third.notes), third
+    assert any(
+        "Resuming: 100% of the work found, 3 of 3 layers whole" in note for note in third.notes
+    ), third
 
 
 def test_stop_takes_workers_along(tmp_path: Path) -> None:
