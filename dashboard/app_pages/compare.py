@@ -55,9 +55,16 @@ def page() -> None:
         _same(sides)
     else:
         compare_charts.draw(view, sides, found)
-        with st.container(border=True, gap="xsmall"):
-            st.markdown("**All figures at once**")
-            parallel_chart.draw(view, sides, theme.current())
+        # Its library takes a cold page more than a second, so it is loaded when it is asked for.
+        panel = st.expander(
+            "All figures at once, in parallel coordinates",
+            icon=":material/stacked_line_chart:",
+            key="compare_parallel_panel",
+            on_change="rerun",
+        )
+        if panel.open:
+            with panel:
+                parallel_chart.draw(view, sides, theme.current())
         compare_table.draw(view, found)
 
 

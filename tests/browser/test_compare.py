@@ -67,6 +67,7 @@ def test_a_bad_name_is_said_beside_it(visit: Visit) -> None:
 def test_the_parallel_coordinates_are_drawn(scheme: str, visit: Visit) -> None:
     """One line with markers per strategy, and a label that says who is best."""
     page = visit("/compare", scheme=scheme)
+    page.get_by_text("All figures at once").click()
 
     chart = page.get_by_test_id("stPlotlyChart")
     names = references(page).get_by_role("radio").count()

@@ -168,7 +168,9 @@ def test_strategies_are_compared_in_the_models_figures(
     shape: str, titles: tuple[str, ...], yardstick: str, open_app: Open
 ) -> None:
     """Cards, and the sentence on who dominates whom, name the figures that decide."""
-    text = said(open_app(shape, page="compare"))
+    app = open_app(shape, page="compare")
+    app.session_state["compare_parallel_panel"] = True
+    text = said(app.run())
 
     kind = "projected, optimistic" if shape == "unlabelled" else "projected"
     for title in titles:
@@ -182,6 +184,8 @@ def test_strategies_are_compared_in_the_models_figures(
 def test_a_metrics_name_is_text_on_every_page(page: str, open_app: Open) -> None:
     """A name full of Markdown is never put on a page as it is."""
     app = open_app("custom", page=page, **INT8)
+    app.session_state["compare_parallel_panel"] = True
+    app.run()
 
     assert failures(app) == []
     assert ESCAPED in app.metric[2].label
