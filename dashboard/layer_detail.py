@@ -27,10 +27,9 @@ from dashboard.tables import (
     UNKNOWN,
     format_bytes,
     format_number,
-    format_quantity,
-    format_range,
     plain,
     role_title,
+    with_range,
 )
 from dashboard.view import View
 
@@ -157,7 +156,7 @@ def _effect(view: View, name: str) -> None:
         rows.append(
             {
                 f"In {low}": title,
-                **{plain(read.title(key)): _with_span(totals[key]) for key in read.order},
+                **{plain(read.title(key)): with_range(totals[key]) for key in read.order},
                 "Kind": totals[read.first].kind,
             }
         )
@@ -175,11 +174,6 @@ def _effect(view: View, name: str) -> None:
             else ""
         )
     )
-
-
-def _with_span(quantity: Quantity) -> str:
-    span = format_range(quantity)
-    return f"{format_quantity(quantity)}" + (f" ({span})" if span else "")
 
 
 def _weights(view: View, name: str) -> None:
