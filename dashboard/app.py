@@ -18,11 +18,16 @@ VERDICT_PX = 320
 
 @contextmanager
 def _loading(frame: DeltaGenerator, *, first: bool) -> Iterator[None]:
-    """Hold the place of the verdict while a model is read; a quick one shows nothing of it."""
+    """Hold the place of the verdict while a model is read; a quick one shows nothing of it.
+
+    The place is there in every run: were it only in the first, the next would draw the KPI row one
+    place higher, and both rows would stand on the page until that run ends.
+    """
+    place = frame.empty()
     if not first:
         yield
         return
-    with frame.skeleton(height=VERDICT_PX):
+    with place.skeleton(height=VERDICT_PX):
         yield
 
 

@@ -263,3 +263,25 @@ def test_a_lost_connection_loses_nothing(browser: Browser, tmp_path: Path) -> No
         server.kill()
         server.wait()
         page.close()
+
+
+def test_a_move_never_shows_the_kpi_row_twice(visit: Visit) -> None:
+    """The first move after a page opens replaces the figures; no second row stands beside them."""
+    page = visit("/")
+    page.evaluate(
+        """() => {
+            window.most = 0;
+            const count = () => {
+                const cards = document.querySelectorAll("[data-testid='stMetric']");
+                const sizes = [...cards].filter(card => card.innerText.startsWith("Size"));
+                window.most = Math.max(window.most, sizes.length);
+            };
+            const all = {subtree: true, childList: true, characterData: true};
+            new MutationObserver(count).observe(document.body, all);
+        }"""
+    )
+    before = kpi(page, "Size").first.inner_text()
+    press(page, slider(page, "HIGH from score"), "End", 1)
+    expect(kpi(page, "Size").first).not_to_have_text(before)
+    settle(page)
+    assert page.evaluate("window.most") == 1
