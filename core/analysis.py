@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from core.evidence.evidence import Calibration, Evidence, Identity, SplitSizes
+from core.evidence.evidence import Calibration, Evidence, Identity, Partial, SplitSizes
 from core.evidence.weight_profile import WeightProfile
 from core.layers import LayerTable
 from core.task import Metric
@@ -18,7 +18,8 @@ class Analysis:
     `holdout_accuracy` and `majority_accuracy` are shares in [0, 1] of the reference model and
     of always giving the most frequent class, on the holdout split; None where unknown. `metric`
     judges a model whose outputs are values (None for classes). `optimistic` marks figures from
-    the samples that also set the ranges of activations.
+    the samples that also set the ranges of activations. `partial` says how far a measurement was
+    that still goes on, or was stopped; None for a whole one.
     """
 
     identity: Identity
@@ -43,3 +44,4 @@ class Analysis:
     notes: tuple[str, ...] = field(default=())
     metric: Metric | None = None
     optimistic: bool = False
+    partial: Partial | None = None
