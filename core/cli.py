@@ -230,7 +230,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"quantscape: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("quantscape: stopped; nothing was written.", file=sys.stderr)
+        print("quantscape: stopped.", file=sys.stderr)
         return 1
     except Exception:
         logging.getLogger("quantscape").exception("quantscape: unexpected failure")

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from core import cli_tables as tables
 from core import precision as registry
 from core import store
 from core.cli_cache import opened
-from core.cli_output import console, print_json, write
+from core.cli_output import console, print_json, progress_bar, write
+from core.cli_partial import keeper
 from core.decide.advice import considerations, feasibility, recommendations
 from core.decide.decision import PrecisionMap
 from core.decide.document import applies_to, comparisons
@@ -135,19 +135,13 @@ def _analyze(options: argparse.Namespace, reporter: Reporter) -> None:
         f"{plan.layers} layers, {plan.runs} runs over {plan.samples:,} samples, "
         f"about {plan.predicted_seconds / 60:.1f} min and {plan.peak_bytes / 1e6:,.0f} MB"
     )
-    columns = (
-        TextColumn("{task.description:<44.44}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
 
     def say(sentence: str) -> None:
         aside.print(sentence, markup=False, highlight=False)
         reporter.say(sentence)
 
-    cache = opened(options, say)
-    with Progress(*columns, console=aside) as progress:
+    cache, keep = opened(options, say), keeper(options, say)
+    with progress_bar(aside) as progress:
         task = progress.add_task("starting", total=plan.runs)
 
         def step(done: int, total: int, label: str) -> None:
@@ -162,13 +156,14 @@ def _analyze(options: argparse.Namespace, reporter: Reporter) -> None:
             cache=cache,
             jobs=options.jobs,
             progress=step,
+            glimpse=keep,
         )
     store.save(analysis, options.out)
     reporter.result = _summary(analysis, options.out)
     for note in (*((OPTIMISTIC,) if analysis.optimistic else ()), *analysis.notes):
         print(f"quantscape: note: {note}", file=sys.stderr)
     if options.json:
-        print_json(_summary(analysis, options.out))
+        print_json(reporter.result)
     else:
         console().print(f"Wrote {options.out}: {len(analysis.layers)} layers.")
 

@@ -18,6 +18,7 @@ import streamlit as st
 from core import jobs
 from core import precision as registry
 from core.errors import DataError, JobError, QuantscapeError
+from core.evidence.evidence import Partial
 from core.job_folder import Request, digest
 from core.jobs import Job
 from core.source import samples
@@ -179,6 +180,11 @@ def choose(job: Job) -> None:
 def entry_of(job: Job) -> str:
     """The name under which a job's analysis is in the model select; empty where there is none."""
     return next((e.name for e in studies.entries().values() if e.folder == job.analysis), "")
+
+
+def partial_of(job: Job) -> Partial | None:
+    """How far a job's analysis is; None for a whole one."""
+    return studies.partial_of(job.analysis)
 
 
 def allowed(reference: str) -> bool:

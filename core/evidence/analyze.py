@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -14,7 +16,7 @@ from core.cache import Cache
 from core.evidence import measure as measuring
 from core.evidence.collect import Progress
 from core.evidence.engine import predict_seconds, prepare
-from core.evidence.evidence import Identity, SplitSizes
+from core.evidence.evidence import Calibration, Evidence, Identity, Partial, SplitSizes
 from core.evidence.habits import notes
 from core.evidence.holdout import judged
 from core.evidence.local_measure import with_local
@@ -115,34 +117,45 @@ def analyze(
     cache: Cache | None = None,
     jobs: int = 1,
     progress: Progress = lambda done, total, label: None,
+    glimpse: Callable[[Analysis], None] | None = None,
 ) -> Analysis:
     """Measure `source` in `precisions` (all that are registered, by default) and return the
     analysis. Does not change the model's weights.
 
     `memory_bytes` bounds the memory taken (half of what is free if None). What `cache` holds of
     the same measurement is not measured again, and what is measured is kept there. `jobs`
-    processes share the work, with the same bits.
+    processes share the work, with the same bits. `glimpse` is given a partial analysis now and
+    then: what is measured so far.
     """
+    start = time.perf_counter()
     precisions = precisions or registered()
     layers = take_inventory(source, expand_units=expand_units)
+    bare = _bare(source, layers, scheme, expand_units)
+
+    def look(evidence: Evidence, ranges: tuple[Calibration, ...], partial: Partial) -> None:
+        if glimpse is not None:
+            glimpse(replace(
+                bare, evidence=evidence, ranges=ranges, partial=partial,
+                splits=replace(bare.splits, selection=partial.samples),
+                seconds=round(time.perf_counter() - start, 1),
+            ))  # fmt: skip
+
     steps = Steps(progress, len(layers))
     measured = measuring.measure(
         source, layers, scheme, precisions,
         expand_units=expand_units, probes=probes, memory_bytes=memory_bytes, cache=cache,
-        jobs=jobs, progress=steps.run,
+        jobs=jobs, progress=steps.run, glimpse=look if glimpse is not None else None,
     )  # fmt: skip
     evidence = with_local(
         source, layers, scheme, measured, expand_units=expand_units, progress=steps.layer
     )
     steps.over()
     return replace(
-        _bare(source, layers, scheme, expand_units),
+        bare,
         evidence=evidence,
         ranges=measured.ranges,
         seconds=round(measured.seconds, 1),
-        **judged(source, layers, scheme),
         notes=(*notes(source, measured.evidence), *measured.notes),
-        optimistic=source.optimistic,
     )
 
 
@@ -166,4 +179,6 @@ def _bare(source: ModelSource, layers: LayerTable, scheme: Scheme, expand_units:
         source=source.reference,
         tool_version=core.__version__,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
+        optimistic=source.optimistic,
+        **judged(source, layers, scheme),
     )
