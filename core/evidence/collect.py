@@ -93,14 +93,15 @@ def collect(
                 place(i, found[key])
         return [i for i, key in enumerate(keys) if i and key not in found]
 
-    with shelf:
+    glimpses.watch(outputs, finite, finished, parts)
+    with shelf, glimpses:
         if jobs > 1:
             for block in made(work, tasks([(part, missing(part)) for part in parts], jobs), jobs):
                 for i, unit in block:
                     shelf.add(unit)
                     place(i, unit)
                     progress(done, total, runs[i].label)
-                glimpses.look(outputs, finite, finished, parts)
+                glimpses.look()
         else:
             for part in parts:
                 todo = missing(part)
@@ -110,7 +111,6 @@ def collect(
                     unit = next(units)
                     shelf.add(unit)
                     place(i, unit)
-                    glimpses.look(outputs, finite, finished, parts)
-    glimpses.look(outputs, finite, finished, parts, last=True)
+                    glimpses.look()
     progress(total, total, "done")
     return Collected(outputs, finite, full_passes)

@@ -12,6 +12,9 @@ from core.jobs import Job
 PATIENCE_S = 90.0
 """For one job on a busy machine; nothing here waits that long."""
 
+DEEP_AFTER = 971
+"""Calls of layers before a deep model stands still: five of its layers are measured then."""
+
 MODEL = '''
 import time
 from pathlib import Path
@@ -20,7 +23,8 @@ import torch
 from torch import nn
 
 HERE = Path(__file__).parent
-HELD_AFTER = 74  # about ten of the runs that are measured; the first fifty calls look around
+DEPTH = 2  # layers that wait
+HELD_AFTER = 84  # about ten of the runs that are measured; the first calls look around
 calls = 0
 
 
@@ -30,7 +34,7 @@ class Waiting(nn.Linear):
     def forward(self, x):
         global calls
         calls += 1
-        if (HERE / "hold").exists():
+        if calls > HELD_AFTER - 12 and (HERE / "hold").exists():
             time.sleep(0.05)  # progress is told a few times a second: runs have to be slower
         while calls > HELD_AFTER and (HERE / "hold").exists():
             time.sleep(0.01)
@@ -48,7 +52,9 @@ def load():
     torch.manual_seed(0)
     x = torch.randn(48, 6)
     return {
-        "model": nn.Sequential(Waiting(6, 8), nn.ReLU(), Waiting(8, 2)),
+        "model": nn.Sequential(
+            Waiting(6, 8), nn.ReLU(), *(Waiting(8, 8) for _ in range(DEPTH - 2)), Waiting(8, 2)
+        ),
         "calibration": x,
         "evaluation": (x, torch.randn(48, 2)),
         "task": "custom",
@@ -59,11 +65,21 @@ def load():
 '''
 
 
-def write_model(folder: Path, *, hold: bool = False, broken: bool = False) -> str:
-    """Write the model's file into `folder` and return how it is named on the command line."""
+def write_model(
+    folder: Path, *, hold: bool = False, broken: bool = False, deep: bool = False
+) -> str:
+    """Write the model's file into `folder` and return how it is named on the command line.
+
+    A `deep` model has 13 layers and stands still when some of them are measured.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "mine.py"
-    path.write_text(MODEL, encoding="utf-8")
+    text = MODEL
+    if deep:
+        text = text.replace("DEPTH = 2", "DEPTH = 12").replace(
+            "AFTER = 84", f"AFTER = {DEEP_AFTER}"
+        )
+    path.write_text(text, encoding="utf-8")
     for name, wanted in (("hold", hold), ("broken", broken)):
         (folder / name).touch() if wanted else (folder / name).unlink(missing_ok=True)
     return f"{path}:load"
