@@ -15,8 +15,9 @@ from core.analysis import Analysis
 from core.cache import Cache
 from core.evidence import measure as measuring
 from core.evidence.collect import Progress
-from core.evidence.engine import predict_seconds, prepare
+from core.evidence.engine import prepare
 from core.evidence.evidence import Calibration, Evidence, Identity, Partial, SplitSizes
+from core.evidence.forecast import forecast_seconds
 from core.evidence.habits import notes
 from core.evidence.holdout import judged
 from core.evidence.local_measure import with_local
@@ -98,7 +99,7 @@ def dry_run(
         layers=len(layers),
         runs=len(runs),
         samples=len(source.selection),
-        predicted_seconds=predict_seconds(engine, source, runs) / jobs,
+        predicted_seconds=forecast_seconds(engine, source, layers, precisions, runs, jobs),
         perturbation_bytes=values * np.dtype(np.float32).itemsize,
         peak_bytes=engine.peak_bytes,
         batch=engine.batch,
