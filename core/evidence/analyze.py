@@ -15,6 +15,7 @@ from core.evidence import measure as measuring
 from core.evidence.collect import Progress
 from core.evidence.engine import predict_seconds, prepare
 from core.evidence.evidence import Identity, SplitSizes
+from core.evidence.folding import stored_tensors
 from core.evidence.habits import notes
 from core.evidence.holdout import judged
 from core.evidence.local_measure import with_local
@@ -160,7 +161,7 @@ def _bare(source: ModelSource, layers: LayerTable, scheme: Scheme, expand_units:
             len(source.selection),
             0 if source.holdout is None else len(source.holdout),
         ),
-        weights=weight_profiles(layers, dict(source.model.state_dict(keep_vars=True))),
+        weights=weight_profiles(layers, stored_tensors(layers, source.model)),
         expanded_units=expand_units,
         data_description=source.data_description,
         source=source.reference,

@@ -17,7 +17,7 @@ from core.evidence.simulate import Assignment, Simulator
 from core.layers import LayerTable
 from core.source.contract import ModelSource, tensor_bytes
 
-EVIDENCE_VERSION = 1
+EVIDENCE_VERSION = 2
 """To be raised with every change of this package that may change a bit of a run's outputs."""
 
 
@@ -35,7 +35,7 @@ def content_key(
     if another division into batches does; `everything` says whether all outputs are kept.
     """
     digest = hashlib.sha256()
-    of_layers = [(x.name, x.role, x.state, x.quantizes_output) for x in layers]
+    of_layers = [(x.name, x.role, x.state, x.quantizes_output, repr(x.fused)) for x in layers]
     ranges = [(*site, seen.low, seen.high) for site, seen in sorted(simulator.ranges.items())]
     parts = {
         "version": EVIDENCE_VERSION,

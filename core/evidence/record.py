@@ -19,7 +19,6 @@ from torch.overrides import TorchFunctionMode
 
 from core.evidence.state import random_state
 from core.evidence.tape import (
-    ABOUT_LAYOUT,
     ABOUT_TYPE,
     PLAIN,
     Call,
@@ -27,7 +26,6 @@ from core.evidence.tape import (
     Region,
     Slot,
     Tape,
-    is_about_form,
     leaves,
     module_name,
     rebuild,
@@ -35,6 +33,7 @@ from core.evidence.tape import (
     tensors_in,
     version,
 )  # fmt: skip
+from core.source.form import ABOUT_LAYOUT, is_about_form
 from core.source.operations import COMPOSITES, as_separate_operands
 
 

@@ -20,6 +20,7 @@ from core import precision as registry
 from core.analysis import Analysis
 from core.decide.decision import PrecisionMap
 from core.errors import MapError
+from core.evidence.folding import stored_tensors
 from core.evidence.rounding import Range, affine_grid, weight_scales
 from core.evidence.scheme import SCHEMES
 from core.layers import Layer, TensorSpec
@@ -31,7 +32,7 @@ def write_tensors(analysis: Analysis, chosen: PrecisionMap, model: nn.Module, pa
 
     Needs the analysis's calibration ranges for integer layers. Does not change `model`.
     """
-    state = dict(model.state_dict(keep_vars=True))
+    state = stored_tensors(analysis.layers, model)
     stored: dict[str, Tensor] = {}
     reference = registry.get(registry.REFERENCE)
     for layer, name in zip(chosen.layers, chosen.assigned, strict=True):
