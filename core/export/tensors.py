@@ -102,7 +102,9 @@ def _integer_bias(
     scale, _ = affine_grid(Range(grid.low, grid.high), bits)
     read = next((t for t in layer.tensors if t.name == spec.weight), None)
     axis = read.scale_axis if read else (0 if len(bias) == weight.shape[0] else 1)
-    step = scale * weight_scales(weight, precision.bits, axis).double()
+    scales = weight_scales(weight, precision.bits, axis).double()
+    # A transposed convolution in groups has the channels of one group on that axis.
+    step = scale * scales.repeat(max(len(bias) // len(scales), 1))
     limit = 2**31 - 1
     return torch.clamp(torch.round(bias.double() / step), -limit, limit).to(torch.int32)
 
