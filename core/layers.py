@@ -110,7 +110,8 @@ class Layer:
     the number of activation tensors that get a scale and zero point when the layer is quantized.
     `params` counts what the model has; `tensors` are what a runtime stores, so that those of a
     folded batch norm are in the weight and bias of the layer `folded_into` ("" = not folded).
-    `fused` says what follows its products in the same kernel.
+    `fused` says what follows its products in the same kernel. `dynamic` tells that the integer
+    kernel takes floats and sets the ranges of its activations while it runs.
     """
 
     name: str
@@ -130,6 +131,7 @@ class Layer:
     output_elements: int = 0
     folded_into: str = ""
     fused: tuple[Fused, ...] = ()
+    dynamic: bool = False
 
     @property
     def computes_at_inference(self) -> bool:

@@ -43,7 +43,9 @@ STATES = {
 
 def state_of(layer: Layer) -> str:
     """What INT8 means for a layer, in words."""
-    return f"folded into {layer.folded_into}" if layer.folded_into else STATES[layer.state]
+    if layer.folded_into:
+        return f"folded into {layer.folded_into}"
+    return f"{STATES[layer.state]}{', ranges set while it runs' if layer.dynamic else ''}"
 
 
 def format_bytes(size_bytes: float | None, *, signed: bool = False) -> str:

@@ -52,7 +52,8 @@ def _forms(layer: Layer, precision: Precision, hardware: Hardware) -> tuple[str,
         native = hardware.has_kernels_for(precision.name)
         form = precision.name if native else registry.REFERENCE
         return form, form
-    takes = QUANTIZED if layer.state == "computes" else registry.REFERENCE
+    integers = layer.state == "computes" and not layer.dynamic
+    takes = QUANTIZED if integers else registry.REFERENCE
     leaves = QUANTIZED if layer.quantizes_output else registry.REFERENCE
     return takes, leaves
 
@@ -165,6 +166,9 @@ def _traffic(
     if precision.kind == "integer":
         read = INT_BYTES if layer.state == "computes" else FLOAT_BYTES
         moved = layer.input_elements * read + layer.output_elements * FLOAT_BYTES + stored_bytes
+        if layer.dynamic:  # it takes floats and quantizes them itself
+            moved += layer.input_elements * (FLOAT_BYTES + INT_BYTES)
+            fixed += hardware.boundary_us / US_PER_S
         if layer.quantizes_output:  # the float result is written once more, as integers
             moved += layer.output_elements * INT_BYTES
             fixed += 0.0 if layer.state == "computes" else hardware.boundary_us / US_PER_S

@@ -35,7 +35,9 @@ def content_key(
     if another division into batches does; `everything` says whether all outputs are kept.
     """
     digest = hashlib.sha256()
-    of_layers = [(x.name, x.role, x.state, x.quantizes_output, repr(x.fused)) for x in layers]
+    of_layers = [
+        (x.name, x.role, x.state, x.quantizes_output, repr(x.fused), x.dynamic) for x in layers
+    ]
     ranges = [(*site, seen.low, seen.high) for site, seen in sorted(simulator.ranges.items())]
     parts = {
         "version": EVIDENCE_VERSION,

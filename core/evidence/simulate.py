@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from core.evidence.dynamic import round_dynamic
 from core.evidence.folding import Folding
 from core.evidence.held import HeldWeights, cast, give_back, settled
 from core.evidence.ranges import MODULE_OUTPUT, OUTPUT, Ranges, Site
@@ -82,6 +83,7 @@ class Simulator(TorchFunctionMode):
             if layer.state == "rounds output" or layer.role == "pooling"
         }
         self._weight_only = {layer.name for layer in layers if layer.state == "stores"}
+        self._dynamic = {layer.name for layer in layers if layer.dynamic}
         self._silent = {layer.name for layer in layers if layer.state == "nothing"}
         self._stack = ModuleStack(model, self._entered, self._left)
         self._assignment: Assignment = {}
@@ -250,7 +252,8 @@ class Simulator(TorchFunctionMode):
         self, name: str, number: int, operation: Operation, func: Callable[..., Any],
         args: tuple[Any, ...], kwargs: dict[str, Any],
     ) -> Any:  # fmt: skip
-        for slot in operation.activations if name not in self._weight_only else ():
+        calibrated = name not in self._weight_only | self._dynamic
+        for slot in operation.activations if calibrated else ():
             value = operand(slot, args, kwargs)
             if value is not None:
                 self._observe((name, number, slot[0]), value)
@@ -278,7 +281,9 @@ class Simulator(TorchFunctionMode):
         given, named = list(args), dict(kwargs)
         for slot in operation.activations if name not in self._weight_only else ():
             value = operand(slot, args, kwargs)
-            if value is not None:
+            if value is not None and name in self._dynamic:
+                replace_operand(slot, round_dynamic(value, bits), given, named)
+            elif value is not None:
                 rounded = round_activation(value, self.ranges.of((name, number, slot[0])), bits)
                 replace_operand(slot, rounded, given, named)
         first = operation.activations[0][0] if operation.activations else OUTPUT

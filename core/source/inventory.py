@@ -33,11 +33,20 @@ from core.source.roles import DROPOUTS, RECURRENTS, check_roles, role_of
 def _state(module: nn.Module, role: str, operations: Mapping[str, int]) -> State:
     if isinstance(module, DROPOUTS):
         return "nothing"
-    if isinstance(module, RECURRENTS):
-        return "stores"  # dynamic or weight-only; the static quantizer has no recurrent kernel
+    if isinstance(module, RECURRENTS):  # no static quantizer has a recurrent kernel
+        return "computes" if _is_dynamic(module) else "stores"
     if role == "pooling" or any(kind in operations for kind in HEAVY):
         return "computes"
     return "stores" if "embedding" in operations else "rounds output"
+
+
+def _is_dynamic(module: nn.Module) -> bool:
+    """Whether ONNX Runtime's dynamic quantizer has an integer kernel for `module`.
+
+    `onnxruntime.quantization.registry` lists LSTM alone among the recurrent operators (its
+    DynamicQuantizeLSTM), and ONNX has no LSTM with a projection.
+    """
+    return isinstance(module, nn.LSTM) and not module.proj_size
 
 
 def _activation_scales(state: State, role: str, operations: Mapping[str, int]) -> int:
@@ -137,7 +146,10 @@ def _table(source: ModelSource, observer: Observer) -> LayerTable:
                 parts=tuple(parts.get(name, ())),
                 operations=tuple(sorted(seen.operations.items())),
                 tensors=tuple(owned.get(name, ())),
-                activation_scales=_activation_scales(state, role, seen.operations),
+                activation_scales=0
+                if _is_dynamic(module)
+                else _activation_scales(state, role, seen.operations),
+                dynamic=_is_dynamic(module),
                 quantizes_output=role == "pooling"
                 or state == "rounds output"
                 or ("conv" in seen.operations and "linear" not in seen.operations),
