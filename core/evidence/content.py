@@ -16,6 +16,7 @@ from core.cache_files import sha256
 from core.evidence.simulate import Assignment, Simulator
 from core.layers import LayerTable
 from core.source.contract import ModelSource, tensor_bytes
+from core.source.device import device_name
 
 EVIDENCE_VERSION = 2
 """To be raised with every change of this package that may change a bit of a run's outputs."""
@@ -43,6 +44,7 @@ def content_key(
         "version": EVIDENCE_VERSION,
         "torch": torch.__version__,
         "kernels": (torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()),
+        "device": device_name(source.model),
         "weights": source.fingerprint(),
         "data": source.data_fingerprint(),
         "task": (source.task, source.metric_name, source.output, everything),

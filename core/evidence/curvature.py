@@ -20,6 +20,7 @@ from core.source.batches import (
     Inputs,
     Output,
     call,
+    copied,
     fixed_random_state,
     fused_attention_off,
     read_output,
@@ -58,6 +59,7 @@ class Pulled:
 def combination(outputs: Tensor, classes: int | None, generator: torch.Generator) -> Tensor:
     """A random u like `outputs` [N, K] with covariance F; `classes` is None for values."""
     signs = torch.randint(0, 2, outputs.shape, generator=generator).float() * 2 - 1
+    signs = signs.to(outputs.device)
     if classes is None:
         return signs
     chances = outputs.detach().reshape(-1, classes).softmax(dim=1)
@@ -85,7 +87,7 @@ def pull_back(
     try:
         for parameter in frozen:
             parameter.requires_grad_(True)
-        given = map_tensors(inputs, lambda tensor: tensor.clone())
+        given = copied(inputs, model)
         with (
             torch.enable_grad(), state_kept(model), fixed_random_state(SEED),
             fused_attention_off(),

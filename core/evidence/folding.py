@@ -138,10 +138,12 @@ def clipped(value: Tensor, fused: Fused) -> Tensor:
 
 
 def stored_tensors(layers: LayerTable, model: nn.Module) -> dict[str, Tensor]:
-    """Every tensor of `layers` by name as a runtime stores it in float32: the model's own, with
-    batch norms folded into weights and biases. Does not change the model.
+    """Every tensor of `layers` by name as a runtime stores it in float32, on the CPU: the model's
+    own, with batch norms folded into weights and biases. Does not change the model.
     """
-    state: dict[str, Tensor] = dict(model.state_dict(keep_vars=True))
+    held = model.state_dict(keep_vars=True)
+    state: dict[str, Tensor] = {name: tensor.cpu() for name, tensor in held.items()
+                                if isinstance(tensor, Tensor)}  # fmt: skip
     for layer in layers:
         for one in layer.fused:
             if not one.batch_norm:
@@ -149,8 +151,8 @@ def stored_tensors(layers: LayerTable, model: nn.Module) -> dict[str, Tensor]:
             spec = next(t for t in layer.tensors if t.name == one.weight)
             name = next(t.name for t in layer.tensors if t.weight == one.weight)
             norm = model.get_submodule(one.batch_norm)
-            pair = folded(state[one.weight], state.get(name), norm, spec.channel_axis)
-            state[one.weight], state[name] = pair
+            pair = folded(held[one.weight], held.get(name), norm, spec.channel_axis)
+            state[one.weight], state[name] = (tensor.cpu() for tensor in pair)
     return state
 
 

@@ -151,7 +151,7 @@ def _second_order(
                 sums.weights[name] += square
         if not _add_errors(sums.errors, layers, precisions, simulator, batch, pulled):
             return None
-    found = torch.cat(sums.outputs).double().numpy()
+    found = torch.cat(sums.outputs).double().cpu().numpy()
     # KL is half of the quadratic form, as a mean over answers; values are held against their spread.
     answers = found.shape[0] * found.shape[1] / (classes or 1)
     spread = float(spread_by_sample(found).sum())

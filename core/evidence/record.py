@@ -280,7 +280,7 @@ class Recorder(TorchFunctionMode):
             leaf is not None and not isinstance(leaf, Tensor) for leaf in leaves(output)
         ):
             value_read = name
-        if torch.is_autocast_enabled("cpu"):
+        if any(torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda")):
             self.refuse(f"{module_name(path)} runs under autocast")
         made, reads = tensors_in(output), slots_in((args, kwargs))
         if not made and not written and not value_read:

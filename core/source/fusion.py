@@ -199,7 +199,7 @@ class Links:
         path = reads[0].path
         module = self._model.get_submodule(path)
         parts = (module.running_mean, module.running_var, module.weight, module.bias)
-        stored = [id(part) for part in parts if part is not None]
+        stored = [id(part) for part in tensors(parts)]
         operands = {id(x): x for p in products for x in (p.weight, p.bias) if x is not None}
         if (
             any(read.path != path for read in reads)

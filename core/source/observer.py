@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from core.layers import TensorKind
+from core.source.batches import copied
 from core.source.fusion import Links
 from core.source.operations import (
     COMPOSITES,
@@ -23,7 +24,7 @@ from core.source.operations import (
 )
 from core.source.ownership import ModuleStack
 from core.source.roles import DROPOUTS
-from core.source.trees import first_tensor, map_tensors, tensors
+from core.source.trees import first_tensor, tensors
 
 HEAVY = ("linear", "conv", "matmul")
 INPUT = "(input)"
@@ -89,8 +90,8 @@ class Observer(TorchFunctionMode):
             seen.output_elements = max(seen.output_elements, math.prod(given.shape[1:]))
 
     def feed(self, inputs: Any) -> Any:
-        """A copy of `inputs`, marked as produced by no layer."""
-        given = map_tensors(inputs, lambda tensor: tensor.clone())
+        """A copy of `inputs` where the model is, marked as produced by no layer."""
+        given = copied(inputs, self.model)
         self._remember(given, INPUT)
         return given
 
