@@ -8,6 +8,7 @@ what was executed and not from what was declared.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 
 import torch
 from torch import nn
@@ -20,6 +21,7 @@ from core.source.batches import (
     failed,
     fixed_random_state,
     fused_attention_off,
+    read_output,
     state_kept,
     take,
 )
@@ -72,7 +74,10 @@ def take_inventory(source: ModelSource, *, expand_units: bool = False) -> LayerT
     with fixed_random_state(SEED), fused_attention_off(), state_kept(model):
         try:
             with torch.inference_mode(False), torch.no_grad(), observer.stack.installed(), observer:
-                observer.links.returned(call(model, given))
+                returned = call(model, given)
+                observer.links.returned(returned)
+                with suppress(ModelError):  # said in full where outputs are read
+                    observer.links.returned(read_output(returned, source.output))
         except Exception as error:
             raise failed(error, "on one calibration sample", "calibration[:1]") from error
     return _table(source, observer)

@@ -29,7 +29,7 @@ from core.evidence.scheme import ORT_CPU
 from core.export.tensors import write_tensors
 from core.layers import LayerTable
 from core.precision import FP16, INT8
-from core.source.contract import ModelSource
+from core.source.contract import ModelSource, model_source
 from core.source.inventory import take_inventory
 from core.study import Study
 from tests.zoo import by_hand, fusing
@@ -77,6 +77,15 @@ def test_statistics_that_move_are_left_alone() -> None:
 
     assert _folded(layers) == {}
     assert layers.layers[layers.index["bn"]].state == "rounds output"
+
+
+def test_a_judged_output_inside_an_object_is_a_reader() -> None:
+    """What a model returns in an object of its own is read by whoever judges it."""
+    model = fusing.trained(fusing.OpaqueFeatures())
+    given = {"model": model, "calibration": torch.randn(8, 2, 6, 6), "task": "regression"}
+
+    assert _folded(take_inventory(model_source({**given, "output": "features"}))) == {}
+    assert _folded(take_inventory(model_source({**given, "output": "logits"}))) == {"bn": "conv"}
 
 
 @cases
