@@ -104,6 +104,7 @@ def _encode(analysis: Analysis) -> bytes:
         metric=analysis.metric,
         outputs=Outputs() if evidence is None else evidence.outputs,
         optimistic=analysis.optimistic,
+        device=analysis.device,
         partial=analysis.partial,
     )
     return msgspec.json.format(msgspec.json.encode(data), indent=1)
@@ -191,6 +192,7 @@ def _load(folder: Path) -> Analysis:
         notes=data.notes,
         metric=data.metric,
         optimistic=data.optimistic,
+        device=data.device,
         partial=data.partial,
     )
 

@@ -53,6 +53,7 @@ class AnalysisFile(msgspec.Struct, frozen=True):
     metric: Metric | None = None
     outputs: Outputs = Outputs()
     optimistic: bool = False
+    device: str = "cpu"
     partial: Partial | None = None
 
 

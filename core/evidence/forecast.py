@@ -14,6 +14,7 @@ from torch import nn
 
 from core.evidence.curvature import pull_back
 from core.evidence.engine import Engine, Run
+from core.evidence.folding import seen_at
 from core.evidence.local_measure import DRAWS, MOST_SAMPLES, REMEDY_SAMPLES
 from core.layers import Layer, LayerTable
 from core.precision import Precision
@@ -84,11 +85,11 @@ def _gradient_seconds(source: ModelSource, layers: LayerTable) -> float:
         spec.name: tensor
         for layer in layers
         for spec in layer.tensors
-        if isinstance(tensor := stored[spec.name], nn.Parameter) and tensor.is_floating_point()
+        if isinstance(tensor := stored.get(spec.name), nn.Parameter) and tensor.is_floating_point()
     }
     start = time.perf_counter()
     try:
-        pull_back(source.model, layers.names, parameters, batch, source.output, None, 2,
+        pull_back(source.model, seen_at(layers), parameters, batch, source.output, None, 2,
                   torch.Generator().manual_seed(0))  # fmt: skip
     except RuntimeError:
         return 0.0  # nor will the analysis have them

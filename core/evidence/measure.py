@@ -20,6 +20,7 @@ from core.evidence.assemble import Assembler
 from core.evidence.collect import Collected, Progress, collect, reference_outputs
 from core.evidence.engine import Run, prepare
 from core.evidence.evidence import Calibration, Evidence, Measured, MetricRuns, Partial
+from core.evidence.folding import stored_tensors
 from core.evidence.glimpse import Glimpses
 from core.evidence.judging import Judge, metric_runs
 from core.evidence.reading import read
@@ -163,7 +164,7 @@ def measure(
 def _weight_sqnr(
     source: ModelSource, layers: LayerTable, precisions: tuple[Precision, ...]
 ) -> NDArray[np.float64]:
-    return weight_sqnr_db(layers, dict(source.model.state_dict(keep_vars=True)), precisions)
+    return weight_sqnr_db(layers, stored_tensors(layers, source.model), precisions)
 
 
 def _judged(
