@@ -18,9 +18,10 @@ from core import cli_compare
 from core import precision as registry
 from core.cli_cache import add_options, cache
 from core.decide.policy import STRATEGIES, Policy
-from core.errors import QuantscapeError
+from core.errors import PolicyError, QuantscapeError
 from core.estimate import hardware
 from core.evidence import scorers
+from core.sizes import parse_bytes
 
 EPILOG = """examples:
   python -m core samples
@@ -64,6 +65,13 @@ def _add(
     return command.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
 
 
+def _memory(text: str) -> int:
+    try:
+        return parse_bytes(text)
+    except PolicyError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def _json(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--json", action="store_true", help="print JSON for programs")
 
@@ -93,9 +101,10 @@ def _analyze(command: _Commands[argparse.ArgumentParser]) -> None:
     )
     sub.add_argument(
         "--memory",
-        type=int,
-        metavar="BYTES",
-        help="memory that measuring may take; default: half of what is free",
+        type=_memory,
+        metavar="SIZE",
+        help="memory that measuring may take, such as 2GB or a number of bytes; default: half of "
+        "what is free",
     )
     sub.add_argument(
         "--jobs", type=int, default=1, metavar="N", help="processes that share the work; default: 1"

@@ -109,12 +109,14 @@ def analyze(options: argparse.Namespace) -> None:
 def _analyze(options: argparse.Namespace, reporter: Reporter) -> None:
     # torch takes seconds to import, and only this command runs a model
     from core.evidence import analyze as analysing
+    from core.evidence.workers import share_cores
     from core.source.device import placed
 
     if options.out is None and not options.dry_run:
         raise PolicyError("No folder to write to.", "Give --out DIR, or --dry-run.")
     if not options.dry_run:
         store.check_target(options.out)
+    share_cores(options.jobs)
     source = placed(_source(options), options.device, options.jobs)
     precisions = _precisions(options)
     plan = analysing.dry_run(

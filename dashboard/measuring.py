@@ -22,7 +22,7 @@ from core.evidence.evidence import Partial
 from core.job_folder import Request, digest
 from core.jobs import Job
 from core.source import samples
-from dashboard import SOURCES_VARIABLE, state, studies
+from dashboard import SOURCES_VARIABLE, measure_options, state, studies
 from dashboard.controls import MODEL
 
 MAX_MB = 20
@@ -83,6 +83,7 @@ def request(source: Source) -> Request:
     csv = given() if source.takes_csv else None
     launch = json.loads(os.environ.get(SOURCES_VARIABLE) or "{}")
     named = not source.reference.startswith(samples.PREFIX)
+    how = measure_options.chosen()
     return Request(
         source.reference,
         tuple(n for n in registry.simulated() if st.session_state.get(precision_key(n), True)),
@@ -90,6 +91,9 @@ def request(source: Source) -> Request:
         csv="" if csv is None else csv.name,
         csv_digest="" if csv is None else digest(csv.content),
         cwd=str(launch.get("cwd", "")) if named else "",
+        device=how.device,
+        memory_bytes=how.memory_bytes,
+        processes=how.processes,
     )
 
 

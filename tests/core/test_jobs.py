@@ -141,7 +141,7 @@ def test_a_running_job_can_be_opened(tmp_path: Path) -> None:
 
 def test_stop_ends_the_process_and_resume_ends_the_work(tmp_path: Path) -> None:
     """A stopped job is gone from the machine; the same command again brings it to its end."""
-    job = held(tmp_path)
+    job = wait_for(held(tmp_path), lambda now: ended(now) or now.has_analysis)
     record = json.loads((job.folder / "job.json").read_bytes())
 
     stopped = jobs.stop(job)

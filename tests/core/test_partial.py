@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,33 +28,10 @@ from core.export import markdown, precision_map
 from core.layers import LayerTable
 from core.progress import Reporter
 from core.study import Study
+from tests.core.partial import MEASURED, partial_analysis
 from tests.core.small_job import write_model
 from tests.core.synthetic import synthetic_analysis, synthetic_layers
 from tests.zoo.sources import tiny_source
-
-MEASURED = 8
-"""Layers of the synthetic analysis that are measured."""
-
-
-def partial_analysis(layers: int = 14, measured: int = MEASURED) -> Analysis:
-    """A synthetic analysis as it is when its first layers are measured and no whole map is."""
-    analysis = synthetic_analysis(layers, samples=40)
-    evidence = analysis.evidence
-    assert evidence is not None
-    known = np.zeros(evidence.allowed.shape, dtype=np.bool_)
-    known[:, :measured] = True
-    known[:, ~analysis.layers.computes] = True
-    changes = np.where(known[..., None, None], evidence.perturbations, np.float32(0))
-    computes = int(analysis.layers.computes.sum())
-    done = int((known.all(axis=0) & analysis.layers.computes).sum())
-    return replace(
-        analysis,
-        partial=Partial(done, computes, 40, 200),
-        evidence=replace(
-            evidence, perturbations=changes, measured=known, whole=evidence.whole[:0],
-            probes=evidence.probes[:0], probe_codes=evidence.probe_codes[:0],
-        ),
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
