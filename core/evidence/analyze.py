@@ -21,7 +21,7 @@ from core.evidence.folding import stored_tensors
 from core.evidence.forecast import forecast_seconds
 from core.evidence.habits import notes
 from core.evidence.holdout import judged
-from core.evidence.local_measure import with_local
+from core.evidence.local_measure import local_steps, with_local
 from core.evidence.reading import read
 from core.evidence.scheme import ORT_CPU, Scheme
 from core.evidence.weight_profile import weight_profiles
@@ -58,24 +58,24 @@ class Plan:
 
 @dataclass(slots=True)
 class Steps:
-    """One count of steps over an analysis: its runs, then its layers one by one."""
+    """One count of steps over an analysis: its runs, then `alone` looks at single layers."""
 
     progress: Progress
-    layers: int
+    alone: int
     runs: int = 0
 
     def run(self, done: int, total: int, label: str) -> None:
         """A run is about to be made."""
         self.runs = total
-        self.progress(done, total + self.layers, label if done < total else "layers one by one")
+        self.progress(done, total + self.alone, label if done < total else "layers one by one")
 
     def layer(self, place: int, name: str) -> None:
         """A layer's own output is about to be looked at."""
-        self.progress(self.runs + place, self.runs + self.layers, f"{name} by itself")
+        self.progress(self.runs + place, self.runs + self.alone, f"{name} by itself")
 
     def over(self) -> None:
         """Everything is measured."""
-        self.progress(self.runs + self.layers, self.runs + self.layers, "done")
+        self.progress(self.runs + self.alone, self.runs + self.alone, "done")
 
 
 def registered() -> tuple[Precision, ...]:
@@ -148,7 +148,7 @@ def analyze(
                 seconds=round(time.perf_counter() - start, 1),
             ))  # fmt: skip
 
-    steps = Steps(progress, len(layers))
+    steps = Steps(progress, local_steps(layers))
     measured = measuring.measure(
         source, layers, scheme, precisions,
         expand_units=expand_units, probes=probes, memory_bytes=memory_bytes, cache=cache,
