@@ -57,7 +57,7 @@ def test_a_model_is_measured_while_controls_stay_live(mine: tuple[str, Path], vi
     )
 
     button(page, "Start").click()
-    expect(progress(page)).to_contain_text(re.compile(r"[1-9] of \d+ · .+ so far"),
+    expect(progress(page)).to_contain_text(re.compile(r"[1-9]\d* of \d+ · .+ so far"),
                                            timeout=PATIENCE_MS)  # fmt: skip
     before = kpi(page, "Size").inner_text()
     press(page, slider(page, "HIGH from score"), "End", 1)
