@@ -12,6 +12,7 @@ from core import precision as registry
 from core.analysis import Analysis
 from core.cache import Cache
 from core.evidence import measure as measuring
+from core.evidence.calibrators import MIN_MAX, Calibrator
 from core.evidence.collect import Progress
 from core.evidence.engine import predict_seconds, prepare
 from core.evidence.evidence import Identity, SplitSizes
@@ -19,7 +20,9 @@ from core.evidence.habits import notes
 from core.evidence.holdout import judged
 from core.evidence.local_measure import with_local
 from core.evidence.reading import read
+from core.evidence.saturation import warning
 from core.evidence.scheme import ORT_CPU, Scheme
+from core.evidence.states import under, with_sites
 from core.evidence.weight_profile import weight_profiles
 from core.layers import LayerTable
 from core.precision import Precision
@@ -77,6 +80,7 @@ def dry_run(
     source: ModelSource,
     *,
     scheme: Scheme = ORT_CPU,
+    calibrator: Calibrator = MIN_MAX,
     precisions: tuple[Precision, ...] | None = None,
     expand_units: bool = False,
     memory_bytes: int | None = None,
@@ -84,9 +88,11 @@ def dry_run(
 ) -> Plan:
     """Predict the cost of `analyze` from one small batch; measures nothing else."""
     precisions = precisions or registered()
-    layers = take_inventory(source, expand_units=expand_units)
+    layers = under(take_inventory(source, expand_units=expand_units), scheme)
     runs = measuring.planned_runs(layers, precisions)
-    simulator = measuring.make_simulator(source, layers, scheme, expand_units=expand_units)
+    simulator = measuring.make_simulator(
+        source, layers, scheme, expand_units=expand_units, calibrator=calibrator
+    )
     reading = read(source)
     reading.targets(source.selection)  # what does not fit is said before the hours of measuring
     outputs = reading.keep(simulator.run({}, take(source.selection.inputs, 0, 2))).shape[1]
@@ -108,6 +114,7 @@ def analyze(
     source: ModelSource,
     *,
     scheme: Scheme = ORT_CPU,
+    calibrator: Calibrator = MIN_MAX,
     precisions: tuple[Precision, ...] | None = None,
     expand_units: bool = False,
     probes: int = measuring.PROBES,
@@ -124,11 +131,11 @@ def analyze(
     processes share the work, with the same bits.
     """
     precisions = precisions or registered()
-    layers = take_inventory(source, expand_units=expand_units)
+    layers = under(take_inventory(source, expand_units=expand_units), scheme)
     steps = Steps(progress, len(layers))
     measured = measuring.measure(
         source, layers, scheme, precisions,
-        expand_units=expand_units, probes=probes, memory_bytes=memory_bytes, cache=cache,
+        expand_units=expand_units, calibrator=calibrator, probes=probes, memory_bytes=memory_bytes, cache=cache,
         jobs=jobs, progress=steps.run,
     )  # fmt: skip
     evidence = with_local(
@@ -136,12 +143,13 @@ def analyze(
     )
     steps.over()
     return replace(
-        _bare(source, layers, scheme, expand_units),
+        _bare(source, with_sites(layers, measured.ranges), scheme, expand_units),
+        calibrator=calibrator.text,
         evidence=evidence,
         ranges=measured.ranges,
         seconds=round(measured.seconds, 1),
         **judged(source, layers, scheme),
-        notes=(*notes(source, measured.evidence), *measured.notes),
+        notes=(*notes(source, measured.evidence), *measured.notes, *warning(scheme)),
         optimistic=source.optimistic,
     )
 
@@ -155,6 +163,7 @@ def _bare(source: ModelSource, layers: LayerTable, scheme: Scheme, expand_units:
         class_names=source.class_names,
         layers=layers,
         scheme=scheme.name,
+        scheme_facts=scheme,
         splits=SplitSizes(
             len(source.calibration),
             len(source.selection),

@@ -106,8 +106,8 @@ class Variants(OwnOutputs):
             self._usual = (self._weight_only, self.scheme, self._held, self.ranges)
         weight_only, scheme, held, known = self._usual
         self._weight_only = weight_only if activations else set(self._layers)
-        self.scheme = scheme if activations else replace(scheme, rounds_conv_output=False)
-        self._held = held if weights else ExactWeights(self._stored)
+        self.scheme = scheme if activations else replace(scheme, rounds_outputs=())
+        self._held = held if weights else ExactWeights(self._stored, scheme)
         self._equal = dict(equal or {})
         spans = {site: channels.span for site, channels in self._equal.items()}
         self.ranges = Ranges({**known, **(ranges or {}), **spans})
@@ -186,7 +186,7 @@ def _options(
 ) -> list[dict[str, Any] | None]:
     """How to set the simulator for each of the integer variants; None where it means nothing."""
     weighted = any(spec.kind in {"weight", "table"} for spec in layer.tensors)
-    parts = weighted and bool(own)
+    parts = weighted and any(site[1] >= 0 for site in own)  # a product's, not a norm's
     mine = {site: equal[site] for site in own if site in equal}
     return [
         {},

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from core import kernels
 from core.errors import ModelError
 from core.layers import ROOT, Edge, Layer, LayerTable, State, TensorSpec
 from core.source.batches import (
@@ -24,19 +25,18 @@ from core.source.batches import (
     take,
 )
 from core.source.contract import ModelSource
-from core.source.observer import HEAVY, JOIN, Observer
+from core.source.observer import JOIN, Observer
 from core.source.ownership import owners
 from core.source.roles import DROPOUTS, RECURRENTS, check_roles, role_of
 
 
 def _state(module: nn.Module, role: str, operations: Mapping[str, int]) -> State:
+    runs = kernels.runs_of(role, operations)
     if isinstance(module, DROPOUTS):
-        return "nothing"
-    if isinstance(module, RECURRENTS):
-        return "stores"  # dynamic or weight-only; the static quantizer has no recurrent kernel
-    if role == "pooling" or any(kind in operations for kind in HEAVY):
-        return "computes"
-    return "stores" if "embedding" in operations else "rounds output"
+        runs = "dropout"
+    elif isinstance(module, RECURRENTS):
+        runs = "recurrent"
+    return kernels.state(kernels.DEFAULT, runs, type(module).__name__)
 
 
 def _activation_scales(state: State, role: str, operations: Mapping[str, int]) -> int:
