@@ -51,6 +51,11 @@ class Analysis:
     calibrator: str = MIN_MAX.name
 
     @property
+    def how_rounded(self) -> str:
+        """Scheme and calibrator, for a line that shows both."""
+        return f"{self.scheme}, ranges {self.calibrator}"
+
+    @property
     def rounding(self) -> Scheme:
         """The scheme that it was measured under; raises `PolicyError` where nobody knows it."""
         return self.scheme_facts or schemes.get(self.scheme)

@@ -34,6 +34,16 @@ STATES = (
         "It runs in float between quantize and dequantize; only its output is rounded.",
         "layer norm, GELU, pooling",
     ),
+    (
+        "rounds input",
+        "It runs in float between dequantize and what follows; only its input is rounded.",
+        "layer norm under OpenVINO",
+    ),
+    (
+        "float",
+        "The target has no kernel and rounds nothing: asked for INT8, it is built in float.",
+        "GELU and layer norm under TensorRT",
+    ),
     ("nothing", "It does nothing at inference and has no precision.", "dropout"),
 )
 

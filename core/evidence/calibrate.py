@@ -17,6 +17,7 @@ from core.evidence.scheme import Scheme
 ENTROPY_BINS = 1024
 ENTROPY_LEVELS = 128
 """Levels of the quantized histogram, as ONNX Runtime and TensorRT take them."""
+LEAST_KEPT = 0.5
 STEPS = 16
 """Parts of each end of the range that a search tries, before and once more around the best."""
 
@@ -72,7 +73,11 @@ def percentile(histogram: Histogram, percent: float, scheme: Scheme) -> Range:
 
 
 def entropy(histogram: Histogram) -> Range:
-    """The range whose quantized histogram diverges least from the values: ONNX Runtime's search."""
+    """The range whose quantized histogram diverges least from the values: ONNX Runtime's search.
+
+    Where few bins hold anything that search finds no divergence to compare and gives its first
+    range; one that would clip most of the values is not taken, and min-max stands instead.
+    """
     from onnxruntime.quantization.calibrate import HistogramCollector  # half a second to import
 
     counts, edges = histogram.around_zero(ENTROPY_BINS)
@@ -82,6 +87,9 @@ def entropy(histogram: Histogram) -> Range:
         found = collector.get_entropy_threshold(
             (counts, edges.astype(np.float32), low, high), ENTROPY_LEVELS
         )
+    inside = counts[(edges[:-1] >= found[0]) & (edges[1:] <= found[1])].sum()
+    if inside < LEAST_KEPT * histogram.total:
+        return Range(histogram.low, histogram.high)
     return Range(max(float(found[0]), histogram.low), min(float(found[1]), histogram.high))
 
 

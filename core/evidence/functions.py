@@ -6,6 +6,7 @@ operation number -2 - k, so that products keep the numbers that they have under 
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -44,6 +45,19 @@ class Functions:
         self._takes = frozenset(scheme.input_functions)
         self._gives = frozenset(scheme.output_functions)
         self._counts: dict[str, int] = {}
+        self._given: dict[int, weakref.ref[Tensor]] = {}
+        self.to_one: set[Site] = set()
+        """Sites of softmax outputs that were recorded, where the scheme fixes their range."""
+
+    def begin(self) -> None:
+        """A pass begins."""
+        self._counts.clear()
+        self._given.clear()
+
+    def gave(self, value: Tensor) -> bool:
+        """Whether `value` is an output that was visited: a tensor is rounded once."""
+        found = self._given.get(id(value))
+        return found is not None and found() is value
 
     def entered(self, owner: Mapping[str, str | None], paths: Sequence[str]) -> None:
         """A module is entered, the last of `paths`: count anew where its layer begins.
@@ -77,8 +91,14 @@ class Functions:
         output = func(*args, **named)
         if not gives or not isinstance(output, Tensor) or not output.is_floating_point():
             return output
+        if label == "softmax" and self._scheme.softmax_to_one:
+            self.to_one.add((name, number, OUTPUT))
         rounded = visit((name, number, OUTPUT), output)
-        return output.copy_(rounded) if in_place and rounded is not output else rounded
+        is_shared = in_place or any(output is tensor for tensor in tensors((args, named)))
+        if is_shared and rounded is not output:
+            rounded = output.copy_(rounded)
+        self._given[id(rounded)] = weakref.ref(rounded)
+        return rounded
 
     def _inputs(
         self, name: str, number: int, args: tuple[Any, ...], kwargs: dict[str, Any],

@@ -39,6 +39,8 @@ class Operations(TorchFunctionMode):
         self.ranges.observe(site, value)
 
     def _rounded(self, site: Site, value: Tensor) -> Tensor:
+        if self._functions.gave(value):
+            return value
         return round_to(value, grid_of(self.ranges.of(site), self.scheme))
 
     def _other_function(

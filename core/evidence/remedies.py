@@ -18,11 +18,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from core.evidence.activations import BINS, Channels, Seen, equalised
+from core.evidence.grids import grid_of
 from core.evidence.held import HeldWeights
 from core.evidence.local import VARIANTS
 from core.evidence.own_output import OwnOutputs, error_of
 from core.evidence.ranges import OUTPUT, Ranges, Site
-from core.evidence.rounding import Range, affine_grid, weight_scales
+from core.evidence.rounding import Range, weight_scales
 from core.evidence.scheme import Scheme
 from core.evidence.simulate import Assignment
 from core.layers import Layer, LayerTable
@@ -144,7 +145,7 @@ class Found:
 
 def examine(
     simulator: Variants, layers: LayerTable, integer: Precision, half: Precision | None,
-    calibration: Inputs, batch: Inputs, selection: Inputs, bits: int,
+    calibration: Inputs, batch: Inputs, selection: Inputs,
     progress: LayerProgress = lambda place, name: None,
 ) -> Found:  # fmt: skip
     """Measure every computing layer under every variant on `batch`.
@@ -158,7 +159,7 @@ def examine(
     seen, outside = simulator.look(calibration), simulator.look(selection)
     inner = {site: one.inner(simulator.ranges[site]) for site, one in seen.items()}
     equal = equalised(seen)
-    _activations(found, layers, simulator.ranges, seen, inner, outside, bits)
+    _activations(found, layers, simulator.ranges, seen, inner, outside, simulator.scheme)
     simulator.set()
     reference = simulator.reference(batch)
     for i, layer in enumerate(layers):
@@ -222,7 +223,7 @@ def _underflow(values: Tensor) -> float:
 
 def _activations(
     found: Found, layers: LayerTable, ranges: Mapping[Site, Range], seen: Mapping[Site, Seen],
-    inner: Mapping[Site, Range], outside: Mapping[Site, Seen], bits: int,
+    inner: Mapping[Site, Range], outside: Mapping[Site, Seen], scheme: Scheme,
 ) -> None:  # fmt: skip
     """The worst of each layer's activations, by each measure."""
     for site, one in seen.items():
@@ -241,7 +242,7 @@ def _activations(
                 found.imbalance[i] = np.fmax(found.imbalance[i], float(largest.max()) / middle)
         other = outside.get(site)
         if other is not None and other.values:
-            step, _ = affine_grid(whole, bits)
+            step = grid_of(whole, scheme).scale
             rounding = other.values * step**2 / 12
             share = other.clipped / (other.clipped + rounding) if other.clipped else 0.0
             found.clipping[i] = np.fmax(found.clipping[i], share)

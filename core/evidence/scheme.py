@@ -33,6 +33,7 @@ class Scheme:
     the operations (conv, linear, matmul) whose output is rounded too, `input_functions` and
     `output_functions` the torch functions inside a layer whose inputs or output are.
     `norm_weights`: the scale of a norm is stored in integers, one grid per tensor.
+    `softmax_to_one`: the output of a rounded softmax has the range [0, 1], whatever was seen.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Scheme:
     input_functions: tuple[str, ...] = ()
     output_functions: tuple[str, ...] = ()
     norm_weights: bool = False
+    softmax_to_one: bool = False
     description: str = ""
     source: str = ""
 
@@ -74,12 +76,14 @@ ORT_CPU_ALL = Scheme(
     input_functions=_ORT_BOTH,
     output_functions=(*_ORT_BOTH, "relu", "relu6", "hardtanh", "clamp", "clip", "silu"),
     norm_weights=True,
+    softmax_to_one=True,
     description=(
         "As ort-cpu, with every operator that quantize_static takes by default: outputs of MatMul "
         "and Gemm, inputs and outputs of adds, products, concatenations, softmax, sigmoid, leaky "
-        "ReLU and norms inside a layer, outputs of ReLU and clips; a norm's scale in int8."
+        "ReLU and norms inside a layer, outputs of ReLU and clips; softmax over [0, 1], a norm's "
+        "scale in int8."
     ),
-    source="onnxruntime 1.32.0, quantization/registry.py (QDQRegistry, QLinearOpsRegistry) and operators/*.py",
+    source="onnxruntime 1.32.0, quantization/registry.py (QDQRegistry, QLinearOpsRegistry), operators/*.py, base_quantizer.py (adjust_tensor_ranges)",
 )
 
 TENSORRT = Scheme(
@@ -98,7 +102,6 @@ TENSORRT = Scheme(
 
 _NNCF_INPUTS = (
     "add", "sub", "mul", "div", "truediv", "pow", "maximum", "minimum", "mean", "sum",
-    "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d",
     "interpolate", *NORMS,
 )  # fmt: skip
 
@@ -112,7 +115,7 @@ OPENVINO = Scheme(
     description=(
         "NNCF for OpenVINO on CPU, preset performance: weights symmetric per output channel in "
         "[-127, 127], activations symmetric per tensor, unsigned where calibration saw nothing "
-        "below 0; inputs of convolutions, products, adds, norms and averages quantized, outputs "
+        "below 0; inputs of convolutions, products, adds, norms and means quantized, outputs "
         "not; bias in float. NNCF's bias correction and overflow fix are not simulated."
     ),
     source="openvinotoolkit/nncf, src/nncf/common/hardware/setups/cpu.py, qspaces.py and src/nncf/quantization/fake_quantize.py (symmetric_range)",

@@ -21,6 +21,7 @@ from core.evidence.calibrators import MIN_MAX, Calibrator
 from core.evidence.held import cast, give_back
 from core.evidence.operations import Operations
 from core.evidence.ranges import MODULE_OUTPUT, Site
+from core.evidence.rounding import Range
 from core.evidence.scheme import Scheme
 from core.evidence.tape import version
 from core.layers import ROOT, LayerTable
@@ -95,6 +96,7 @@ class Simulator(Operations):
         finally:
             self._recording = False
         observed.settle()
+        observed.update(dict.fromkeys(self._functions.to_one, Range(0.0, 1.0)))
 
     def run(
         self, assignment: Assignment, inputs: Inputs, batch_size: int = 100, first: int = 0
@@ -132,6 +134,7 @@ class Simulator(Operations):
         """
         self._assignment = assignment
         self._counts = dict(counts)
+        self._functions.begin()
         self._given.clear()
         hooks = self._stack.installed(module)
         with torch.no_grad(), state_kept(module), fused_attention_off(), hooks, self:
@@ -148,6 +151,7 @@ class Simulator(Operations):
         with torch.no_grad(), state_kept(self.model), self._stack.installed(), self:
             for start in range(0, total, batch_size):
                 self._counts.clear()
+                self._functions.begin()
                 self._given.clear()
                 batch = take(inputs, start, start + batch_size)
                 try:
@@ -223,7 +227,8 @@ class Simulator(Operations):
             return None
         site: Site = (name, *MODULE_OUTPUT)
         if self._recording:
-            self._observe(site, values[0])
+            if not self._functions.gave(values[0]):
+                self._observe(site, values[0])
             return None
         precision = self._assignment.get(name)
         if precision is None or precision.kind != "integer":
