@@ -22,7 +22,8 @@ class Analysis:
     of always giving the most frequent class, on the holdout split; None where unknown. `metric`
     judges a model whose outputs are values (None for classes). `optimistic` marks figures from
     the samples that also set the ranges of activations. `scheme_facts` say what the scheme was
-    when the folder was measured (None in a folder that an older version wrote).
+    when the folder was measured (None in a folder that an older version wrote). `device` is what
+    the runs were made on: "cpu", or "cuda" with the name of the card.
     """
 
     identity: Identity
@@ -49,6 +50,7 @@ class Analysis:
     optimistic: bool = False
     scheme_facts: Scheme | None = None
     calibrator: str = MIN_MAX.name
+    device: str = "cpu"
 
     @property
     def how_rounded(self) -> str:

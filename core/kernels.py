@@ -19,8 +19,8 @@ SAME_AS = {"openvino-mixed": "openvino"}
 
 PRODUCTS = ("conv", "linear", "matmul")
 BY_ROLE = ("layer_norm", "batch_norm", "activation")
-ROWS = ("dropout", "recurrent", "pooling", *PRODUCTS, "embedding", *BY_ROLE, "other")
-"""What a layer can run; every scheme says something of each."""
+ROWS = ("dropout", "lstm", "recurrent", "pooling", *PRODUCTS, "embedding", *BY_ROLE, "other")
+"""What a layer can run; every scheme says something of each. lstm: one without a projection."""
 _RECURRENT = frozenset(("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell"))
 
 
@@ -31,7 +31,7 @@ def table() -> dict[str, dict[str, dict[str, str]]]:
 
 
 def row(scheme: str, runs: str, kind: str = "") -> dict[str, str]:
-    """`state` and `source` under `scheme` of a layer that runs `runs`, of module type `kind`."""
+    """`state` and `source`, and how activations get their `ranges` if not by calibration, under `scheme` of a layer that runs `runs`, of module type `kind`."""
     rows = table()[SAME_AS.get(scheme, scheme)]
     return rows.get(kind) or rows[runs]
 
@@ -40,6 +40,11 @@ def state(scheme: str, runs: str, kind: str = "") -> State:
     """What INT8 means under `scheme`."""
     found = row(scheme, runs, kind)["state"]
     return next(one for one in get_args(State) if one == found)
+
+
+def is_dynamic(scheme: str, runs: str, kind: str = "") -> bool:
+    """Whether the kernel under `scheme` takes floats and sets ranges of activations itself."""
+    return row(scheme, runs, kind).get("ranges") == "dynamic"
 
 
 def runs_of(role: str, operations: Mapping[str, int]) -> str:
@@ -55,6 +60,9 @@ def runs(layer: Layer) -> str:
     if layer.state == "nothing":
         return "dropout"
     operations = dict(layer.operations)
+    projects = any("weight_hr" in spec.name for spec in layer.tensors)
+    if layer.dynamic or (layer.kind == "LSTM" and not projects):
+        return "lstm"
     has_product = any(name in operations for name in PRODUCTS)
     if layer.kind in _RECURRENT or (has_product and layer.state in ("stores", "float")):
         return "recurrent"  # only of a recurrent layer are products not computed in integers

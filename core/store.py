@@ -67,6 +67,7 @@ class _File(msgspec.Struct, frozen=True):
     optimistic: bool = False
     scheme_facts: Scheme | None = None
     calibrator: str = MIN_MAX.name
+    device: str = "cpu"
 
 
 def save(analysis: Analysis, folder: Path) -> None:
@@ -142,6 +143,7 @@ def _encode(analysis: Analysis) -> bytes:
         optimistic=analysis.optimistic,
         scheme_facts=analysis.scheme_facts,
         calibrator=analysis.calibrator,
+        device=analysis.device,
     )
     return msgspec.json.format(msgspec.json.encode(data), indent=1)
 
@@ -205,6 +207,7 @@ def load(folder: Path) -> Analysis:
         optimistic=data.optimistic,
         scheme_facts=data.scheme_facts,
         calibrator=data.calibrator,
+        device=data.device,
     )
 
 

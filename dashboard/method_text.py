@@ -22,12 +22,12 @@ STATES = (
     (
         "computes",
         "The layer's kernel works on integers: smaller and faster.",
-        "linear, convolution, products of activations",
+        "linear, convolution, products of activations, LSTM",
     ),
     (
         "stores",
         "Its weight is kept as integers, and it computes in float: smaller, not faster.",
-        "embedding tables",
+        "embedding tables, GRU",
     ),
     (
         "rounds output",
@@ -44,7 +44,11 @@ STATES = (
         "The target has no kernel and rounds nothing: asked for INT8, it is built in float.",
         "GELU and layer norm under TensorRT",
     ),
-    ("nothing", "It does nothing at inference and has no precision.", "dropout"),
+    (
+        "nothing",
+        "It is no operation at inference and has no precision.",
+        "dropout, a batch norm folded into the layer before it",
+    ),
 )
 
 PROJECTION = (

@@ -37,7 +37,8 @@ class Seen:
         """The range without `TAIL` of the values at each end."""
         width = (whole.high - whole.low) / BINS
         left = whole.low + width * np.arange(BINS, dtype=np.float64)
-        return Range(*quantiles(left, left + width, self.counts.numpy(), (TAIL, 1 - TAIL)))
+        counts = self.counts.cpu().numpy()
+        return Range(*quantiles(left, left + width, counts, (TAIL, 1 - TAIL)))
 
 
 @dataclass(eq=False)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from core.evidence.calibrators import MIN_MAX, Calibrator
+from core.evidence.dynamic import round_dynamic
+from core.evidence.folding import Folding
 from core.evidence.functions import Functions
 from core.evidence.grids import grid_of, round_to
 from core.evidence.held import HeldWeights, settled
@@ -24,15 +26,24 @@ class Operations(TorchFunctionMode):
     """What a scheme makes of each operation of a layer. `ranges` are the calibrated ones."""
 
     def __init__(
-        self, stored: Stored, layers: LayerTable, scheme: Scheme, calibrator: Calibrator = MIN_MAX
-    ) -> None:
+        self, model: nn.Module, layers: LayerTable, scheme: Scheme,
+        calibrator: Calibrator = MIN_MAX,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.scheme, self.calibrator = scheme, calibrator
+        self.model, self.scheme, self.calibrator = model, scheme, calibrator
         self.ranges = Ranges()
+        self._stored = stored = Stored(model)
+        self._folding = Folding(model, layers, stored)
         self._weight_only = {layer.name for layer in layers if layer.state == "stores"}
+        self._dynamic = {layer.name for layer in layers if layer.dynamic}
         self._in_float = {layer.name for layer in layers if layer.state == "float"}
         self._functions = Functions(scheme, stored)
         self._held = HeldWeights(stored, scheme)
+
+    def _is_calibrated(self, name: str) -> bool:
+        """Whether activations of the layer are rounded to ranges that calibration saw."""
+        others = (self._weight_only, self._in_float, self._dynamic)
+        return not any(name in names for names in others)
 
     def _observe(self, site: Site, value: Tensor) -> None:
         """Take note of an activation while recording."""
@@ -48,7 +59,7 @@ class Operations(TorchFunctionMode):
         args: tuple[Any, ...], kwargs: dict[str, Any],
     ) -> Any:  # fmt: skip
         """A function that is no product, in a layer that is recorded or runs in integers."""
-        if name in self._in_float or name in self._weight_only:
+        if not self._is_calibrated(name):
             return func(*args, **kwargs)
 
         def visit(site: Site, value: Tensor) -> Tensor:
@@ -63,14 +74,15 @@ class Operations(TorchFunctionMode):
         self, name: str, number: int, operation: Operation, func: Callable[..., Any],
         args: tuple[Any, ...], kwargs: dict[str, Any],
     ) -> Any:  # fmt: skip
-        rounds = name not in self._weight_only and name not in self._in_float
+        rounds = self._is_calibrated(name)
         for slot in operation.activations if rounds else ():
             value = operand(slot, args, kwargs)
             if value is not None:
                 self._observe((name, number, slot[0]), value)
         output = func(*args, **kwargs)
         if rounds and operation.kind in self.scheme.rounds_outputs:
-            self._observe((name, number, OUTPUT), output)
+            end = self._folding.end(operation, args, kwargs, output)
+            self._observe((name, number, OUTPUT), end)
         return output
 
     def _float_function(
@@ -102,7 +114,10 @@ class Operations(TorchFunctionMode):
         given, named = list(args), dict(kwargs)
         for slot in operation.activations if name not in self._weight_only else ():
             value = operand(slot, args, kwargs)
-            if value is not None:
+            if value is not None and name in self._dynamic:
+                rounded = round_dynamic(value, self.scheme.activation_bits)
+                replace_operand(slot, rounded, given, named)
+            elif value is not None:
                 rounded = self._rounded((name, number, slot[0]), value)
                 replace_operand(slot, rounded, given, named)
         first = operation.activations[0][0] if operation.activations else OUTPUT
@@ -110,6 +125,6 @@ class Operations(TorchFunctionMode):
         scale = None if seen is None else grid_of(seen, self.scheme).scale
         self._held.place(operation, precision, scale, given, named)
         output = func(*given, **named)
-        if name not in self._weight_only and operation.kind in self.scheme.rounds_outputs:
+        if self._is_calibrated(name) and operation.kind in self.scheme.rounds_outputs:
             output = self._rounded((name, number, OUTPUT), output)
         return output

@@ -37,13 +37,7 @@ from core.source.batches import (
     state_kept,
     take,
 )
-from core.source.operations import (
-    COMPOSITES,
-    Stored,
-    as_separate_operands,
-    operand,
-    recognise,
-)
+from core.source.operations import COMPOSITES, as_separate_operands, operand, recognise
 from core.source.ownership import Arguments, ModuleStack
 from core.source.trees import map_tensors, tensors
 
@@ -68,10 +62,9 @@ class Simulator(Operations):
         output: Output = None,
         calibrator: Calibrator = MIN_MAX,
     ) -> None:
-        self._stored = Stored(model)
-        super().__init__(self._stored, layers, scheme, calibrator)
+        super().__init__(model, layers, scheme, calibrator)
         self._output = output
-        self.model, self.owner = model, owner
+        self.owner = self._folding.owners(owner)
         self.varied = tuple(layer.name for layer in layers if layer.computes_at_inference)
         self._rounded_modules = {
             layer.name
@@ -184,6 +177,8 @@ class Simulator(Operations):
         operation = recognise(func, args, kwargs, self._stored)
         if operation is None:
             precision = self._assignment.get(name)
+            if self._folding.is_done(func, path):
+                return func(*args, **kwargs) if precision is None else args[0].clone()
             if precision is not None and precision.kind == "float":
                 return self._float_function(precision, func, args, kwargs)
             if self._recording or precision is not None:
@@ -196,6 +191,7 @@ class Simulator(Operations):
         precision = self._assignment.get(name)
         if precision is None:
             return func(*args, **kwargs)
+        args, kwargs = self._folding.operands(operation, args, kwargs)
         if precision.kind == "float":
             slots = (operation.weight, operation.bias)
             held = [id(operand(slot, args, kwargs)) for slot in slots if slot]

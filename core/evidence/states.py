@@ -30,6 +30,7 @@ def under(layers: LayerTable, scheme: Scheme) -> LayerTable:
             state=state,
             tensors=tuple(_stored(spec, layer, state, scheme) for spec in layer.tensors),
             quantizes_output=_rounds_output(layer, state, scheme),
+            dynamic=kernels.is_dynamic(scheme.name, kernels.runs(layer), layer.kind),
         )
         for layer, state in zip(layers, states(layers, scheme), strict=True)
     ]
@@ -47,6 +48,8 @@ def _rounds_output(layer: Layer, state: State, scheme: Scheme) -> bool:
     if layer.role == "pooling" or state == "rounds output":
         return True
     kinds = {name for name, _ in layer.operations if name in kernels.PRODUCTS}
+    if kernels.is_dynamic(scheme.name, kernels.runs(layer), layer.kind):
+        return False  # it gives floats
     return state == "computes" and bool(kinds) and kinds <= set(scheme.rounds_outputs)
 
 
@@ -56,7 +59,7 @@ def _stored(spec: TensorSpec, layer: Layer, state: State, scheme: Scheme) -> Ten
         scale = is_norm and len(spec.shape) == 1 and spec.name.rpartition(".")[2] == "weight"
         return replace(spec, kind="weight") if scheme.norm_weights and scale else spec
     if state == "float" or (spec.kind == "bias" and scheme.bias == "float"):
-        return replace(spec, kind="float", channels=1, operation=-1, weight="", channel_axis=0)
+        return replace(spec, kind="float", channels=1, operation=-1, channel_axis=0)
     if spec.kind == "table" and scheme.table == "rows":
         return replace(spec, kind="weight", channels=spec.shape[0])
     if spec.kind == "weight" and not scheme.weights_per_channel:

@@ -40,7 +40,7 @@ from core.source.batches import take
 from core.source.contract import ModelSource
 from core.source.inventory import take_inventory
 from core.study import Study
-from tests.zoo import models, passes
+from tests.zoo import fusing, models, passes
 from tests.zoo.sources import source_of, tiny_source
 
 ALL = tuple(schemes.SCHEMES.values())
@@ -141,6 +141,7 @@ def test_every_role_has_a_row(role: str, operations: dict[str, int]) -> None:
         (models.TokenModel, (4,), 20),
         (models.TinyTransformer, (5, 6), 0),
         (passes.Recurrent, (4, 5), 0),
+        (fusing.ConvNormRelu, fusing.ConvNormRelu.SHAPE, 0),
     ],
 )
 @by_name
@@ -370,10 +371,18 @@ def _cells() -> list[tuple[Scheme, str]]:
     return [(scheme, name) for scheme in ALL for name in calibrators.names()]
 
 
+def _folding() -> ModelSource:
+    torch.manual_seed(3)
+    return source_of(fusing.trained(fusing.ConvNormRelu()), fusing.ConvNormRelu.SHAPE, name="fold")
+
+
+@pytest.mark.parametrize("make", [_mixed, _folding])
 @pytest.mark.parametrize(("scheme", "calibrator"), _cells(), ids=lambda v: getattr(v, "name", v))
-def test_every_scheme_and_calibrator_keeps_the_contract(scheme: Scheme, calibrator: str) -> None:
+def test_every_scheme_and_calibrator_keeps_the_contract(
+    scheme: Scheme, calibrator: str, make: Callable[[], ModelSource]
+) -> None:
     """Finite, repeatable, within what was seen, an error but no nonsense, replayed to the bit."""
-    source = _mixed()
+    source = make()
     inputs = take(source.selection.inputs, 0, 24)
     simulator = _simulator(source, scheme, calibrator)
     again = _simulator(source, scheme, calibrator)
@@ -409,6 +418,8 @@ def test_every_scheme_and_calibrator_keeps_the_contract(scheme: Scheme, calibrat
         (passes.InPlace, (5,), 0),
         (passes.Recurrent, (4, 5), 0),
         (passes.PreActivation, (5,), 0),
+        (fusing.Conv1dNorm, (2, 9), 0),
+        (fusing.LinearNorm, fusing.LinearNorm.SHAPE, 0),
     ],
 )
 @by_name
@@ -433,10 +444,13 @@ def test_the_zoo_is_replayed_to_the_same_bits_under_every_scheme(
 # ---- files, sizes, keys, latency
 
 
+@pytest.mark.parametrize("make", [_mixed, _folding])
 @by_name
-def test_an_analysis_keeps_its_scheme_and_its_exact_size(scheme: Scheme, tmp_path: Path) -> None:
+def test_an_analysis_keeps_its_scheme_and_its_exact_size(
+    scheme: Scheme, make: Callable[[], ModelSource], tmp_path: Path
+) -> None:
     """Facts and calibrator survive the folder, and bytes on disk are those of the estimate."""
-    source = _mixed()
+    source = make()
     found = analyze(
         source, scheme=scheme, calibrator=calibrators.get("percentile:99.9"), precisions=(INT8,),
         probes=2,
