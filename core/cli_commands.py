@@ -13,9 +13,9 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
+from core import cli_schemes, store
 from core import cli_tables as tables
 from core import precision as registry
-from core import store
 from core.cli_cache import opened
 from core.cli_output import console, print_json, progress_bar, write
 from core.cli_partial import keeper
@@ -118,11 +118,14 @@ def _analyze(options: argparse.Namespace, reporter: Reporter) -> None:
         store.check_target(options.out)
     share_cores(options.jobs)
     source = placed(_source(options), options.device, options.jobs)
-    precisions = _precisions(options)
-    plan = analysing.dry_run(
-        source, precisions=precisions, expand_units=options.expand_units,
-        memory_bytes=options.memory, jobs=options.jobs,
-    )  # fmt: skip
+    how = {
+        "precisions": _precisions(options),
+        "expand_units": options.expand_units,
+        "memory_bytes": options.memory,
+        "jobs": options.jobs,
+        **cli_schemes.chosen(options),
+    }
+    plan = analysing.dry_run(source, **how)
     if options.dry_run:
         reporter.result = msgspec.to_builtins(plan)
         if options.json:
@@ -148,16 +151,7 @@ def _analyze(options: argparse.Namespace, reporter: Reporter) -> None:
             progress.update(task, total=total, completed=done, description=label)
             reporter.step(done, total, label)
 
-        analysis = analysing.analyze(
-            source,
-            precisions=precisions,
-            expand_units=options.expand_units,
-            memory_bytes=options.memory,
-            cache=cache,
-            jobs=options.jobs,
-            progress=step,
-            glimpse=keep,
-        )
+        analysis = analysing.analyze(source, cache=cache, progress=step, glimpse=keep, **how)
     store.save(analysis, options.out)
     reporter.result = _summary(analysis, options.out)
     for note in (*((OPTIMISTIC,) if analysis.optimistic else ()), *analysis.notes):

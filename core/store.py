@@ -104,6 +104,8 @@ def _encode(analysis: Analysis) -> bytes:
         metric=analysis.metric,
         outputs=Outputs() if evidence is None else evidence.outputs,
         optimistic=analysis.optimistic,
+        scheme_facts=analysis.scheme_facts,
+        calibrator=analysis.calibrator,
         device=analysis.device,
         partial=analysis.partial,
     )
@@ -192,6 +194,8 @@ def _load(folder: Path) -> Analysis:
         notes=data.notes,
         metric=data.metric,
         optimistic=data.optimistic,
+        scheme_facts=data.scheme_facts,
+        calibrator=data.calibrator,
         device=data.device,
         partial=data.partial,
     )

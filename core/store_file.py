@@ -7,7 +7,9 @@ from pathlib import Path
 import msgspec
 
 from core.errors import AnalysisError
+from core.evidence.calibrators import MIN_MAX
 from core.evidence.evidence import Calibration, Identity, Outputs, Partial, SplitSizes
+from core.evidence.scheme import Scheme
 from core.layers import ROLES, LayerTable
 from core.store_arrays import StoredWeights
 from core.task import Metric
@@ -53,6 +55,8 @@ class AnalysisFile(msgspec.Struct, frozen=True):
     metric: Metric | None = None
     outputs: Outputs = Outputs()
     optimistic: bool = False
+    scheme_facts: Scheme | None = None
+    calibrator: str = MIN_MAX.name
     device: str = "cpu"
     partial: Partial | None = None
 

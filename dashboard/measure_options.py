@@ -1,4 +1,4 @@
-"""How a measurement is made, beside what is measured: where, with how much memory, how many at once.
+"""How a measurement is made, beside what is measured: rounded how, where, with how much memory.
 
 Few people need these, so they lie behind an expander; each is a flag of `analyze`.
 """
@@ -11,19 +11,23 @@ from dataclasses import dataclass
 import streamlit as st
 
 from core.errors import PolicyError
+from core.evidence import calibrators, scheme
 from core.sizes import parse_bytes
 
 MEMORY, PROCESSES, DEVICE = "measure_memory", "measure_jobs", "measure_device"
+SCHEME, CALIBRATOR, PERCENT = "measure_scheme", "measure_calibrator", "measure_percent"
 DEVICES = ("cpu", "cuda")
 MOST_PROCESSES = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What was chosen. `memory_bytes` is 0 for half of what is free; `problem` says what cannot
-    be used, and what to do.
+    """What was chosen. `memory_bytes` is 0 for half of what is free; `scheme` and `calibrator` are
+    what the command takes; `problem` says what cannot be used, and what to do.
     """
 
+    scheme: str = scheme.names()[0]
+    calibrator: str = calibrators.names()[0]
     device: str = "cpu"
     memory_bytes: int = 0
     processes: int = 1
@@ -32,6 +36,11 @@ class Options:
 
 def chosen() -> Options:
     """What the controls hold."""
+    rounding = str(st.session_state.get(SCHEME) or scheme.names()[0])
+    calibrator = str(st.session_state.get(CALIBRATOR) or calibrators.names()[0])
+    percent = st.session_state.get(PERCENT)
+    if calibrators.CALIBRATORS[calibrator].percent is not None and percent is not None:
+        calibrator = calibrators.get(f"{calibrator}:{percent:g}").text
     device = str(st.session_state.get(DEVICE) or DEVICES[0])
     processes = int(st.session_state.get(PROCESSES) or 1)
     text = str(st.session_state.get(MEMORY) or "").strip()
@@ -45,12 +54,13 @@ def chosen() -> Options:
         problem = PolicyError(
             "A CUDA device is one process's alone.", "Choose 1 process, or the CPU."
         )
-    return Options(device, memory, processes, problem)
+    return Options(rounding, calibrator, device, memory, processes, problem)
 
 
 def draw() -> None:
     """The controls, behind an expander."""
     with st.expander("How it is measured", icon=":material/settings:"):
+        _rounding()
         grid = st.grid(3, min_column_width=160, gap="small")
         grid.text_input(
             "Memory limit",
@@ -77,4 +87,38 @@ def draw() -> None:
             persist_state="session",
             help="Where the model runs. cuda needs an NVIDIA card and a CUDA build of PyTorch; a "
             "machine without says so at once.",
+        )
+
+
+def _rounding() -> None:
+    """Which runtime's integers are simulated, and where ranges end."""
+    grid = st.grid(3, min_column_width=160, gap="small")
+    grid.selectbox(
+        "Scheme",
+        scheme.names(),
+        key=SCHEME,
+        persist_state="session",
+        help="Whose integers are simulated:  \n"
+        + "  \n".join(f"**{s.name}**: {s.description}" for s in scheme.SCHEMES.values()),
+    )
+    chosen = grid.selectbox(
+        "Calibrator",
+        calibrators.names(),
+        key=CALIBRATOR,
+        persist_state="session",
+        help="How the range of an activation is chosen from the calibration split:  \n"
+        + "  \n".join(f"**{c.name}**: {c.title}." for c in calibrators.CALIBRATORS.values()),
+    )
+    usual = calibrators.CALIBRATORS[chosen or calibrators.names()[0]].percent
+    if usual is not None:
+        grid.number_input(
+            "Values kept (%)",
+            calibrators.MOST_CUT + 0.01,
+            100.0,
+            usual,
+            0.01,
+            format="%.2f",
+            key=PERCENT,
+            persist_state="session",
+            help="The rest lies beyond the range and is clipped.",
         )

@@ -24,6 +24,7 @@ from core.jobs import Job
 from core.source import samples
 from dashboard import SOURCES_VARIABLE, measure_options, state, studies
 from dashboard.controls import MODEL
+from dashboard.measure_options import Options
 
 MAX_MB = 20
 CSV, START, JOBS = "measure csv", "measure start", "measure jobs"
@@ -94,6 +95,8 @@ def request(source: Source) -> Request:
         device=how.device,
         memory_bytes=how.memory_bytes,
         processes=how.processes,
+        scheme="" if how.scheme == Options().scheme else how.scheme,
+        calibrator="" if how.calibrator == Options().calibrator else how.calibrator,
     )
 
 

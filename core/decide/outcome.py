@@ -249,6 +249,8 @@ def _float_layers(study: Study, chosen: PrecisionMap) -> list[str]:
     meaning = {
         "rounds output": "only round their output and run in float",
         "stores": "only store their weights as integers",
+        "rounds input": "only round their input and run in float",
+        "float": "stay in float",
     }
     parts = " and ".join(f"{count} {meaning[state]}" for state, count in counts.items())
     names = "/".join(n for n in study.precisions if registry.get(n).kind == "integer")

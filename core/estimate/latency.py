@@ -52,8 +52,8 @@ def _forms(layer: Layer, precision: Precision, hardware: Hardware) -> tuple[str,
         native = hardware.has_kernels_for(precision.name)
         form = precision.name if native else registry.REFERENCE
         return form, form
-    integers = layer.state == "computes" and not layer.dynamic
-    takes = QUANTIZED if integers else registry.REFERENCE
+    rounds_input = layer.state in {"computes", "rounds input"} and not layer.dynamic
+    takes = QUANTIZED if rounds_input else registry.REFERENCE
     leaves = QUANTIZED if layer.quantizes_output else registry.REFERENCE
     return takes, leaves
 

@@ -14,6 +14,7 @@ from core import precision as registry
 from core.analysis import Analysis
 from core.cache import Cache
 from core.evidence import measure as measuring
+from core.evidence.calibrators import MIN_MAX, Calibrator
 from core.evidence.collect import Progress
 from core.evidence.engine import prepare
 from core.evidence.evidence import Calibration, Evidence, Identity, Partial, SplitSizes
@@ -23,7 +24,9 @@ from core.evidence.habits import notes
 from core.evidence.holdout import judged
 from core.evidence.local_measure import local_steps, with_local
 from core.evidence.reading import read
+from core.evidence.saturation import warning
 from core.evidence.scheme import ORT_CPU, Scheme
+from core.evidence.states import under, with_sites
 from core.evidence.weight_profile import weight_profiles
 from core.layers import LayerTable
 from core.precision import Precision
@@ -87,6 +90,7 @@ def dry_run(
     source: ModelSource,
     *,
     scheme: Scheme = ORT_CPU,
+    calibrator: Calibrator = MIN_MAX,
     precisions: tuple[Precision, ...] | None = None,
     expand_units: bool = False,
     memory_bytes: int | None = None,
@@ -94,9 +98,11 @@ def dry_run(
 ) -> Plan:
     """Predict the cost of `analyze` from one small batch; measures nothing else."""
     precisions = precisions or registered()
-    layers = take_inventory(source, expand_units=expand_units)
+    layers = under(take_inventory(source, expand_units=expand_units), scheme)
     runs = measuring.planned_runs(layers, precisions)
-    simulator = measuring.make_simulator(source, layers, scheme, expand_units=expand_units)
+    simulator = measuring.make_simulator(
+        source, layers, scheme, expand_units=expand_units, calibrator=calibrator
+    )
     reading = read(source)
     reading.targets(source.selection)  # what does not fit is said before the hours of measuring
     outputs = reading.keep(simulator.run({}, take(source.selection.inputs, 0, 2))).shape[1]
@@ -118,6 +124,7 @@ def analyze(
     source: ModelSource,
     *,
     scheme: Scheme = ORT_CPU,
+    calibrator: Calibrator = MIN_MAX,
     precisions: tuple[Precision, ...] | None = None,
     expand_units: bool = False,
     probes: int = measuring.PROBES,
@@ -137,13 +144,14 @@ def analyze(
     """
     start = time.perf_counter()
     precisions = precisions or registered()
-    layers = take_inventory(source, expand_units=expand_units)
-    bare = _bare(source, layers, scheme, expand_units)
+    layers = under(take_inventory(source, expand_units=expand_units), scheme)
+    bare = replace(_bare(source, layers, scheme, expand_units), calibrator=calibrator.text)
 
     def look(evidence: Evidence, ranges: tuple[Calibration, ...], partial: Partial) -> None:
         if glimpse is not None:
             glimpse(replace(
                 bare, evidence=evidence, ranges=ranges, partial=partial,
+                layers=with_sites(layers, ranges),
                 splits=replace(bare.splits, selection=partial.samples),
                 seconds=round(time.perf_counter() - start, 1),
             ))  # fmt: skip
@@ -151,8 +159,8 @@ def analyze(
     steps = Steps(progress, local_steps(layers))
     measured = measuring.measure(
         source, layers, scheme, precisions,
-        expand_units=expand_units, probes=probes, memory_bytes=memory_bytes, cache=cache,
-        jobs=jobs, progress=steps.run, glimpse=look if glimpse is not None else None,
+        expand_units=expand_units, calibrator=calibrator, probes=probes, memory_bytes=memory_bytes,
+        cache=cache, jobs=jobs, progress=steps.run, glimpse=look if glimpse is not None else None,
     )  # fmt: skip
     evidence = with_local(
         source, layers, scheme, measured, expand_units=expand_units, progress=steps.layer
@@ -160,10 +168,16 @@ def analyze(
     steps.over()
     return replace(
         bare,
+        layers=with_sites(layers, measured.ranges),
         evidence=evidence,
         ranges=measured.ranges,
         seconds=round(measured.seconds, 1),
-        notes=(*notes(source, measured.evidence), *measured.notes, *_on_device(source)),
+        notes=(
+            *notes(source, measured.evidence),
+            *measured.notes,
+            *warning(scheme),
+            *_on_device(source),
+        ),
     )
 
 
@@ -182,6 +196,7 @@ def _bare(source: ModelSource, layers: LayerTable, scheme: Scheme, expand_units:
         class_names=source.class_names,
         layers=layers,
         scheme=scheme.name,
+        scheme_facts=scheme,
         splits=SplitSizes(
             len(source.calibration),
             len(source.selection),

@@ -88,8 +88,7 @@ def _with_remedies(
     batch = take(next(batches(inputs, layers, 2)), 0, REMEDY_SAMPLES)
     found = examine(
         simulator, layers, integer, half, source.calibration.inputs, batch,
-        take(source.selection.inputs, 0, MOST_SAMPLES), simulator.scheme.activation_bits,
-        progress,
+        take(source.selection.inputs, 0, MOST_SAMPLES), progress,
     )  # fmt: skip
     return replace(
         local,

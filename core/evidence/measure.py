@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from core.cache import Cache
 from core.evidence.assemble import Assembler
+from core.evidence.calibrators import MIN_MAX, Calibrator
 from core.evidence.collect import Collected, Progress, collect, reference_outputs
 from core.evidence.engine import Run, prepare
 from core.evidence.evidence import Calibration, Evidence, Measured, MetricRuns, Partial
@@ -87,13 +88,14 @@ def planned_runs(
 
 
 def make_simulator(
-    source: ModelSource, layers: LayerTable, scheme: Scheme, *, expand_units: bool = False
-) -> Simulator:
+    source: ModelSource, layers: LayerTable, scheme: Scheme, *, expand_units: bool = False,
+    calibrator: Calibrator = MIN_MAX,
+) -> Simulator:  # fmt: skip
     """A simulator of `source.model`, calibrated on the calibration split."""
     owner = owners(source.model, source.units, expand_units)
     for name in layers.names:  # containers that turned out to compute on their own
         owner["" if name == ROOT else name] = name
-    simulator = Simulator(source.model, layers, owner, scheme, source.output)
+    simulator = Simulator(source.model, layers, owner, scheme, source.output, calibrator)
     simulator.calibrate(source.calibration.inputs)
     return simulator
 
@@ -105,6 +107,7 @@ def measure(
     precisions: tuple[Precision, ...],
     *,
     expand_units: bool = False,
+    calibrator: Calibrator = MIN_MAX,
     probes: int = PROBES,
     memory_bytes: int | None = None,
     cache: Cache | None = None,
@@ -127,7 +130,9 @@ def measure(
     judge = None
     if source.metric is not None and source.selection.targets is not None:
         judge = Judge(source.metric, reading, source.selection)
-    simulator = make_simulator(source, layers, scheme, expand_units=expand_units)
+    simulator = make_simulator(
+        source, layers, scheme, expand_units=expand_units, calibrator=calibrator
+    )
     runs = planned_runs(layers, precisions, probes)
     engine = prepare(simulator, source, reading, precisions, len(runs), memory_bytes, jobs)
     check(engine, source.selection.inputs, jobs)

@@ -17,6 +17,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from core import cli, job_folder, jobs, processes, store
+from core.evidence import calibrators, scheme
 from core.job_folder import Request
 from core.progress import Progress
 from core.source import samples
@@ -449,6 +450,29 @@ def test_more_options_reach_the_command(
     assert "--device" not in words
     given = cli.parser().parse_args(words[words.index("core") + 1 :])
     assert (given.memory, given.jobs, given.device) == (1_500_000_000, 2, "cpu")
+
+
+def test_scheme_and_calibrator_reach_the_command(
+    open_app: Open, started: list[Request], tmp_path: Path
+) -> None:
+    """Every scheme and calibrator is offered by name; a percentile has its share of the values."""
+    app = open_app("measured", page="measure")
+    assert tuple(app.selectbox(key=measure_options.SCHEME).options) == scheme.names()
+    assert tuple(app.selectbox(key=measure_options.CALIBRATOR).options) == calibrators.names()
+    app.selectbox(key=measure_options.SCHEME).select("tensorrt").run()
+    app.selectbox(key=measure_options.CALIBRATOR).select("percentile").run()
+    app.button(key="_measure_start").click().run()
+    app.number_input(key=measure_options.PERCENT).set_value(99.9).run()
+    app.button(key="_measure_start").click().run()
+
+    assert [(r.scheme, r.calibrator) for r in started] == [
+        ("tensorrt", "percentile"), ("tensorrt", "percentile:99.9"),
+    ]  # fmt: skip
+    words = job_folder.command(started[1], tmp_path)
+    given = cli.parser().parse_args(words[words.index("core") + 1 :])
+    assert given.scheme == "tensorrt"
+    assert given.calibrator == "percentile:99.9"
+    assert failures(app) == []
 
 
 @pytest.mark.parametrize("text", ["much", "-1 GB", "0", "2 gigs", "9" * 30])
