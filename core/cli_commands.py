@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from core import cli_budget, store
 from core import cli_tables as tables
 from core import precision as registry
-from core import store
 from core.cli_cache import opened
 from core.cli_output import console, print_json, write
 from core.decide.advice import considerations, feasibility, recommendations
@@ -157,12 +157,9 @@ def _analyze(options: argparse.Namespace, reporter: Reporter) -> None:
         analysis = analysing.analyze(
             source,
             precisions=precisions,
-            expand_units=options.expand_units,
-            memory_bytes=options.memory,
-            cache=cache,
-            jobs=options.jobs,
-            progress=step,
-        )
+            expand_units=options.expand_units, memory_bytes=options.memory,
+            cache=cache, jobs=options.jobs, progress=step,
+        )  # fmt: skip
     store.save(analysis, options.out)
     reporter.result = _summary(analysis, options.out)
     for note in (*((OPTIMISTIC,) if analysis.optimistic else ()), *analysis.notes):
@@ -205,6 +202,7 @@ def policy_from(options: argparse.Namespace) -> Policy:
         raise PolicyError("--strategy top-k needs --top-k K.", "Say how many layers go low.")
     changes["pins"] = tuple(rule for text in options.pin for rule in parse_rules(text))
     changes["overrides"] = tuple(rule for text in options.override for rule in parse_rules(text))
+    changes |= cli_budget.budget_changes(options)
     return replace(Policy(), **changes)
 
 
@@ -219,12 +217,14 @@ def plan(options: argparse.Namespace) -> None:
         )
     for pattern in chosen.ignored:
         print(f"quantscape: note: no layer matches {pattern!r}", file=sys.stderr)
+    solved = cli_budget.solved_content(study, chosen, options)
     if options.out is not None:
         write(options.out, precision_map.to_json(study, chosen))
     if options.json:
-        print_json(_shown(study, chosen))
+        print_json(_shown(study, chosen) | solved)
         return
     _print_map(study, chosen, document=False)
+    cli_budget.print_solution(solved)
     if options.out is not None:
         console().print(f"Wrote {options.out}.")
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from core import precision as registry
 from core.decide.decision import NO_PRECISION, PrecisionMap, pattern_hits
+from core.decide.grouping import groups_of
 from core.decide.policy import Policy
 from core.decide.scoring import levels, total_scores
 from core.layers import LayerTable
@@ -117,7 +118,7 @@ def _decided(
         wanted = policy.uniform if policy.strategy == "uniform" else policy.high
         codes = np.full(total.shape, code[wanted], dtype=np.int8)
     bits = np.array([registry.get(name).bits for name in precisions])
-    for group in layers.groups:
+    for group in groups_of(layers, policy.groups)[0]:
         members = [i for i in group if layers.computes[i]]
         if members:
             held = codes[:, members]
