@@ -52,7 +52,7 @@ class Choices:
         free = np.flatnonzero(self.unit_of >= 0)
         found = np.zeros((len(by_layer), len(self.members)))
         for row, figures in zip(found, by_layer, strict=True):
-            row += np.bincount(self.unit_of[free], figures[free], len(self.members))
+            row[:] = np.bincount(self.unit_of[free], figures[free], len(self.members))
         return found
 
 

@@ -33,10 +33,15 @@ class Knapsack:
 
     def near(self, budget: float) -> Ints:
         """Precisions (M, U) of the best maps at and around `budget`, some of them beyond it."""
-        if self.width <= 0:
-            return self._trace(np.zeros(1, dtype=np.int64))
-        bin_at = int(np.clip((budget - self.least) / self.width, 0, len(self.best) - 1))
-        return self._trace(np.unique(np.clip(bin_at + NEAR, 0, len(self.best) - 1)))
+        return self._around((budget - self.least) / self.width if self.width > 0 else 0.0)
+
+    def losing(self, most: float) -> Ints:
+        """Precisions (M, U) of the cheapest maps with a loss of `most`, and around them."""
+        return self._around(float(np.argmax(np.minimum.accumulate(self.best) <= most)))
+
+    def _around(self, at: float) -> Ints:
+        last = len(self.best) - 1
+        return self._trace(np.unique(np.clip(int(np.clip(at, 0, last)) + NEAR, 0, last)))
 
     def _trace(self, bins: Ints) -> Ints:
         units = len(self.picks)

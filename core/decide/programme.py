@@ -176,6 +176,6 @@ class Programme:
                 matrix.tocsr(), [low for _, low, _ in rows], [high for _, _, high in rows]
             ),
             bounds=Bounds(0, np.array(self.upper)),
-            integrality=np.array(self.whole) & (not relaxed),
+            integrality=np.array(self.whole, dtype=np.int64) * (not relaxed),
             options={"time_limit": max(time_limit_s, 0.05), "mip_rel_gap": 1e-4},
         )

@@ -43,11 +43,39 @@ class Proposals:
     def __init__(self, task: Task) -> None:
         self.task, self.terrain, self.limits = task, task.terrain, task.limits
 
-    def changes(self, here: Here, tried: int) -> list[Change]:
-        """Up to `tried` flips and `tried` swaps, as layers with their new codes."""
+    def changes(self, here: Here, tried: int, held: int = -1) -> list[Change]:
+        """Up to `tried` flips and `tried` swaps, as layers with their new codes; none of unit
+        `held`.
+        """
         if not len(self.terrain.choices):
             return []
-        return [self._change(units, codes) for units, codes in self._moves(here, tried)]
+        return [self._change(units, codes) for units, codes in self._moves(here, tried, held)]
+
+    def flip(self, unit: int, code: int) -> Change:
+        """One unit's move, as layers with their new codes."""
+        return self._change(np.array([unit]), np.array([code]))
+
+    def forced(self, here: Here) -> list[tuple[int, int]]:
+        """Flips (unit, code) that would pay if nothing were limited, the best first."""
+        gains = self._gains(here)
+        units = np.arange(gains.shape[1])
+        codes, unit = np.nonzero(
+            self.terrain.choices.options & (np.arange(len(gains))[:, None] != here.picked)
+        )
+        goal = {
+            "loss": gains,
+            "size": self.terrain.size - self.terrain.size[here.picked, units],
+            "latency": self.terrain.own_ms - self.terrain.own_ms[here.picked, units],
+        }[self.task.minimise][codes, unit]
+        paying = np.flatnonzero(goal < 0)
+        order = paying[np.argsort(goal[paying], kind="stable")]
+        return [(int(unit[k]), int(codes[k])) for k in order]
+
+    def _gains(self, here: Here) -> Doubles:
+        """Predicted change of the cost by precision and unit (P, U)."""
+        units = np.arange(len(self.terrain.choices))
+        gains = self.terrain.choices.summed(self.terrain.objective.gains(here.place))
+        return np.asarray(gains + self.terrain.bend[here.picked, :, units].T)
 
     def _change(self, units: Ints, codes: Ints) -> Change:
         members = self.terrain.choices.members
@@ -55,13 +83,14 @@ class Proposals:
         given = [np.full(len(members[u]), c) for u, c in zip(units, codes, strict=True)]
         return layers, np.concatenate(given)
 
-    def _moves(self, here: Here, tried: int) -> list[tuple[Ints, Ints]]:
+    def _moves(self, here: Here, tried: int, held: int) -> list[tuple[Ints, Ints]]:
         """The most promising flips and swaps, as (units, codes)."""
         terrain, choices = self.terrain, self.terrain.choices
-        units = np.arange(len(choices))
-        gains = choices.summed(terrain.objective.gains(here.place))
-        gains += terrain.bend[here.picked, :, units].T
-        codes, unit = np.nonzero(choices.options & (np.arange(len(gains))[:, None] != here.picked))
+        gains = self._gains(here)
+        movable = choices.options & (np.arange(len(gains))[:, None] != here.picked)
+        if held >= 0:
+            movable[:, held] = False
+        codes, unit = np.nonzero(movable)
         loss = gains[codes, unit]
         size = terrain.size[codes, unit] - terrain.size[here.picked[unit], unit]
         if len(loss) > MAX_PAIRED:
@@ -90,7 +119,7 @@ class Proposals:
             for k in pairs
         ]
         timed = np.isfinite(self.limits.ms) or self.task.minimise == "latency"
-        if tried > TRIED and timed:
+        if tried > TRIED and timed and held < 0:
             found += self._runs(here, gains, tried)
         return found
 

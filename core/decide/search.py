@@ -9,7 +9,7 @@ returned was evaluated, not predicted.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,9 @@ Merit = tuple[float, float, float]
 THOROUGH = 64
 THOROUGH_ELEMENTS = 150_000
 """Moves tried where a descent has ended, before it is believed: as many as this many outputs allow."""
+KICK_ELEMENTS = 600_000
+MIN_KICKS, MAX_KICKS, KICK_STEPS = 3, 24, 6
+"""Flips that are forced once a descent has ended, by the numbers that evaluating them takes."""
 STARTS = 2
 STEPS = 200
 
@@ -76,7 +79,7 @@ class _Search:
             here = self._descend(self._at(codes))
             if self._merit(here) < self._merit(best):
                 best = here
-        best = self._settle(best)
+        best = self._tightened(self._kicked(self._settle(best)))
         return Found(
             best.place.codes, best.place.cost, best.size, best.ms, best.judged,
             best.over <= 0, not self._late(), self.steps,
@@ -90,7 +93,7 @@ class _Search:
     def _pool(self) -> Pool:
         """Maps to start from: those of the terrain, and the additive answers to these limits."""
         pool = self.terrain.pool
-        near = self.terrain.near(self.limits.size, self.limits.ms)
+        near = self.terrain.near(self.limits.size, self.limits.ms, self.limits.loss)
         return Pool(
             np.concatenate([pool.codes, near.codes]), np.concatenate([pool.cost, near.cost]),
             np.concatenate([pool.size, near.size]), np.concatenate([pool.ms, near.ms]),
@@ -172,10 +175,63 @@ class _Search:
             here = self._descend(better)
         return here
 
-    def _step(self, here: Here, tried: int) -> Here | None:
-        """The best of the moves tried if it improves on `here`."""
+    def _kicked(self, best: Here) -> Here:
+        """Force one flip at a time that pays but breaks a limit, and repair what it broke.
+
+        Chains of moves lead where no pair does. How many are forced depends on what they cost.
+        """
+        tried: set[tuple[int, int]] = set()
+        for _ in range(self._kicks(best)):
+            forced = next((f for f in self.proposals.forced(best) if f not in tried), None)
+            if forced is None or self._late():
+                break
+            tried.add(forced)
+            change = self.proposals.flip(*forced)
+            here = self._here(self.terrain.objective.after(best.place, change))
+            for _ in range(KICK_STEPS):
+                better = self._step(here, TRIED, held=forced[0])
+                if better is None:
+                    break
+                here = better
+                if _less(self._merit(here), self._merit(best)):
+                    break
+            if _less(self._merit(here), self._merit(best)):
+                best = self._settle(here)
+        return best
+
+    def _kicks(self, here: Here) -> int:
+        per_kick = max(here.place.sums.shape[1] * len(self.terrain.choices), 1)
+        return min(max(KICK_ELEMENTS // per_kick, MIN_KICKS), MAX_KICKS)
+
+    def _tightened(self, best: Here) -> Here:
+        """Where a cost is minimised and searching is cheap: the least loss for a cost just below.
+
+        If that keeps the limits, the map is better. The loss is the smoother thing to minimise.
+        """
+        if self.task.minimise == "loss" or self._kicks(best) == MIN_KICKS:
+            return best
+        for _ in range(MAX_KICKS):
+            if best.over > 0 or self._late():
+                break
+            limits = replace(self.limits, loss=np.inf, judged=np.inf)
+            if self.task.minimise == "size":
+                limits = replace(limits, size=best.size - 1)
+            else:
+                limits = replace(limits, ms=best.ms * (1 - 1e-6))
+            found = search(Task(self.terrain, "loss", limits), self._left())
+            here = self._at(found.codes)
+            if not _less(self._merit(here), self._merit(best)):
+                break
+            best = self._settle(here)
+        return best
+
+    def _left(self) -> float | None:
+        return self.end - time.perf_counter() if np.isfinite(self.end) else None
+
+    def _step(self, here: Here, tried: int, held: int = -1) -> Here | None:
+        """The best of the moves tried if it improves on `here`; unit `held` stays as it is."""
         self.steps += 1
-        changes = self.proposals.changes(here, tried)
+        changes = self.proposals.changes(here, tried, held)
         if not changes:
             return None
         losses = self.terrain.objective.moved(here.place, changes)

@@ -114,14 +114,14 @@ class Terrain:
         """Bytes of maps (C, L) -> (C,)."""
         rows = np.maximum(codes, 0)
         picked = self.sizes[rows, np.arange(codes.shape[1])]
-        return picked.sum(axis=1).astype(np.float64) + self.glue
+        return np.asarray(picked.sum(axis=1).astype(np.float64) + self.glue)
 
     @cached_property
     def pool(self) -> Pool:
         """Maps that are best for some price of a byte, a millisecond or both, loss added up."""
         found = [self._priced(self.size), self._priced(self.own_ms), self._chained()]
         size, ms = self.size, self.own_ms
-        scaled = size / max(float(size.max()), 1e-300) + ms / max(float(ms.max()), 1e-300)
+        scaled = size / max(size.max(initial=0), 1e-300) + ms / max(ms.max(initial=0), 1e-300)
         found.append(self._priced(scaled))
         ends = [self._least(self.alone), self._least(size), self._least(ms)]
         picked = np.unique(np.concatenate([*found, np.stack(ends)]), axis=0)
@@ -140,7 +140,7 @@ class Terrain:
         """The additive problem under any budget of milliseconds, boundaries left out."""
         return knapsack(self.alone, self.own_ms)
 
-    def near(self, size: float, ms: float) -> Pool:
+    def near(self, size: float, ms: float, loss: float) -> Pool:
         """Answers of the additive problem at and around budgets; inf where there is none."""
         found = [np.zeros((0, len(self.choices)), dtype=np.int64)]
         if np.isfinite(size):
@@ -151,6 +151,8 @@ class Terrain:
             at = self.pool.ms.argsort()
             own = self._own(self.pool.codes[at])
             found.append(self.by_ms.near(float(np.interp(ms, self.pool.ms[at], own))))
+        if np.isfinite(loss):
+            found += [self.by_size.losing(loss), self.by_ms.losing(loss)]
         picked = np.unique(np.concatenate(found), axis=0)
         codes = np.stack([self.choices.codes(row) for row in picked]) if len(picked) else (
             self.pool.codes[:0]
