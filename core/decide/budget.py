@@ -87,7 +87,7 @@ def parse_budget(text: str) -> Budget:
         known = ", ".join(s or "none" for s in _SUFFIXES[found])
         raise PolicyError(
             f"The budget {text!r} has the unknown unit {form.group(2)!r}.",
-            f"Units of {found}: {known}.",
+            f"Units of {found}: {known}; write for instance {EXAMPLES}.",
         )
     unit, factor = _SUFFIXES[found][suffix]
     return Budget(found, amount * factor, unit)

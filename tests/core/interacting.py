@@ -61,4 +61,6 @@ def interacting_analysis(
         rng = np.random.default_rng(seed + 1)
         targets = evidence.baseline + rng.normal(size=evidence.baseline.shape).astype(np.float32)
         evidence = replace(evidence, outputs=Outputs("values"), targets=targets)
-    return replace(synthetic_analysis(count, measured=False), evidence=evidence)
+    return replace(
+        synthetic_analysis(count, measured=False, samples=evidence.samples), evidence=evidence
+    )
