@@ -104,9 +104,25 @@ class Programme:
             leaves.append(joined)
             takes.append(joined)
             runs.append(True)
+        # What runs in another layer's kernel takes its form: left out, which keeps a bound a bound.
+        merged = {behind for _, behind in found.kernels}
+        for before, behind in found.kernels:
+            self._shared_kernel(before, behind, found.integer)
         for source, target, ms in zip(found.sources, found.targets, found.ms, strict=True):
-            if runs[source] and runs[target]:
+            if runs[source] and runs[target] and not merged & {int(source), int(target)}:
                 self._conversion(leaves[source], takes[target], float(ms))
+
+    def _shared_kernel(self, before: int, behind: int, integer: NDArray[np.bool_]) -> None:
+        """Take the time of `behind` away where it runs in the kernel of `before`."""
+        own = self.terrain.latency.own_ms()[:, behind]
+        every = np.arange(self.precisions)[:, None].repeat(len(self.terrain.choices.unit_of), 1)
+        first, second = self._forms(every, before), self._forms(every, behind)
+        for code, terms in second.items():
+            saved = self.variable()
+            self._row([(saved, 1.0), *((v, -c) for v, c in terms)], -np.inf, 0)
+            with_it = [t for p, ts in first.items() if p == code or integer[p] for t in ts]
+            self._row([(saved, 1.0), *((v, -c) for v, c in with_it)], -np.inf, 0)
+            self.ms.append((saved, -float(own[code])))
 
     def _forms(self, table: NDArray[np.int64], layer: int) -> dict[int, list[Term]]:
         """Form -> terms that add up to 1 where the layer has that form; -1 stands for "1"."""

@@ -44,7 +44,9 @@ class Crossings:
     from 0 (the reference), in which each layer leaves and takes values [P, L].
 
     Nodes from L on are joins, `into_joins` their sources; a join runs in the form that all of
-    them leave, or in form 0 where they differ or are `quantized`.
+    them leave, or in form 0 where they differ or are `quantized`. Of each pair of `kernels` the
+    second layer costs nothing and has the form of the first where both are in one precision, or
+    the first in one of those that `integer` [P] marks.
     """
 
     sources: NDArray[np.int64]
@@ -54,6 +56,8 @@ class Crossings:
     takes: NDArray[np.int64]
     into_joins: tuple[tuple[int, ...], ...]
     quantized: int
+    kernels: tuple[tuple[int, int], ...]
+    integer: NDArray[np.bool_]
 
 
 def _runs_as(precision: Precision, hardware: Hardware) -> str:
@@ -70,7 +74,8 @@ def _forms(layer: Layer, precision: Precision, hardware: Hardware) -> tuple[str,
         native = hardware.has_kernels_for(precision.name)
         form = precision.name if native else registry.REFERENCE
         return form, form
-    takes = QUANTIZED if layer.state == "computes" else registry.REFERENCE
+    rounds_input = layer.state in {"computes", "rounds input"} and not layer.dynamic
+    takes = QUANTIZED if rounds_input else registry.REFERENCE
     leaves = QUANTIZED if layer.quantizes_output else registry.REFERENCE
     return takes, leaves
 
@@ -108,6 +113,10 @@ class LatencyModel:
                 self._fixed_s[p, i] = fixed
         self._own_s = self._work_s["typical"] + self._fixed_s
         self._takes, self._leaves = takes, leaves
+        self._integer = np.array([precision.kind == "integer" for precision in chosen])
+        pairs = layers.kernels
+        self._before = np.array([a for a, _ in pairs], dtype=np.int64)
+        self._behind = np.array([b for _, b in pairs], dtype=np.int64)
         self._quantized = forms.get(QUANTIZED, -1)
         first_join = len(layers)
         self._into_joins = [
@@ -131,9 +140,15 @@ class LatencyModel:
             level: np.where(active, work[row, column], 0.0) + fixed
             for level, work in self._work_s.items()
         }
-        joined = self._join_forms(self._leaves[row, column])
-        leaves = np.concatenate([self._leaves[row, column], joined])[self._sources]
-        takes = np.concatenate([self._takes[row, column], joined])[self._targets]
+        leaves, takes = self._leaves[row, column], self._takes[row, column]
+        merged = self._merged(codes)
+        for part in layers_s.values():
+            part[self._behind[merged]] = 0.0
+        left = leaves[self._before[merged]]
+        leaves[self._behind[merged]] = takes[self._behind[merged]] = left
+        joined = self._join_forms(leaves)
+        leaves = np.concatenate([leaves, joined])[self._sources]
+        takes = np.concatenate([takes, joined])[self._targets]
         running = np.concatenate([active, np.ones(len(joined), np.bool_)])
         crossing = (leaves != takes) & running[self._sources] & running[self._targets]
         boundaries_s = float(self._boundary_s[crossing].sum())
@@ -154,7 +169,13 @@ class LatencyModel:
         row = np.where(active, codes, 0)
         column = np.arange(codes.shape[1])
         own = self._own_s[row, column]
-        forms = self._leaves[row, column]
+        forms, taken = self._leaves[row, column], self._takes[row, column]
+        if len(self._behind):
+            merged = self._merged(codes.T).T
+            own[:, self._behind] *= ~merged
+            before, behind = forms[:, self._before], self._behind
+            forms[:, behind] = np.where(merged, before, forms[:, behind])
+            taken[:, behind] = np.where(merged, before, taken[:, behind])
         nodes = [*forms.T]
         for sources in self._into_joins:
             first = nodes[sources[0]] if sources else np.zeros(len(codes), np.int64)
@@ -163,7 +184,7 @@ class LatencyModel:
                 agreed = agreed & (nodes[source] == first)
             nodes.append(np.where(agreed, first, 0))
         leaves = np.stack(nodes, axis=1)
-        takes = np.concatenate([self._takes[row, column], leaves[:, codes.shape[1] :]], axis=1)
+        takes = np.concatenate([taken, leaves[:, codes.shape[1] :]], axis=1)
         running = np.ones(leaves.shape, np.bool_)
         running[:, : codes.shape[1]] = active
         crossing = leaves[:, self._sources] != takes[:, self._targets]
@@ -176,11 +197,20 @@ class LatencyModel:
         return Crossings(
             self._sources, self._targets, self._boundary_s * MS_PER_S, self._leaves, self._takes,
             tuple(tuple(sources) for sources in self._into_joins), self._quantized,
+            tuple(zip(self._before.tolist(), self._behind.tolist(), strict=True)), self._integer,
         )  # fmt: skip
 
     def own_ms(self) -> NDArray[np.float64]:
         """Typical milliseconds of every layer in every precision, boundaries left out (P, L)."""
         return np.asarray(self._own_s * MS_PER_S)
+
+    def _merged(self, codes: NDArray[np.int8]) -> NDArray[np.bool_]:
+        """Which activations run in the kernel of the convolution before them: those in the same
+        precision, and all behind an integer kernel, which rounds what the activation lets through.
+        """
+        before, behind = codes[self._before], codes[self._behind]
+        found: NDArray[np.bool_] = (before == behind) | self._integer[before]
+        return found
 
     def _join_forms(self, leaves: NDArray[np.int64]) -> NDArray[np.int64]:
         """The form in which each join runs: that of its producers if they agree on a float
@@ -203,6 +233,9 @@ def _traffic(
     if precision.kind == "integer":
         read = INT_BYTES if layer.state == "computes" else FLOAT_BYTES
         moved = layer.input_elements * read + layer.output_elements * FLOAT_BYTES + stored_bytes
+        if layer.dynamic:  # it takes floats and quantizes them itself
+            moved += layer.input_elements * (FLOAT_BYTES + INT_BYTES)
+            fixed += hardware.boundary_us / US_PER_S
         if layer.quantizes_output:  # the float result is written once more, as integers
             moved += layer.output_elements * INT_BYTES
             fixed += 0.0 if layer.state == "computes" else hardware.boundary_us / US_PER_S
