@@ -16,6 +16,7 @@ from core import precision as registry
 from core.decide.decision import NO_PRECISION, PrecisionMap, decide
 from core.decide.resampling import Resampled, Stability, draws, stability
 from core.decide.solving import Solver
+from core.decide.steadiness import as_stability, steadiness
 from core.estimate import hardware as hardware_profiles
 from core.estimate.latency import LatencyModel
 from core.estimate.projection import Projection, Projector
@@ -124,6 +125,8 @@ class Study:
 
     def stability(self, policy: Policy) -> Stability:
         """How often `policy` gives each layer each precision when the samples are drawn again."""
+        if policy.strategy == "budget":
+            return as_stability(steadiness(self, policy), len(self.layers), self.resampled.samples)
         return stability(self.layers, self.scores, self.resampled, policy, self.precisions)
 
     def project(self, codes: NDArray[np.int8]) -> Projection | None:

@@ -200,7 +200,7 @@ class _Search:
         return best
 
     def _kicks(self, here: Here) -> int:
-        per_kick = max(here.place.sums.shape[1] * len(self.terrain.choices), 1)
+        per_kick = max(int(here.place.sums.shape[1]) * len(self.terrain.choices), 1)
         return min(max(KICK_ELEMENTS // per_kick, MIN_KICKS), MAX_KICKS)
 
     def _tightened(self, best: Here) -> Here:

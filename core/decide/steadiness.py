@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from core.decide.resampling import Stability
 from core.errors import InfeasibleError, PolicyError
 from core.estimate.quantity import Quantity
 
@@ -56,6 +57,11 @@ def steadiness(study: Study, policy: Policy, draws: int = DRAWS) -> Steadiness:
     return study.solver.keep(
         "steadiness", (policy, draws), lambda: _steadiness(study, policy, draws)
     )
+
+
+def as_stability(found: Steadiness, layers: int, samples: int) -> Stability:
+    """Shares in the form that other strategies give theirs: all of it rests on samples."""
+    return Stability(found.frequency, np.zeros(layers), 1.0, samples)
 
 
 def _steadiness(study: Study, policy: Policy, draws: int) -> Steadiness:
