@@ -10,11 +10,12 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import core
+from core import cli_budget, cli_compare, cli_schemes
 from core import cli_commands as commands
-from core import cli_compare, cli_schemes
 from core import precision as registry
 from core.cli_cache import add_options, cache
 from core.decide.policy import STRATEGIES, Policy
@@ -28,6 +29,9 @@ EPILOG = """examples:
   python -m core analyze sample:informer --out runs/informer
   python -m core analyze my_model.py:load --out runs/mine
   python -m core plan runs/informer --pin 'head*=FP16' --out map.json
+  python -m core plan runs/informer --budget size=0.4 --budget latency=0.9 --out map.json
+  python -m core frontier runs/informer --axis latency --json
+  python -m core explain runs/informer map.json head
   python -m core show runs/informer map.json
   python -m core compare runs/informer map.json all-int8 document --reference all-int8
   python -m core export runs/informer map.json --format html --out report.html
@@ -53,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
     _export(command)
     _report(command)
     _cache(command)
+    cli_budget.add_commands(partial(_add, command), _json)
     return top
 
 
@@ -182,6 +187,7 @@ def _plan(command: _Commands[argparse.ArgumentParser]) -> None:
         metavar="NAME",
         help=f"latency profile: {', '.join(hardware.profiles())}",
     )
+    cli_budget.add_budget_options(sub)
     _json(sub)
     sub.set_defaults(run=commands.plan)
 

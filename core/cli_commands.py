@@ -13,7 +13,7 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from core import cli_schemes, store
+from core import cli_budget, cli_schemes, store
 from core import cli_tables as tables
 from core import precision as registry
 from core.cli_cache import opened
@@ -194,6 +194,7 @@ def policy_from(options: argparse.Namespace) -> Policy:
         raise PolicyError("--strategy top-k needs --top-k K.", "Say how many layers go low.")
     changes["pins"] = tuple(rule for text in options.pin for rule in parse_rules(text))
     changes["overrides"] = tuple(rule for text in options.override for rule in parse_rules(text))
+    changes |= cli_budget.budget_changes(options)
     return replace(Policy(), **changes)
 
 
@@ -208,12 +209,14 @@ def plan(options: argparse.Namespace) -> None:
         )
     for pattern in chosen.ignored:
         print(f"quantscape: note: no layer matches {pattern!r}", file=sys.stderr)
+    solved = cli_budget.solved_content(study, chosen, options)
     if options.out is not None:
         write(options.out, precision_map.to_json(study, chosen))
     if options.json:
-        print_json(_shown(study, chosen))
+        print_json(_shown(study, chosen) | solved)
         return
     _print_map(study, chosen, document=False)
+    cli_budget.print_solution(solved)
     if options.out is not None:
         console().print(f"Wrote {options.out}.")
 

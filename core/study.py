@@ -6,6 +6,7 @@ is computed once, so that each answer costs a few milliseconds.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ from core import precision as registry
 from core.decide.decision import NO_PRECISION, PrecisionMap, decide
 from core.decide.holding import Unmeasured, unmeasured
 from core.decide.resampling import Resampled, Stability, draws, stability
+from core.decide.solving import Solver
+from core.decide.steadiness import as_stability, steadiness
 from core.estimate import hardware as hardware_profiles
 from core.estimate.latency import LatencyModel
 from core.estimate.projection import Projection, Projector
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 
     from core.analysis import Analysis
     from core.decide.policy import Policy
+    from core.evidence.evidence import Evidence
 
 
 class Study:
@@ -90,6 +94,11 @@ class Study:
             return ValueProjector(evidence, registry.REFERENCE, self.analysis.metric)
         return Projector(evidence, registry.REFERENCE)
 
+    @cached_property
+    def solver(self) -> Solver:
+        """Solves the budgets of policies."""
+        return Solver(self)
+
     def latency(self, hardware: str) -> LatencyModel:
         """The latency model of this analysis on `hardware`."""
         if hardware not in self._latency:
@@ -111,12 +120,23 @@ class Study:
             self._uniform_ms[hardware] = dict(zip(self.precisions, times, strict=True))
         return self._uniform_ms[hardware]
 
+    def with_evidence(self, evidence: Evidence) -> Study:
+        """The same model with other measurements; scores, sizes and prices are shared."""
+        other = Study(replace(self.analysis, evidence=evidence))
+        other.__dict__ |= {name: getattr(self, name) for name in ("scores", "size_bytes")}
+        other._latency, other._uniform_ms = self._latency, self._uniform_ms
+        return other
+
     def decide(self, policy: Policy) -> PrecisionMap:
         """The map that `policy` gives; raises `PolicyError` for what cannot be asked."""
+        if policy.strategy == "budget":
+            return self.solver.decide(policy)
         return decide(self.layers, self.scores, policy, self.precisions, self.unknown)
 
     def stability(self, policy: Policy) -> Stability:
         """How often `policy` gives each layer each precision when the samples are drawn again."""
+        if policy.strategy == "budget":
+            return as_stability(steadiness(self, policy), len(self.layers), self.resampled.samples)
         return stability(
             self.layers, self.scores, self.resampled, policy, self.precisions, self.unknown
         )

@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core import precision as registry
+from core.decide.budget import bounds_in_words
+from core.decide.grouping import groups_of
 from core.decide.holding import Unmeasured, hold_back
 from core.decide.policy import Policy
 from core.decide.scoring import HIGH, LEVELS, LOW, levels, total_scores
@@ -61,7 +63,8 @@ class PrecisionMap:
     @cached_property
     def split_groups(self) -> tuple[tuple[int, ...], ...]:
         """Layers that compute of each group that pins or overrides took apart."""
-        groups = (tuple(i for i in group if self.codes[i] >= 0) for group in self.layers.groups)
+        found, _ = groups_of(self.layers, self.policy.groups)
+        groups = (tuple(i for i in group if self.codes[i] >= 0) for group in found)
         return tuple(group for group in groups if len({int(self.codes[i]) for i in group}) > 1)
 
     def count(self, precision: str) -> int:
@@ -89,7 +92,7 @@ class PrecisionMap:
         if self.origin[i] == BY_LACK:
             return f"Stays in {name}: not measured yet in what the strategy would choose."
         score = f"score {self.scores[i]:.3f}"
-        if i in self.layers.group_of:
+        if i in self.layers.group_of and self.policy.strategy != "budget":
             return f"{name}, the widest that the strategy gives a layer of its group ({score})."
         why = priors.reason(layer.role)
         if self.policy.strategy == "thresholds":
@@ -99,6 +102,8 @@ class PrecisionMap:
             return f"Place {place} from the least sensitive ({score}): {why}."
         if self.policy.strategy == "uniform":
             return f"Every layer is {name}."
+        if self.policy.strategy == "budget":
+            return f"{name} in the best map found with {bounds_in_words(self.policy.budgets)}."
         return f"{name} unless set by hand."
 
 
@@ -151,11 +156,12 @@ def decide(
     else:
         wanted = policy.uniform if policy.strategy == "uniform" else policy.high
         codes = np.full(len(layers), code_of(wanted), dtype=np.int8)
-    _move_together(codes, layers, precisions)
+    groups, strangers = groups_of(layers, policy.groups)
+    _move_together(codes, layers, groups, precisions)
     origin = np.zeros(len(layers), dtype=np.int8)
     if policy.strategy != "uniform":  # a person named the one precision that every layer gets
-        origin[hold_back(codes, layers, unknown)] = BY_LACK
-    ignored: list[str] = []
+        origin[hold_back(codes, layers, unknown, groups)] = BY_LACK
+    ignored = list(strangers)
     for hits, precision, pattern in pattern_hits(policy.pins, layers.names):
         codes[hits], origin[hits] = code_of(precision), BY_PIN
         if not len(hits):
@@ -171,10 +177,11 @@ def decide(
 
 
 def _move_together(
-    codes: NDArray[np.int8], layers: LayerTable, precisions: tuple[str, ...]
-) -> None:
+    codes: NDArray[np.int8], layers: LayerTable, groups: tuple[tuple[int, ...], ...],
+    precisions: tuple[str, ...],
+) -> None:  # fmt: skip
     """Give the layers of each group the widest precision among them. Mutates `codes`."""
-    for group in layers.groups:
+    for group in groups:
         members = [i for i in group if layers.computes[i]]
         if members:
             codes[members] = max(

@@ -7,6 +7,7 @@ nothing is projected for a map that has such a pair.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -33,14 +34,20 @@ def held_back(codes: NDArray[np.int8], unknown: Unmeasured) -> NDArray[np.bool_]
     return found
 
 
-def hold_back(codes: NDArray[np.int8], layers: LayerTable, unknown: Unmeasured | None) -> Any:
+def hold_back(
+    codes: NDArray[np.int8],
+    layers: LayerTable,
+    unknown: Unmeasured | None,
+    groups: Iterable[tuple[int, ...]],
+) -> Any:
     """Put unknown pairs of `codes` [..., L] back into the reference, with the layers that have to
-    share their precision. Mutates `codes`; returns where, [..., L], or False for nowhere.
+    share their precision (`groups`). Mutates `codes`; returns where, [..., L], or False for
+    nowhere.
     """
     if unknown is None:
         return False
     held = held_back(codes, unknown)
-    for group in layers.groups:
+    for group in groups:
         members = [i for i in group if layers.computes[i]]
         held[..., members] |= held[..., members].any(axis=-1, keepdims=True)
     codes[held] = 0

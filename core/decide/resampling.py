@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from core import precision as registry
 from core.decide.decision import NO_PRECISION, PrecisionMap, pattern_hits
+from core.decide.grouping import groups_of
 from core.decide.holding import Unmeasured, hold_back
 from core.decide.policy import Policy
 from core.decide.scoring import levels, total_scores
@@ -120,14 +121,15 @@ def _decided(
         wanted = policy.uniform if policy.strategy == "uniform" else policy.high
         codes = np.full(total.shape, code[wanted], dtype=np.int8)
     bits = np.array([registry.get(name).bits for name in precisions])
-    for group in layers.groups:
+    groups, _ = groups_of(layers, policy.groups)
+    for group in groups:
         members = [i for i in group if layers.computes[i]]
         if members:
             held = codes[:, members]
             first = bits[held].argmax(axis=1)[:, None]
             codes[:, members] = np.take_along_axis(held, first, axis=1)
     if policy.strategy != "uniform":
-        hold_back(codes, layers, unknown)
+        hold_back(codes, layers, unknown, groups)
     for hits, precision, _ in pattern_hits(policy.pins, layers.names):
         codes[:, hits] = code[precision]
     for name, precision in policy.overrides:

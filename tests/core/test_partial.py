@@ -15,11 +15,13 @@ from core import store
 from core.analysis import Analysis
 from core.cli import main
 from core.decide.advice import feasibility, recommendations
+from core.decide.budget import Budget
 from core.decide.decision import BY_LACK, BY_OVERRIDE, BY_PIN
 from core.decide.holding import hold_back
 from core.decide.layer_effect import layer_effect
 from core.decide.outcome import outcome
 from core.decide.policy import Policy
+from core.errors import PolicyError
 from core.evidence import analyze as analysing
 from core.evidence import glimpse
 from core.evidence.evidence import Partial
@@ -262,6 +264,21 @@ def test_no_verdict_is_reached_on_layers_that_are_unknown(study: Study) -> None:
         assert advice.why == "by rule: not every layer is measured yet"
 
 
+def test_a_budget_chooses_only_what_was_measured(study: Study) -> None:
+    """A tight budget narrows measured layers alone; a rule for an unmeasured one is refused."""
+    policy = Policy(strategy="budget", minimise="loss", budgets=(Budget("size", 0.75, "fraction"),))
+    chosen = study.decide(policy)
+
+    assert study.unknown is not None
+    narrow = np.flatnonzero(chosen.codes > 0)
+    assert len(narrow)
+    assert not study.unknown[chosen.codes[narrow], narrow].any()
+    wholly = study.layers.computes & study.unknown[1:].all(axis=0)
+    assert set(chosen.origin[wholly].tolist()) == {BY_LACK}
+    with pytest.raises(PolicyError, match=r"block\.13\.other to INT8, which was not measured yet"):
+        study.decide(policy.with_override("block.13.other", "INT8"))
+
+
 def by_hand(
     codes: list[int], layers: LayerTable, unknown: np.ndarray, groups: tuple[tuple[int, ...], ...]
 ) -> list[int]:
@@ -292,12 +309,12 @@ def test_holding_back_is_done_layer_by_layer(data: st.DataObject) -> None:
     )
     codes = np.array(rows, dtype=np.int8)
     together = codes.copy()
-    hold_back(together, layers, unknown)
+    hold_back(together, layers, unknown, layers.groups)
 
     for row, alone in zip(rows, together, strict=True):
         assert alone.tolist() == by_hand(row, layers, unknown, groups)
     nothing = codes.copy()
-    hold_back(nothing, layers, None)
+    hold_back(nothing, layers, None, layers.groups)
     np.testing.assert_array_equal(nothing, codes)
 
 
