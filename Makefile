@@ -36,7 +36,8 @@ samples: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-samples.txt
 	for sample in informer digits_vit digits_resnet; do \
 	  $(BIN)/python -m sample_models.$$sample.train && \
-	  $(BIN)/python -m core analyze sample:$$sample --out sample_models/$$sample/analysis || exit 1; \
+	  $(BIN)/python -m core analyze sample:$$sample --out sample_models/$$sample/analysis && \
+	  $(BIN)/python -m core nodes sample_models/$$sample/analysis --source sample:$$sample || exit 1; \
 	done
 
 screenshots: setup-test

@@ -25,7 +25,7 @@ class Capability(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     modules or types of nodes that integers mean something for (states of docs/method.md,
     "States"; "*" is any), `folds` those that run inside the kernel before them, in its precision;
     everything else has no INT8 there. `scheme` names the evidence scheme
-    whose rounding it follows, "" where none does. `proved`: *tool* where a test feeds the file
+    whose rounding it follows, "" where none does; `rounding` says in words what it rounds. `proved`: *tool* where a test feeds the file
     to the tool itself, *schema* where it is held against the documented form.
     """
 

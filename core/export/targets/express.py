@@ -43,7 +43,7 @@ def lines(
             if asked != common:
                 note = f"{asked} becomes {common}, the one float format of the file"
         if what.state == "folded":
-            note = "runs inside the kernel before it, in that one's precision"
+            note = "inside the kernel before it, in that one's precision"
         elif what.left:
             note = f"{', '.join(what.left)} in it stay in float"
         elif what.state == "rounds output":

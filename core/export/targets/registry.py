@@ -29,7 +29,7 @@ from core.export.targets import (
 )
 from core.export.targets import names as naming
 from core.export.targets.capability import Capability
-from core.export.targets.contract import Exported, Job, Render
+from core.export.targets.contract import Exported, Job, Line, Render
 from core.export.targets.express import cannot, common_float, lines
 from core.export.targets.graph import Graph
 from core.export.targets.legality import Legality, legality
@@ -91,6 +91,12 @@ def check_legal(found: Legality, target: Capability) -> None:
     )
 
 
+def _written(said: tuple[Line, ...], target: Capability) -> list[str]:
+    """Names that stand in the file: where there is one float format, those of integers."""
+    kinds = target.integers if target.floats == "one" else target.precisions
+    return [name for line in said if line.got in kinds for name in line.names]
+
+
 def export(
     study: Study,
     chosen: PrecisionMap,
@@ -119,7 +125,7 @@ def export(
     chosen = found.legal
     said = lines(study, chosen, target, graph)
     if target.speaks == "modules" and modules is not None:
-        naming.check((n for line in said for n in line.names), modules, "The model")
+        naming.check(_written(said, target), modules, "The model")
     limits = cannot(target, said, graph)
     other = mismatch(study, target)
     job = Job(

@@ -21,7 +21,7 @@ def mismatch(study: Study, target: Capability) -> str | None:
     ):
         return None
     said = f"Not measured under the target's scheme: the evidence is of {measured}, and "
-    said += f"{target.title} {target.rounding}."
+    said += f"{target.package} rounds {target.rounding}."
     if target.scheme in schemes.SCHEMES:
         return f"{said} Measure it: {measure_command(study, target)}"
     return said
