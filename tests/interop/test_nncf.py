@@ -15,14 +15,17 @@ from tests.interop.conftest import Exported
 pytestmark = pytest.mark.filterwarnings("ignore")
 OnnxOf = Callable[[str], Exported]
 
+MOVES = ("Reshape", "Transpose", "Convert", "Squeeze", "Unsqueeze", "Multiply", "Subtract")
 PRODUCTS = ("Convolution", "GroupConvolution", "MatMul")
 
 
 def rounded(operation: Any, place: int) -> bool:
-    """Whether an operand comes from a FakeQuantize, past what only moves values."""
+    """Whether an operand is rounded: a FakeQuantize, or a weight kept in 8 bits."""
     node = operation.input(place).get_source_output().get_node()
-    while node.get_type_name() in {"Reshape", "Transpose", "Convert", "Squeeze", "Unsqueeze"}:
+    while node.get_type_name() in MOVES:
         node = node.input(0).get_source_output().get_node()
+    if node.get_type_name() == "Constant":
+        return bool(node.get_element_type().get_type_name() in {"i8", "u8"})
     return bool(node.get_type_name() == "FakeQuantize")
 
 

@@ -13,6 +13,7 @@ def render(job: Job) -> str:
         "coremltools",
         {
             "INT8_MODULES": job.integers,
+            "FP16_MODULES": job.names("FP16"),
             "FP32_MODULES": job.names("FP32"),
             "HALF": any(line.got == "FP16" for line in job.lines),
         },
