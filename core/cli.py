@@ -14,7 +14,7 @@ from pathlib import Path
 
 import core
 from core import cli_commands as commands
-from core import cli_compare, cli_export
+from core import cli_compare, cli_export, cli_schemes
 from core import precision as registry
 from core.cli_cache import add_options, cache
 from core.decide.policy import STRATEGIES, Policy
@@ -103,6 +103,13 @@ def _analyze(command: _Commands[argparse.ArgumentParser]) -> None:
     sub.add_argument(
         "--jobs", type=int, default=1, metavar="N", help="processes that share the work; default: 1"
     )
+    sub.add_argument(
+        "--device",
+        choices=("cpu", "cuda"),
+        default="cpu",
+        help="where the model is run; default: cpu",
+    )
+    cli_schemes.add_options(sub)
     add_options(sub)
     sub.add_argument("--no-cache", action="store_true", help="measure all anew and keep nothing")
     sub.add_argument(

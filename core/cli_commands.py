@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from core import cli_schemes, store
 from core import cli_tables as tables
 from core import precision as registry
-from core import store
 from core.cli_cache import opened
 from core.cli_output import console, print_json, write
 from core.decide.advice import considerations, feasibility, recommendations
@@ -99,20 +99,21 @@ def analyze(options: argparse.Namespace) -> None:
 def _analyze(options: argparse.Namespace, reporter: Reporter) -> None:
     # torch takes seconds to import, and only this command runs a model
     from core.evidence import analyze as analysing
+    from core.source.device import placed
 
     if options.out is None and not options.dry_run:
         raise PolicyError("No folder to write to.", "Give --out DIR, or --dry-run.")
     if not options.dry_run:
         store.check_target(options.out)
-    source = _source(options)
-    precisions = _precisions(options)
-    plan = analysing.dry_run(
-        source,
-        precisions=precisions,
-        expand_units=options.expand_units,
-        memory_bytes=options.memory,
-        jobs=options.jobs,
-    )
+    source = placed(_source(options), options.device, options.jobs)
+    how = {
+        "precisions": _precisions(options),
+        "expand_units": options.expand_units,
+        "memory_bytes": options.memory,
+        "jobs": options.jobs,
+        **cli_schemes.chosen(options),
+    }
+    plan = analysing.dry_run(source, **how)
     if options.dry_run:
         reporter.result = msgspec.to_builtins(plan)
         if options.json:
@@ -144,15 +145,7 @@ def _analyze(options: argparse.Namespace, reporter: Reporter) -> None:
             progress.update(task, total=total, completed=done, description=label)
             reporter.step(done, total, label)
 
-        analysis = analysing.analyze(
-            source,
-            precisions=precisions,
-            expand_units=options.expand_units,
-            memory_bytes=options.memory,
-            cache=cache,
-            jobs=options.jobs,
-            progress=step,
-        )
+        analysis = analysing.analyze(source, cache=cache, progress=step, **how)
     store.save(analysis, options.out)
     reporter.result = _summary(analysis, options.out)
     for note in (*((OPTIMISTIC,) if analysis.optimistic else ()), *analysis.notes):

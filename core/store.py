@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 from core import store_arrays, store_local, store_task
 from core.analysis import Analysis
 from core.errors import AnalysisError
+from core.evidence.calibrators import MIN_MAX
 from core.evidence.evidence import Calibration, Evidence, Identity, Outputs, SplitSizes
+from core.evidence.scheme import Scheme
 from core.layers import ROLES, LayerTable
 from core.store_arrays import StoredWeights, read_array
 from core.task import Metric
@@ -63,6 +65,9 @@ class _File(msgspec.Struct, frozen=True):
     metric: Metric | None = None
     outputs: Outputs = Outputs()
     optimistic: bool = False
+    scheme_facts: Scheme | None = None
+    calibrator: str = MIN_MAX.name
+    device: str = "cpu"
 
 
 def save(analysis: Analysis, folder: Path) -> None:
@@ -136,6 +141,9 @@ def _encode(analysis: Analysis) -> bytes:
         metric=analysis.metric,
         outputs=Outputs() if evidence is None else evidence.outputs,
         optimistic=analysis.optimistic,
+        scheme_facts=analysis.scheme_facts,
+        calibrator=analysis.calibrator,
+        device=analysis.device,
     )
     return msgspec.json.format(msgspec.json.encode(data), indent=1)
 
@@ -197,6 +205,9 @@ def load(folder: Path) -> Analysis:
         notes=data.notes,
         metric=data.metric,
         optimistic=data.optimistic,
+        scheme_facts=data.scheme_facts,
+        calibrator=data.calibrator,
+        device=data.device,
     )
 
 

@@ -12,20 +12,30 @@ from core import precision as registry
 from core.analysis import Analysis
 from core.cache import Cache
 from core.evidence import measure as measuring
+from core.evidence.calibrators import MIN_MAX, Calibrator
 from core.evidence.collect import Progress
 from core.evidence.engine import predict_seconds, prepare
 from core.evidence.evidence import Identity, SplitSizes
+from core.evidence.folding import stored_tensors
 from core.evidence.habits import notes
 from core.evidence.holdout import judged
 from core.evidence.local_measure import with_local
 from core.evidence.reading import read
+from core.evidence.saturation import warning
 from core.evidence.scheme import ORT_CPU, Scheme
+from core.evidence.states import under, with_sites
 from core.evidence.weight_profile import weight_profiles
 from core.layers import LayerTable
 from core.precision import Precision
 from core.source.batches import take
 from core.source.contract import ModelSource
+from core.source.device import device_name
 from core.source.inventory import take_inventory
+
+ON_DEVICE = (
+    "The runs were made on {device}: figures of accuracy differ from those of a CPU by the order "
+    "of summation, and say nothing of how fast the model is there."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +87,7 @@ def dry_run(
     source: ModelSource,
     *,
     scheme: Scheme = ORT_CPU,
+    calibrator: Calibrator = MIN_MAX,
     precisions: tuple[Precision, ...] | None = None,
     expand_units: bool = False,
     memory_bytes: int | None = None,
@@ -84,9 +95,11 @@ def dry_run(
 ) -> Plan:
     """Predict the cost of `analyze` from one small batch; measures nothing else."""
     precisions = precisions or registered()
-    layers = take_inventory(source, expand_units=expand_units)
+    layers = under(take_inventory(source, expand_units=expand_units), scheme)
     runs = measuring.planned_runs(layers, precisions)
-    simulator = measuring.make_simulator(source, layers, scheme, expand_units=expand_units)
+    simulator = measuring.make_simulator(
+        source, layers, scheme, expand_units=expand_units, calibrator=calibrator
+    )
     reading = read(source)
     reading.targets(source.selection)  # what does not fit is said before the hours of measuring
     outputs = reading.keep(simulator.run({}, take(source.selection.inputs, 0, 2))).shape[1]
@@ -108,6 +121,7 @@ def analyze(
     source: ModelSource,
     *,
     scheme: Scheme = ORT_CPU,
+    calibrator: Calibrator = MIN_MAX,
     precisions: tuple[Precision, ...] | None = None,
     expand_units: bool = False,
     probes: int = measuring.PROBES,
@@ -124,11 +138,11 @@ def analyze(
     processes share the work, with the same bits.
     """
     precisions = precisions or registered()
-    layers = take_inventory(source, expand_units=expand_units)
+    layers = under(take_inventory(source, expand_units=expand_units), scheme)
     steps = Steps(progress, len(layers))
     measured = measuring.measure(
         source, layers, scheme, precisions,
-        expand_units=expand_units, probes=probes, memory_bytes=memory_bytes, cache=cache,
+        expand_units=expand_units, calibrator=calibrator, probes=probes, memory_bytes=memory_bytes, cache=cache,
         jobs=jobs, progress=steps.run,
     )  # fmt: skip
     evidence = with_local(
@@ -136,14 +150,26 @@ def analyze(
     )
     steps.over()
     return replace(
-        _bare(source, layers, scheme, expand_units),
+        _bare(source, with_sites(layers, measured.ranges), scheme, expand_units),
+        calibrator=calibrator.text,
         evidence=evidence,
         ranges=measured.ranges,
         seconds=round(measured.seconds, 1),
         **judged(source, layers, scheme),
-        notes=(*notes(source, measured.evidence), *measured.notes),
+        notes=(
+            *notes(source, measured.evidence),
+            *measured.notes,
+            *warning(scheme),
+            *_on_device(source),
+        ),
         optimistic=source.optimistic,
     )
+
+
+def _on_device(source: ModelSource) -> tuple[str, ...]:
+    """What to know of figures that were not measured on the CPU."""
+    device = device_name(source.model)
+    return () if device == "cpu" else (ON_DEVICE.format(device=device),)
 
 
 def _bare(source: ModelSource, layers: LayerTable, scheme: Scheme, expand_units: bool) -> Analysis:
@@ -155,15 +181,17 @@ def _bare(source: ModelSource, layers: LayerTable, scheme: Scheme, expand_units:
         class_names=source.class_names,
         layers=layers,
         scheme=scheme.name,
+        scheme_facts=scheme,
         splits=SplitSizes(
             len(source.calibration),
             len(source.selection),
             0 if source.holdout is None else len(source.holdout),
         ),
-        weights=weight_profiles(layers, dict(source.model.state_dict(keep_vars=True))),
+        weights=weight_profiles(layers, stored_tensors(layers, source.model)),
         expanded_units=expand_units,
         data_description=source.data_description,
         source=source.reference,
         tool_version=core.__version__,
+        device=device_name(source.model),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )

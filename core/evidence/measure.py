@@ -16,9 +16,11 @@ import torch
 from numpy.typing import NDArray
 
 from core.cache import Cache
+from core.evidence.calibrators import MIN_MAX, Calibrator
 from core.evidence.collect import Collected, Progress, collect, reference_outputs
 from core.evidence.engine import Run, prepare
 from core.evidence.evidence import Calibration, Evidence, Measured, MetricRuns
+from core.evidence.folding import stored_tensors
 from core.evidence.judging import Judge, metric_runs
 from core.evidence.reading import read
 from core.evidence.scheme import Scheme
@@ -83,13 +85,14 @@ def planned_runs(
 
 
 def make_simulator(
-    source: ModelSource, layers: LayerTable, scheme: Scheme, *, expand_units: bool = False
-) -> Simulator:
+    source: ModelSource, layers: LayerTable, scheme: Scheme, *, expand_units: bool = False,
+    calibrator: Calibrator = MIN_MAX,
+) -> Simulator:  # fmt: skip
     """A simulator of `source.model`, calibrated on the calibration split."""
     owner = owners(source.model, source.units, expand_units)
     for name in layers.names:  # containers that turned out to compute on their own
         owner["" if name == ROOT else name] = name
-    simulator = Simulator(source.model, layers, owner, scheme, source.output)
+    simulator = Simulator(source.model, layers, owner, scheme, source.output, calibrator)
     simulator.calibrate(source.calibration.inputs)
     return simulator
 
@@ -101,6 +104,7 @@ def measure(
     precisions: tuple[Precision, ...],
     *,
     expand_units: bool = False,
+    calibrator: Calibrator = MIN_MAX,
     probes: int = PROBES,
     memory_bytes: int | None = None,
     cache: Cache | None = None,
@@ -121,7 +125,9 @@ def measure(
     judge = None
     if source.metric is not None and source.selection.targets is not None:
         judge = Judge(source.metric, reading, source.selection)
-    simulator = make_simulator(source, layers, scheme, expand_units=expand_units)
+    simulator = make_simulator(
+        source, layers, scheme, expand_units=expand_units, calibrator=calibrator
+    )
     runs = planned_runs(layers, precisions, probes)
     engine = prepare(simulator, source, reading, precisions, len(runs), memory_bytes, jobs)
     check(engine, source.selection.inputs, jobs)
@@ -167,9 +173,7 @@ def measure(
         whole=whole,
         probe_codes=probe_codes(layers, precisions, probes),
         probes=simulated,
-        weight_sqnr_db=weight_sqnr_db(
-            layers, dict(source.model.state_dict(keep_vars=True)), precisions
-        ),
+        weight_sqnr_db=weight_sqnr_db(layers, stored_tensors(layers, source.model), precisions),
         allowed=allowed,
         outputs=reading.outputs,
         metrics=metrics,

@@ -105,7 +105,7 @@ def _overview(given: Material) -> Section:
         ("Task", facts.task(analysis)),
         ("Data", analysis.data_description or words.UNKNOWN),
         ("Splits", facts.splits(analysis)),
-        ("Scheme", analysis.scheme),
+        ("Scheme", analysis.how_rounded),
         ("Parameters", f"{int(chosen.layers.params.sum()):,} exact"),
         ("Multiply-accumulates per sample", f"{int(chosen.layers.macs.sum()):,} exact"),
         ("Analyzed", analysis.created or words.UNKNOWN),

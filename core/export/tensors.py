@@ -20,8 +20,9 @@ from core import precision as registry
 from core.analysis import Analysis
 from core.decide.decision import PrecisionMap
 from core.errors import MapError
+from core.evidence.folding import stored_tensors
+from core.evidence.grids import grid_of
 from core.evidence.rounding import Range, affine_grid, weight_scales
-from core.evidence.scheme import SCHEMES
 from core.layers import Layer, TensorSpec
 from core.precision import Precision
 
@@ -31,7 +32,7 @@ def write_tensors(analysis: Analysis, chosen: PrecisionMap, model: nn.Module, pa
 
     Needs the analysis's calibration ranges for integer layers. Does not change `model`.
     """
-    state = dict(model.state_dict(keep_vars=True))
+    state = stored_tensors(analysis.layers, model)
     stored: dict[str, Tensor] = {}
     reference = registry.get(registry.REFERENCE)
     for layer, name in zip(chosen.layers, chosen.assigned, strict=True):
@@ -97,24 +98,25 @@ def _integer_bias(
             f"The analysis holds no calibration range for layer {layer.name!r}.",
             "Analyze the model again.",
         )
-    bits = SCHEMES[analysis.scheme].activation_bits
-    scale, _ = affine_grid(Range(grid.low, grid.high), bits)
+    scale = grid_of(Range(grid.low, grid.high), analysis.rounding).scale
     read = next((t for t in layer.tensors if t.name == spec.weight), None)
     axis = read.scale_axis if read else (0 if len(bias) == weight.shape[0] else 1)
-    step = scale * weight_scales(weight, precision.bits, axis).double()
+    scales = weight_scales(weight, precision.bits, axis).double()
+    # A transposed convolution in groups has the channels of one group on that axis.
+    step = scale * scales.repeat(max(len(bias) // len(scales), 1))
     limit = 2**31 - 1
     return torch.clamp(torch.round(bias.double() / step), -limit, limit).to(torch.int32)
 
 
 def _activation_grids(layer: Layer, analysis: Analysis) -> dict[str, Tensor]:
     grids = [r for r in analysis.ranges if r.layer == layer.name]
-    bits = SCHEMES[analysis.scheme].activation_bits
     found: dict[str, Tensor] = {}
-    for grid in grids:
-        scale, zero = affine_grid(Range(grid.low, grid.high), bits)
-        label = f"{layer.name}.activation.{grid.operation}.{grid.operand}"
-        found[f"{label}.scale"] = torch.tensor([scale])
-        found[f"{label}.zero_point"] = torch.tensor([zero], dtype=torch.uint8)
+    for seen in grids:
+        grid = grid_of(Range(seen.low, seen.high), analysis.rounding)
+        label = f"{layer.name}.activation.{seen.operation}.{seen.operand}"
+        found[f"{label}.scale"] = torch.tensor([grid.scale])
+        kind = torch.int8 if grid.is_signed else torch.uint8
+        found[f"{label}.zero_point"] = torch.tensor([grid.zero_point], dtype=kind)
     return found
 
 

@@ -13,18 +13,14 @@ def mismatch(study: Study, target: Capability) -> str | None:
     was measured under the target's scheme, or nothing was measured.
     """
     measured = study.analysis.scheme
-    if (
-        target.overlay
-        or not target.integers
-        or study.analysis.evidence is None
-        or measured == target.scheme
-    ):
+    if target.overlay or not target.integers or study.analysis.evidence is None:
         return None
-    said = f"Not measured under the target's scheme: the evidence is of {measured}, and "
-    said += f"{target.package} rounds {target.rounding}."
-    if target.scheme in schemes.SCHEMES:
-        return f"{said} Measure it: {measure_command(study, target)}"
-    return said
+    if target.scheme:
+        return schemes.mismatch(measured, target.scheme)
+    return (
+        f"Not measured under the target's scheme: the evidence is for {measured}, "
+        f"{target.package} rounds {target.rounding}, and no scheme simulates that."
+    )
 
 
 def measure_command(study: Study, target: Capability) -> str:
