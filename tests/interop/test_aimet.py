@@ -44,9 +44,7 @@ def test_exactly_the_intended_layers_are_int8(
             continue
         integer = bool(weight.enabled) and weight.data_type.name == "int" and weight.bitwidth == 8
         got.setdefault(layer, set()).add(integer)
-        half.setdefault(layer, set()).add(
-            bool(weight.enabled) and weight.data_type.name == "float"
-        )
+        half.setdefault(layer, set()).add(bool(weight.enabled) and weight.data_type.name == "float")
     wanted = sample.integer_layers(study, chosen)
     assert wanted
     assert {n for n, found in got.items() if found == {True}} == wanted
