@@ -44,7 +44,13 @@ def test_exactly_the_intended_layers_are_int8(name: str, tmp_path: Path) -> None
         for end in ("", "_to_fp16")
         if output.name == f"{weight}{end}"
     }
-    assert set(half) == set(paths) - integer
+    # Quantizing runs Core ML's passes once more, which folds batch norms into float convolutions.
+    assert set(half) <= set(paths) - integer
+    assert name == "digits_resnet" or set(half) == set(paths) - integer
     for weight, is_half in half.items():
         asked = chosen.by_layer[sample.module_layer(study, paths[weight])]
         assert is_half == (asked == "FP16"), weight
+    if name == "digits_resnet":
+        floats = [op for op in block.operations if op.type in {"conv", "linear"}]
+        asked_32 = [p for p in paths.values() if chosen.by_layer[p] == "FP32"]
+        assert sum(not op.outputs[0].name.endswith("_cast_fp16") for op in floats) == len(asked_32)
