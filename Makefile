@@ -27,7 +27,7 @@ test: setup-test lint
 test-interop: $(addprefix test-interop-,$(INTEROP))
 
 $(addprefix test-interop-,$(INTEROP)): test-interop-%: $(INTEROP_VENVS)/%/.installed
-	$(INTEROP_VENVS)/$*/bin/python -m pytest tests/interop/test_$(subst -,_,$*).py
+	INTEROP=required $(INTEROP_VENVS)/$*/bin/python -m pytest tests/interop/test_$(subst -,_,$*).py
 
 lint: setup-test
 	$(BIN)/ruff format --check $(SOURCES)

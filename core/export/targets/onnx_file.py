@@ -29,17 +29,26 @@ def read(path: Path, layers: LayerTable) -> NodeTable:
     cannot be read.
     """
     try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise MapError(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
+    return from_bytes(raw, layers, str(path))
+
+
+def from_bytes(raw: bytes, layers: LayerTable, origin: str) -> NodeTable:
+    """`read` of a file's bytes; weights that lie outside the file are not looked for."""
+    try:
         import onnx
     except ImportError as error:
         raise MapError(
-            f"{path} cannot be read: the package onnx is not installed.",
+            f"{origin} cannot be read: the package onnx is not installed.",
             "Install onnx, or give the node table that `python -m core nodes` writes.",
         ) from error
     try:
-        model = onnx.load(str(path), load_external_data=False)
+        model = onnx.load_model_from_string(raw)
     except Exception as error:  # protobuf's own errors share no base class
         raise MapError(
-            f"{path} is no ONNX model: {str(error)[:200] or type(error).__name__}.",
+            f"{origin} is no ONNX model: {str(error)[:200] or type(error).__name__}.",
             "Give a file that torch.onnx.export wrote.",
         ) from error
     return table(model, layers)
