@@ -89,6 +89,8 @@ def _summary(given: Material) -> Section:
         else f"Every layer was measured alone on {words.count(evidence.samples, 'sample')} under "
         f"{evidence.scheme}, and the effects combined."
     )
+    if given.study.analysis.partial is not None:
+        measured = f"The measurement was not over: {given.study.analysis.partial.in_words()}."
     beaten = given.comparison.beaten(THIS_MAP)
     rivals = [
         f"in loss and {cost} by {', '.join(names)}" for cost, names in beaten.items() if names
