@@ -51,6 +51,14 @@ def draw(view: View, side: Side) -> None:
         persist_state="session",
         help="Every choice that the tool cannot run moves to the nearest precision that it can.",
     )
+    if target.speaks == "nodes" and known.graph is None and not target.overlay:
+        st.info(
+            f"{target.title} names ONNX nodes, and none are known for this analysis. Give the "
+            "exported model above, or keep its nodes with the analysis: `python -m core nodes DIR "
+            "--onnx model.onnx`.",
+            icon=":material/label:",
+        )
+        return
     try:
         made = tools.made(view.opened, side.chosen.policy, name, known, nearest=nearest)
     except MapError as error:
