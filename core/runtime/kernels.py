@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -51,10 +51,11 @@ class Executed:
         """Whether an operator of `layer` reads and gives float16."""
         return layer in self.half
 
-    @property
-    def integers(self) -> int:
-        """Multiplying operators on integers in the whole graph."""
-        return sum(self.counts[name] for name in INTEGER if name in self.counts)
+    def as_wanted(self, integer: Collection[str]) -> int:
+        """Multiplying operators on integers in the layers `integer`, less those in others."""
+        return sum(
+            (1 if layer in integer else -1) * len(self.split(layer)[0]) for layer in self.by_layer
+        )
 
     @property
     def counts(self) -> Mapping[str, int]:
