@@ -18,7 +18,8 @@ class Analysis:
     `holdout_accuracy` and `majority_accuracy` are shares in [0, 1] of the reference model and
     of always giving the most frequent class, on the holdout split; None where unknown. `metric`
     judges a model whose outputs are values (None for classes). `optimistic` marks figures from
-    the samples that also set the ranges of activations.
+    the samples that also set the ranges of activations. `device` is what the runs were made on:
+    "cpu", or "cuda" with the name of the card.
     """
 
     identity: Identity
@@ -43,3 +44,4 @@ class Analysis:
     notes: tuple[str, ...] = field(default=())
     metric: Metric | None = None
     optimistic: bool = False
+    device: str = "cpu"

@@ -100,6 +100,12 @@ def _analyze(command: _Commands[argparse.ArgumentParser]) -> None:
     sub.add_argument(
         "--jobs", type=int, default=1, metavar="N", help="processes that share the work; default: 1"
     )
+    sub.add_argument(
+        "--device",
+        choices=("cpu", "cuda"),
+        default="cpu",
+        help="where the model is run; default: cpu",
+    )
     add_options(sub)
     sub.add_argument("--no-cache", action="store_true", help="measure all anew and keep nothing")
     sub.add_argument(

@@ -109,20 +109,18 @@ def analyze(options: argparse.Namespace) -> None:
 def _analyze(options: argparse.Namespace, reporter: Reporter) -> None:
     # torch takes seconds to import, and only this command runs a model
     from core.evidence import analyze as analysing
+    from core.source.device import placed
 
     if options.out is None and not options.dry_run:
         raise PolicyError("No folder to write to.", "Give --out DIR, or --dry-run.")
     if not options.dry_run:
         store.check_target(options.out)
-    source = _source(options)
+    source = placed(_source(options), options.device, options.jobs)
     precisions = _precisions(options)
     plan = analysing.dry_run(
-        source,
-        precisions=precisions,
-        expand_units=options.expand_units,
-        memory_bytes=options.memory,
-        jobs=options.jobs,
-    )
+        source, precisions=precisions, expand_units=options.expand_units,
+        memory_bytes=options.memory, jobs=options.jobs,
+    )  # fmt: skip
     if options.dry_run:
         reporter.result = msgspec.to_builtins(plan)
         if options.json:

@@ -41,7 +41,7 @@ State = Literal["computes", "stores", "rounds output", "nothing"]
 
 computes: the layer's kernel works on integers.  stores: only its weight is kept as integers.
 rounds output: it runs in float between quantize and dequantize.  nothing: it does nothing at
-inference (dropout).
+inference (dropout, or a batch norm that is folded into the layer before it).
 """
 
 TensorKind = Literal["weight", "table", "bias", "float"]
@@ -82,6 +82,25 @@ class TensorSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Fused:
+    """What a runtime computes in one kernel with the product or convolution that reads `weight`.
+
+    `weight` is the name of a stored tensor of the layer. `batch_norm` is the module path of the
+    batch norm whose factors go into that weight and its bias ("" = none). Where the result, after
+    the batch norm if there is one, is read by nothing but an activation that only clips it,
+    `low` (0) and `high` (None = unbounded) are the ends, both None where there is none; and
+    `activation` names the layer that is this activation and no other ("" = a function of a
+    container, or a module shared with others).
+    """
+
+    weight: str
+    batch_norm: str = ""
+    activation: str = ""
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Layer:
     """One layer of a model.
 
@@ -89,6 +108,10 @@ class Layer:
     `operations` are the kinds of operation it runs (`linear`, `conv`, `matmul`, ...), with the
     number of calls. `parts` are the module paths that own its weights. `activation_scales` is
     the number of activation tensors that get a scale and zero point when the layer is quantized.
+    `params` counts what the model has; `tensors` are what a runtime stores, so that those of a
+    folded batch norm are in the weight and bias of the layer `folded_into` ("" = not folded).
+    `fused` says what follows its products in the same kernel. `dynamic` tells that the integer
+    kernel takes floats and sets the ranges of its activations while it runs.
     """
 
     name: str
@@ -106,10 +129,15 @@ class Layer:
     quantizes_output: bool = False
     input_elements: int = 0
     output_elements: int = 0
+    folded_into: str = ""
+    fused: tuple[Fused, ...] = ()
+    dynamic: bool = False
 
     @property
     def computes_at_inference(self) -> bool:
-        """False for a layer that does nothing once training is over (dropout)."""
+        """False for a layer that is no operation of its own at inference (dropout, a folded
+        batch norm).
+        """
         return self.state != "nothing"
 
 
@@ -159,6 +187,17 @@ class LayerTable:
     def index(self) -> dict[str, int]:
         """Position of each layer by name."""
         return {name: i for i, name in enumerate(self.names)}
+
+    @cached_property
+    def kernels(self) -> tuple[tuple[int, int], ...]:
+        """Positions of convolutions and of the activation that runs in the same kernel."""
+        found = []
+        for i, layer in enumerate(self.layers):
+            kinds = dict(layer.operations)
+            if "conv" in kinds and "linear" not in kinds and len(layer.fused) == 1:
+                activation = self.index.get(layer.fused[0].activation)
+                found += [] if activation is None else [(i, activation)]
+        return tuple(found)
 
     @cached_property
     def group_of(self) -> dict[int, int]:

@@ -63,6 +63,7 @@ class _File(msgspec.Struct, frozen=True):
     metric: Metric | None = None
     outputs: Outputs = Outputs()
     optimistic: bool = False
+    device: str = "cpu"
 
 
 def save(analysis: Analysis, folder: Path) -> None:
@@ -136,6 +137,7 @@ def _encode(analysis: Analysis) -> bytes:
         metric=analysis.metric,
         outputs=Outputs() if evidence is None else evidence.outputs,
         optimistic=analysis.optimistic,
+        device=analysis.device,
     )
     return msgspec.json.format(msgspec.json.encode(data), indent=1)
 
@@ -197,6 +199,7 @@ def load(folder: Path) -> Analysis:
         notes=data.notes,
         metric=data.metric,
         optimistic=data.optimistic,
+        device=data.device,
     )
 
 

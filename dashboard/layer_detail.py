@@ -23,12 +23,12 @@ from dashboard import (
 )
 from dashboard.losses import NO_LABELS, losses
 from dashboard.tables import (
-    STATES,
     UNKNOWN,
     format_bytes,
     format_number,
     plain,
     role_title,
+    state_of,
     with_range,
 )
 from dashboard.view import View
@@ -94,8 +94,8 @@ def _about(view: View, i: int) -> None:
     precision = theme.badge(assigned) if assigned else "no precision"
     score = f"{LEVELS[chosen.levels[i]]}, score {chosen.scores[i]:.3f}"
     st.markdown(
-        f"{precision} {role_title(layer.role)} ({layer.kind}) · {score} · in INT8 it "
-        f"{STATES[layer.state] if layer.state != 'computes' else 'computes in integers'}"
+        f"{precision} {role_title(layer.role)} ({layer.kind}) · {score} · in INT8: "
+        f"{plain(state_of(layer))}"
     )
     st.markdown(chosen.reason(i))
     group_view.line(view, i)

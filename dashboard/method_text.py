@@ -22,19 +22,23 @@ STATES = (
     (
         "computes",
         "The layer's kernel works on integers: smaller and faster.",
-        "linear, convolution, products of activations",
+        "linear, convolution, products of activations, LSTM",
     ),
     (
         "stores",
         "Its weight is kept as integers, and it computes in float: smaller, not faster.",
-        "embedding tables",
+        "embedding tables, GRU",
     ),
     (
         "rounds output",
         "It runs in float between quantize and dequantize; only its output is rounded.",
         "layer norm, GELU, pooling",
     ),
-    ("nothing", "It does nothing at inference and has no precision.", "dropout"),
+    (
+        "nothing",
+        "It is no operation at inference and has no precision.",
+        "dropout, a batch norm folded into the layer before it",
+    ),
 )
 
 PROJECTION = (

@@ -11,6 +11,7 @@ from core.estimate.projection import RELATIVE
 from core.estimate.quantity import Quantity
 from core.evidence.scorers import SCORERS
 from core.export.markdown import escape
+from core.layers import Layer
 from dashboard import state, studies
 from dashboard.view import View
 
@@ -38,6 +39,13 @@ STATES = {
     "rounds output": "float, output rounded",
     "nothing": "nothing at inference",
 }
+
+
+def state_of(layer: Layer) -> str:
+    """What INT8 means for a layer, in words."""
+    if layer.folded_into:
+        return f"folded into {layer.folded_into}"
+    return f"{STATES[layer.state]}{', ranges set while it runs' if layer.dynamic else ''}"
 
 
 def format_bytes(size_bytes: float | None, *, signed: bool = False) -> str:
@@ -147,7 +155,7 @@ def layer_frame(view: View) -> pd.DataFrame:
         "params": layers.params,
         "size": found.layer_bytes / 1e6,
         **{name: view.study.scores.get(name) for name in SCORERS},
-        "state": [STATES[layer.state] for layer in layers],
+        "state": [state_of(layer) for layer in layers],
         "reason": [chosen.reason(i) for i in range(len(layers))],
     }
     return pd.DataFrame(data)

@@ -74,6 +74,8 @@ class PrecisionMap:
     def reason(self, i: int) -> str:
         """Why layer `i` has its precision, in one sentence."""
         layer = self.layers.layers[i]
+        if layer.folded_into:
+            return f"Folded into {layer.folded_into}, whose weights and bias hold its factors."
         if self.codes[i] == NO_PRECISION:
             return "Does nothing at inference, so it has no precision."
         name, level = self.assigned[i], LEVELS[self.levels[i]]

@@ -198,10 +198,15 @@ def _fastest_uniform(
 
 
 def _float_layers(study: Study, chosen: PrecisionMap) -> list[str]:
-    """Integer layers that run in float all the same, by state."""
+    """Integer layers that run in float all the same, by state; not activations that an integer
+    convolution computes while it rounds.
+    """
     counts: dict[str, int] = {}
-    for layer, name in zip(study.layers, chosen.assigned, strict=True):
-        if name is not None and registry.get(name).kind == "integer" and layer.state != "computes":
+    integer = [name is not None and registry.get(name).kind == "integer"
+               for name in chosen.assigned]  # fmt: skip
+    in_kernel = {behind for before, behind in study.layers.kernels if integer[before]}
+    for i, layer in enumerate(study.layers):
+        if integer[i] and layer.state != "computes" and i not in in_kernel:
             counts[layer.state] = counts.get(layer.state, 0) + 1
     integers = sum(chosen.count(n) for n in study.precisions if registry.get(n).kind == "integer")
     if not counts:

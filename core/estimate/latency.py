@@ -52,7 +52,8 @@ def _forms(layer: Layer, precision: Precision, hardware: Hardware) -> tuple[str,
         native = hardware.has_kernels_for(precision.name)
         form = precision.name if native else registry.REFERENCE
         return form, form
-    takes = QUANTIZED if layer.state == "computes" else registry.REFERENCE
+    integers = layer.state == "computes" and not layer.dynamic
+    takes = QUANTIZED if integers else registry.REFERENCE
     leaves = QUANTIZED if layer.quantizes_output else registry.REFERENCE
     return takes, leaves
 
@@ -89,6 +90,10 @@ class LatencyModel:
                     work[p, i] = max(layer.macs / (peak * share), moved / (bandwidth * share))
                 self._fixed_s[p, i] = fixed
         self._takes, self._leaves = takes, leaves
+        self._integer = np.array([precision.kind == "integer" for precision in chosen])
+        pairs = layers.kernels
+        self._before = np.array([a for a, _ in pairs], dtype=np.int64)
+        self._behind = np.array([b for _, b in pairs], dtype=np.int64)
         self._quantized = forms.get(QUANTIZED, -1)
         first_join = len(layers)
         self._into_joins = [
@@ -112,9 +117,15 @@ class LatencyModel:
             level: np.where(active, work[row, column], 0.0) + fixed
             for level, work in self._work_s.items()
         }
-        joined = self._join_forms(self._leaves[row, column])
-        leaves = np.concatenate([self._leaves[row, column], joined])[self._sources]
-        takes = np.concatenate([self._takes[row, column], joined])[self._targets]
+        leaves, takes = self._leaves[row, column], self._takes[row, column]
+        merged = self._merged(codes)
+        for part in layers_s.values():
+            part[self._behind[merged]] = 0.0
+        left = leaves[self._before[merged]]
+        leaves[self._behind[merged]] = takes[self._behind[merged]] = left
+        joined = self._join_forms(leaves)
+        leaves = np.concatenate([leaves, joined])[self._sources]
+        takes = np.concatenate([takes, joined])[self._targets]
         running = np.concatenate([active, np.ones(len(joined), np.bool_)])
         crossing = (leaves != takes) & running[self._sources] & running[self._targets]
         boundaries_s = float(self._boundary_s[crossing].sum())
@@ -125,6 +136,14 @@ class LatencyModel:
             boundaries_ms=boundaries_s * MS_PER_S,
             boundaries=int(crossing.sum()),
         )
+
+    def _merged(self, codes: NDArray[np.int8]) -> NDArray[np.bool_]:
+        """Which activations run in the kernel of the convolution before them: those in the same
+        precision, and all behind an integer kernel, which rounds what the activation lets through.
+        """
+        before, behind = codes[self._before], codes[self._behind]
+        found: NDArray[np.bool_] = (before == behind) | self._integer[before]
+        return found
 
     def _join_forms(self, leaves: NDArray[np.int64]) -> NDArray[np.int64]:
         """The form in which each join runs: that of its producers if they agree on a float
@@ -147,6 +166,9 @@ def _traffic(
     if precision.kind == "integer":
         read = INT_BYTES if layer.state == "computes" else FLOAT_BYTES
         moved = layer.input_elements * read + layer.output_elements * FLOAT_BYTES + stored_bytes
+        if layer.dynamic:  # it takes floats and quantizes them itself
+            moved += layer.input_elements * (FLOAT_BYTES + INT_BYTES)
+            fixed += hardware.boundary_us / US_PER_S
         if layer.quantizes_output:  # the float result is written once more, as integers
             moved += layer.output_elements * INT_BYTES
             fixed += 0.0 if layer.state == "computes" else hardware.boundary_us / US_PER_S

@@ -15,6 +15,7 @@ from core.evidence import measure as measuring
 from core.evidence.collect import Progress
 from core.evidence.engine import predict_seconds, prepare
 from core.evidence.evidence import Identity, SplitSizes
+from core.evidence.folding import stored_tensors
 from core.evidence.habits import notes
 from core.evidence.holdout import judged
 from core.evidence.local_measure import with_local
@@ -25,7 +26,13 @@ from core.layers import LayerTable
 from core.precision import Precision
 from core.source.batches import take
 from core.source.contract import ModelSource
+from core.source.device import device_name
 from core.source.inventory import take_inventory
+
+ON_DEVICE = (
+    "The runs were made on {device}: figures of accuracy differ from those of a CPU by the order "
+    "of summation, and say nothing of how fast the model is there."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +148,15 @@ def analyze(
         ranges=measured.ranges,
         seconds=round(measured.seconds, 1),
         **judged(source, layers, scheme),
-        notes=(*notes(source, measured.evidence), *measured.notes),
+        notes=(*notes(source, measured.evidence), *measured.notes, *_on_device(source)),
         optimistic=source.optimistic,
     )
+
+
+def _on_device(source: ModelSource) -> tuple[str, ...]:
+    """What to know of figures that were not measured on the CPU."""
+    device = device_name(source.model)
+    return () if device == "cpu" else (ON_DEVICE.format(device=device),)
 
 
 def _bare(source: ModelSource, layers: LayerTable, scheme: Scheme, expand_units: bool) -> Analysis:
@@ -160,10 +173,11 @@ def _bare(source: ModelSource, layers: LayerTable, scheme: Scheme, expand_units:
             len(source.selection),
             0 if source.holdout is None else len(source.holdout),
         ),
-        weights=weight_profiles(layers, dict(source.model.state_dict(keep_vars=True))),
+        weights=weight_profiles(layers, stored_tensors(layers, source.model)),
         expanded_units=expand_units,
         data_description=source.data_description,
         source=source.reference,
         tool_version=core.__version__,
+        device=device_name(source.model),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )

@@ -16,8 +16,9 @@ from core.cache_files import sha256
 from core.evidence.simulate import Assignment, Simulator
 from core.layers import LayerTable
 from core.source.contract import ModelSource, tensor_bytes
+from core.source.device import device_name
 
-EVIDENCE_VERSION = 1
+EVIDENCE_VERSION = 2
 """To be raised with every change of this package that may change a bit of a run's outputs."""
 
 
@@ -35,12 +36,15 @@ def content_key(
     if another division into batches does; `everything` says whether all outputs are kept.
     """
     digest = hashlib.sha256()
-    of_layers = [(x.name, x.role, x.state, x.quantizes_output) for x in layers]
+    of_layers = [
+        (x.name, x.role, x.state, x.quantizes_output, repr(x.fused), x.dynamic) for x in layers
+    ]
     ranges = [(*site, seen.low, seen.high) for site, seen in sorted(simulator.ranges.items())]
     parts = {
         "version": EVIDENCE_VERSION,
         "torch": torch.__version__,
         "kernels": (torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()),
+        "device": device_name(source.model),
         "weights": source.fingerprint(),
         "data": source.data_fingerprint(),
         "task": (source.task, source.metric_name, source.output, everything),

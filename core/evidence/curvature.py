@@ -8,19 +8,19 @@ second order, or the squared change of values. Hutchinson 1990, doi:10.1080/0361
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from core.layers import ROOT
 from core.source.batches import (
     SEED,
     Inputs,
     Output,
     call,
+    copied,
     fixed_random_state,
     fused_attention_off,
     read_output,
@@ -59,6 +59,7 @@ class Pulled:
 def combination(outputs: Tensor, classes: int | None, generator: torch.Generator) -> Tensor:
     """A random u like `outputs` [N, K] with covariance F; `classes` is None for values."""
     signs = torch.randint(0, 2, outputs.shape, generator=generator).float() * 2 - 1
+    signs = signs.to(outputs.device)
     if classes is None:
         return signs
     chances = outputs.detach().reshape(-1, classes).softmax(dim=1)
@@ -68,25 +69,25 @@ def combination(outputs: Tensor, classes: int | None, generator: torch.Generator
 
 
 def pull_back(
-    model: nn.Module, layers: Iterable[str], parameters: dict[str, nn.Parameter], inputs: Inputs,
+    model: nn.Module, layers: Mapping[str, str], parameters: dict[str, nn.Parameter], inputs: Inputs,
     output: Output, classes: int | None, draws: int, generator: torch.Generator,
 ) -> tuple[Tensor, list[Pulled]]:  # fmt: skip
     """Outputs [N, K] of one batch and `draws` random combinations pulled back.
 
+    `layers` maps the module that gives a layer's output to the layer.
     Does not change `model` or `inputs`. Raises `RuntimeError` where PyTorch cannot differentiate.
     """
     probes: list[tuple[str, Tensor]] = []
-    wanted = {"" if name == ROOT else name for name in layers}
     frozen = [p for p in parameters.values() if not p.requires_grad]
     handles = [
-        module.register_forward_hook(_probe(path or ROOT, probes))
+        module.register_forward_hook(_probe(layers[path], probes))
         for path, module in model.named_modules()
-        if path in wanted
+        if path in layers
     ]
     try:
         for parameter in frozen:
             parameter.requires_grad_(True)
-        given = map_tensors(inputs, lambda tensor: tensor.clone())
+        given = copied(inputs, model)
         with (
             torch.enable_grad(), state_kept(model), fixed_random_state(SEED),
             fused_attention_off(),

@@ -25,7 +25,7 @@ from core.evidence.reading import Reading
 from core.evidence.replay import Replayer
 from core.evidence.simulate import Assignment, Simulator
 from core.precision import Precision
-from core.source.batches import Inputs, count, sizes_differ, take
+from core.source.batches import Inputs, count, device_of, sizes_differ, take
 from core.source.contract import ModelSource
 
 
@@ -140,7 +140,8 @@ def prepare(
     """
     inputs = source.selection.inputs
     samples = len(source.selection)
-    limit = free_bytes() // 2 if memory_bytes is None else memory_bytes
+    here = device_of(source.model)
+    limit = free_bytes(here) // 2 if memory_bytes is None else memory_bytes
     pilot = take(inputs, 0, 2)
     found = simulator.run({}, pilot)
     # Outputs of all runs are held, and their changes beside them; a custom metric reads them all.

@@ -71,6 +71,8 @@ class HeldWeights:
         rounded, scales = self.integers(weight, operation, precision)
         replace_operand(operation.weight, rounded, args, kwargs)
         bias = operand(operation.bias, args, kwargs) if operation.bias else None
+        if bias is not None and operation.kind == "conv":  # transposed, in groups
+            scales = scales.repeat(max(len(bias) // len(scales), 1))
         if operation.bias and bias is not None and scale is not None and len(scales) == len(bias):
             replace_operand(operation.bias, round_bias(bias, scale, scales), args, kwargs)
 

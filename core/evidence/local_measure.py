@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from core import precision as registry
 from core.evidence.curvature import Pulled, pull_back
 from core.evidence.evidence import Calibration, Evidence, Measured, spread_by_sample
+from core.evidence.folding import seen_at, stored_tensors
 from core.evidence.local import LocalStatistics
 from core.evidence.own_output import Outputs, OwnOutputs, error_of, own_outputs
 from core.evidence.remedies import LayerProgress, Variants, examine
@@ -48,8 +49,7 @@ def with_local(
     simulator = own_outputs(
         Variants, source, layers, scheme, measured.ranges, expand_units=expand_units
     )
-    tensors = dict(source.model.state_dict(keep_vars=True))
-    kurtosis = weight_kurtosis(layers, tensors)
+    kurtosis = weight_kurtosis(layers, stored_tensors(layers, source.model))
     gradient, trace = _second_order(source, layers, precisions, simulator, evidence) or (None, None)
     narrowest = min(precisions, key=lambda p: p.bits)
     local = LocalStatistics(weight_kurtosis=kurtosis, gradient_error=gradient, trace_error=trace)
@@ -132,7 +132,7 @@ def _second_order(
         spec.name: tensor
         for layer in layers
         for spec in layer.tensors
-        if isinstance(tensor := stored[spec.name], nn.Parameter) and tensor.is_floating_point()
+        if isinstance(tensor := stored.get(spec.name), nn.Parameter) and tensor.is_floating_point()
     }
     sums = _Sums(np.zeros((len(precisions), len(layers))), dict.fromkeys(parameters, 0.0), [])
     generator = torch.Generator().manual_seed(GRADIENT_SEED)
@@ -140,7 +140,7 @@ def _second_order(
     for batch in batches(few(source), layers, 3 + DRAWS):
         try:
             outputs, pulled = pull_back(
-                source.model, layers.names, parameters, batch, source.output, classes, DRAWS,
+                source.model, seen_at(layers), parameters, batch, source.output, classes, DRAWS,
                 generator,
             )  # fmt: skip
         except RuntimeError:
@@ -151,7 +151,7 @@ def _second_order(
                 sums.weights[name] += square
         if not _add_errors(sums.errors, layers, precisions, simulator, batch, pulled):
             return None
-    found = torch.cat(sums.outputs).double().numpy()
+    found = torch.cat(sums.outputs).double().cpu().numpy()
     # KL is half of the quadratic form, as a mean over answers; values are held against their spread.
     answers = found.shape[0] * found.shape[1] / (classes or 1)
     spread = float(spread_by_sample(found).sum())

@@ -19,6 +19,7 @@ from core.cache import Cache
 from core.evidence.collect import Collected, Progress, collect, reference_outputs
 from core.evidence.engine import Run, prepare
 from core.evidence.evidence import Calibration, Evidence, Measured, MetricRuns
+from core.evidence.folding import stored_tensors
 from core.evidence.judging import Judge, metric_runs
 from core.evidence.reading import read
 from core.evidence.scheme import Scheme
@@ -167,9 +168,7 @@ def measure(
         whole=whole,
         probe_codes=probe_codes(layers, precisions, probes),
         probes=simulated,
-        weight_sqnr_db=weight_sqnr_db(
-            layers, dict(source.model.state_dict(keep_vars=True)), precisions
-        ),
+        weight_sqnr_db=weight_sqnr_db(layers, stored_tensors(layers, source.model), precisions),
         allowed=allowed,
         outputs=reading.outputs,
         metrics=metrics,

@@ -12,6 +12,8 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from core.errors import PolicyError
 from core.evidence.tape import Tape
 from core.source.batches import Inputs
@@ -89,8 +91,10 @@ def held_bytes(inputs: Inputs) -> int:
     return sum(t.numel() * t.element_size() for t in tensors(inputs))
 
 
-def free_bytes() -> int:
-    """Bytes of memory that a new process could take; what the kernel or a container allows."""
+def free_bytes(device: torch.device | None = None) -> int:
+    """Bytes of memory that a new process could take; what the kernel or a container allows, and
+    no more than a CUDA `device` has free.
+    """
     found = [os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     try:
         for line in Path("/proc/meminfo").read_text("ascii").splitlines():
@@ -102,6 +106,8 @@ def free_bytes() -> int:
             found.append(int(limit) - int((group / "memory.current").read_text("ascii")))
     except (OSError, ValueError):
         pass  # another system: what sysconf says
+    if device is not None and device.type == "cuda":
+        found.append(int(torch.cuda.mem_get_info(device)[0]))
     return max(min(found), 0)
 
 

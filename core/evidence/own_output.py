@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from core.evidence.evidence import Calibration
+from core.evidence.folding import clipped, clips, seen_at
 from core.evidence.ranges import Ranges
 from core.evidence.rounding import Range
 from core.evidence.scheme import Scheme
@@ -63,12 +64,13 @@ class OwnOutputs(Simulator):
         self, path: str, module: nn.Module, args: tuple[object, ...], output: object
     ) -> object:
         changed = super()._left(path, module, args, output)
-        name = path or ROOT
-        if self._recording or name not in self._layers or self._watched not in {None, name}:
+        name = self._seen_at.get(path)
+        if self._recording or name is None or self._watched not in {None, name}:
             return changed
         given = output if changed is None else changed
         found = self._found.setdefault(name, [])
-        found += [t.detach().float().clone() for t in tensors(given) if t.is_floating_point()]
+        own = [t.detach().float().clone() for t in tensors(given) if t.is_floating_point()]
+        found += [clipped(t, self._clips[name]) for t in own] if name in self._clips else own
         self._ran[name] = self._ran.get(name, 0) + 1
         if self._watched == name and self._ran[name] == self._calls.get(name):
             raise _Seen
@@ -77,6 +79,7 @@ class OwnOutputs(Simulator):
     def watch(self, layers: LayerTable) -> None:
         """Name the layers whose outputs are of interest."""
         self._layers = frozenset(layers.names)
+        self._seen_at, self._clips = seen_at(layers), clips(layers)
 
 
 Kind = TypeVar("Kind", bound=OwnOutputs)

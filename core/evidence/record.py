@@ -19,7 +19,6 @@ from torch.overrides import TorchFunctionMode
 
 from core.evidence.state import random_state
 from core.evidence.tape import (
-    ABOUT_LAYOUT,
     ABOUT_TYPE,
     PLAIN,
     Call,
@@ -27,7 +26,6 @@ from core.evidence.tape import (
     Region,
     Slot,
     Tape,
-    is_about_form,
     leaves,
     module_name,
     rebuild,
@@ -35,6 +33,7 @@ from core.evidence.tape import (
     tensors_in,
     version,
 )  # fmt: skip
+from core.source.form import ABOUT_LAYOUT, is_about_form
 from core.source.operations import COMPOSITES, as_separate_operands
 
 
@@ -281,7 +280,7 @@ class Recorder(TorchFunctionMode):
             leaf is not None and not isinstance(leaf, Tensor) for leaf in leaves(output)
         ):
             value_read = name
-        if torch.is_autocast_enabled("cpu"):
+        if any(torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda")):
             self.refuse(f"{module_name(path)} runs under autocast")
         made, reads = tensors_in(output), slots_in((args, kwargs))
         if not made and not written and not value_read:

@@ -79,7 +79,9 @@ class Variants(OwnOutputs):
         whole = self._known.get(site)
         if whole is None or value.numel() == 0:
             return
-        found = self._seen.setdefault(site, Seen(torch.zeros(BINS, dtype=torch.float64)))
+        found = self._seen.setdefault(
+            site, Seen(torch.zeros(BINS, dtype=torch.float64, device=value.device))
+        )
         finite = value[torch.isfinite(value)]
         inside = finite.clamp(whole.low, whole.high)
         found.clipped += float((finite - inside).double().square().sum())

@@ -82,7 +82,7 @@ def round_weight(weight: Tensor, precision: Precision, channel_axis: int | None 
     if channel_axis is None or weight.ndim < 2:
         scale = float(scales)
         return torch.fake_quantize_per_tensor_affine(weight.detach(), scale, 0, -limit, limit)
-    zeros = torch.zeros(len(scales), dtype=torch.int32)
+    zeros = torch.zeros(len(scales), dtype=torch.int32, device=scales.device)
     return torch.fake_quantize_per_channel_affine(
         weight.detach(), scales, zeros, channel_axis % weight.ndim, -limit, limit
     )

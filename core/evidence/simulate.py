@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from core.evidence.dynamic import round_dynamic
+from core.evidence.folding import Folding
 from core.evidence.held import HeldWeights, cast, give_back, settled
 from core.evidence.ranges import MODULE_OUTPUT, OUTPUT, Ranges, Site
 from core.evidence.rounding import affine_grid, round_activation
@@ -72,7 +74,8 @@ class Simulator(TorchFunctionMode):
         self._stored = Stored(model)
         self.scheme = scheme
         self.ranges = Ranges()
-        self.model, self.owner = model, owner
+        self._folding = Folding(model, layers, self._stored)
+        self.model, self.owner = model, self._folding.owners(owner)
         self.varied = tuple(layer.name for layer in layers if layer.computes_at_inference)
         self._rounded_modules = {
             layer.name
@@ -80,6 +83,7 @@ class Simulator(TorchFunctionMode):
             if layer.state == "rounds output" or layer.role == "pooling"
         }
         self._weight_only = {layer.name for layer in layers if layer.state == "stores"}
+        self._dynamic = {layer.name for layer in layers if layer.dynamic}
         self._silent = {layer.name for layer in layers if layer.state == "nothing"}
         self._stack = ModuleStack(model, self._entered, self._left)
         self._assignment: Assignment = {}
@@ -183,6 +187,8 @@ class Simulator(TorchFunctionMode):
         operation = recognise(func, args, kwargs, self._stored)
         if operation is None:
             precision = self._assignment.get(name)
+            if precision is not None and self._folding.is_done(func, path):
+                return args[0].clone()
             if precision is None or precision.kind != "float":
                 return func(*args, **kwargs)
             return self._float_function(precision, func, args, kwargs)
@@ -193,6 +199,7 @@ class Simulator(TorchFunctionMode):
         precision = self._assignment.get(name)
         if precision is None:
             return func(*args, **kwargs)
+        args, kwargs = self._folding.operands(operation, args, kwargs)
         if precision.kind == "float":
             slots = (operation.weight, operation.bias)
             held = [id(operand(slot, args, kwargs)) for slot in slots if slot]
@@ -245,23 +252,21 @@ class Simulator(TorchFunctionMode):
         self, name: str, number: int, operation: Operation, func: Callable[..., Any],
         args: tuple[Any, ...], kwargs: dict[str, Any],
     ) -> Any:  # fmt: skip
-        for slot in operation.activations if name not in self._weight_only else ():
+        calibrated = name not in self._weight_only | self._dynamic
+        for slot in operation.activations if calibrated else ():
             value = operand(slot, args, kwargs)
             if value is not None:
                 self._observe((name, number, slot[0]), value)
         output = func(*args, **kwargs)
         if operation.kind == "conv":
-            self._observe((name, number, OUTPUT), output)
+            end = self._folding.end(operation, args, kwargs, output)
+            self._observe((name, number, OUTPUT), end)
         return output
 
     def _float_function(
-        self,
-        precision: Precision,
-        func: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        held: frozenset[int] = frozenset(),
-    ) -> Any:
+        self, precision: Precision, func: Callable[..., Any], args: tuple[Any, ...],
+        kwargs: dict[str, Any], held: frozenset[int] = frozenset(),
+    ) -> Any:  # fmt: skip
         def stored(value: Tensor) -> Tensor:
             return self._held.cast(value, precision, always=id(value) in held)
 
@@ -269,20 +274,16 @@ class Simulator(TorchFunctionMode):
         return settled(func(*given, **named), (given, named), precision)
 
     def _integer_operation(
-        self,
-        name: str,
-        number: int,
-        operation: Operation,
-        precision: Precision,
-        func: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> Any:
+        self, name: str, number: int, operation: Operation, precision: Precision,
+        func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any],
+    ) -> Any:  # fmt: skip
         bits = self.scheme.activation_bits
         given, named = list(args), dict(kwargs)
         for slot in operation.activations if name not in self._weight_only else ():
             value = operand(slot, args, kwargs)
-            if value is not None:
+            if value is not None and name in self._dynamic:
+                replace_operand(slot, round_dynamic(value, bits), given, named)
+            elif value is not None:
                 rounded = round_activation(value, self.ranges.of((name, number, slot[0])), bits)
                 replace_operand(slot, rounded, given, named)
         first = operation.activations[0][0] if operation.activations else OUTPUT

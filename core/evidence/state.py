@@ -15,7 +15,9 @@ def random_state() -> tuple[Any, ...]:
     """The states of PyTorch's, Python's and NumPy's own generators."""
     numpys: Any = np.random.get_state(legacy=False)  # noqa: NPY002 (what a model might use)
     key, position = numpys["state"]["key"].tobytes(), numpys["state"]["pos"]
-    return torch.get_rng_state().numpy().tobytes(), random.getstate(), key, position
+    runs: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    cuda = torch.cuda.get_rng_state().numpy().tobytes() if runs else b""
+    return torch.get_rng_state().numpy().tobytes(), cuda, random.getstate(), key, position
 
 
 def attributes(model: nn.Module, alive: list[Any]) -> dict[str, tuple[Any, ...]]:

@@ -20,6 +20,7 @@ from core import precision as registry
 from core.analysis import Analysis
 from core.decide.decision import PrecisionMap
 from core.errors import MapError
+from core.evidence.folding import stored_tensors
 from core.evidence.rounding import Range, affine_grid, weight_scales
 from core.evidence.scheme import SCHEMES
 from core.layers import Layer, TensorSpec
@@ -31,7 +32,7 @@ def write_tensors(analysis: Analysis, chosen: PrecisionMap, model: nn.Module, pa
 
     Needs the analysis's calibration ranges for integer layers. Does not change `model`.
     """
-    state = dict(model.state_dict(keep_vars=True))
+    state = stored_tensors(analysis.layers, model)
     stored: dict[str, Tensor] = {}
     reference = registry.get(registry.REFERENCE)
     for layer, name in zip(chosen.layers, chosen.assigned, strict=True):
@@ -101,7 +102,9 @@ def _integer_bias(
     scale, _ = affine_grid(Range(grid.low, grid.high), bits)
     read = next((t for t in layer.tensors if t.name == spec.weight), None)
     axis = read.scale_axis if read else (0 if len(bias) == weight.shape[0] else 1)
-    step = scale * weight_scales(weight, precision.bits, axis).double()
+    scales = weight_scales(weight, precision.bits, axis).double()
+    # A transposed convolution in groups has the channels of one group on that axis.
+    step = scale * scales.repeat(max(len(bias) // len(scales), 1))
     limit = 2**31 - 1
     return torch.clamp(torch.round(bias.double() / step), -limit, limit).to(torch.int32)
 

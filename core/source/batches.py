@@ -95,6 +95,19 @@ def joined(batches: Sequence[Any]) -> Any:
     return map_tensors(batches[0], join)
 
 
+def device_of(model: nn.Module) -> torch.device:
+    """The device that holds the first tensor of `model`; the CPU where it has none."""
+    held: Tensor | None = next(model.parameters(), None)
+    held = next(model.buffers(), None) if held is None else held
+    return torch.device("cpu") if held is None else held.device
+
+
+def copied(inputs: Any, model: nn.Module) -> Any:
+    """A copy of `inputs` where `model` is."""
+    device = device_of(model)
+    return map_tensors(inputs, lambda tensor: tensor.to(device, copy=True))
+
+
 def call(model: nn.Module, inputs: Inputs) -> Any:
     """What `model` returns for `inputs`, as it is."""
     if isinstance(inputs, tuple):
@@ -121,7 +134,8 @@ def read_output(returned: Any, output: Output = None) -> Tensor:
 
 
 def answers(model: nn.Module, inputs: Inputs, output: Output = None, *, seed: int = SEED) -> Tensor:
-    """Run `model` on one batch and return its output in its own shape, [N, ...] float32.
+    """Run `model` on one batch and return its output in its own shape, [N, ...] float32, on the
+    CPU wherever the model is.
 
     Does not change `inputs`: a model that works in place gets a copy. Every call with the same
     `seed` meets the same random state (PyTorch, NumPy, Python), which is given back afterwards,
@@ -129,7 +143,7 @@ def answers(model: nn.Module, inputs: Inputs, output: Output = None, *, seed: in
     `ModelError` where the first axis of the output does not count the samples of `inputs`.
     """
     n = count(inputs)
-    given = map_tensors(inputs, lambda tensor: tensor.clone())
+    given = copied(inputs, model)
     with torch.no_grad(), fixed_random_state(seed), fused_attention_off():
         found = read_output(call(model, given), output)
     if n == 1 and (found.ndim == 0 or found.shape[0] != 1):
@@ -139,7 +153,8 @@ def answers(model: nn.Module, inputs: Inputs, output: Output = None, *, seed: in
             f"The model returned {list(found.shape)} for a batch of {n} samples.",
             "The first axis of inputs and outputs has to count samples.",
         )
-    return found.detach().float()
+    found = found.detach().float()
+    return found if found.device.type == "cpu" else found.cpu()
 
 
 def run_batch(
@@ -154,8 +169,12 @@ def run_batch(
 def fixed_random_state(seed: int) -> Iterator[None]:
     """Random numbers start from `seed` inside, and go on outside as if nothing had been drawn."""
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 (the model may use it)
-    with torch.random.fork_rng(devices=[]):
+    has_cuda: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    cuda = [torch.cuda.current_device()] if has_cuda else []
+    with torch.random.fork_rng(devices=cuda):
         torch.default_generator.manual_seed(seed)
+        if cuda:
+            torch.cuda.manual_seed(seed)
         random.seed(seed)
         np.random.seed(seed % 2**32)  # noqa: NPY002
         try:

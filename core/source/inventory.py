@@ -8,22 +8,25 @@ what was executed and not from what was declared.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 
 import torch
 from torch import nn
 
 from core.errors import ModelError
-from core.layers import ROOT, Edge, Layer, LayerTable, State, TensorSpec
+from core.layers import ROOT, Edge, Fused, Layer, LayerTable, State, TensorSpec
 from core.source.batches import (
     SEED,
     call,
     failed,
     fixed_random_state,
     fused_attention_off,
+    read_output,
     state_kept,
     take,
 )
 from core.source.contract import ModelSource
+from core.source.fusion import contracted, folded_norms
 from core.source.observer import HEAVY, JOIN, Observer
 from core.source.ownership import owners
 from core.source.roles import DROPOUTS, RECURRENTS, check_roles, role_of
@@ -32,11 +35,20 @@ from core.source.roles import DROPOUTS, RECURRENTS, check_roles, role_of
 def _state(module: nn.Module, role: str, operations: Mapping[str, int]) -> State:
     if isinstance(module, DROPOUTS):
         return "nothing"
-    if isinstance(module, RECURRENTS):
-        return "stores"  # dynamic or weight-only; the static quantizer has no recurrent kernel
+    if isinstance(module, RECURRENTS):  # no static quantizer has a recurrent kernel
+        return "computes" if _is_dynamic(module) else "stores"
     if role == "pooling" or any(kind in operations for kind in HEAVY):
         return "computes"
     return "stores" if "embedding" in operations else "rounds output"
+
+
+def _is_dynamic(module: nn.Module) -> bool:
+    """Whether ONNX Runtime's dynamic quantizer has an integer kernel for `module`.
+
+    `onnxruntime.quantization.registry` lists LSTM alone among the recurrent operators (its
+    DynamicQuantizeLSTM), and ONNX has no LSTM with a projection.
+    """
+    return isinstance(module, nn.LSTM) and not module.proj_size
 
 
 def _activation_scales(state: State, role: str, operations: Mapping[str, int]) -> int:
@@ -62,7 +74,10 @@ def take_inventory(source: ModelSource, *, expand_units: bool = False) -> LayerT
     with fixed_random_state(SEED), fused_attention_off(), state_kept(model):
         try:
             with torch.inference_mode(False), torch.no_grad(), observer.stack.installed(), observer:
-                call(model, given)
+                returned = call(model, given)
+                observer.links.returned(returned)
+                with suppress(ModelError):  # said in full where outputs are read
+                    observer.links.returned(read_output(returned, source.output))
         except Exception as error:
             raise failed(error, "on one calibration sample", "calibration[:1]") from error
     return _table(source, observer)
@@ -75,6 +90,8 @@ def _table(source: ModelSource, observer: Observer) -> LayerTable:
     parts: dict[str, list[str]] = {}
     glue_tensors: list[TensorSpec] = []
     first_name: dict[int, str] = {}
+    fused = observer.links.fused(owner)
+    folded = folded_norms(fused)
     persistent = set(model.state_dict().keys())
     # remove_duplicate=False so that a tied weight is met under each name; `first_name` keeps the first
     named = [
@@ -86,6 +103,11 @@ def _table(source: ModelSource, observer: Observer) -> LayerTable:
             continue
         first_name[id(tensor)] = full_name
         path = full_name.rpartition(".")[0]
+        if path in folded:  # its values are in the weight and bias of another layer
+            own = tensor.numel() if isinstance(tensor, nn.Parameter) else 0
+            params[path] = params.get(path, 0) + own
+            parts[path] = [path]
+            continue
         kind, channels, operation, axis = observer.kinds.get(id(tensor), ("float", 1, -1, 0))
         weight = first_name.get(observer.weight_of.get(id(tensor), 0), "")
         name = owner.get(path)
@@ -102,6 +124,8 @@ def _table(source: ModelSource, observer: Observer) -> LayerTable:
             params[name] = params.get(name, 0) + tensor.numel()
         if path not in parts.setdefault(name, []):
             parts[name].append(path)
+    for layer, one in ((x, f) for x, of in fused.items() for f in of if f.batch_norm):
+        _add_bias(owned[layer], one, model, persistent)
     layers: list[Layer] = []
     for name, seen in sorted(observer.seen.items(), key=lambda item: item[1].order):
         module = model.get_submodule(name)
@@ -113,7 +137,7 @@ def _table(source: ModelSource, observer: Observer) -> LayerTable:
             is_unit=next(module.children(), None) is not None,
             is_last_product=name == observer.last_product,
         )
-        state = _state(module, role, seen.operations)
+        state = "nothing" if name in folded else _state(module, role, seen.operations)
         layers.append(
             Layer(
                 name=name or ROOT,
@@ -127,19 +151,24 @@ def _table(source: ModelSource, observer: Observer) -> LayerTable:
                 parts=tuple(parts.get(name, ())),
                 operations=tuple(sorted(seen.operations.items())),
                 tensors=tuple(owned.get(name, ())),
-                activation_scales=_activation_scales(state, role, seen.operations),
+                activation_scales=0
+                if _is_dynamic(module)
+                else _activation_scales(state, role, seen.operations),
+                dynamic=_is_dynamic(module),
                 quantizes_output=role == "pooling"
                 or state == "rounds output"
                 or ("conv" in seen.operations and "linear" not in seen.operations),
                 input_elements=seen.input_elements,
                 output_elements=seen.output_elements,
+                folded_into=folded.get(name, "") or (ROOT if name in folded else ""),
+                fused=fused.get(name, ()),
             )
         )
     index = {"" if layer.name == ROOT else layer.name: i for i, layer in enumerate(layers)}
     nodes = index | {JOIN % k: len(layers) + k for k in range(observer.joins)}
     edges = tuple(
         Edge(nodes[a], nodes[b], n)
-        for (a, b), n in sorted(observer.flows.items())
+        for (a, b), n in sorted(contracted(observer.flows, folded).items())
         if a in nodes and b in nodes
     )
     leaves = (n for n, m in model.named_modules() if next(m.children(), None) is None)
@@ -149,6 +178,23 @@ def _table(source: ModelSource, observer: Observer) -> LayerTable:
         tuple(layers), edges, glue, tuple(glue_tensors), uncalled, observer.joins,
         _groups(source, {layer.name: i for i, layer in enumerate(layers)}),
     )  # fmt: skip
+
+
+def _add_bias(tensors: list[TensorSpec], fused: Fused, model: nn.Module, names: set[str]) -> None:
+    """Add the bias that a folded batch norm gives a product without one. Mutates `tensors`.
+
+    `names` are those of the model's own tensors.
+    """
+    if any(spec.kind == "bias" and spec.weight == fused.weight for spec in tensors):
+        return
+    place = next(i for i, spec in enumerate(tensors) if spec.name == fused.weight)
+    name = f"{fused.weight.rpartition('.')[0]}.bias".lstrip(".")
+    if name in names:
+        name = f"{fused.weight}_bias"
+    shape = tuple(model.get_submodule(fused.batch_norm).get_buffer("running_mean").shape)
+    operation = tensors[place].operation
+    bias = TensorSpec(name, shape, "bias", operation=operation, weight=fused.weight)
+    tensors.insert(place + 1, bias)
 
 
 def _groups(source: ModelSource, index: Mapping[str, int]) -> tuple[tuple[int, ...], ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from core.layers import TensorKind
+from core.source.batches import copied
+from core.source.fusion import Links
 from core.source.operations import (
     COMPOSITES,
     Operation,
@@ -21,7 +24,7 @@ from core.source.operations import (
 )
 from core.source.ownership import ModuleStack
 from core.source.roles import DROPOUTS
-from core.source.trees import first_tensor, map_tensors, tensors
+from core.source.trees import first_tensor, tensors
 
 HEAVY = ("linear", "conv", "matmul")
 INPUT = "(input)"
@@ -58,6 +61,7 @@ class Observer(TorchFunctionMode):
         self.weight_of: dict[int, int] = {}
         self.reader: dict[int, str] = {}
         self.stored = Stored(model)
+        self.links = Links(model, self.stored)
         self.flows: dict[tuple[str, str], int] = {}
         self.last_product: str | None = None
         self.joins = 0
@@ -82,11 +86,12 @@ class Observer(TorchFunctionMode):
         if self.owner[path] == path and given is not None:
             seen = self._layer(path)
             seen.output_shape = tuple(given.shape[1:])
-            seen.output_elements = max(seen.output_elements, given[:1].numel())
+            # Of the form alone: to take a row would be one more reader of the value.
+            seen.output_elements = max(seen.output_elements, math.prod(given.shape[1:]))
 
     def feed(self, inputs: Any) -> Any:
-        """A copy of `inputs`, marked as produced by no layer."""
-        given = map_tensors(inputs, lambda tensor: tensor.clone())
+        """A copy of `inputs` where the model is, marked as produced by no layer."""
+        given = copied(inputs, self.model)
         self._remember(given, INPUT)
         return given
 
@@ -125,11 +130,13 @@ class Observer(TorchFunctionMode):
             with self:
                 return COMPOSITES[func](*args, **kwargs)
         output = func(*args, **kwargs)
-        result = first_tensor(output)
-        if result is None or not self.stack.paths:
+        if not self.stack.paths:
             return output
-        operation = recognise(func, args, kwargs, self.stored)
-        path = self.stack.paths[-1]
+        result, path = first_tensor(output), self.stack.paths[-1]
+        operation = None if result is None else recognise(func, args, kwargs, self.stored)
+        self.links.note(func, args, kwargs, output, operation, path)
+        if result is None:
+            return output
         name = self.owner[path]
         if name is None and operation is not None and operation.kind in HEAVY:
             # A container that multiplies on its own is a layer (its children stay theirs).

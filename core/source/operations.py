@@ -80,6 +80,10 @@ class Stored:
         named = (*model.parameters(), *model.buffers())
         self._held = {id(tensor): tensor for tensor in named}
 
+    def add(self, *more: Tensor) -> None:
+        """Count `more` tensors as stored."""
+        self._held |= {id(tensor): tensor for tensor in more}
+
     def root(self, tensor: Tensor | None) -> Tensor | None:
         """The stored tensor that `tensor` is or is a view of; None for an activation."""
         if tensor is None:

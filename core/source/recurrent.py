@@ -59,7 +59,11 @@ def _direction(
     that of the one before.
     """
     sizes = [len(x) for x in steps]
-    parts = F.linear(torch.cat(steps), weights[0], weights[2] if biases else None).split(sizes)  # type: ignore[no-untyped-call]
+    # One product for the whole sequence, with rows of zeros where a sample has ended.
+    if len(set(sizes)) > 1:
+        steps = [F.pad(x, (0, 0, 0, max(sizes) - n)) for x, n in zip(steps, sizes, strict=True)]
+    every = F.linear(torch.stack(steps), weights[0], weights[2] if biases else None)
+    parts = [part[:n] for part, n in zip(every.unbind(0), sizes, strict=True)]
     state = tuple(part[: sizes[0]] for part in start)
     ended: list[State] = []
     outputs = []

@@ -26,6 +26,7 @@ from core import precision as registry
 from core import store
 from core.analysis import Analysis
 from core.evidence.evidence import Evidence
+from core.evidence.folding import stored_tensors
 from core.evidence.local_measure import second_order
 from core.evidence.measure import make_simulator
 from core.evidence.reading import read
@@ -84,7 +85,7 @@ def needs_seconds(source: ModelSource, analysis: Analysis, truth: Truth) -> dict
     """Seconds to measure what each scorer needs, by name."""
     evidence = analysis.evidence
     assert evidence is not None
-    tensors = dict(source.model.state_dict(keep_vars=True))
+    tensors = stored_tensors(analysis.layers, source.model)
     precisions = tuple(registry.get(name) for name in evidence.precisions)
     start = time.process_time()
     weight_sqnr_db(analysis.layers, tensors, precisions[-1:])

@@ -264,6 +264,18 @@ class LstmOnly(nn.Module):
         return self.lstm(x)[1][0].sum(dim=0)
 
 
+class LastOutput(nn.Module):
+    """What a recurrent layer gives in its last step."""
+
+    def __init__(self, recurrent: nn.Module) -> None:
+        super().__init__()
+        self.recurrent = recurrent
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, T, features] -> [N, H]."""
+        return self.recurrent(x)[0][:, -1]
+
+
 class EncoderDecoder(nn.Module):
     """A translation model with four inputs."""
 
