@@ -70,7 +70,7 @@ class Built:
     @property
     def file_bytes(self) -> int:
         """Bytes of the file."""
-        return self.model.ByteSize()
+        return int(self.model.ByteSize())
 
     @property
     def as_asked(self) -> bool:
@@ -128,9 +128,7 @@ def _trim(model: onnx.ModelProto) -> None:
     model.producer_version = ""
 
 
-def _faithful(
-    model: onnx.ModelProto, integer: Collection[str]
-) -> tuple[tuple[str, ...], Executed]:
+def _faithful(model: onnx.ModelProto, integer: Collection[str]) -> tuple[tuple[str, ...], Executed]:
     """The optimisers to leave out, and what is executed then."""
     disabled: tuple[str, ...] = ()
     best = executed_kernels(model)
@@ -179,14 +177,14 @@ def _report(
     return LayerReport(layer.name, asked, ran, "float kernel", why, kernels)
 
 
-def _integer_report(
-    layer: Layer, asked: str, integers: Integers, found: Executed
-) -> LayerReport:
+def _integer_report(layer: Layer, asked: str, integers: Integers, found: Executed) -> LayerReport:
     kernels = found.of(layer.name)
     reason = integers.reasons.get(layer.name, "")
     on_integers, in_float = found.split(layer.name)
     if layer.state == "rounds output" and not reason:
-        return LayerReport(layer.name, asked, asked, "rounds its output, runs in float", "", kernels)
+        return LayerReport(
+            layer.name, asked, asked, "rounds its output, runs in float", "", kernels
+        )
     if layer.state == "stores" and not reason:
         return LayerReport(layer.name, asked, asked, "stores integers", "", kernels)
     if on_integers and not in_float and not reason:

@@ -35,7 +35,9 @@ def to_half(model: onnx.ModelProto, chosen: Collection[str]) -> onnx.ModelProto:
     if len(blocked) == len(given.graph.node):
         return given
     _own_constants(given, set(blocked))
-    converted = convert_float_to_float16(given, keep_io_types=True, node_block_list=blocked)
+    converted: onnx.ModelProto = convert_float_to_float16(
+        given, keep_io_types=True, node_block_list=blocked
+    )
     _drop_pairs(converted)
     ONNXModel(converted).topological_sort()
     return converted

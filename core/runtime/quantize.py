@@ -322,9 +322,7 @@ def _round_added_biases(model: onnx.ModelProto, quantized: Collection[str]) -> N
         rounded = (np.round(bias.astype(np.float64) / step) * step).astype(np.float32)
         fresh = onnx.numpy_helper.from_array(rounded, f"{name}{ALIAS}")
         if len(readers[name]) == 1:
-            del model.graph.initializer[
-                [c.name for c in model.graph.initializer].index(name)
-            ]
+            del model.graph.initializer[[c.name for c in model.graph.initializer].index(name)]
         model.graph.initializer.append(fresh)
         behind[0].input[slot] = fresh.name
 

@@ -13,9 +13,10 @@ _OPERATOR = re.compile(r"\b((?:aten|torchvision|prims|torch\.ops\.\w+)(?:::|\.)[
 
 def _chain(error: BaseException) -> list[BaseException]:
     found: list[BaseException] = []
-    while error is not None and error not in found:
-        found.append(error)
-        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+    now: BaseException | None = error
+    while now is not None and now not in found:
+        found.append(now)
+        now = now.__cause__ or now.__context__
     return found
 
 
