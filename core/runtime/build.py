@@ -7,7 +7,7 @@ after its own optimisations; Q and DQ in the file prove nothing.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx
 
@@ -22,10 +22,11 @@ from core.runtime.kernels import Executed, executed_kernels
 from core.runtime.quantize import Integers, quantize
 from core.source.contract import ModelSource
 
-SPOILERS = ("WeightBiasQuantization", "MatMulAddFusion")
+SPOILERS = ("WeightBiasQuantization", "MatMulAddFusion", "GemmActivationFusion")
 """Optimisers of ONNX Runtime that may undo a map. The first quantizes float weights by itself
 where input and output of a product happen to be quantized; the second makes Gemms of MatMul and
-Add before integers are looked for, so that some run in float. Each is left out where that puts
+Add, the third joins a Gemm with its activation, before integers are looked for, so that some run
+in float. Each is left out where that puts
 more products where they were asked for."""
 BUILDABLE_FLOATS = ("float32", "float16")
 NARROW = "INT8"
@@ -100,15 +101,41 @@ def assemble(graph: Graph, analysis: Analysis, chosen: PrecisionMap) -> Built:
         name: registry.get(given) for name, given in chosen.by_layer.items() if given is not None
     }
     wanted = [name for name, precision in asked.items() if precision.kind == "integer"]
-    integers = quantize(graph, layers, wanted, analysis.ranges)
     half = {n for n, p in asked.items() if p.float_dtype == "float16"}
-    model = to_half(integers.model, half) if half else integers.model
-    _trim(model)
-    disabled, found = _faithful(model, wanted)
+    integers, model, disabled, found = _built(graph, analysis, wanted, half)
+    lost = _lost(wanted, integers, found)
+    if (
+        lost
+    ):  # rounding for a kernel that multiplies floats all the same would cost and gain nothing
+        kept = [name for name in wanted if name not in lost]
+        integers, model, disabled, found = _built(graph, analysis, kept, half)
+        integers = replace(integers, reasons={**integers.reasons, **lost})
     report = tuple(
         _report(layer, chosen.by_layer[layer.name], graph, integers, found) for layer in layers
     )
     return Built(model, report, disabled, graph.inputs, graph.output, found.counts)
+
+
+def _built(
+    graph: Graph, analysis: Analysis, wanted: list[str], half: Collection[str]
+) -> tuple[Integers, onnx.ModelProto, tuple[str, ...], Executed]:
+    integers = quantize(graph, analysis.layers, wanted, analysis.ranges)
+    model = to_half(integers.model, half) if half else integers.model
+    _trim(model)
+    disabled, found = _faithful(model, set(wanted) - integers.reasons.keys())
+    return integers, model, disabled, found
+
+
+def _lost(wanted: Collection[str], integers: Integers, found: Executed) -> dict[str, str]:
+    """Layers whose quantized products run in float all the same, with a reason."""
+    lost = {}
+    for name in wanted:
+        on_integers, in_float = found.split(name)
+        if in_float and not on_integers and name not in integers.reasons:
+            lost[name] = (
+                f"ONNX Runtime has no integer kernel for {', '.join(sorted(set(in_float)))}"
+            )
+    return lost
 
 
 def check_same_model(source: ModelSource, analysis: Analysis) -> None:
@@ -153,8 +180,7 @@ def _report(
     if host is not None:
         how = f"runs in the integer kernel of {host}"
         return LayerReport(layer.name, asked, asked, how, kernels=kernels)
-    nodes = [name for name, owner in graph.layer_of.items() if owner == layer.name]
-    if not nodes:
+    if layer.name not in graph.layer_of.values():
         return LayerReport(layer.name, asked, reference, "no node of its own",
                            "it was folded into its neighbours when the model was exported")  # fmt: skip
     if precision.kind == "integer":

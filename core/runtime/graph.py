@@ -7,12 +7,13 @@ are read straight after, because whatever optimises the graph later drops them.
 from __future__ import annotations
 
 import ast
+import io
 import logging
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass, field
 from typing import Any
 
 import onnx
@@ -60,13 +61,15 @@ class Graph:
 
     `layer_of` maps the name of every node to its layer, None for glue. `inputs` are the names
     of the graph's inputs in the order of the source's input tensors. `output` is the name of the
-    output that is judged.
+    output that is judged. `absorbed` maps products to the layer of the batch norm that the
+    exporter has folded into them.
     """
 
     model: onnx.ModelProto
     layer_of: Mapping[str, str | None]
     inputs: tuple[str, ...]
     output: str
+    absorbed: Mapping[str, str] = field(default_factory=dict)
 
     def products(self, layer: str) -> list[onnx.NodeProto]:
         """The multiplying nodes of `layer` in the order in which the layer runs them."""
@@ -110,7 +113,7 @@ def export(source: ModelSource, layers: LayerTable, *, expand_units: bool = Fals
                 external_data=False, input_names=_input_names(given),
             )  # fmt: skip
     except Exception as error:
-        raise explained(error, owner) from error
+        raise explained(error, source.model, owner) from error
     if program is None:
         raise ModelError("PyTorch exported nothing.", "Run torch.onnx.export by hand.")
     model: onnx.ModelProto = program.model_proto
@@ -147,16 +150,17 @@ class _SeparateProducts(TorchFunctionMode):
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """The exporter speaks of optional packages and of PyTorch's own deprecations."""
-    logger = logging.getLogger("torch.onnx")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
+    """The exporter speaks of optional packages, of PyTorch's own deprecations, and of what it
+    could not simplify or follow.
+    """
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(before)
+        logging.disable(before)
 
 
 def _input_names(inputs: Inputs) -> list[str]:
@@ -170,13 +174,17 @@ def _read(model: onnx.ModelProto, owner: Mapping[str, str | None], layers: Layer
     norms = {layer.name for layer in layers if layer.role == "batch_norm"}
     reader = {spec.name: layer.name for layer in layers for spec in layer.tensors}
     layer_of: dict[str, str | None] = {}
+    absorbed: dict[str, str] = {}
     for i, node in enumerate(model.graph.node):
         node.name = node.name or f"node_{i}"
         name = _owner_of(node, owner)
         if node.op_type in WITH_WEIGHT and (name is None or name in norms):
             # A folded batch norm leaves its own path on the product that holds it.
             weights = (_plain(given) for given in node.input[1:2])
-            name = next((reader[w] for w in weights if w in reader), name)
+            found = next((reader[w] for w in weights if w in reader), name)
+            if name is not None and found != name:
+                absorbed[node.name] = name
+            name = found
         layer_of[node.name] = name
         _strip(node)
         if name is not None:
@@ -186,7 +194,7 @@ def _read(model: onnx.ModelProto, owner: Mapping[str, str | None], layers: Layer
                   *model.graph.initializer, model.graph, model):  # fmt: skip
         _strip(value)
     inputs = tuple(value.name for value in model.graph.input)
-    return Graph(model, layer_of, inputs, model.graph.output[0].name)
+    return Graph(model, layer_of, inputs, model.graph.output[0].name, absorbed)
 
 
 def _strip(value: Any) -> None:

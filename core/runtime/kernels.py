@@ -28,7 +28,8 @@ FLOAT = frozenset(
     }
 )  # fmt: skip
 """Operators that multiply floats."""
-LAYOUT_SUFFIX = re.compile(r"(_nchwc|_token_\d+)$")
+RENAMED = re.compile(r"^fused |(_nchwc|_token_\d+)$")
+"""What the optimiser adds to names."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +78,7 @@ def executed_kernels(model: onnx.ModelProto, disabled: Sequence[str] = ()) -> Ex
     """What is executed for each layer of `model` on this machine.
 
     The optimiser loses metadata and renames nodes, but keeps the names of tensors up to a suffix
-    for their layout; so nodes are found again by what they give, else by their own name.
+    for their layout; so nodes are found again by their own name or by what they give.
     """
     graph = executed(model, disabled)
     layers = tensor_layers(model)
@@ -97,8 +98,8 @@ def executed_kernels(model: onnx.ModelProto, disabled: Sequence[str] = ()) -> Ex
 
 def layer_of_output(node: NodeProto, layers: Mapping[str, str]) -> str:
     """The layer of an executed node, by the tensors that it gives; "" where none is known."""
-    for given in (*node.output, node.name):
-        name = LAYOUT_SUFFIX.sub("", given)
+    for given in (node.name, *node.output):  # a product may give what the next layer quantizes
+        name = RENAMED.sub("", given)
         if name in layers:
             return layers[name]
     return layer_of_node(node) or ""

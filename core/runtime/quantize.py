@@ -27,8 +27,7 @@ from core.runtime.graph import LAYER_KEY, Graph
 
 FLOAT_OUTPUT = ["MatMul", "Gemm"]
 """Operators whose output scheme `ort-cpu` leaves in float."""
-QUANTIZABLE = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm"})
-CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
+QUANTIZABLE = frozenset({"Conv", "MatMul", "Gemm"})
 CLIPS = frozenset({"Relu", "Clip"})
 ALIAS = "__quantscape"
 _SUFFIXES = ("_QuantizeLinear", "_DequantizeLinear")
@@ -89,17 +88,26 @@ class _Work:
         """Mark the nodes of `layer`, or say why there is nothing to mark."""
         if layer.role == "pooling" or layer.state == "rounds output":
             self._round_output(layer)
+        elif layer.role == "recurrent":
+            self.reasons[layer.name] = "the static quantizer leaves recurrent layers in float"
         elif layer.state == "stores":
             self._table(layer)
         else:
             self._products(layer)
 
     def _products(self, layer: Layer) -> None:
+        if self._has_norm_left(layer):
+            self.reasons[layer.name] = (
+                "its batch norm stays apart in the exported graph, which the evidence has folded in"
+            )
+            return
         nodes = [self._node[node.name] for node in self.graph.products(layer.name)]
         numbers = sorted(
             n for (name, n), seen in self._seen.items()
             if name == layer.name and n >= 0 and any(operand >= 0 for operand in seen)
         )  # fmt: skip
+        if len(nodes) < len(numbers) and _all_equal(self._seen[layer.name, n] for n in numbers):
+            numbers = numbers[: len(nodes)]  # products of equal operands were made one
         if len(nodes) != len(numbers):
             self.reasons[layer.name] = (
                 f"the exported graph multiplies {len(nodes)} times where {len(numbers)} products "
@@ -108,6 +116,15 @@ class _Work:
             return
         for node, number in zip(nodes, numbers, strict=True):
             self._product(layer, node, self._seen[layer.name, number])
+
+    def _has_norm_left(self, layer: Layer) -> bool:
+        norms = {one.batch_norm for one in layer.fused}
+        return any(
+            node.op_type == "BatchNormalization"
+            and self.graph.layer_of[node.name] in norms | {layer.name}
+            for node in self.model.graph.node
+            if norms
+        )
 
     def _product(self, layer: Layer, node: NodeProto, seen: Mapping[int, Span]) -> None:
         operands = [span for operand, span in sorted(seen.items()) if operand != OUTPUT]
@@ -126,9 +143,21 @@ class _Work:
             (node, slot, span, layer.name) for slot, span in zip(slots, operands, strict=True)
         ]
         self._cause |= {given: layer.name for given in node.input if given in self._constants}
-        if node.op_type in CONVOLUTIONS and OUTPUT in seen:
-            self._round(node.output[0], seen[OUTPUT], layer.name)
-            self._close_with_clip(node.output[0], seen[OUTPUT], layer.name)
+        if node.op_type == "Conv" and OUTPUT in seen:
+            span = self._behind_norm(node) or seen[OUTPUT]
+            self._round(node.output[0], span, layer.name)
+            self._close_with_clip(node.output[0], span, layer.name)
+
+    def _behind_norm(self, node: NodeProto) -> Span | None:
+        """The range after a batch norm that only the exporter folds: others could read what comes
+        before it in the person's model, and nobody does in the graph.
+        """
+        norm = self.graph.absorbed.get(node.name, "")
+        layer = self.graph.layer_of[node.name]
+        span = self._seen.get((norm, MODULE_OUTPUT[0]), {}).get(MODULE_OUTPUT[1])
+        if span is not None and layer is not None:
+            self.merged[norm] = layer
+        return span
 
     def _close_with_clip(self, tensor: str, span: Span, layer: str) -> None:
         """An activation that only clips becomes the end of the convolution's kernel: what lies
@@ -181,7 +210,7 @@ class _Work:
             and node.input[0] in self._constants
         ]
         if not found:
-            self.reasons[layer.name] = "the static quantizer leaves recurrent layers in float"
+            self.reasons[layer.name] = "its table is no constant of a look-up in the exported graph"
         for node in found:
             self._quantized.append(node.name)
             self._cause[node.input[0]] = layer.name
@@ -271,6 +300,11 @@ class _Work:
             layer = self._cause.get(tensor, "")
             if layer:
                 node.metadata_props.add(key=LAYER_KEY, value=layer)
+
+
+def _all_equal(values: Iterable[object]) -> bool:
+    first, *rest = values
+    return all(value == first for value in rest)
 
 
 def _drop_aliases(model: onnx.ModelProto) -> None:

@@ -3,48 +3,86 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+
+from torch import nn
 
 from core.errors import ModelError, QuantscapeError
 
-_PATH = re.compile(r"L__self___model_?([\w.]*)|'model\.([\w.]+)'|model\.([\w.]+)")
-_OPERATOR = re.compile(r"\b((?:aten|torchvision|prims|torch\.ops\.\w+)(?:::|\.)[\w.]+)")
+_OPERATOR = re.compile(
+    r"\b((?:aten|prims|torchvision)(?:::|\.)\w+(?:\.\w+)?|torch\.ops\.\w+\.\w+|\w+::\w+)"
+)
+_PATH = re.compile(r"model((?:\.\w+)+)")
+_NEXT = (
+    "Rewrite that part of the model with operators that ONNX has; all but build, verify and "
+    "profile works without."
+)
 
 
-def _chain(error: BaseException) -> list[BaseException]:
-    found: list[BaseException] = []
-    now: BaseException | None = error
-    while now is not None and now not in found:
-        found.append(now)
-        now = now.__cause__ or now.__context__
-    return found
-
-
-def explained(error: Exception, owner: Mapping[str, str | None]) -> QuantscapeError:
-    """The error of an export that raised `error`."""
-    chain = _chain(error)
+def explained(
+    error: Exception, model: nn.Module, owner: Mapping[str, str | None]
+) -> QuantscapeError:
+    """The error of an export of `model` that raised `error`."""
+    chain = list(_chain(error))
     for one in reversed(chain):
         if isinstance(one, QuantscapeError):
             return one
     text = "\n".join(str(one) for one in chain)
     operator = _OPERATOR.search(text)
-    layer = _layer(text, owner)
-    said = next((line.strip() for line in str(chain[-1]).splitlines() if line.strip()),
-                type(chain[-1]).__name__)  # fmt: skip
+    path = _running(chain, model)
+    layer = _layer(path, owner) if path is not None else _named(text, owner)
     what = f" operator {operator.group(1)}" if operator else ""
-    where = f" in layer {layer!r}" if layer else ""
-    return ModelError(
-        f"PyTorch cannot export{what}{where} to ONNX: {said.rstrip('.')}.",
-        "Everything but build, verify and profile works without it; "
-        "rewrite that part of the model with operators that ONNX has.",
-    )
+    where = f" in layer {layer!r}" if layer else f" in module {path!r}" if path else ""
+    where = where or (" in the model's own forward" if path == "" else "")
+    return ModelError(f"PyTorch cannot export{what}{where} to ONNX: {_said(chain)}.", _NEXT)
 
 
-def _layer(text: str, owner: Mapping[str, str | None]) -> str | None:
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The error, what caused it, and so on."""
+    now: BaseException | None = error
+    met: set[int] = set()
+    while now is not None and id(now) not in met:
+        met.add(id(now))
+        yield now
+        now = now.__cause__ or now.__context__
+
+
+def _said(chain: list[BaseException]) -> str:
+    for one in reversed(chain):
+        lines = [line.strip() for line in str(one).splitlines() if line.strip()]
+        if lines:
+            return lines[0].rstrip(".")[:300]
+    return type(chain[-1]).__name__
+
+
+def _running(chain: list[BaseException], model: nn.Module) -> str | None:
+    """Path of the innermost module of `model` that was running when it failed; None if none was."""
+    paths = {id(module): path for path, module in model.named_modules()}
+    for one in reversed(chain):
+        found: str | None = None
+        frame = one.__traceback__
+        while frame is not None:
+            path: str | None = paths.get(id(frame.tb_frame.f_locals.get("self")))
+            found = path if path is not None else found
+            frame = frame.tb_next
+        if found is not None:
+            return found
+    return None
+
+
+def _layer(path: str, owner: Mapping[str, str | None]) -> str | None:
+    while path:
+        found = owner.get(path)
+        if found is not None:
+            return found
+        path = path.rpartition(".")[0]
+    return owner.get("")
+
+
+def _named(text: str, owner: Mapping[str, str | None]) -> str | None:
+    """The layer of a module path that the error's words hold."""
     for match in _PATH.finditer(text):
-        path = next((g for g in match.groups() if g), "")
-        while path:
-            if owner.get(path) is not None:
-                return owner[path]
-            path = path.rpartition(".")[0]
+        found = _layer(match.group(1)[1:], owner)
+        if found is not None:
+            return found
     return None

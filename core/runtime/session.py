@@ -12,23 +12,24 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from core.errors import ModelError
 from core.source.batches import Inputs, count, take
 from core.source.trees import tensors
 
 PROVIDERS = ["CPUExecutionProvider"]
-ERRORS_ONLY = 3
+FATAL_ONLY = 4
 BATCH = 100
 
 Feed = dict[str, NDArray[Any]]
 
 
 def options(threads: int = 1) -> ort.SessionOptions:
-    """All graph optimisations, so many threads, and nothing on stderr but errors."""
+    """All graph optimisations, so many threads, and nothing on stderr: errors are raised."""
     found = ort.SessionOptions()
     found.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     found.intra_op_num_threads = threads
     found.inter_op_num_threads = 1
-    found.log_severity_level = ERRORS_ONLY
+    found.log_severity_level = FATAL_ONLY
     return found
 
 
@@ -64,9 +65,17 @@ def feed(names: Sequence[str], inputs: Inputs) -> Feed:
 def run(
     session: ort.InferenceSession, names: Sequence[str], inputs: Inputs, batch: int = BATCH
 ) -> NDArray[np.float32]:
-    """Outputs [N, K] of a session for N samples."""
-    found = [
-        session.run(None, feed(names, take(inputs, start, start + batch)))[0]
-        for start in range(0, count(inputs), batch)
-    ]
+    """Outputs [N, K] of a session for N samples. Raises `ModelError` where the model fails."""
+    found = []
+    for start in range(0, count(inputs), batch):
+        try:
+            found.append(session.run(None, feed(names, take(inputs, start, start + batch)))[0])
+        except Exception as error:  # ONNX Runtime has a class of its own for each status
+            said = str(error).strip().splitlines()[0]
+            last = min(start + batch, count(inputs)) - 1
+            raise ModelError(
+                f"The exported model failed on samples {start} to {last}: {said}",
+                "A model whose steps depend on the size of the batch cannot be exported so that "
+                "the batch stays free.",
+            ) from error
     return np.concatenate([f.reshape(len(f), -1) for f in found]).astype(np.float32)

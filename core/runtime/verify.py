@@ -41,6 +41,8 @@ from core.verification import SCHEMA_VERSION, LayerRun, Timing, Verification
 Progress = Callable[[int, int, str], None]
 STEPS = ("building", "running the simulation", "running the model", "timing", "measuring memory")
 THREADS = 1
+LEAST_EXPORT_DB = 50.0
+"""Order of summation alone leaves more than 90 dB."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,10 +79,30 @@ def prepare(source: ModelSource, analysis: Analysis) -> Bench:
         split, name = source.holdout, "holdout"
     reference = assemble(graph, analysis, _uniform(study, registry.REFERENCE))
     session = open_session(reference.model)
+    outputs, reading = run(session, reference.inputs, split.inputs), read(source)
+    _check_export(reading, simulator.run({}, split.inputs, batch_size=BATCH), outputs)
     return Bench(
-        source, analysis, study, graph, simulator, read(source), split, name, reference, session,
-        run(session, reference.inputs, split.inputs), measure_overhead(graph, analysis),
+        source, analysis, study, graph, simulator, reading, split, name, reference, session,
+        outputs, measure_overhead(graph, analysis),
     )  # fmt: skip
+
+
+def _check_export(reading: Reading, expected: Floats, outputs: Floats) -> None:
+    """Raise `ModelError` where the exported model is another function than the person's."""
+    if expected.shape != outputs.shape:
+        raise ModelError(
+            f"The exported model gives {list(outputs.shape)} outputs, PyTorch "
+            f"{list(expected.shape)}.",
+            "Export it by hand and compare.",
+        )
+    apart = sqnr_db(reading, expected, expected, outputs)
+    if apart is not None and apart < LEAST_EXPORT_DB:
+        raise ModelError(
+            f"The exported model gives other outputs than PyTorch ({apart:.0f} dB of signal over "
+            "difference).",
+            "A model that draws random numbers, or keeps state from call to call, cannot be "
+            "verified.",
+        )
 
 
 def verify(
