@@ -15,6 +15,7 @@ from onnxruntime.quantization.onnx_model import ONNXModel
 from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
 from core.runtime.graph import LAYER_KEY
+from core.runtime.surgery import readers
 
 HALF = "__half"
 
@@ -51,21 +52,18 @@ def _is_blocked(node: NodeProto, chosen: Collection[str]) -> bool:
 
 def _own_constants(model: onnx.ModelProto, blocked: set[str]) -> None:
     """Copies of the float constants that nodes of both kinds read, for those that are converted."""
-    readers: dict[str, list[NodeProto]] = {}
-    for node in model.graph.node:
-        for given in node.input:
-            readers.setdefault(given, []).append(node)
+    read_by = readers(model)
     shared = [
         constant
         for constant in model.graph.initializer
         if constant.data_type == TensorProto.FLOAT
-        and len({n.name in blocked for n in readers.get(constant.name, [])}) == 2
+        and len({n.name in blocked for n in read_by.get(constant.name, [])}) == 2
     ]
     for constant in shared:
         copy = model.graph.initializer.add()
         copy.CopyFrom(constant)
         copy.name = f"{constant.name}{HALF}"
-        for node in readers[constant.name]:
+        for node in read_by[constant.name]:
             if node.name not in blocked:
                 for slot, given in enumerate(node.input):
                     if given == constant.name:

@@ -8,14 +8,12 @@ quantized in place.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import onnx
-from onnx import NodeProto, TensorProto
+from onnx import NodeProto
 from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType, TensorsData
 from onnxruntime.quantization.onnx_model import ONNXModel
 from onnxruntime.quantization.quant_utils import add_infer_metadata
@@ -24,6 +22,13 @@ from core.evidence.evidence import Calibration
 from core.evidence.ranges import MODULE_OUTPUT, OUTPUT
 from core.layers import Layer, LayerTable
 from core.runtime.graph import LAYER_KEY, Graph
+from core.runtime.surgery import (
+    drop_aliases,
+    own_constants,
+    part_activations,
+    readers,
+    round_added_biases,
+)
 
 FLOAT_OUTPUT = ["MatMul", "Gemm"]
 """Operators whose output scheme `ort-cpu` leaves in float."""
@@ -69,10 +74,7 @@ class _Work:
         self.model.CopyFrom(self.graph.model)
         self._node = {node.name: node for node in self.model.graph.node}
         self._constants = {c.name for c in self.model.graph.initializer}
-        self._readers: dict[str, list[NodeProto]] = {}
-        for node in self.model.graph.node:
-            for given in node.input:
-                self._readers.setdefault(given, []).append(node)
+        self._readers = readers(self.model)
         self._outputs = {value.name for value in self.model.graph.output}
         self._seen: dict[tuple[str, int], dict[int, Span]] = {}
         for r in self.ranges:
@@ -226,9 +228,12 @@ class _Work:
         """The quantized model."""
         if not self._quantized and not self._rounded:
             return Integers(self.model, self.reasons, self.merged)
+        floats = [self._node[n] for n in self._quantized if self._node[n].op_type in FLOAT_OUTPUT]
+        part_activations(self.model, floats, self._rounded, ALIAS)
         spans = dict(self._rounded)
         self._own_operands(spans)
-        self._own_constants()
+        for copy, given in own_constants(self.model, self._quantized, ALIAS).items():
+            self._cause[copy] = self._cause.get(given, "")
         add_infer_metadata(self.model)
         quantizer = QDQQuantizer(
             self.model, True, False, QuantType.QInt8, QuantType.QUInt8,
@@ -243,8 +248,8 @@ class _Work:
             if not (reader and reader[0].name in self._quantized and reader[0].op_type in CLIPS):
                 quantizer.quantize_activation_tensor(tensor)
         model = quantizer.quantize_model()
-        _drop_aliases(model)
-        _round_added_biases(model, self._quantized)
+        drop_aliases(model, ALIAS)
+        round_added_biases(model, self._quantized, ALIAS)
         self._name_layers(model)
         ONNXModel(model).topological_sort()
         return Integers(model, self.reasons, self.merged)
@@ -269,26 +274,6 @@ class _Work:
                 self._cause[alias] = layer
             node.input[slot] = alias
 
-    def _own_constants(self) -> None:
-        """A weight that others read too is copied, so that they keep their own."""
-        chosen = set(self._quantized)
-        constants = {c.name: c for c in self.model.graph.initializer}
-        fresh: dict[str, str] = {}
-        for node in self.model.graph.node:
-            if node.name not in chosen:
-                continue
-            for slot, given in enumerate(node.input):
-                readers = self._readers.get(given, [])
-                if given not in constants or all(r.name in chosen for r in readers):
-                    continue
-                if given not in fresh:
-                    fresh[given] = f"{given}{ALIAS}"
-                    copy = self.model.graph.initializer.add()
-                    copy.CopyFrom(constants[given])
-                    copy.name = fresh[given]
-                    self._cause[copy.name] = self._cause.get(given, "")
-                node.input[slot] = fresh[given]
-
     def _name_layers(self, model: onnx.ModelProto) -> None:
         """Write into every Q and DQ the layer that caused it."""
         for node in model.graph.node:
@@ -305,77 +290,3 @@ class _Work:
 def _all_equal(values: Iterable[object]) -> bool:
     first, *rest = values
     return all(value == first for value in rest)
-
-
-def _drop_aliases(model: onnx.ModelProto) -> None:
-    """The quantizer reads from the tensors themselves again."""
-    source = {
-        node.output[0]: node.input[0]
-        for node in model.graph.node
-        if node.op_type == "Identity" and ALIAS in node.output[0]
-    }
-    for node in model.graph.node:
-        for slot, given in enumerate(node.input):
-            if given in source and node.op_type != "Identity":
-                node.input[slot] = source[given]
-    kept = [node for node in model.graph.node if not node.output or node.output[0] not in source]
-    del model.graph.node[:]
-    model.graph.node.extend(kept)
-
-
-def _round_added_biases(model: onnx.ModelProto, quantized: Collection[str]) -> None:
-    """Round the bias that follows a MatMul as the scheme rounds every bias: to multiples of
-    s_x * s_w. ONNX Runtime adds it in float, and would be nearer to the trained bias than the
-    evidence says.
-    """
-    constants = constants_of(model)
-    made = {tensor: node for node in model.graph.node for tensor in node.output}
-    readers: dict[str, list[NodeProto]] = {}
-    for node in model.graph.node:
-        for given in node.input:
-            readers.setdefault(given, []).append(node)
-    for node in model.graph.node:
-        if node.op_type != "MatMul" or node.name not in quantized:
-            continue
-        behind = readers.get(node.output[0], [])
-        sources = [made.get(given) for given in node.input]
-        if len(behind) != 1 or behind[0].op_type != "Add" or None in sources:
-            continue
-        slot = 1 if behind[0].input[0] == node.output[0] else 0
-        name = behind[0].input[slot]
-        scales = [constants.get(source.input[1]) for source in sources if source is not None]
-        weight = sources[1]
-        if weight is None or weight.input[0] not in constants or name not in constants:
-            continue
-        if len(scales) != 2 or scales[0] is None or scales[1] is None:
-            continue
-        bias = constants[name]
-        step = np.asarray(scales[0], np.float64) * np.asarray(scales[1], np.float64)
-        if bias.ndim != 1 or step.size not in {1, bias.size}:
-            continue
-        rounded = (np.round(bias.astype(np.float64) / step) * step).astype(np.float32)
-        fresh = onnx.numpy_helper.from_array(rounded, f"{name}{ALIAS}")
-        if len(readers[name]) == 1:
-            del model.graph.initializer[[c.name for c in model.graph.initializer].index(name)]
-        model.graph.initializer.append(fresh)
-        behind[0].input[slot] = fresh.name
-
-
-def tensor_bytes(model: onnx.ModelProto) -> int:
-    """Bytes of all stored tensors of a model."""
-    return sum(constant_bytes(constant) for constant in model.graph.initializer)
-
-
-def constant_bytes(constant: TensorProto) -> int:
-    """Bytes of one stored tensor."""
-    return int(onnx.numpy_helper.to_array(constant).nbytes)
-
-
-def operators(model: onnx.ModelProto) -> Counter[str]:
-    """How often each operator stands in a model."""
-    return Counter(node.op_type for node in model.graph.node)
-
-
-def constants_of(model: onnx.ModelProto) -> dict[str, Any]:
-    """Stored tensors by name, as arrays."""
-    return {c.name: onnx.numpy_helper.to_array(c) for c in model.graph.initializer}
