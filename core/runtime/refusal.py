@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from typing import Any
 
-from torch import nn
+from torch import fx, nn
 
 from core.errors import ModelError, QuantscapeError
 
@@ -62,12 +63,23 @@ def _running(chain: list[BaseException], model: nn.Module) -> str | None:
         found: str | None = None
         frame = one.__traceback__
         while frame is not None:
-            path: str | None = paths.get(id(frame.tb_frame.f_locals.get("self")))
+            local = frame.tb_frame.f_locals
+            path = paths.get(id(local.get("self"))) or _traced(local.get("node"))
             found = path if path is not None else found
             frame = frame.tb_next
         if found is not None:
             return found
     return None
+
+
+def _traced(node: Any) -> str | None:
+    """Path of the module that a node of PyTorch's graph was traced in."""
+    if not isinstance(node, fx.Node):
+        return None
+    stack = [entry[0] for entry in node.meta.get("nn_module_stack", {}).values()]
+    found = [_PATH.search(str(path)) for path in stack]
+    inner = [match.group(1)[1:] for match in found if match]
+    return inner[-1] if inner else None
 
 
 def _layer(path: str, owner: Mapping[str, str | None]) -> str | None:
