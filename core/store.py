@@ -28,6 +28,7 @@ from core.task import Metric
 SCHEMA_VERSION = 1
 FILE = "analysis.json"
 ARRAYS = "arrays"
+KEPT = ("verifications", "profiles")
 MAX_JSON_BYTES = 64 * 10**6
 MAX_LAYERS = 100_000
 
@@ -104,6 +105,9 @@ def _is_foreign(folder: Path) -> bool:
 
 def _swap(fresh: Path, folder: Path) -> None:
     old = fresh.with_name(fresh.name + ".old")
+    for kept in KEPT:  # what running the model has shown outlives an analysis
+        if (folder / kept).is_dir():
+            shutil.copytree(folder / kept, fresh / kept)
     if folder.exists():
         folder.replace(old)
     fresh.replace(folder)

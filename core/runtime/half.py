@@ -36,6 +36,10 @@ def to_half(model: onnx.ModelProto, chosen: Collection[str]) -> onnx.ModelProto:
     if len(blocked) == len(given.graph.node):
         return given
     _own_constants(given, set(blocked))
+    constants = {constant.name for constant in given.graph.initializer}
+    types = [value for value in given.graph.value_info if value.name not in constants]
+    del given.graph.value_info[:]  # of a constant it would make a cast before every blocked reader
+    given.graph.value_info.extend(types)
     converted: onnx.ModelProto = convert_float_to_float16(
         given, keep_io_types=True, node_block_list=blocked
     )
