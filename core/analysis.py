@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from core.evidence.evidence import Calibration, Evidence, Identity, SplitSizes
+from core.evidence import scheme as schemes
+from core.evidence.calibrators import MIN_MAX
+from core.evidence.evidence import Calibration, Evidence, Identity, Partial, SplitSizes
+from core.evidence.scheme import Scheme
 from core.evidence.weight_profile import WeightProfile
 from core.layers import LayerTable
 from core.task import Metric
@@ -18,8 +21,10 @@ class Analysis:
     `holdout_accuracy` and `majority_accuracy` are shares in [0, 1] of the reference model and
     of always giving the most frequent class, on the holdout split; None where unknown. `metric`
     judges a model whose outputs are values (None for classes). `optimistic` marks figures from
-    the samples that also set the ranges of activations. `device` is what the runs were made on:
-    "cpu", or "cuda" with the name of the card.
+    the samples that also set the ranges of activations. `scheme_facts` say what the scheme was
+    when the folder was measured (None in a folder that an older version wrote). `device` is what
+    the runs were made on: "cpu", or "cuda" with the name of the card. `partial` says how far a
+    measurement was that still goes on, or was stopped; None for a whole one.
     """
 
     identity: Identity
@@ -44,4 +49,17 @@ class Analysis:
     notes: tuple[str, ...] = field(default=())
     metric: Metric | None = None
     optimistic: bool = False
+    scheme_facts: Scheme | None = None
+    calibrator: str = MIN_MAX.name
     device: str = "cpu"
+    partial: Partial | None = None
+
+    @property
+    def how_rounded(self) -> str:
+        """Scheme and calibrator, for a line that shows both."""
+        return f"{self.scheme}, ranges {self.calibrator}"
+
+    @property
+    def rounding(self) -> Scheme:
+        """The scheme that it was measured under; raises `PolicyError` where nobody knows it."""
+        return self.scheme_facts or schemes.get(self.scheme)

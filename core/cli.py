@@ -14,20 +14,24 @@ from functools import partial
 from pathlib import Path
 
 import core
+from core import cli_budget, cli_compare, cli_runtime, cli_schemes
 from core import cli_commands as commands
-from core import cli_compare, cli_runtime
 from core import precision as registry
 from core.cli_cache import add_options, cache
 from core.decide.policy import STRATEGIES, Policy
-from core.errors import QuantscapeError
+from core.errors import PolicyError, QuantscapeError
 from core.estimate import hardware
 from core.evidence import scorers
+from core.sizes import parse_bytes
 
 EPILOG = """examples:
   python -m core samples
   python -m core analyze sample:informer --out runs/informer
   python -m core analyze my_model.py:load --out runs/mine
   python -m core plan runs/informer --pin 'head*=FP16' --out map.json
+  python -m core plan runs/informer --budget size=0.4 --budget latency=0.9 --out map.json
+  python -m core frontier runs/informer --axis latency --json
+  python -m core explain runs/informer map.json head
   python -m core show runs/informer map.json
   python -m core compare runs/informer map.json all-int8 document --reference all-int8
   python -m core export runs/informer map.json --format html --out report.html
@@ -57,6 +61,7 @@ def parser() -> argparse.ArgumentParser:
     _report(command)
     _runtime(command)
     _cache(command)
+    cli_budget.add_commands(partial(_add, command), _json)
     return top
 
 
@@ -67,6 +72,13 @@ def _add(
     command: _Commands[argparse.ArgumentParser], name: str, text: str
 ) -> argparse.ArgumentParser:
     return command.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+
+
+def _memory(text: str) -> int:
+    try:
+        return parse_bytes(text)
+    except PolicyError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _json(sub: argparse.ArgumentParser) -> None:
@@ -98,9 +110,10 @@ def _analyze(command: _Commands[argparse.ArgumentParser]) -> None:
     )
     sub.add_argument(
         "--memory",
-        type=int,
-        metavar="BYTES",
-        help="memory that measuring may take; default: half of what is free",
+        type=_memory,
+        metavar="SIZE",
+        help="memory that measuring may take, such as 2GB or a number of bytes; default: half of "
+        "what is free",
     )
     sub.add_argument(
         "--jobs", type=int, default=1, metavar="N", help="processes that share the work; default: 1"
@@ -111,6 +124,7 @@ def _analyze(command: _Commands[argparse.ArgumentParser]) -> None:
         default="cpu",
         help="where the model is run; default: cpu",
     )
+    cli_schemes.add_options(sub)
     add_options(sub)
     sub.add_argument("--no-cache", action="store_true", help="measure all anew and keep nothing")
     sub.add_argument(
@@ -177,6 +191,7 @@ def _plan(command: _Commands[argparse.ArgumentParser]) -> None:
         metavar="NAME",
         help=f"latency profile: {', '.join(hardware.profiles())}",
     )
+    cli_budget.add_budget_options(sub)
     _json(sub)
     sub.set_defaults(run=commands.plan)
 
@@ -261,7 +276,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"quantscape: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("quantscape: stopped; nothing was written.", file=sys.stderr)
+        print("quantscape: stopped.", file=sys.stderr)
         return 1
     except Exception:
         logging.getLogger("quantscape").exception("quantscape: unexpected failure")

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from core import cli_budget, cli_schemes, store
 from core import cli_tables as tables
 from core import precision as registry
-from core import store
 from core.cli_cache import opened
-from core.cli_output import console, print_json, write
+from core.cli_output import console, print_json, progress_bar, write
+from core.cli_partial import keeper
 from core.decide.advice import considerations, feasibility, recommendations
 from core.decide.decision import PrecisionMap
 from core.decide.document import applies_to, comparisons
@@ -109,18 +109,23 @@ def analyze(options: argparse.Namespace) -> None:
 def _analyze(options: argparse.Namespace, reporter: Reporter) -> None:
     # torch takes seconds to import, and only this command runs a model
     from core.evidence import analyze as analysing
+    from core.evidence.workers import share_cores
     from core.source.device import placed
 
     if options.out is None and not options.dry_run:
         raise PolicyError("No folder to write to.", "Give --out DIR, or --dry-run.")
     if not options.dry_run:
         store.check_target(options.out)
+    share_cores(options.jobs)
     source = placed(_source(options), options.device, options.jobs)
-    precisions = _precisions(options)
-    plan = analysing.dry_run(
-        source, precisions=precisions, expand_units=options.expand_units,
-        memory_bytes=options.memory, jobs=options.jobs,
-    )  # fmt: skip
+    how = {
+        "precisions": _precisions(options),
+        "expand_units": options.expand_units,
+        "memory_bytes": options.memory,
+        "jobs": options.jobs,
+        **cli_schemes.chosen(options),
+    }
+    plan = analysing.dry_run(source, **how)
     if options.dry_run:
         reporter.result = msgspec.to_builtins(plan)
         if options.json:
@@ -133,40 +138,26 @@ def _analyze(options: argparse.Namespace, reporter: Reporter) -> None:
         f"{plan.layers} layers, {plan.runs} runs over {plan.samples:,} samples, "
         f"about {plan.predicted_seconds / 60:.1f} min and {plan.peak_bytes / 1e6:,.0f} MB"
     )
-    columns = (
-        TextColumn("{task.description:<44.44}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
 
     def say(sentence: str) -> None:
         aside.print(sentence, markup=False, highlight=False)
         reporter.say(sentence)
 
-    cache = opened(options, say)
-    with Progress(*columns, console=aside) as progress:
+    cache, keep = opened(options, say), keeper(options, say)
+    with progress_bar(aside) as progress:
         task = progress.add_task("starting", total=plan.runs)
 
         def step(done: int, total: int, label: str) -> None:
             progress.update(task, total=total, completed=done, description=label)
             reporter.step(done, total, label)
 
-        analysis = analysing.analyze(
-            source,
-            precisions=precisions,
-            expand_units=options.expand_units,
-            memory_bytes=options.memory,
-            cache=cache,
-            jobs=options.jobs,
-            progress=step,
-        )
+        analysis = analysing.analyze(source, cache=cache, progress=step, glimpse=keep, **how)
     store.save(analysis, options.out)
     reporter.result = _summary(analysis, options.out)
     for note in (*((OPTIMISTIC,) if analysis.optimistic else ()), *analysis.notes):
         print(f"quantscape: note: {note}", file=sys.stderr)
     if options.json:
-        print_json(_summary(analysis, options.out))
+        print_json(reporter.result)
     else:
         console().print(f"Wrote {options.out}: {len(analysis.layers)} layers.")
 
@@ -203,6 +194,7 @@ def policy_from(options: argparse.Namespace) -> Policy:
         raise PolicyError("--strategy top-k needs --top-k K.", "Say how many layers go low.")
     changes["pins"] = tuple(rule for text in options.pin for rule in parse_rules(text))
     changes["overrides"] = tuple(rule for text in options.override for rule in parse_rules(text))
+    changes |= cli_budget.budget_changes(options)
     return replace(Policy(), **changes)
 
 
@@ -217,12 +209,14 @@ def plan(options: argparse.Namespace) -> None:
         )
     for pattern in chosen.ignored:
         print(f"quantscape: note: no layer matches {pattern!r}", file=sys.stderr)
+    solved = cli_budget.solved_content(study, chosen, options)
     if options.out is not None:
         write(options.out, precision_map.to_json(study, chosen))
     if options.json:
-        print_json(_shown(study, chosen))
+        print_json(_shown(study, chosen) | solved)
         return
     _print_map(study, chosen, document=False)
+    cli_budget.print_solution(solved)
     if options.out is not None:
         console().print(f"Wrote {options.out}.")
 

@@ -38,6 +38,23 @@ class PolicyError(QuantscapeError):
     """A request cannot be met: unknown scorer, threshold out of range, unknown precision."""
 
 
+class InfeasibleError(PolicyError):
+    """No map was found that keeps every budget.
+
+    `axis` is the budget that binds (size, latency or loss), `nearest` the least value of it, in
+    `unit`, with which a map was found that keeps the others.
+    """
+
+    def __init__(
+        self, cause: str, next_step: str, axis: str = "", nearest: float = 0.0, unit: str = ""
+    ) -> None:
+        super().__init__(cause, next_step)
+        self.axis, self.nearest, self.unit = axis, nearest, unit
+
+    def __reduce__(self) -> tuple[type, tuple[str, str, str, float, str]]:  # type: ignore[override]
+        return type(self), (self.cause, self.next_step, self.axis, self.nearest, self.unit)
+
+
 class MapError(QuantscapeError):
     """A precision map cannot be used: other model, unknown or missing layers, bad schema."""
 

@@ -36,12 +36,13 @@ ROLES: tuple[str, ...] = (
 ROOT = "(model)"
 """Name of the model itself where it is a layer: its own module path is empty."""
 
-State = Literal["computes", "stores", "rounds output", "nothing"]
+State = Literal["computes", "stores", "rounds output", "rounds input", "float", "nothing"]
 """What an integer precision means for a layer on the target (docs/method.md, "States").
 
 computes: the layer's kernel works on integers.  stores: only its weight is kept as integers.
-rounds output: it runs in float between quantize and dequantize.  nothing: it does nothing at
-inference (dropout, or a batch norm that is folded into the layer before it).
+rounds output, rounds input: it runs in float between quantize and dequantize.  float: the target
+has no kernel and rounds nothing.  nothing: it does nothing at inference (dropout, or a batch norm
+that is folded into the layer before it).
 """
 
 TensorKind = Literal["weight", "table", "bias", "float"]

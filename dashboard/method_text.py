@@ -35,6 +35,16 @@ STATES = (
         "layer norm, GELU, pooling",
     ),
     (
+        "rounds input",
+        "It runs in float between dequantize and what follows; only its input is rounded.",
+        "layer norm under OpenVINO",
+    ),
+    (
+        "float",
+        "The target has no kernel and rounds nothing: asked for INT8, it is built in float.",
+        "GELU and layer norm under TensorRT",
+    ),
+    (
         "nothing",
         "It is no operation at inference and has no precision.",
         "dropout, a batch norm folded into the layer before it",

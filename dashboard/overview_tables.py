@@ -90,7 +90,7 @@ def facts(view: View) -> None:
         plain(naive_title): naive,
         "Task": plain(facts_of.task(analysis)),
         "Splits": facts_of.splits(analysis),
-        "Scheme": analysis.scheme,
+        "Scheme": plain(analysis.how_rounded),
         "Data": plain(analysis.data_description) or UNKNOWN,
         "Evidence": f"Measured in {took}" if analysis.evidence is not None else
         "Nothing measured yet: scores are priors, and no loss is projected",

@@ -37,6 +37,8 @@ STATES = {
     "computes": "computes in integers",
     "stores": "stores integers, computes in float",
     "rounds output": "float, output rounded",
+    "rounds input": "float, input rounded",
+    "float": "stays in float",
     "nothing": "nothing at inference",
 }
 

@@ -11,11 +11,13 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from core import precision as registry
+from core.decide.budget import AXES, Axis, Budget, checked
 from core.errors import PolicyError
 from core.estimate import hardware as hardware_profiles
+from core.estimate.weighing import TARGETS, Target
 from core.evidence import scorers
 
-Strategy = Literal["thresholds", "top-k", "uniform", "manual"]
+Strategy = Literal["thresholds", "top-k", "uniform", "manual", "budget"]
 STRATEGIES: tuple[str, ...] = get_args(Strategy)
 
 DOCUMENT_WEIGHTS = (("theory", 0.4), ("importance", 0.4), ("empirical", 0.2))
@@ -31,6 +33,11 @@ class Policy:
     `top_k` layers with the lowest scores go to `low` under *top-k*, the rest to `high`. Under
     *uniform* every layer goes to `uniform`; under *manual* to `high`. `pins` are (wildcard,
     precision), the last that matches wins; `overrides` are (layer, precision) and beat a pin.
+    `groups` are wildcards: the layers that one of them matches share a precision.
+
+    Under *budget* the map with the least `minimise` is looked for that keeps every one of
+    `budgets`. A loss that is minimised is how far the outputs move, or the loss against labels
+    if `target` says so.
     """
 
     strategy: Strategy = "thresholds"
@@ -45,6 +52,10 @@ class Policy:
     pins: tuple[tuple[str, str], ...] = ()
     overrides: tuple[tuple[str, str], ...] = ()
     hardware: str = hardware_profiles.DEFAULT
+    groups: tuple[str, ...] = ()
+    budgets: tuple[Budget, ...] = ()
+    minimise: Axis = "loss"
+    target: Target = "divergence"
 
     def __post_init__(self) -> None:
         _check(self)
@@ -91,13 +102,27 @@ def _check(policy: Policy) -> None:
     if policy.top_k < 0:
         raise PolicyError(f"top-k is {policy.top_k}.", "Use 0 or more layers.")
     hardware_profiles.get(policy.hardware)
-    if len(policy.pins) + len(policy.overrides) > MAX_RULES:
+    if len(policy.pins) + len(policy.overrides) + len(policy.groups) > MAX_RULES:
         raise PolicyError(
-            f"More than {MAX_RULES:,} pins and overrides.", "Use wildcards in place of names."
+            f"More than {MAX_RULES:,} pins, overrides and groups.",
+            "Use wildcards in place of names.",
         )
+    _check_budgets(policy)
     wanted = (policy.high, policy.medium, policy.low, policy.uniform)
     for precision in (*wanted, *(p for _, p in policy.pins), *(p for _, p in policy.overrides)):
         registry.get(precision)
+
+
+def _check_budgets(policy: Policy) -> None:
+    checked(policy.budgets)
+    for label, value, known in (
+        ("minimised", policy.minimise, AXES),
+        ("target", policy.target, TARGETS),
+    ):
+        if value not in known:
+            raise PolicyError(f"Nothing {label} is called {value!r}.", f"Use {', '.join(known)}.")
+    if policy.strategy == "budget" and not policy.budgets:
+        raise PolicyError("No budget is given.", "Write for instance --budget size=0.5.")
 
 
 def parse_weights(text: str) -> tuple[tuple[str, float], ...]:
@@ -139,6 +164,11 @@ def parse_rules(text: str) -> tuple[tuple[str, str], ...]:
 def format_rules(rules: Iterable[tuple[str, str]]) -> str:
     """The text that `parse_rules` reads back as `rules`."""
     return ", ".join(f"{pattern}={precision}" for pattern, precision in rules)
+
+
+def parse_groups(text: str) -> tuple[str, ...]:
+    """`blocks.0.*, head*` as wildcards."""
+    return tuple(_parts(text))
 
 
 def parse_thresholds(text: str) -> tuple[float, float]:

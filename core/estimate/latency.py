@@ -38,6 +38,28 @@ class LatencyEstimate:
     boundaries: int
 
 
+@dataclass(frozen=True, eq=False)
+class Crossings:
+    """Edges [E] of the data flow with the price of a conversion on each, and the form, a number
+    from 0 (the reference), in which each layer leaves and takes values [P, L].
+
+    Nodes from L on are joins, `into_joins` their sources; a join runs in the form that all of
+    them leave, or in form 0 where they differ or are `quantized`. Of each pair of `kernels` the
+    second layer costs nothing and has the form of the first where both are in one precision, or
+    the first in one of those that `integer` [P] marks.
+    """
+
+    sources: NDArray[np.int64]
+    targets: NDArray[np.int64]
+    ms: NDArray[np.float64]
+    leaves: NDArray[np.int64]
+    takes: NDArray[np.int64]
+    into_joins: tuple[tuple[int, ...], ...]
+    quantized: int
+    kernels: tuple[tuple[int, int], ...]
+    integer: NDArray[np.bool_]
+
+
 def _runs_as(precision: Precision, hardware: Hardware) -> str:
     if hardware.has_kernels_for(precision.name):
         return precision.name
@@ -52,8 +74,8 @@ def _forms(layer: Layer, precision: Precision, hardware: Hardware) -> tuple[str,
         native = hardware.has_kernels_for(precision.name)
         form = precision.name if native else registry.REFERENCE
         return form, form
-    integers = layer.state == "computes" and not layer.dynamic
-    takes = QUANTIZED if integers else registry.REFERENCE
+    rounds_input = layer.state in {"computes", "rounds input"} and not layer.dynamic
+    takes = QUANTIZED if rounds_input else registry.REFERENCE
     leaves = QUANTIZED if layer.quantizes_output else registry.REFERENCE
     return takes, leaves
 
@@ -89,6 +111,7 @@ class LatencyModel:
                     share = getattr(hardware.efficiency, level)
                     work[p, i] = max(layer.macs / (peak * share), moved / (bandwidth * share))
                 self._fixed_s[p, i] = fixed
+        self._own_s = self._work_s["typical"] + self._fixed_s
         self._takes, self._leaves = takes, leaves
         self._integer = np.array([precision.kind == "integer" for precision in chosen])
         pairs = layers.kernels
@@ -136,6 +159,50 @@ class LatencyModel:
             boundaries_ms=boundaries_s * MS_PER_S,
             boundaries=int(crossing.sum()),
         )
+
+    def times_ms(self, codes: NDArray[np.int8]) -> NDArray[np.float64]:
+        """Typical latency of many maps at once: codes (C, L) -> milliseconds (C,).
+
+        The same figures as `estimate(...).total.value`, for searches that try many maps.
+        """
+        active = codes >= 0
+        row = np.where(active, codes, 0)
+        column = np.arange(codes.shape[1])
+        own = self._own_s[row, column]
+        forms, taken = self._leaves[row, column], self._takes[row, column]
+        if len(self._behind):
+            merged = self._merged(codes.T).T
+            own[:, self._behind] *= ~merged
+            before, behind = forms[:, self._before], self._behind
+            forms[:, behind] = np.where(merged, before, forms[:, behind])
+            taken[:, behind] = np.where(merged, before, taken[:, behind])
+        nodes = [*forms.T]
+        for sources in self._into_joins:
+            first = nodes[sources[0]] if sources else np.zeros(len(codes), np.int64)
+            agreed = first != self._quantized
+            for source in sources[1:]:
+                agreed = agreed & (nodes[source] == first)
+            nodes.append(np.where(agreed, first, 0))
+        leaves = np.stack(nodes, axis=1)
+        takes = np.concatenate([taken, leaves[:, codes.shape[1] :]], axis=1)
+        running = np.ones(leaves.shape, np.bool_)
+        running[:, : codes.shape[1]] = active
+        crossing = leaves[:, self._sources] != takes[:, self._targets]
+        crossing &= running[:, self._sources] & running[:, self._targets]
+        total: NDArray[np.float64] = np.where(active, own, 0.0).sum(axis=1)
+        return np.asarray((total + crossing @ self._boundary_s) * MS_PER_S)
+
+    def crossings(self) -> Crossings:
+        """What the boundaries between layers cost, as data for programmes that search."""
+        return Crossings(
+            self._sources, self._targets, self._boundary_s * MS_PER_S, self._leaves, self._takes,
+            tuple(tuple(sources) for sources in self._into_joins), self._quantized,
+            tuple(zip(self._before.tolist(), self._behind.tolist(), strict=True)), self._integer,
+        )  # fmt: skip
+
+    def own_ms(self) -> NDArray[np.float64]:
+        """Typical milliseconds of every layer in every precision, boundaries left out (P, L)."""
+        return np.asarray(self._own_s * MS_PER_S)
 
     def _merged(self, codes: NDArray[np.int8]) -> NDArray[np.bool_]:
         """Which activations run in the kernel of the convolution before them: those in the same

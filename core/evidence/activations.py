@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from core.evidence.histograms import quantiles
 from core.evidence.ranges import Site
 from core.evidence.rounding import Range
 
@@ -33,11 +35,10 @@ class Seen:
 
     def inner(self, whole: Range) -> Range:
         """The range without `TAIL` of the values at each end."""
-        share = torch.cumsum(self.counts, 0) / max(float(self.counts.sum()), 1.0)
-        first = int((share <= TAIL).sum())
-        last = int((share < 1 - TAIL).sum())
         width = (whole.high - whole.low) / BINS
-        return Range(whole.low + first * width, whole.low + (min(last, BINS - 1) + 1) * width)
+        left = whole.low + width * np.arange(BINS, dtype=np.float64)
+        counts = self.counts.cpu().numpy()
+        return Range(*quantiles(left, left + width, counts, (TAIL, 1 - TAIL)))
 
 
 @dataclass(eq=False)

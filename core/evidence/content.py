@@ -49,6 +49,7 @@ def content_key(
         "data": source.data_fingerprint(),
         "task": (source.task, source.metric_name, source.output, everything),
         "scheme": asdict(simulator.scheme),
+        "calibrator": asdict(simulator.calibrator),
         "layers": of_layers,
         "owners": sorted((path, name or "") for path, name in simulator.owner.items()),
         "ranges": ranges,

@@ -8,7 +8,7 @@ the reference precision.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -171,12 +171,15 @@ def seen_at(layers: LayerTable) -> dict[str, str]:
     return found
 
 
-def clips(layers: LayerTable) -> dict[str, Fused]:
-    """Layer -> the activation outside it on whose far side its own output is rounded."""
+def clips(layers: LayerTable, rounds_outputs: Collection[str]) -> dict[str, Fused]:
+    """Layer -> the activation outside it on whose far side its own output is rounded.
+
+    `rounds_outputs` are the operations whose output the scheme rounds.
+    """
     return {
         layer.name: one
         for layer in layers
-        if "conv" in dict(layer.operations)
+        if any(kind in rounds_outputs for kind, _ in layer.operations)
         for one in layer.fused
         if one.low is not None and not (one.activation and is_inside(one.activation, layer.name))
     }

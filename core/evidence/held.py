@@ -14,6 +14,7 @@ from core.evidence.rounding import (
     round_weight,
     weight_scales,
 )
+from core.evidence.scheme import Scheme
 from core.precision import Precision
 from core.source.operations import Operation, Stored, operand, replace_operand
 from core.source.trees import map_tensors, tensors
@@ -22,8 +23,8 @@ from core.source.trees import map_tensors, tensors
 class HeldWeights:
     """A model's stored tensors as precisions store them, each rounded once."""
 
-    def __init__(self, stored: Stored) -> None:
-        self._stored = stored
+    def __init__(self, stored: Stored, scheme: Scheme) -> None:
+        self._stored, self._scheme = stored, scheme
         self._rounded: dict[tuple[object, ...], tuple[Tensor, Tensor]] = {}
 
     def cast(self, value: Tensor, precision: Precision, *, always: bool) -> Tensor:
@@ -49,13 +50,21 @@ class HeldWeights:
         if key in self._rounded:
             return self._rounded[key]
         if operation.kind == "embedding":
-            rounded = round_table(weight, precision), torch.ones(1)
+            rounded = self._table(weight, precision), torch.ones(1)
         else:
+            axis = axis if self._scheme.weights_per_channel else None
             scales = weight_scales(weight, precision.bits, axis)
             rounded = round_weight(weight, precision, axis), scales
         if self._stored.root(weight) is weight:  # the id of anything else may be taken again
             self._rounded[key] = rounded
         return rounded
+
+    def _table(self, table: Tensor, precision: Precision) -> Tensor:
+        if self._scheme.table == "float":
+            return table.detach()
+        if self._scheme.table == "rows":
+            return round_weight(table, precision, 0)
+        return round_table(table, precision)
 
     def place(
         self, operation: Operation, precision: Precision, scale: float | None,
@@ -70,6 +79,8 @@ class HeldWeights:
             return
         rounded, scales = self.integers(weight, operation, precision)
         replace_operand(operation.weight, rounded, args, kwargs)
+        if self._scheme.bias != "int32":
+            return
         bias = operand(operation.bias, args, kwargs) if operation.bias else None
         if bias is not None and operation.kind == "conv":  # transposed, in groups
             scales = scales.repeat(max(len(bias) // len(scales), 1))

@@ -79,7 +79,8 @@ class OwnOutputs(Simulator):
     def watch(self, layers: LayerTable) -> None:
         """Name the layers whose outputs are of interest."""
         self._layers = frozenset(layers.names)
-        self._seen_at, self._clips = seen_at(layers), clips(layers)
+        self._seen_at = seen_at(layers)
+        self._clips = clips(layers, self.scheme.rounds_outputs)
 
 
 Kind = TypeVar("Kind", bound=OwnOutputs)

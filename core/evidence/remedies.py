@@ -18,11 +18,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from core.evidence.activations import BINS, Channels, Seen, equalised
+from core.evidence.grids import grid_of
 from core.evidence.held import HeldWeights
 from core.evidence.local import VARIANTS
 from core.evidence.own_output import OwnOutputs, error_of
 from core.evidence.ranges import OUTPUT, Ranges, Site
-from core.evidence.rounding import Range, affine_grid, weight_scales
+from core.evidence.rounding import Range, weight_scales
 from core.evidence.scheme import Scheme
 from core.evidence.simulate import Assignment
 from core.layers import Layer, LayerTable
@@ -108,8 +109,8 @@ class Variants(OwnOutputs):
             self._usual = (self._weight_only, self.scheme, self._held, self.ranges)
         weight_only, scheme, held, known = self._usual
         self._weight_only = weight_only if activations else set(self._layers)
-        self.scheme = scheme if activations else replace(scheme, rounds_conv_output=False)
-        self._held = held if weights else ExactWeights(self._stored)
+        self.scheme = scheme if activations else replace(scheme, rounds_outputs=())
+        self._held = held if weights else ExactWeights(self._stored, scheme)
         self._equal = dict(equal or {})
         spans = {site: channels.span for site, channels in self._equal.items()}
         self.ranges = Ranges({**known, **(ranges or {}), **spans})
@@ -146,7 +147,7 @@ class Found:
 
 def examine(
     simulator: Variants, layers: LayerTable, integer: Precision, half: Precision | None,
-    calibration: Inputs, batch: Inputs, selection: Inputs, bits: int,
+    calibration: Inputs, batch: Inputs, selection: Inputs,
     progress: LayerProgress = lambda place, name: None,
 ) -> Found:  # fmt: skip
     """Measure every computing layer under every variant on `batch`.
@@ -160,7 +161,7 @@ def examine(
     seen, outside = simulator.look(calibration), simulator.look(selection)
     inner = {site: one.inner(simulator.ranges[site]) for site, one in seen.items()}
     equal = equalised(seen)
-    _activations(found, layers, simulator.ranges, seen, inner, outside, bits)
+    _activations(found, layers, simulator.ranges, seen, inner, outside, simulator.scheme)
     simulator.set()
     reference = simulator.reference(batch)
     for i, layer in enumerate(layers):
@@ -188,7 +189,7 @@ def _options(
 ) -> list[dict[str, Any] | None]:
     """How to set the simulator for each of the integer variants; None where it means nothing."""
     weighted = any(spec.kind in {"weight", "table"} for spec in layer.tensors)
-    parts = weighted and bool(own)
+    parts = weighted and any(site[1] >= 0 for site in own)  # a product's, not a norm's
     mine = {site: equal[site] for site in own if site in equal}
     return [
         {},
@@ -224,7 +225,7 @@ def _underflow(values: Tensor) -> float:
 
 def _activations(
     found: Found, layers: LayerTable, ranges: Mapping[Site, Range], seen: Mapping[Site, Seen],
-    inner: Mapping[Site, Range], outside: Mapping[Site, Seen], bits: int,
+    inner: Mapping[Site, Range], outside: Mapping[Site, Seen], scheme: Scheme,
 ) -> None:  # fmt: skip
     """The worst of each layer's activations, by each measure."""
     for site, one in seen.items():
@@ -243,7 +244,7 @@ def _activations(
                 found.imbalance[i] = np.fmax(found.imbalance[i], float(largest.max()) / middle)
         other = outside.get(site)
         if other is not None and other.values:
-            step, _ = affine_grid(whole, bits)
+            step = grid_of(whole, scheme).scale
             rounding = other.values * step**2 / 12
             share = other.clipped / (other.clipped + rounding) if other.clipped else 0.0
             found.clipping[i] = np.fmax(found.clipping[i], share)

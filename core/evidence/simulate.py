@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
-from core.evidence.dynamic import round_dynamic
-from core.evidence.folding import Folding
-from core.evidence.held import HeldWeights, cast, give_back, settled
-from core.evidence.ranges import MODULE_OUTPUT, OUTPUT, Ranges, Site
-from core.evidence.rounding import affine_grid, round_activation
+from core.evidence.calibrate import Observed
+from core.evidence.calibrators import MIN_MAX, Calibrator
+from core.evidence.held import cast, give_back
+from core.evidence.operations import Operations
+from core.evidence.ranges import MODULE_OUTPUT, Site
+from core.evidence.rounding import Range
 from core.evidence.scheme import Scheme
 from core.evidence.tape import version
 from core.layers import ROOT, LayerTable
@@ -37,15 +37,7 @@ from core.source.batches import (
     state_kept,
     take,
 )
-from core.source.operations import (
-    COMPOSITES,
-    Operation,
-    Stored,
-    as_separate_operands,
-    operand,
-    recognise,
-    replace_operand,
-)
+from core.source.operations import COMPOSITES, as_separate_operands, operand, recognise
 from core.source.ownership import Arguments, ModuleStack
 from core.source.trees import map_tensors, tensors
 
@@ -53,7 +45,7 @@ Assignment = Mapping[str, Precision]
 """Layers that leave the reference precision. A layer that is not named stays as trained."""
 
 
-class Simulator(TorchFunctionMode):
+class Simulator(Operations):
     """A model whose layers can be put into any precision, one assignment at a time.
 
     Does not change the model. `calibrate` must run before an integer assignment. Batch b of
@@ -68,40 +60,36 @@ class Simulator(TorchFunctionMode):
         owner: Mapping[str, str | None],
         scheme: Scheme,
         output: Output = None,
+        calibrator: Calibrator = MIN_MAX,
     ) -> None:
-        super().__init__()
+        super().__init__(model, layers, scheme, calibrator)
         self._output = output
-        self._stored = Stored(model)
-        self.scheme = scheme
-        self.ranges = Ranges()
-        self._folding = Folding(model, layers, self._stored)
-        self.model, self.owner = model, self._folding.owners(owner)
+        self.owner = self._folding.owners(owner)
         self.varied = tuple(layer.name for layer in layers if layer.computes_at_inference)
         self._rounded_modules = {
             layer.name
             for layer in layers
             if layer.state == "rounds output" or layer.role == "pooling"
         }
-        self._weight_only = {layer.name for layer in layers if layer.state == "stores"}
-        self._dynamic = {layer.name for layer in layers if layer.dynamic}
         self._silent = {layer.name for layer in layers if layer.state == "nothing"}
         self._stack = ModuleStack(model, self._entered, self._left)
         self._assignment: Assignment = {}
         self._recording = False
         self._counts: dict[str, int] = {}
-        self._held = HeldWeights(self._stored)
         self._given: list[tuple[Arguments | None, list[int]]] = []
 
     # ---- public
 
     def calibrate(self, inputs: Inputs, batch_size: int = 64) -> None:
-        """Record the min-max range of every activation that a scheme may round."""
-        self.ranges.clear()
+        """Find the range of every activation that the scheme may round."""
+        self.ranges = observed = Observed(self.calibrator, self.scheme)
         self._recording = True
         try:
             self._forward({}, inputs, batch_size)
         finally:
             self._recording = False
+        observed.settle()
+        observed.update(dict.fromkeys(self._functions.to_one, Range(0.0, 1.0)))
 
     def run(
         self, assignment: Assignment, inputs: Inputs, batch_size: int = 100, first: int = 0
@@ -139,6 +127,7 @@ class Simulator(TorchFunctionMode):
         """
         self._assignment = assignment
         self._counts = dict(counts)
+        self._functions.begin()
         self._given.clear()
         hooks = self._stack.installed(module)
         with torch.no_grad(), state_kept(module), fused_attention_off(), hooks, self:
@@ -155,6 +144,7 @@ class Simulator(TorchFunctionMode):
         with torch.no_grad(), state_kept(self.model), self._stack.installed(), self:
             for start in range(0, total, batch_size):
                 self._counts.clear()
+                self._functions.begin()
                 self._given.clear()
                 batch = take(inputs, start, start + batch_size)
                 try:
@@ -187,11 +177,13 @@ class Simulator(TorchFunctionMode):
         operation = recognise(func, args, kwargs, self._stored)
         if operation is None:
             precision = self._assignment.get(name)
-            if precision is not None and self._folding.is_done(func, path):
-                return args[0].clone()
-            if precision is None or precision.kind != "float":
-                return func(*args, **kwargs)
-            return self._float_function(precision, func, args, kwargs)
+            if self._folding.is_done(func, path):
+                return func(*args, **kwargs) if precision is None else args[0].clone()
+            if precision is not None and precision.kind == "float":
+                return self._float_function(precision, func, args, kwargs)
+            if self._recording or precision is not None:
+                return self._other_function(name, precision, func, args, kwargs)
+            return func(*args, **kwargs)
         number = self._counts.get(name, 0)
         self._counts[name] = number + 1
         if self._recording:
@@ -210,6 +202,7 @@ class Simulator(TorchFunctionMode):
         self, path: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Arguments | None:
         precision = self._assignment.get(path or ROOT)
+        self._functions.entered(self.owner, self._stack.paths)
         versions = [version(value) if isinstance(value, Tensor) else 0 for value in args]
         is_cast = precision is not None and precision.kind == "float"
         self._given.append(((args, kwargs) if is_cast else None, versions))
@@ -230,67 +223,15 @@ class Simulator(TorchFunctionMode):
             return None
         site: Site = (name, *MODULE_OUTPUT)
         if self._recording:
-            self._observe(site, values[0])
+            if not self._functions.gave(values[0]):
+                self._observe(site, values[0])
             return None
         precision = self._assignment.get(name)
         if precision is None or precision.kind != "integer":
             return None
-        rounded = round_activation(values[0], self.ranges.of(site), self.scheme.activation_bits)
+        rounded = self._rounded(site, values[0])
         now = version(values[0])
         if any(a is values[0] and v != now for a, v in zip(args, before, strict=False)):
             values[0].copy_(rounded)  # it works in place: others hold the value too
             return None
         return map_tensors(output, lambda tensor: rounded if tensor is values[0] else tensor)
-
-    # ---- one operation
-
-    def _observe(self, site: Site, value: Tensor) -> None:
-        """Take note of an activation while recording."""
-        self.ranges.observe(site, value)
-
-    def _record(
-        self, name: str, number: int, operation: Operation, func: Callable[..., Any],
-        args: tuple[Any, ...], kwargs: dict[str, Any],
-    ) -> Any:  # fmt: skip
-        calibrated = name not in self._weight_only | self._dynamic
-        for slot in operation.activations if calibrated else ():
-            value = operand(slot, args, kwargs)
-            if value is not None:
-                self._observe((name, number, slot[0]), value)
-        output = func(*args, **kwargs)
-        if operation.kind == "conv":
-            end = self._folding.end(operation, args, kwargs, output)
-            self._observe((name, number, OUTPUT), end)
-        return output
-
-    def _float_function(
-        self, precision: Precision, func: Callable[..., Any], args: tuple[Any, ...],
-        kwargs: dict[str, Any], held: frozenset[int] = frozenset(),
-    ) -> Any:  # fmt: skip
-        def stored(value: Tensor) -> Tensor:
-            return self._held.cast(value, precision, always=id(value) in held)
-
-        given, named = map_tensors((args, kwargs), stored)
-        return settled(func(*given, **named), (given, named), precision)
-
-    def _integer_operation(
-        self, name: str, number: int, operation: Operation, precision: Precision,
-        func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any],
-    ) -> Any:  # fmt: skip
-        bits = self.scheme.activation_bits
-        given, named = list(args), dict(kwargs)
-        for slot in operation.activations if name not in self._weight_only else ():
-            value = operand(slot, args, kwargs)
-            if value is not None and name in self._dynamic:
-                replace_operand(slot, round_dynamic(value, bits), given, named)
-            elif value is not None:
-                rounded = round_activation(value, self.ranges.of((name, number, slot[0])), bits)
-                replace_operand(slot, rounded, given, named)
-        first = operation.activations[0][0] if operation.activations else OUTPUT
-        seen = None if name in self._weight_only else self.ranges.get((name, number, first))
-        scale = None if seen is None else affine_grid(seen, bits)[0]
-        self._held.place(operation, precision, scale, given, named)
-        output = func(*given, **named)
-        if operation.kind == "conv" and self.scheme.rounds_conv_output:
-            output = round_activation(output, self.ranges.of((name, number, OUTPUT)), bits)
-        return output

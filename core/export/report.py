@@ -80,6 +80,8 @@ def _summary(given: Material) -> Section:
         else f"Every layer was measured alone on {words.count(evidence.samples, 'sample')} under "
         f"{evidence.scheme}, and the effects combined."
     )
+    if given.study.analysis.partial is not None:
+        measured = f"The measurement was not over: {given.study.analysis.partial.in_words()}."
     beaten = given.comparison.beaten(THIS_MAP)
     rivals = [
         f"in loss and {cost} by {', '.join(names)}" for cost, names in beaten.items() if names
@@ -105,7 +107,7 @@ def _overview(given: Material) -> Section:
         ("Task", facts.task(analysis)),
         ("Data", analysis.data_description or words.UNKNOWN),
         ("Splits", facts.splits(analysis)),
-        ("Scheme", analysis.scheme),
+        ("Scheme", analysis.how_rounded),
         ("Parameters", f"{int(chosen.layers.params.sum()):,} exact"),
         ("Multiply-accumulates per sample", f"{int(chosen.layers.macs.sum()):,} exact"),
         ("Analyzed", analysis.created or words.UNKNOWN),

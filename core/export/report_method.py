@@ -6,6 +6,7 @@ from core.decide.outcome import OPTIMISTIC
 from core.decide.scoring import HIGH, LEVELS, LOW, MEDIUM
 from core.evidence import priors, scorers
 from core.evidence.agreement import agreements
+from core.evidence.calibrators import CALIBRATORS
 from core.evidence.scheme import SCHEMES
 from core.export import words
 from core.export.blocks import Bullets, Column, Facts, Section, Table, Text
@@ -162,12 +163,15 @@ def _agreement(given: Material) -> tuple[Section, ...]:
 def measurement(given: Material) -> Section:
     """Calibration data and the layer-by-layer test behind the figures."""
     analysis = given.study.analysis
-    splits, scheme = analysis.splits, SCHEMES.get(analysis.scheme)
+    splits = analysis.splits
+    scheme = analysis.scheme_facts or SCHEMES.get(analysis.scheme)
+    known = [c for c in CALIBRATORS.values() if c.name == analysis.calibrator.partition(":")[0]]
     facts = [
         ("Calibration split", f"{words.count(splits.calibration, 'sample')} exact: sets the ranges of activations"),
         ("Selection split", f"{words.count(splits.selection, 'sample')} exact: every layer is measured here"),
         ("Holdout split", f"{words.count(splits.holdout, 'sample')} exact: kept for judging, never used to choose"),
         ("Scheme", analysis.scheme if scheme is None else f"{scheme.name}: {scheme.description}"),
+        ("Ranges of activations", ": ".join((analysis.calibrator, *(c.title for c in known)))),
     ]  # fmt: skip
     if analysis.evidence is None:
         how = (
@@ -185,13 +189,19 @@ def measurement(given: Material) -> Section:
             "and the change of the outputs kept, sample by sample; then the uniform maps and "
             f"{words.count(probes, 'random map')}, which say how far projections err."
         )
+    if analysis.partial is not None:
+        facts.append(("Measured so far", analysis.partial.in_words()))
+        how = (
+            "The measurement was not over when this analysis was written. Layers that it had not "
+            "reached stay as trained, and nothing is said of them."
+        )
     return Section("measurement", "Tools and data", (Facts(tuple(facts)), Text(how)))
 
 
 def limits(given: Material) -> Section:
     """What these numbers do not say."""
     analysis = given.study.analysis
-    said = [LATENCY, SCHEME.format(analysis.scheme), SIZE, RULES]
+    said = [LATENCY, SCHEME.format(analysis.how_rounded), SIZE, RULES]
     if analysis.evidence is not None:
         said[:0] = [PROJECTION, OPTIMISTIC if analysis.optimistic else SELECTION, PRODUCTION]
     said += analysis.notes

@@ -190,7 +190,7 @@ def fingerprints(given: Material) -> Facts:
         ("Model", analysis.identity.name),
         ("SHA-256 of the weights", analysis.identity.weights_sha256),
         ("SHA-256 of the data", analysis.identity.data_sha256),
-        ("Scheme", analysis.scheme),
+        ("Scheme", analysis.how_rounded),
         ("Hardware profile", given.policy.hardware),
         ("Tool", f"quantscape {core.__version__}, precision map schema {SCHEMA_VERSION}"),
         ("Analyzed with", f"quantscape {analysis.tool_version or words.UNKNOWN}"),

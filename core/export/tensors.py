@@ -21,8 +21,8 @@ from core.analysis import Analysis
 from core.decide.decision import PrecisionMap
 from core.errors import MapError
 from core.evidence.folding import stored_tensors
+from core.evidence.grids import grid_of
 from core.evidence.rounding import Range, affine_grid, weight_scales
-from core.evidence.scheme import SCHEMES
 from core.layers import Layer, TensorSpec
 from core.precision import Precision
 
@@ -98,8 +98,7 @@ def _integer_bias(
             f"The analysis holds no calibration range for layer {layer.name!r}.",
             "Analyze the model again.",
         )
-    bits = SCHEMES[analysis.scheme].activation_bits
-    scale, _ = affine_grid(Range(grid.low, grid.high), bits)
+    scale = grid_of(Range(grid.low, grid.high), analysis.rounding).scale
     read = next((t for t in layer.tensors if t.name == spec.weight), None)
     axis = read.scale_axis if read else (0 if len(bias) == weight.shape[0] else 1)
     scales = weight_scales(weight, precision.bits, axis).double()
@@ -111,13 +110,13 @@ def _integer_bias(
 
 def _activation_grids(layer: Layer, analysis: Analysis) -> dict[str, Tensor]:
     grids = [r for r in analysis.ranges if r.layer == layer.name]
-    bits = SCHEMES[analysis.scheme].activation_bits
     found: dict[str, Tensor] = {}
-    for grid in grids:
-        scale, zero = affine_grid(Range(grid.low, grid.high), bits)
-        label = f"{layer.name}.activation.{grid.operation}.{grid.operand}"
-        found[f"{label}.scale"] = torch.tensor([scale])
-        found[f"{label}.zero_point"] = torch.tensor([zero], dtype=torch.uint8)
+    for seen in grids:
+        grid = grid_of(Range(seen.low, seen.high), analysis.rounding)
+        label = f"{layer.name}.activation.{seen.operation}.{seen.operand}"
+        found[f"{label}.scale"] = torch.tensor([grid.scale])
+        kind = torch.int8 if grid.is_signed else torch.uint8
+        found[f"{label}.zero_point"] = torch.tensor([grid.zero_point], dtype=kind)
     return found
 
 

@@ -15,6 +15,7 @@ from core import precision as registry
 from core.analysis import Analysis
 from core.decide.decision import PrecisionMap
 from core.errors import ModelError
+from core.evidence import scheme as schemes
 from core.layers import Layer
 from core.runtime.graph import Graph, export
 from core.runtime.half import to_half
@@ -119,7 +120,8 @@ def assemble(graph: Graph, analysis: Analysis, chosen: PrecisionMap) -> Built:
 def _built(
     graph: Graph, analysis: Analysis, wanted: list[str], half: Collection[str]
 ) -> tuple[Integers, onnx.ModelProto, tuple[str, ...], Executed]:
-    integers = quantize(graph, analysis.layers, wanted, analysis.ranges)
+    scheme = schemes.get(analysis.scheme)
+    integers = quantize(graph, analysis.layers, wanted, analysis.ranges, scheme)
     model = to_half(integers.model, half) if half else integers.model
     _trim(model)
     disabled, found = _faithful(model, set(wanted) - integers.reasons.keys())

@@ -13,6 +13,7 @@ from contextlib import suppress
 import torch
 from torch import nn
 
+from core import kernels
 from core.errors import ModelError
 from core.layers import ROOT, Edge, Fused, Layer, LayerTable, State, TensorSpec
 from core.source.batches import (
@@ -27,28 +28,21 @@ from core.source.batches import (
 )
 from core.source.contract import ModelSource
 from core.source.fusion import contracted, folded_norms
-from core.source.observer import HEAVY, JOIN, Observer
+from core.source.observer import JOIN, Observer
 from core.source.ownership import owners
 from core.source.roles import DROPOUTS, RECURRENTS, check_roles, role_of
 
 
-def _state(module: nn.Module, role: str, operations: Mapping[str, int]) -> State:
+def _runs(module: nn.Module, role: str, operations: Mapping[str, int]) -> str:
+    """What `module` runs, as a row of the table of kernels."""
+    runs = kernels.runs_of(role, operations)
     if isinstance(module, DROPOUTS):
-        return "nothing"
-    if isinstance(module, RECURRENTS):  # no static quantizer has a recurrent kernel
-        return "computes" if _is_dynamic(module) else "stores"
-    if role == "pooling" or any(kind in operations for kind in HEAVY):
-        return "computes"
-    return "stores" if "embedding" in operations else "rounds output"
-
-
-def _is_dynamic(module: nn.Module) -> bool:
-    """Whether ONNX Runtime's dynamic quantizer has an integer kernel for `module`.
-
-    `onnxruntime.quantization.registry` lists LSTM alone among the recurrent operators (its
-    DynamicQuantizeLSTM), and ONNX has no LSTM with a projection.
-    """
-    return isinstance(module, nn.LSTM) and not module.proj_size
+        runs = "dropout"
+    elif isinstance(module, nn.LSTM) and not module.proj_size:  # ONNX has none with a projection
+        runs = "lstm"
+    elif isinstance(module, RECURRENTS):
+        runs = "recurrent"
+    return runs
 
 
 def _activation_scales(state: State, role: str, operations: Mapping[str, int]) -> int:
@@ -137,7 +131,9 @@ def _table(source: ModelSource, observer: Observer) -> LayerTable:
             is_unit=next(module.children(), None) is not None,
             is_last_product=name == observer.last_product,
         )
-        state = "nothing" if name in folded else _state(module, role, seen.operations)
+        what = _runs(module, role, seen.operations), type(module).__name__
+        dynamic = kernels.is_dynamic(kernels.DEFAULT, *what)
+        state = "nothing" if name in folded else kernels.state(kernels.DEFAULT, *what)
         layers.append(
             Layer(
                 name=name or ROOT,
@@ -152,9 +148,9 @@ def _table(source: ModelSource, observer: Observer) -> LayerTable:
                 operations=tuple(sorted(seen.operations.items())),
                 tensors=tuple(owned.get(name, ())),
                 activation_scales=0
-                if _is_dynamic(module)
+                if dynamic
                 else _activation_scales(state, role, seen.operations),
-                dynamic=_is_dynamic(module),
+                dynamic=dynamic,
                 quantizes_output=role == "pooling"
                 or state == "rounds output"
                 or ("conv" in seen.operations and "linear" not in seen.operations),

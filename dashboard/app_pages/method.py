@@ -10,9 +10,8 @@ from core.decide.policy import Policy
 from core.estimate.combine import FORMS
 from core.estimate.projection import FEW_SAMPLES
 from core.evidence import priors, scorers
-from core.evidence.scheme import SCHEMES
 from core.layers import ROLES
-from dashboard import method_costs
+from dashboard import method_costs, method_schemes
 from dashboard import method_text as words
 from dashboard.tables import role_title, table_height
 
@@ -94,9 +93,8 @@ def _priors() -> None:
 def _states() -> None:
     st.subheader("What INT8 means for a layer", anchor="states")
     st.table(pd.DataFrame(words.STATES, columns=["State", "Meaning", "Such as"]).set_index("State"))
-    st.markdown(
-        "**Schemes**: " + " ".join(f"`{s.name}`: {s.description}" for s in SCHEMES.values())
-    )
+    method_schemes.schemes()
+    method_schemes.calibrators()
 
 
 def _projection() -> None:

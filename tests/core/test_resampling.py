@@ -37,7 +37,7 @@ def test_draws_are_fixed_and_whole() -> None:
 
 
 @given(
-    strategy=st.sampled_from(STRATEGIES), top_k=st.integers(0, 40), high=st.floats(0.4, 1),
+    strategy=st.sampled_from([s for s in STRATEGIES if s != "budget"]), top_k=st.integers(0, 40), high=st.floats(0.4, 1),
     medium=st.floats(0, 0.4), theory=st.floats(0, 1),
 )  # fmt: skip
 @settings(max_examples=30, deadline=None)
