@@ -54,3 +54,8 @@ class Task:
     minimise: Axis
     limits: Limits
     judge: Callable[[Codes], float] | None = None
+
+    @property
+    def timed(self) -> bool:
+        """Whether latency matters."""
+        return bool(np.isfinite(self.limits.ms)) or self.minimise == "latency"

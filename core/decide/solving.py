@@ -67,10 +67,13 @@ class Solver:
 
     # ---- what is asked
 
-    def decide(self, policy: Policy) -> PrecisionMap:
-        """The map that `policy` gives; raises `InfeasibleError` where none was found."""
+    def decide(self, policy: Policy, *, first: bool = False) -> PrecisionMap:
+        """The map that `policy` gives; raises `InfeasibleError` where none was found.
+
+        `first` asks for a first answer, unless the full one is known already.
+        """
         study = self._study
-        codes = self.solve(policy).found.codes
+        codes = self.solve(policy, first=first and not self.knows(policy)).found.codes
         open_to = self.terrain(policy).choices
         scores = total_scores(study.scores, policy, len(study.layers))
         return PrecisionMap(
@@ -78,16 +81,27 @@ class Solver:
             policy, open_to.ignored,
         )  # fmt: skip
 
-    def solve(self, policy: Policy, time_limit_s: float | None = None) -> Solution:
+    def solve(
+        self, policy: Policy, time_limit_s: float | None = None, *, first: bool = False
+    ) -> Solution:
         """The best map found for the budgets of `policy`.
 
-        With a time limit the search may end early, with what it has. Raises `InfeasibleError`
-        naming the budget that binds and the nearest value that was found to be possible.
+        With a time limit the search may end early, with what it has; `first` asks for a first
+        answer, which takes a fraction of the time. Raises `InfeasibleError` naming the budget
+        that binds and the nearest value that was found to be possible.
         """
         if time_limit_s is not None:
-            return self._solve(policy, time_limit_s)
-        key = (self._rules(policy), policy.budgets, policy.minimise)
-        return self.keep("solutions", key, lambda: self._solve(policy, None))
+            return self._solve(policy, time_limit_s, first=first)
+        shelf = "first answers" if first else "solutions"
+        return self.keep(shelf, self._asked(policy), lambda: self._solve(policy, None, first=first))
+
+    def knows(self, policy: Policy) -> bool:
+        """Whether the full answer to `policy` is kept."""
+        with self._lock:
+            return self._asked(policy) in self._kept.get("solutions", {})
+
+    def _asked(self, policy: Policy) -> Hashable:
+        return (self._rules(policy), policy.budgets, policy.minimise)
 
     def found(self, policy: Policy) -> Found:
         """The map of `solve`."""
@@ -203,9 +217,11 @@ class Solver:
             judge(np.where(self._study.layers.computes, 0, -1).astype(np.int8))
         return Task(terrain, policy.minimise, limits, judge)
 
-    def _solve(self, policy: Policy, time_limit_s: float | None) -> Solution:
+    def _solve(
+        self, policy: Policy, time_limit_s: float | None, *, first: bool = False
+    ) -> Solution:
         task = self.task(policy)
-        found = search(task, time_limit_s)
+        found = search(task, time_limit_s, first=first)
         if not found.feasible:
             found = self._rescued(task, policy, time_limit_s)
         limits = {b.axis: self.limit(b, policy.hardware) for b in policy.budgets}
