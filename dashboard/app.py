@@ -86,6 +86,11 @@ def main() -> None:
             return
     with boundary(f"the page {page.title}"):
         page.run()
+    if shown is not None:
+        with boundary("the search for a better map"):  # last: first answers are on screen by now
+            better = studies.refined(opened, shown.policy)
+        if better:
+            st.rerun()
 
 
 main()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,12 @@ class Limits:
             if np.isfinite(most):
                 beyond = beyond + np.maximum(np.asarray(figures) - most, 0.0) / max(most, TINY)
         return np.where(beyond <= SLACK, 0.0, beyond)
+
+    def without(self, axis: Axis) -> Limits:
+        """The same limits but for those on `axis`."""
+        if axis == "loss":
+            return replace(self, loss=np.inf, judged=np.inf)
+        return replace(self, size=np.inf) if axis == "size" else replace(self, ms=np.inf)
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from core.decide.budget import Axis
 from core.decide.limits import Task
 from core.estimate.moves import Change, Place
 
@@ -74,9 +75,28 @@ class Proposals:
             "size": self.terrain.size - self.terrain.size[here.picked, units],
             "latency": self.terrain.own_ms - self.terrain.own_ms[here.picked, units],
         }[self.task.minimise][codes, unit]
-        paying = np.flatnonzero(goal < 0)
+        paying = np.flatnonzero(goal < -1e-12 * max(abs(here.place.cost), 1e-12))
         order = paying[np.argsort(goal[paying], kind="stable")]
         return [(int(unit[k]), int(codes[k])) for k in order]
+
+    def blocked(self, here: Here) -> set[Axis]:
+        """The axes whose limits keep a flip away that would pay: those that bind."""
+        forced = self.forced(here)
+        if not forced:
+            return set()
+        unit, codes = (np.array(part) for part in zip(*forced, strict=True))
+        size = (
+            here.size + self.terrain.size[codes, unit] - self.terrain.size[here.picked[unit], unit]
+        )
+        loss = here.place.cost + self._gains(here)[codes, unit]
+        found: set[Axis] = {"size"} if (size > self.limits.size).any() else set()
+        if np.isfinite(self.limits.ms) and (self._times(here, unit, codes) > self.limits.ms).any():
+            found.add("latency")
+        if (loss > self.limits.loss).any():
+            found.add("loss")
+        if np.isfinite(self.limits.judged) and self.task.minimise != "loss":
+            found.add("loss")  # what a flip loses in points is only known by projecting it
+        return found
 
     def _gains(self, here: Here) -> Doubles:
         """Predicted change of the cost by precision and unit (P, U); kept for the last maps."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from core.decide.budget import Axis
 from core.decide.limits import SLACK, Task
 from core.decide.proposals import TRIED, Here, Proposals
 from core.decide.terrain import Pool
@@ -39,7 +40,8 @@ STEPS = 200
 @dataclass(frozen=True, eq=False)
 class Found:
     """A map with its figures; `judged` is nan where nothing judges it. `feasible` says whether
-    it keeps every limit, `finished` whether the search ended before its time limit.
+    it keeps every limit, `finished` whether the search ended before its time limit. `binding`
+    are the axes whose limits keep a flip away that would pay.
     """
 
     codes: Codes
@@ -50,6 +52,7 @@ class Found:
     feasible: bool
     finished: bool = True
     steps: int = 0
+    binding: frozenset[Axis] = frozenset()
 
 
 def search(
@@ -90,6 +93,7 @@ class _Search:
         return Found(
             codes, best.place.cost, best.size, ms, best.judged,
             best.over <= 0, not self._late() and not first, self.steps,
+            frozenset(self.proposals.blocked(best)) if len(self.terrain.choices) else frozenset(),
         )  # fmt: skip
 
     def _late(self) -> bool:

@@ -10,6 +10,7 @@ from dashboard import (
     agreement_view,
     curve_chart,
     figure,
+    frontier_view,
     layer_detail,
     layer_table,
     score_chart,
@@ -40,6 +41,7 @@ def page() -> None:
             _scores(view)
         with st.container(border=True, gap="xsmall", height="stretch"):
             _curve(view)
+    frontier_view.draw(view)
     layer_detail.draw(view)
     layer_table.draw(view)
     agreement_view.draw(view)
