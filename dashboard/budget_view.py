@@ -104,9 +104,11 @@ def found(view: View, slot: DeltaGenerator) -> None:
         return
     first = studies.first_only(view.opened, policy)
     solution = view.study.solver.solve(policy, first=first)
-    slot.caption(
-        found_in_words(view.study, policy, solution) + (" Looking further…" if first else "")
-    )
+    more = ""
+    if first:
+        many = len(view.study.layers) > studies.MANY_LAYERS
+        more = " A first answer: `plan` searches on." if many else " Looking further…"
+    slot.caption(found_in_words(view.study, policy, solution) + more)
 
 
 def is_budget(strategy: object) -> bool:

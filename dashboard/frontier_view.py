@@ -39,9 +39,14 @@ def draw(view: View) -> None:
             required=True,
             persist_state="session",
         )
-        axis: Cost = next(c for c in COSTS if c == (chosen or COSTS[0]))
+        axis: Cost = next((c for c in COSTS if c == chosen), COSTS[0])
+        if not frontiers.asked(view.opened, view.policy, axis) and not st.button(
+            "Solve the frontier (minutes)", key="_frontier_wanted", icon=":material/timeline:"
+        ):
+            st.caption("This model has many layers: its frontier is made when you ask for it.")
+            return
         try:
-            found = frontiers.ready(view.opened, view.policy, axis)
+            found = frontiers.ready(view.opened, view.policy, axis, wanted=True)
         except QuantscapeError as error:
             show_expected(error)
             return

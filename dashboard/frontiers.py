@@ -9,7 +9,7 @@ import streamlit as st
 from core.decide.compare import Cost
 from core.decide.frontier import Frontier, frontier, frontier_policy
 from core.decide.policy import Policy
-from dashboard.studies import Opened
+from dashboard.studies import MANY_LAYERS, Opened
 
 MOST = 24
 
@@ -20,6 +20,10 @@ class _Shelf:
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="frontier")
         self._made: dict[tuple[str, Policy, Cost], Future[Frontier]] = {}
+
+    def knows(self, opened: Opened, policy: Policy, axis: Cost) -> bool:
+        """Whether the frontier was asked for."""
+        return (opened.key, frontier_policy(policy), axis) in self._made
 
     def ask(self, opened: Opened, policy: Policy, axis: Cost) -> Future[Frontier]:
         """The frontier, made or in the making."""
@@ -36,12 +40,25 @@ def _shelf() -> _Shelf:
     return _Shelf()
 
 
-def ready(opened: Opened, policy: Policy, axis: Cost) -> Frontier | None:
+def is_quick(opened: Opened) -> bool:
+    """Whether solving budgets takes seconds, not minutes."""
+    return int(opened.study.layers.computes.sum()) <= MANY_LAYERS
+
+
+def asked(opened: Opened, policy: Policy, axis: Cost) -> bool:
+    """Whether the frontier is there, or in the making."""
+    return is_quick(opened) or _shelf().knows(opened, policy, axis)
+
+
+def ready(opened: Opened, policy: Policy, axis: Cost, *, wanted: bool = False) -> Frontier | None:
     """The frontier under the rules of `policy`, or None while it is in the making.
 
+    For a model with many layers it takes minutes, and is made only if `wanted`, or once it was.
     Raises what making it raised.
     """
     if opened.study.analysis.evidence is None:
+        return None
+    if not (wanted or is_quick(opened) or _shelf().knows(opened, policy, axis)):
         return None
     found = _shelf().ask(opened, policy, axis)
     return found.result() if found.done() else None

@@ -27,6 +27,7 @@ from core.source import samples
 from core.study import Study
 from dashboard import FOLDERS_VARIABLE
 
+MANY_LAYERS = 400
 FIRST_SAMPLE = "informer"
 """The sample that opens when nothing is named at launch."""
 
@@ -128,8 +129,11 @@ def decided(opened: Opened, policy: Policy) -> PrecisionMap:
 
 
 def refined(opened: Opened, policy: Policy) -> bool:
-    """Solve a budget in full; whether that gave another map than the first answer."""
-    if not first_only(opened, policy):
+    """Solve a budget in full; whether that gave another map than the first answer.
+
+    With many layers the first answer stands: the whole search would hold the page for seconds.
+    """
+    if not first_only(opened, policy) or len(opened.study.layers) > MANY_LAYERS:
         return False
     before = opened.study.solver.decide(policy, first=True)
     return bool((opened.study.decide(policy).codes != before.codes).any())

@@ -8,6 +8,7 @@ import streamlit as st
 
 from dashboard import (
     agreement_view,
+    classes_view,
     curve_chart,
     figure,
     frontier_view,
@@ -44,6 +45,7 @@ def page() -> None:
     frontier_view.draw(view)
     layer_detail.draw(view)
     layer_table.draw(view)
+    classes_view.draw(view)
     agreement_view.draw(view)
 
 
