@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from core.evidence import scheme as schemes
 from core.evidence.calibrators import MIN_MAX
-from core.evidence.evidence import Calibration, Evidence, Identity, SplitSizes
+from core.evidence.evidence import Calibration, Evidence, Identity, Partial, SplitSizes
 from core.evidence.scheme import Scheme
 from core.evidence.weight_profile import WeightProfile
 from core.layers import LayerTable
@@ -23,7 +23,8 @@ class Analysis:
     judges a model whose outputs are values (None for classes). `optimistic` marks figures from
     the samples that also set the ranges of activations. `scheme_facts` say what the scheme was
     when the folder was measured (None in a folder that an older version wrote). `device` is what
-    the runs were made on: "cpu", or "cuda" with the name of the card.
+    the runs were made on: "cpu", or "cuda" with the name of the card. `partial` says how far a
+    measurement was that still goes on, or was stopped; None for a whole one.
     """
 
     identity: Identity
@@ -51,6 +52,7 @@ class Analysis:
     scheme_facts: Scheme | None = None
     calibrator: str = MIN_MAX.name
     device: str = "cpu"
+    partial: Partial | None = None
 
     @property
     def how_rounded(self) -> str:

@@ -14,14 +14,15 @@ from functools import partial
 from pathlib import Path
 
 import core
-from core import cli_budget, cli_compare, cli_schemes
+from core import cli_budget, cli_compare, cli_export, cli_schemes
 from core import cli_commands as commands
 from core import precision as registry
 from core.cli_cache import add_options, cache
 from core.decide.policy import STRATEGIES, Policy
-from core.errors import QuantscapeError
+from core.errors import PolicyError, QuantscapeError
 from core.estimate import hardware
 from core.evidence import scorers
+from core.sizes import parse_bytes
 
 EPILOG = """examples:
   python -m core samples
@@ -34,6 +35,7 @@ EPILOG = """examples:
   python -m core show runs/informer map.json
   python -m core compare runs/informer map.json all-int8 document --reference all-int8
   python -m core export runs/informer map.json --format html --out report.html
+  python -m core export runs/informer map.json --format onnxruntime --nearest --out build.py
   python -m core report runs/informer map.json --out report.md
 """
 
@@ -55,6 +57,8 @@ def parser() -> argparse.ArgumentParser:
     _compare(command)
     _export(command)
     _report(command)
+    _targets(command)
+    _nodes(command)
     _cache(command)
     cli_budget.add_commands(partial(_add, command), _json)
     return top
@@ -67,6 +71,13 @@ def _add(
     command: _Commands[argparse.ArgumentParser], name: str, text: str
 ) -> argparse.ArgumentParser:
     return command.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+
+
+def _memory(text: str) -> int:
+    try:
+        return parse_bytes(text)
+    except PolicyError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _json(sub: argparse.ArgumentParser) -> None:
@@ -98,9 +109,10 @@ def _analyze(command: _Commands[argparse.ArgumentParser]) -> None:
     )
     sub.add_argument(
         "--memory",
-        type=int,
-        metavar="BYTES",
-        help="memory that measuring may take; default: half of what is free",
+        type=_memory,
+        metavar="SIZE",
+        help="memory that measuring may take, such as 2GB or a number of bytes; default: half of "
+        "what is free",
     )
     sub.add_argument(
         "--jobs", type=int, default=1, metavar="N", help="processes that share the work; default: 1"
@@ -193,14 +205,22 @@ def _show(command: _Commands[argparse.ArgumentParser]) -> None:
 
 def _export(command: _Commands[argparse.ArgumentParser]) -> None:
     sub = _add(command, "export", "check a map against its analysis and write it in a format")
-    sub.add_argument("folder", type=Path, metavar="DIR", help="analysis folder")
-    sub.add_argument("map", type=Path, metavar="MAP", help="precision map")
-    sub.add_argument(
-        "--format", choices=tuple(commands.FORMATS), required=True, help="what to write"
-    )
-    sub.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write")
+    cli_export.add_export(sub)
     _json(sub)
-    sub.set_defaults(run=commands.export)
+    sub.set_defaults(run=cli_export.export)
+
+
+def _targets(command: _Commands[argparse.ArgumentParser]) -> None:
+    sub = _add(command, "targets", "list the tools that maps are exported to and what they can do")
+    _json(sub)
+    sub.set_defaults(run=cli_export.targets)
+
+
+def _nodes(command: _Commands[argparse.ArgumentParser]) -> None:
+    sub = _add(command, "nodes", "keep the node names of an exported model with its analysis")
+    cli_export.add_nodes(sub)
+    _json(sub)
+    sub.set_defaults(run=cli_export.nodes)
 
 
 def _compare(command: _Commands[argparse.ArgumentParser]) -> None:
@@ -243,7 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"quantscape: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("quantscape: stopped; nothing was written.", file=sys.stderr)
+        print("quantscape: stopped.", file=sys.stderr)
         return 1
     except Exception:
         logging.getLogger("quantscape").exception("quantscape: unexpected failure")

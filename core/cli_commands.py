@@ -4,31 +4,28 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from core import cli_budget, cli_schemes, store
 from core import cli_tables as tables
 from core import precision as registry
 from core.cli_cache import opened
-from core.cli_output import console, print_json, write
+from core.cli_output import console, print_json, progress_bar, write
+from core.cli_partial import keeper
 from core.decide.advice import considerations, feasibility, recommendations
 from core.decide.decision import PrecisionMap
 from core.decide.document import applies_to, comparisons
 from core.decide.outcome import OPTIMISTIC, outcome
 from core.decide.policy import Policy, parse_rules, parse_thresholds, parse_weights
 from core.errors import PolicyError
-from core.export import html, markdown, precision_map
+from core.export import markdown, precision_map
 from core.export import report as reports
-from core.export.checklist import checks
-from core.export.csv_table import to_csv
 from core.progress import Reporter, reporting
 from core.source import python_file
 from core.source import samples as bundled
@@ -38,13 +35,6 @@ if TYPE_CHECKING:
     from core.analysis import Analysis
     from core.precision import Precision
     from core.source.contract import ModelSource
-
-FORMATS: Mapping[str, Callable[[Study, PrecisionMap], bytes]] = {
-    "json": precision_map.to_json,
-    "csv": to_csv,
-    "markdown": markdown.to_markdown,
-    "html": html.to_html,
-}
 
 
 def samples(options: argparse.Namespace) -> None:
@@ -109,12 +99,14 @@ def analyze(options: argparse.Namespace) -> None:
 def _analyze(options: argparse.Namespace, reporter: Reporter) -> None:
     # torch takes seconds to import, and only this command runs a model
     from core.evidence import analyze as analysing
+    from core.evidence.workers import share_cores
     from core.source.device import placed
 
     if options.out is None and not options.dry_run:
         raise PolicyError("No folder to write to.", "Give --out DIR, or --dry-run.")
     if not options.dry_run:
         store.check_target(options.out)
+    share_cores(options.jobs)
     source = placed(_source(options), options.device, options.jobs)
     how = {
         "precisions": _precisions(options),
@@ -136,32 +128,26 @@ def _analyze(options: argparse.Namespace, reporter: Reporter) -> None:
         f"{plan.layers} layers, {plan.runs} runs over {plan.samples:,} samples, "
         f"about {plan.predicted_seconds / 60:.1f} min and {plan.peak_bytes / 1e6:,.0f} MB"
     )
-    columns = (
-        TextColumn("{task.description:<44.44}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
 
     def say(sentence: str) -> None:
         aside.print(sentence, markup=False, highlight=False)
         reporter.say(sentence)
 
-    cache = opened(options, say)
-    with Progress(*columns, console=aside) as progress:
+    cache, keep = opened(options, say), keeper(options, say)
+    with progress_bar(aside) as progress:
         task = progress.add_task("starting", total=plan.runs)
 
         def step(done: int, total: int, label: str) -> None:
             progress.update(task, total=total, completed=done, description=label)
             reporter.step(done, total, label)
 
-        analysis = analysing.analyze(source, cache=cache, progress=step, **how)
+        analysis = analysing.analyze(source, cache=cache, progress=step, glimpse=keep, **how)
     store.save(analysis, options.out)
     reporter.result = _summary(analysis, options.out)
     for note in (*((OPTIMISTIC,) if analysis.optimistic else ()), *analysis.notes):
         print(f"quantscape: note: {note}", file=sys.stderr)
     if options.json:
-        print_json(_summary(analysis, options.out))
+        print_json(reporter.result)
     else:
         console().print(f"Wrote {options.out}: {len(analysis.layers)} layers.")
 
@@ -235,21 +221,6 @@ def show(options: argparse.Namespace) -> None:
         print_json(_shown(study, chosen))
     else:
         _print_map(study, chosen, document=True)
-
-
-def export(options: argparse.Namespace) -> None:
-    """Check a map and write it in a format."""
-    study = Study(store.load(options.folder))
-    chosen = precision_map.read(options.map, study)
-    for check in checks(study, chosen, outcome(study, chosen)):
-        if check.status != "passed":
-            what = f"{check.title} failed" if check.status == "failed" else check.title
-            print(f"quantscape: note: {what}: {check.detail}", file=sys.stderr)
-    write(options.out, FORMATS[options.format](study, chosen))
-    if options.json:
-        print_json({"file": str(options.out), "format": options.format})
-    else:
-        console().print(f"Wrote {options.out} ({options.format}).")
 
 
 def report(options: argparse.Namespace) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from core.errors import MapError
 
@@ -22,6 +23,17 @@ def console() -> Console:
     """
     width = None if sys.stdout.isatty() else PIPED_WIDTH
     return Console(width=width, markup=False, emoji=False)
+
+
+def progress_bar(aside: Console) -> Progress:
+    """A bar with what is at hand, how many are done, and the time left."""
+    columns = (
+        TextColumn("{task.description:<44.44}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=aside)
 
 
 def print_json(value: Any) -> None:

@@ -29,7 +29,8 @@ Read = TypeVar("Read", bound=msgspec.Struct)
 
 class Request(msgspec.Struct, frozen=True):
     """What to analyze. `csv` is a file's name, `csv_digest` its SHA-256; `cwd` the folder that
-    relative paths of a Python file start from.
+    relative paths of a Python file start from. `memory_bytes` is 0 for the usual bound,
+    `scheme` and `calibrator` are empty for the usual ones.
     """
 
     source: str
@@ -39,6 +40,11 @@ class Request(msgspec.Struct, frozen=True):
     csv: str = ""
     csv_digest: str = ""
     cwd: str = ""
+    device: str = "cpu"
+    memory_bytes: int = 0
+    processes: int = 1
+    scheme: str = ""
+    calibrator: str = ""
 
 
 def home() -> Path:
@@ -67,6 +73,11 @@ def command(request: Request, folder: Path) -> list[str]:
     words += ["--dry-run"] if request.dry_run else ["--out", str(folder / ANALYSIS)]
     words += ["--precisions", ",".join(request.precisions)] if request.precisions else []
     words += ["--expand-units"] if request.expand_units else []
+    words += ["--scheme", request.scheme] if request.scheme else []
+    words += ["--calibrator", request.calibrator] if request.calibrator else []
+    words += ["--device", request.device] if request.device != "cpu" else []
+    words += ["--memory", str(request.memory_bytes)] if request.memory_bytes else []
+    words += ["--jobs", str(request.processes)] if request.processes > 1 else []
     words += ["--csv", str(folder / file_name(request.csv))] if request.csv else []
     return words
 

@@ -8,7 +8,6 @@ absent.
 from __future__ import annotations
 
 import shutil
-import uuid
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,57 +16,27 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from core import store_arrays, store_local, store_task
+from core import folders, store_arrays, store_local, store_task
 from core.analysis import Analysis
 from core.errors import AnalysisError
-from core.evidence.calibrators import MIN_MAX
-from core.evidence.evidence import Calibration, Evidence, Identity, Outputs, SplitSizes
-from core.evidence.scheme import Scheme
-from core.layers import ROLES, LayerTable
-from core.store_arrays import StoredWeights, read_array
-from core.task import Metric
+from core.evidence.evidence import Evidence, Outputs
+from core.store_arrays import read_array
+from core.store_file import FILE, SCHEMA_VERSION, AnalysisFile, decode, partial_of
 
-SCHEMA_VERSION = 1
-FILE = "analysis.json"
+__all__ = [
+    "ARRAYS",
+    "FILE",
+    "SCHEMA_VERSION",
+    "check_target",
+    "load",
+    "partial_of",
+    "save",
+    "stamp",
+]
+
 ARRAYS = "arrays"
-MAX_JSON_BYTES = 64 * 10**6
-MAX_LAYERS = 100_000
-
-
-class _Header(msgspec.Struct, frozen=True):
-    schema_version: int
-
-
-class _File(msgspec.Struct, frozen=True):
-    """`analysis.json`. Unknown fields are ignored, so that an older tool reads a newer patch."""
-
-    schema_version: int
-    tool_version: str
-    created: str
-    identity: Identity
-    title: str
-    description: str
-    data_description: str
-    source: str
-    task: str
-    class_names: tuple[str, ...]
-    scheme: str
-    splits: SplitSizes
-    expanded_units: bool
-    holdout_accuracy: float | None
-    majority_accuracy: float | None
-    seconds: float | None
-    notes: tuple[str, ...]
-    measured_precisions: tuple[str, ...] | None
-    ranges: tuple[Calibration, ...]
-    layers: LayerTable
-    weights: tuple[StoredWeights, ...] = ()
-    metric: Metric | None = None
-    outputs: Outputs = Outputs()
-    optimistic: bool = False
-    scheme_facts: Scheme | None = None
-    calibrator: str = MIN_MAX.name
-    device: str = "cpu"
+TRIES = 5
+"""How often a folder is read that changes under the reader's hands."""
 
 
 def save(analysis: Analysis, folder: Path) -> None:
@@ -75,17 +44,19 @@ def save(analysis: Analysis, folder: Path) -> None:
 
     Raises `AnalysisError` if `folder` holds something else, or cannot be written.
     """
+    folders.recover(folder)
     check_target(folder)
-    fresh = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}"
+    fresh = folders.beside(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        folders.sweep(folder)
         (fresh / ARRAYS).mkdir(parents=True)
         for name, array in (
             _arrays(analysis.evidence) | store_arrays.weight_arrays(analysis.weights)
         ).items():
             np.save(fresh / ARRAYS / f"{name}.npy", array, allow_pickle=False)
         (fresh / FILE).write_bytes(_encode(analysis))
-        _swap(fresh, folder)
+        folders.put(fresh, folder)
     except OSError as error:
         shutil.rmtree(fresh, ignore_errors=True)
         raise AnalysisError(
@@ -106,17 +77,9 @@ def _is_foreign(folder: Path) -> bool:
     return any(folder.iterdir()) and not (folder / FILE).is_file()
 
 
-def _swap(fresh: Path, folder: Path) -> None:
-    old = fresh.with_name(fresh.name + ".old")
-    if folder.exists():
-        folder.replace(old)
-    fresh.replace(folder)
-    shutil.rmtree(old, ignore_errors=True)
-
-
 def _encode(analysis: Analysis) -> bytes:
     evidence = analysis.evidence
-    data = _File(
+    data = AnalysisFile(
         schema_version=SCHEMA_VERSION,
         tool_version=analysis.tool_version,
         created=analysis.created,
@@ -144,6 +107,7 @@ def _encode(analysis: Analysis) -> bytes:
         scheme_facts=analysis.scheme_facts,
         calibrator=analysis.calibrator,
         device=analysis.device,
+        partial=analysis.partial,
     )
     return msgspec.json.format(msgspec.json.encode(data), indent=1)
 
@@ -160,11 +124,40 @@ def _arrays(evidence: Evidence | None) -> dict[str, NDArray[Any]]:
         "weight_sqnr_db": evidence.weight_sqnr_db,
         "allowed": evidence.allowed,
     }
+    if evidence.measured is not None:
+        arrays["measured"] = evidence.measured
     return arrays | store_task.arrays(evidence) | store_local.arrays(evidence.local)
 
 
 def load(folder: Path) -> Analysis:
-    """Read an analysis folder; raises `AnalysisError` naming what is missing or damaged."""
+    """Read an analysis folder; raises `AnalysisError` naming what is missing or damaged.
+
+    A folder that is exchanged while it is read, as partial results are, is read again.
+    """
+    folders.recover(folder)
+    for tries_left in range(TRIES, 0, -1):
+        before = stamp(folder)
+        try:
+            found = _load(folder)
+        except AnalysisError:
+            if tries_left == 1 or stamp(folder) == before:
+                raise
+            continue
+        if stamp(folder) == before:
+            break
+    return found
+
+
+def stamp(folder: Path) -> tuple[int, int]:
+    """What tells the analysis in `folder` from a later one; (0, 0) where there is none."""
+    try:
+        seen = (folder / FILE).stat()
+    except OSError:
+        return 0, 0
+    return seen.st_ino, seen.st_mtime_ns
+
+
+def _load(folder: Path) -> Analysis:
     path = folder / FILE
     if not path.is_file():
         what = "is empty" if folder.is_dir() and not any(folder.iterdir()) else f"holds no {FILE}"
@@ -174,11 +167,7 @@ def load(folder: Path) -> Analysis:
             f"The analysis folder {folder} {what}.",
             "Write one with: python -m core analyze sample:informer --out DIR",
         )
-    if path.stat().st_size > MAX_JSON_BYTES:
-        raise AnalysisError(
-            f"{path} is larger than {MAX_JSON_BYTES // 10**6} MB.", "This is no analysis of ours."
-        )
-    data = _decode(path)
+    data = decode(path)
     evidence = None
     if data.measured_precisions is not None:
         evidence = _evidence(folder / ARRAYS, data)
@@ -208,50 +197,11 @@ def load(folder: Path) -> Analysis:
         scheme_facts=data.scheme_facts,
         calibrator=data.calibrator,
         device=data.device,
+        partial=data.partial,
     )
 
 
-def _decode(path: Path) -> _File:
-    raw = path.read_bytes()
-    try:
-        version = msgspec.json.decode(raw, type=_Header).schema_version
-        if version != SCHEMA_VERSION:
-            newer = version > SCHEMA_VERSION
-            raise AnalysisError(
-                f"{path} has schema version {version}; this program reads {SCHEMA_VERSION}.",
-                "Update Quantscape." if newer else "Analyze the model again.",
-            )
-        data = msgspec.json.decode(raw, type=_File)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise AnalysisError(
-            f"{path} cannot be read: {error}.", "Restore the file, or analyze the model again."
-        ) from error
-    _check_layers(data.layers, path)
-    return data
-
-
-def _check_layers(layers: LayerTable, path: Path) -> None:
-    def refuse(what: str) -> AnalysisError:
-        return AnalysisError(f"{path}: {what}.", "Restore the file, or analyze the model again.")
-
-    if len(layers) > MAX_LAYERS:
-        raise refuse(f"{len(layers):,} layers, more than {MAX_LAYERS:,}")
-    if len(layers.index) != len(layers):
-        raise refuse("a layer name occurs twice")
-    for layer in layers:
-        if layer.role not in ROLES:
-            raise refuse(f"layer {layer.name!r} has the unknown role {layer.role!r}")
-        if min(layer.params, layer.macs, layer.input_elements, layer.output_elements) < 0:
-            raise refuse(f"layer {layer.name!r} has a negative count")
-    nodes = len(layers) + layers.joins
-    if not 0 <= layers.joins <= MAX_LAYERS:
-        raise refuse(f"{layers.joins:,} joins")
-    for edge in layers.edges:
-        if not (0 <= edge.source < nodes and 0 <= edge.target < nodes):
-            raise refuse(f"an edge leads to layer {max(edge.source, edge.target)}")
-
-
-def _evidence(folder: Path, data: _File) -> Evidence:
+def _evidence(folder: Path, data: AnalysisFile) -> Evidence:
     precisions = data.measured_precisions or ()
     n_layers, n_precisions = len(data.layers), len(precisions)
     baseline = read_array(folder, "baseline", np.float32, (data.splits.selection, None))
@@ -259,6 +209,7 @@ def _evidence(folder: Path, data: _File) -> Evidence:
     probes = read_array(folder, "probes", np.float32, (None, samples, outputs))
     store_task.check(data.outputs, data.layers, baseline, folder)
     read = partial(read_array, folder)
+    measured = store_arrays.measured_pairs(folder, (n_precisions, n_layers))
     probe_codes = read_array(folder, "probe_codes", np.int8, (len(probes), n_layers))
     if probe_codes.size and not (
         -1 <= int(probe_codes.min()) <= int(probe_codes.max()) < n_precisions
@@ -275,7 +226,12 @@ def _evidence(folder: Path, data: _File) -> Evidence:
         perturbations=read_array(
             folder, "perturbations", np.float32, (n_precisions, n_layers, samples, outputs)
         ),
-        whole=read_array(folder, "whole", np.float32, (n_precisions, samples, outputs)),
+        whole=read_array(
+            folder,
+            "whole",
+            np.float32,
+            (0 if measured is not None else n_precisions, samples, outputs),
+        ),
         probe_codes=probe_codes,
         probes=probes,
         weight_sqnr_db=read_array(
@@ -285,4 +241,5 @@ def _evidence(folder: Path, data: _File) -> Evidence:
         outputs=data.outputs,
         metrics=store_task.read_metrics(read, n_precisions, n_layers, len(probes), folder),
         local=store_local.read_local(read, folder, n_precisions, n_layers),
+        measured=measured,
     )

@@ -55,6 +55,13 @@ def weight_profiles(folder: Path, stored: tuple[StoredWeights, ...]) -> tuple[We
     )  # fmt: skip
 
 
+def measured_pairs(folder: Path, shape: tuple[int, int]) -> NDArray[np.bool_] | None:
+    """Which pairs of precision and layer a partial analysis knows; None where it knows all."""
+    if not (folder / "measured.npy").is_file():
+        return None
+    return read_array(folder, "measured", np.bool_, shape)
+
+
 def read_array(
     folder: Path, name: str, dtype: type, shape: tuple[int | None, ...], *, finite: bool = True
 ) -> NDArray[Any]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from core import precision as registry
 from core.decide.decision import NO_PRECISION, PrecisionMap, decide
+from core.decide.holding import Unmeasured, unmeasured
 from core.decide.resampling import Resampled, Stability, draws, stability
 from core.decide.solving import Solver
 from core.decide.steadiness import as_stability, steadiness
@@ -22,7 +23,7 @@ from core.estimate.latency import LatencyModel
 from core.estimate.projection import Projection, Projector
 from core.estimate.size import glue_bytes, size_table
 from core.estimate.values import ValueProjector
-from core.evidence.scorers import sample_table, score_table
+from core.evidence.scorers import SCORERS, sample_table, score_table
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -53,14 +54,23 @@ class Study:
     @cached_property
     def scores(self) -> dict[str, NDArray[np.float64]]:
         """Scores by scorer, each of shape (L,)."""
-        return score_table(self.layers, self.analysis.evidence, self.narrowest)
+        found = score_table(self.layers, self.analysis.evidence, self.narrowest)
+        if self.unknown is None:
+            return found
+        # A layer that was not measured yet would score 0, as if it were harmless.
+        return {n: s for n, s in found.items() if SCORERS[n].per_sample is None}
+
+    @cached_property
+    def unknown(self) -> Unmeasured | None:
+        """Pairs [P, L] of `precisions` and layers not measured yet; None where none is missing."""
+        return unmeasured(self.layers, self.analysis.evidence)
 
     @cached_property
     def resampled(self) -> Resampled:
         """Measured scores of samples drawn again with replacement."""
         evidence = self.analysis.evidence
         counts = draws(0 if evidence is None else evidence.samples)
-        found = sample_table(evidence, self.narrowest)
+        found = sample_table(evidence if self.unknown is None else None, self.narrowest)
         scores = {name: samples.scores(counts) for name, samples in found.items()}
         return Resampled(counts.shape[1], scores)
 
@@ -121,13 +131,15 @@ class Study:
         """The map that `policy` gives; raises `PolicyError` for what cannot be asked."""
         if policy.strategy == "budget":
             return self.solver.decide(policy)
-        return decide(self.layers, self.scores, policy, self.precisions)
+        return decide(self.layers, self.scores, policy, self.precisions, self.unknown)
 
     def stability(self, policy: Policy) -> Stability:
         """How often `policy` gives each layer each precision when the samples are drawn again."""
         if policy.strategy == "budget":
             return as_stability(steadiness(self, policy), len(self.layers), self.resampled.samples)
-        return stability(self.layers, self.scores, self.resampled, policy, self.precisions)
+        return stability(
+            self.layers, self.scores, self.resampled, policy, self.precisions, self.unknown
+        )
 
     def project(self, codes: NDArray[np.int8]) -> Projection | None:
         """Projection of a map; None before anything was measured."""

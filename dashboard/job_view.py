@@ -69,14 +69,16 @@ def _running(names: tuple[str, ...]) -> None:
                 share = job.done / job.total if job.total else 0.0
                 st.progress(min(max(share, 0.0), 1.0), text=how_far(job))
                 _said(job)
-                st.button(
-                    "Stop",
-                    on_click=measuring.stop,
-                    args=(job,),
-                    icon=":material/stop:",
-                    key=f"_stop_{job.name}",
-                    help="Ends its process. Its command can be started again.",
-                )
+                with st.container(horizontal=True):
+                    _open(job)
+                    st.button(
+                        "Stop",
+                        on_click=measuring.stop,
+                        args=(job,),
+                        icon=":material/stop:",
+                        key=f"_stop_{job.name}",
+                        help="Ends its process. Its command can be started again.",
+                    )
 
 
 def line() -> None:
@@ -148,15 +150,7 @@ def _said(job: Job) -> None:
 def _buttons(job: Job) -> None:
     allowed = measuring.allowed(job.request.source)
     with st.container(horizontal=True):
-        if job.has_analysis and st.button(
-            "Open it",
-            on_click=measuring.choose,
-            args=(job,),
-            type="primary",
-            key=f"_open_{job.name}",
-            help="Make it the model on screen.",
-        ):
-            st.switch_page("app_pages/overview.py", query_params={})
+        _open(job)
         st.button(
             AGAIN[job.state],
             on_click=measuring.restart,
@@ -177,6 +171,24 @@ def _buttons(job: Job) -> None:
         )
 
 
+def _open(job: Job) -> None:
+    """The way to a job's analysis, also to what a running or stopped one has measured so far."""
+    if not job.has_analysis:
+        return
+    partial = measuring.partial_of(job)
+    if st.button(
+        "Open it" if partial is None else "Open what is measured",
+        on_click=measuring.choose,
+        args=(job,),
+        type="primary" if not job.running else "secondary",
+        key=f"_open_{job.name}",
+        help="Make it the model on screen."
+        if partial is None
+        else f"Make it the model on screen: {partial.in_words()}.",
+    ):
+        st.switch_page("app_pages/overview.py", query_params={})
+
+
 def _done(job: Job) -> str:
     result = job.result or {}
     counts = (
@@ -195,7 +207,7 @@ def _count(value: object, what: str) -> str:
 def _title(job: Job) -> None:
     asked = job.request
     what = asked.source if asked.source.startswith(PREFIX) else asked.source.rpartition("/")[2]
-    parts = [what, ", ".join(asked.precisions)] + ([asked.csv] if asked.csv else [])
+    parts = [what, ", ".join(asked.precisions), asked.csv, asked.scheme, asked.calibrator]
     st.markdown(
         f"**{plain(job.name)}** {BADGES.get(job.state, '')} "
         f":small[{plain(' · '.join(filter(None, parts)))}]"

@@ -103,14 +103,17 @@ def _about(view: View, i: int) -> None:
         if not layer.computes_at_inference:
             st.caption("A layer that does nothing at inference has no precision to choose.")
             return
-        for name in view.study.precisions:
+        unknown = view.study.unknown
+        for code, name in enumerate(view.study.precisions):
+            lacks = unknown is not None and bool(unknown[code, i])
             st.button(
                 f"{'Keep' if name == assigned else 'Force'} {name}",
                 key=f"_force_{name}",
                 on_click=state.force,
                 args=(layer.name, name),
                 disabled=chosen.origin[i] == BY_OVERRIDE and name == assigned,
-                help=f"An override: {plain(layer.name)} stays in {name} whatever the policy says.",
+                help=f"An override: {plain(layer.name)} stays in {name} whatever the policy says."
+                + (" It is not measured there yet: nothing would be projected." if lacks else ""),
             )
         st.button(
             "Auto",

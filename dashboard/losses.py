@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from core.decide.loss import LossFigures, loss_figures, read_first
-from core.export.words import better, titles_of
+from core.export.words import better, remark, titles_of
 from core.task import Metric
 from dashboard.strategy_marks import short
 from dashboard.view import View
@@ -40,7 +40,8 @@ class Losses:
     """`order` are the totals in reading order, known ones first; `titles` are for sentences.
 
     `metric` judges values, None for classes. `labelled` is False where something was measured,
-    but nothing tells a loss. `optimistic` marks figures from the samples that set the ranges.
+    but nothing tells a loss. `optimistic` marks figures from the samples that set the ranges;
+    `remark` is what all figures of the outputs say beside their kind, such as "partial".
     """
 
     figures: LossFigures
@@ -49,6 +50,7 @@ class Losses:
     metric: Metric | None
     labelled: bool
     optimistic: bool
+    remark: str
 
     @property
     def first(self) -> str:
@@ -97,15 +99,15 @@ class Losses:
         """The title of an axis, with the unit."""
         text = self.title(name)
         small = text if text[:2].isupper() else text[0].lower() + text[1:]
-        if not self.optimistic:
+        if not self.remark:
             return f"Projected {small} ({UNITS[name]})"
         # With both, the longest title is longer than its axis; a relative figure says its unit.
         unit = "" if name == "relative_mse" else f" ({UNITS[name]})"
-        return f"Projected {small}{unit}, optimistic"
+        return f"Projected {small}{unit}, {self.remark}"
 
     def kind(self, name: str, kind: str) -> str:
-        """The kind of a total with the mark of an optimistic loss; costs have none."""
-        return f"{kind}, optimistic" if self.optimistic and name in self.order else kind
+        """The kind of a total with the remark on figures of the outputs; costs have none."""
+        return f"{kind}, {self.remark}" if self.remark and name in self.order else kind
 
 
 def losses(view: View) -> Losses:
@@ -119,6 +121,7 @@ def losses(view: View) -> Losses:
         metric=analysis.metric,
         labelled=order[0] == figures.loss,
         optimistic=analysis.optimistic,
+        remark=remark(analysis),
     )
 
 

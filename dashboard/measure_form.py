@@ -7,7 +7,7 @@ import streamlit as st
 from core import precision as registry
 from core.job_folder import Request
 from core.jobs import Job
-from dashboard import files, measuring
+from dashboard import files, measure_options, measuring
 from dashboard.boundary import show_expected
 from dashboard.job_view import duration, log
 from dashboard.measuring import CSV, MAX_MB, SOURCE, START, UNITS, UPLOADER, Source
@@ -30,6 +30,7 @@ def draw(found: tuple[Job, ...]) -> None:
             _csv(source)
     with grid.container(gap="small"):
         _precisions()
+    measure_options.draw()
     asked = measuring.request(source)
     _buttons(asked, found)
     error = files.problem(START)
@@ -97,8 +98,13 @@ def _precisions() -> None:
 
 def _buttons(asked: Request, found: tuple[Job, ...]) -> None:
     busy = next((job for job in found if job.running and job.request.source == asked.source), None)
-    bad = files.problem(CSV) is not None
-    closed = not asked.precisions or bad or (busy is not None and not busy.request.dry_run)
+    bad, option = files.problem(CSV) is not None, measure_options.chosen().problem
+    closed = (
+        not asked.precisions
+        or bad
+        or option is not None
+        or (busy is not None and not busy.request.dry_run)
+    )
     with st.container(horizontal=True, vertical_alignment="center"):
         st.button(
             "Start",
@@ -122,6 +128,8 @@ def _buttons(asked: Request, found: tuple[Job, ...]) -> None:
         )
         if not asked.precisions:
             st.caption("Choose a precision: against FP32 alone there is nothing to measure.")
+        elif option is not None:
+            st.caption(f":orange[:material/warning:] {plain(str(option))}")
         elif bad:
             st.caption("Mend the CSV, or take it out of the uploader.")
         elif busy is not None and not busy.request.dry_run:

@@ -18,11 +18,13 @@ import streamlit as st
 from core import jobs
 from core import precision as registry
 from core.errors import DataError, JobError, QuantscapeError
+from core.evidence.evidence import Partial
 from core.job_folder import Request, digest
 from core.jobs import Job
 from core.source import samples
-from dashboard import SOURCES_VARIABLE, state, studies
+from dashboard import SOURCES_VARIABLE, measure_options, state, studies
 from dashboard.controls import MODEL
+from dashboard.measure_options import Options
 
 MAX_MB = 20
 CSV, START, JOBS = "measure csv", "measure start", "measure jobs"
@@ -82,6 +84,7 @@ def request(source: Source) -> Request:
     csv = given() if source.takes_csv else None
     launch = json.loads(os.environ.get(SOURCES_VARIABLE) or "{}")
     named = not source.reference.startswith(samples.PREFIX)
+    how = measure_options.chosen()
     return Request(
         source.reference,
         tuple(n for n in registry.simulated() if st.session_state.get(precision_key(n), True)),
@@ -89,6 +92,11 @@ def request(source: Source) -> Request:
         csv="" if csv is None else csv.name,
         csv_digest="" if csv is None else digest(csv.content),
         cwd=str(launch.get("cwd", "")) if named else "",
+        device=how.device,
+        memory_bytes=how.memory_bytes,
+        processes=how.processes,
+        scheme="" if how.scheme == Options().scheme else how.scheme,
+        calibrator="" if how.calibrator == Options().calibrator else how.calibrator,
     )
 
 
@@ -179,6 +187,11 @@ def choose(job: Job) -> None:
 def entry_of(job: Job) -> str:
     """The name under which a job's analysis is in the model select; empty where there is none."""
     return next((e.name for e in studies.entries().values() if e.folder == job.analysis), "")
+
+
+def partial_of(job: Job) -> Partial | None:
+    """How far a job's analysis is; None for a whole one."""
+    return studies.partial_of(job.analysis)
 
 
 def allowed(reference: str) -> bool:

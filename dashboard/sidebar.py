@@ -55,6 +55,8 @@ def _model_line(study: Study) -> str:
     size = format_bytes(int(study.size_bytes[0].sum()) + study.glue_bytes)
     evidence = study.analysis.evidence
     how = "nothing measured" if evidence is None else f"{evidence.samples:,} samples"
+    if study.analysis.partial is not None:
+        how += f" · :orange[{study.analysis.partial.in_words()}]"
     return f"{len(study.layers):,} layers · {size} in {study.precisions[0]} · {how}"
 
 
@@ -209,9 +211,15 @@ def _weight(study: Study, known: dict[str, Control], name: str) -> float:
         bind="query-params",
         disabled=missing,
         help=f"{scorer.description} Source: {scorer.source}."
-        + (f" Not available: it needs {scorer.needs}." if missing else ""),
+        + (f" Not available: it needs {_needs(study, name)}." if missing else ""),
     )
     return value
+
+
+def _needs(study: Study, name: str) -> str:
+    if study.unknown is not None and SCORERS[name].per_sample is not None:
+        return "every layer measured, and some are not yet"
+    return SCORERS[name].needs
 
 
 def _rules(known: dict[str, Control]) -> None:

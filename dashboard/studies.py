@@ -23,6 +23,7 @@ from core.decide.steadiness import DRAWS
 from core.decide.trust import Trusted, trusting
 from core.errors import AnalysisError, PolicyError
 from core.evidence.agreement import Agreement, agreements
+from core.evidence.evidence import Partial
 from core.source import samples
 from core.study import Study
 from dashboard import FOLDERS_VARIABLE
@@ -80,18 +81,24 @@ def entries() -> dict[str, Entry]:
 
 def open_entry(entry: Entry) -> Opened:
     """The study of `entry`, read again when its file changes. Raises `AnalysisError`."""
-    path = entry.folder / store.FILE
-    try:
-        stamp = path.stat().st_mtime_ns
-    except OSError:
-        stamp = 0
-    key = f"{entry.folder.resolve()}@{stamp}"
+    stamp = store.stamp(entry.folder)
+    key = f"{entry.folder.resolve()}@{stamp[0]}.{stamp[1]}"
     return Opened(entry.name, key, _study(str(entry.folder), stamp))
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
-def _study(folder: str, stamp: int) -> Study:
+def _study(folder: str, stamp: tuple[int, int]) -> Study:
     return Study(store.load(Path(folder)))
+
+
+def partial_of(folder: Path) -> Partial | None:
+    """How far the measurement of an analysis was; None for a whole one."""
+    return _partial(str(folder), store.stamp(folder))
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def _partial(folder: str, stamp: tuple[int, int]) -> Partial | None:
+    return store.partial_of(Path(folder))
 
 
 @st.cache_resource(max_entries=512, show_spinner=False, hash_funcs=POLICIES)

@@ -80,7 +80,10 @@ def _loss_card(view: View, read: Losses, gain: Gain, against: str) -> None:
             help=f"{KIND_HELP[loss.kind]} {_meaning(read)}",
         )
         said = f"90 % range {span}" if span else "nothing is projected for this map"
-        st.caption(f"{said} · :orange[optimistic]" if read.optimistic and span else said)
+        if loss.value is not None and not span:
+            said = "90 % range n/a"
+        known = loss.value is not None
+        st.caption(f"{said} · :orange[{read.remark}]" if read.remark and known else said)
 
 
 def _meaning(read: Losses) -> str:
@@ -175,8 +178,8 @@ def _said_loss(view: View, read: Losses) -> str:
     said = f"projected {plain(read.titles[read.first])} {format_quantity(loss)}"
     span = format_range(loss)
     notes = [f"90 % range {span}"] if span else []
-    if span and read.optimistic:
-        notes.append("optimistic")
+    if loss.value is not None and read.remark:
+        notes.append(read.remark)
     if not read.labelled:
         notes.append(NO_LABELS)
     return f"{said} ({'; '.join(notes)})" if notes else said

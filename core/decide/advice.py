@@ -57,6 +57,8 @@ def feasibility(study: Study, chosen: PrecisionMap, found: Outcome) -> Verdict:
         share = statistics(chosen).computing_quantizable_pct or 0.0
         reason = f"Nothing is measured; by rule {share:.0f} % of computing layers are quantizable."
         return Verdict("cautious" if share >= LEAST_QUANTIZABLE_PCT else "avoid", (reason,))
+    if study.unknown is not None:
+        return Verdict("cautious", ("Not every layer is measured yet, so nothing bounds a loss.",))
     if most is None:
         change = found.totals[figures.divergence].value
         moved = "" if change is None else f"; the outputs change by {change:.1e} of their variance"
@@ -142,9 +144,10 @@ def recommendations(study: Study, policy: Policy) -> tuple[Recommendation, ...]:
     metric. Without measurements the document's own advice is given.
     """
     candidates = named_strategies(study, policy)
-    if study.projector is None:
+    if study.projector is None or study.unknown is not None:
+        what = "nothing" if study.projector is None else "not every layer"
         return tuple(
-            Recommendation(use, title, candidates[title], "by rule: nothing is measured yet")
+            Recommendation(use, title, candidates[title], f"by rule: {what} is measured yet")
             for use, title in (
                 ("production", "Document thresholds"),
                 ("edge", f"All {study.narrowest}"),

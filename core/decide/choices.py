@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from core.decide.decision import BY_OVERRIDE, BY_PIN, NO_PRECISION, pattern_hits
+from core.decide.decision import BY_LACK, BY_OVERRIDE, BY_PIN, NO_PRECISION, pattern_hits
 from core.decide.grouping import groups_of
+from core.decide.holding import unmeasured
 from core.decide.policy import Policy
 from core.errors import PolicyError
 from core.evidence.evidence import Evidence
@@ -65,8 +66,8 @@ def choices(
 ) -> Choices:
     """What `policy` leaves open. A pin or override takes its layers out of their groups.
 
-    Raises `PolicyError` for a precision without evidence, and for rules that leave a layer only
-    precisions whose outputs are not finite.
+    A pair that was not measured yet is not open. Raises `PolicyError` for a precision without
+    evidence, and for rules that leave a layer only pairs that are not known or not finite.
     """
     count = len(layers)
     code = {name: i for i, name in enumerate(precisions)}
@@ -100,10 +101,31 @@ def choices(
     unit_of = np.full(count, -1, dtype=np.int64)
     for number, unit in enumerate(units):
         unit_of[unit] = number
+    unknown = unmeasured(layers, evidence)
+    if unknown is not None:
+        _refuse_unknown(unknown, fixed, ruled, layers, precisions)
+        allowed &= ~unknown
+        held = free & ~allowed[1:].any(axis=0) & unknown.any(axis=0)
+        origin[held] = BY_LACK
     options = np.ones((len(precisions), len(units)), np.bool_)
     for number, unit in enumerate(units):
         options[:, number] = allowed[:, unit].all(axis=1)
     return Choices(tuple(units), options, fixed, origin, (*strangers, *ignored), unit_of)
+
+
+def _refuse_unknown(
+    unknown: NDArray[np.bool_], fixed: NDArray[np.int8], ruled: NDArray[np.int64],
+    layers: LayerTable, precisions: tuple[str, ...],
+) -> None:  # fmt: skip
+    """Raise `PolicyError` where a rule names a pair that was not measured yet."""
+    bad = ruled[unknown[fixed[ruled], ruled]]
+    if len(bad):
+        i = int(bad[0])
+        raise PolicyError(
+            f"A rule sets {layers.names[i]} to {precisions[fixed[i]]}, which was not measured yet: "
+            "no loss can be projected.",
+            "Take the rule away, or wait until the layer is measured.",
+        )
 
 
 def _code(code: dict[str, int], name: str) -> int:

@@ -2,7 +2,8 @@
 
 Precedence: a layer's override beats a pin (the last that matches wins), which beats a group (its
 layers take the widest precision that the strategy gives any of them), which beats the strategy.
-Layers that do nothing at inference get no precision.
+Layers that do nothing at inference get no precision. A strategy gives a layer no precision in
+which it was not measured yet (`core.decide.holding`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from core import precision as registry
 from core.decide.budget import bounds_in_words
 from core.decide.grouping import groups_of
+from core.decide.holding import Unmeasured, hold_back
 from core.decide.policy import Policy
 from core.decide.scoring import HIGH, LEVELS, LOW, levels, total_scores
 from core.errors import PolicyError
@@ -26,7 +28,7 @@ from core.evidence import priors
 from core.layers import LayerTable
 
 NO_PRECISION = -1
-BY_STRATEGY, BY_PIN, BY_OVERRIDE = range(3)
+BY_STRATEGY, BY_PIN, BY_OVERRIDE, BY_LACK = range(4)
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +36,8 @@ class PrecisionMap:
     """One precision for each layer, with why.
 
     `codes` index `precisions`, -1 for a layer that does nothing. `origin` says what decided:
-    0 the strategy, 1 a pin, 2 an override. `ignored` lists pins and overrides that matched no
+    0 the strategy, 1 a pin, 2 an override, 3 that the layer was not measured yet in what the
+    strategy would choose. `ignored` lists pins and overrides that matched no
     layer.
     """
 
@@ -86,6 +89,8 @@ class PrecisionMap:
             return f"Set to {name} by hand."
         if self.origin[i] == BY_PIN:
             return f"Pinned to {name} by a rule."
+        if self.origin[i] == BY_LACK:
+            return f"Stays in {name}: not measured yet in what the strategy would choose."
         score = f"score {self.scores[i]:.3f}"
         if i in self.layers.group_of and self.policy.strategy != "budget":
             return f"{name}, the widest that the strategy gives a layer of its group ({score})."
@@ -120,10 +125,12 @@ def decide(
     table: Mapping[str, NDArray[np.float64]],
     policy: Policy,
     precisions: tuple[str, ...],
+    unknown: Unmeasured | None = None,
 ) -> PrecisionMap:
     """The map that `policy` gives for scores `table`.
 
-    `precisions` are those the analysis can speak of. Raises `PolicyError` when the policy asks
+    `precisions` are those the analysis can speak of, the reference first; `unknown` [P, L] are
+    pairs of them and layers that were not measured yet. Raises `PolicyError` when the policy asks
     for another one, or for a scorer without scores.
     """
     code = {name: i for i, name in enumerate(precisions)}
@@ -149,9 +156,12 @@ def decide(
     else:
         wanted = policy.uniform if policy.strategy == "uniform" else policy.high
         codes = np.full(len(layers), code_of(wanted), dtype=np.int8)
-    _move_together(codes, layers, groups_of(layers, policy.groups)[0], precisions)
+    groups, strangers = groups_of(layers, policy.groups)
+    _move_together(codes, layers, groups, precisions)
     origin = np.zeros(len(layers), dtype=np.int8)
-    ignored = list(groups_of(layers, policy.groups)[1])
+    if policy.strategy != "uniform":  # a person named the one precision that every layer gets
+        origin[hold_back(codes, layers, unknown, groups)] = BY_LACK
+    ignored = list(strangers)
     for hits, precision, pattern in pattern_hits(policy.pins, layers.names):
         codes[hits], origin[hits] = code_of(precision), BY_PIN
         if not len(hits):

@@ -9,17 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core import precision as registry
-from core.decide.decision import PrecisionMap
+from core.decide.decision import BY_LACK, PrecisionMap
+from core.decide.holding import held_back
 from core.decide.policy import Policy
 from core.estimate import hardware as hardware_profiles
 from core.estimate.projection import FEW_SAMPLES, Projection, nothing_projected
 from core.estimate.quantity import Quantity
 from core.study import Study
 
-Confidence = Literal["prior only", "projected", "measured"]
+Confidence = Literal["prior only", "partial", "projected", "measured"]
 
 CONFIDENCE_MEANING = {
     "prior only": "rules of thumb, no data",
+    "partial": "from what is measured so far",
     "projected": "from layers measured one at a time, with a 90 % range",
     "measured": "this map was run",
 }
@@ -72,7 +74,7 @@ def outcome(study: Study, chosen: PrecisionMap) -> Outcome:
     names = tuple(study.layers.names[i] for i in forbidden)
     return Outcome(
         totals=totals,
-        confidence="prior only" if projection is None else "projected",
+        confidence=_confidence(study),
         layer_bytes=layer_bytes,
         layer_ms=latency.layers_ms,
         glue_bytes=study.glue_bytes,
@@ -121,7 +123,7 @@ def _ratio(reference: float, value: float) -> Quantity:
 def _warnings(
     study: Study, chosen: PrecisionMap, latency: Quantity, forbidden: tuple[str, ...]
 ) -> list[str]:
-    said = overflow_warning(forbidden)
+    said = partial_warning(study, chosen) + overflow_warning(forbidden)
     if study.analysis.optimistic:
         said.append(OPTIMISTIC)
     hardware = chosen.policy.hardware
@@ -147,6 +149,39 @@ def _warnings(
     ]
     said += _float_layers(study, chosen)
     return said + groups_warning(chosen) + rules_warning(chosen) + samples_warning(study)
+
+
+def _confidence(study: Study) -> Confidence:
+    if study.analysis.evidence is None:
+        return "prior only"
+    return "projected" if study.analysis.partial is None else "partial"
+
+
+def partial_warning(study: Study, chosen: PrecisionMap) -> list[str]:
+    """Sentences on an analysis that does not know all yet, and on what it leaves as trained."""
+    partial = study.analysis.partial
+    if partial is None:
+        return []
+    so_far = (
+        f"Partial: {partial.layers:,} of {partial.of_layers:,} layers are measured so far, on "
+        f"{partial.samples:,} of {partial.of_samples:,} samples."
+    )
+    said = [so_far]
+    if study.unknown is None:
+        return said
+    stay = int((chosen.origin == BY_LACK).sum())
+    if stay:
+        verb = "layers not measured yet stay" if stay > 1 else "layer not measured yet stays"
+        said.append(f"{stay:,} {verb} in {registry.REFERENCE}.")
+    named = held_back(chosen.codes, study.unknown)
+    if named.any():
+        noun = "layers are" if named.sum() > 1 else "layer is"
+        said.append(
+            f"{int(named.sum()):,} {noun} in a precision that is not measured there yet: nothing "
+            "is projected."
+        )
+    said.append("Projections have no range yet: no whole map was simulated to judge them by.")
+    return said
 
 
 def overflow_warning(forbidden: tuple[str, ...]) -> list[str]:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from core import precision as registry
 from core.decide.decision import NO_PRECISION, PrecisionMap, pattern_hits
 from core.decide.grouping import groups_of
+from core.decide.holding import Unmeasured, hold_back
 from core.decide.policy import Policy
 from core.decide.scoring import levels, total_scores
 from core.layers import LayerTable
@@ -86,6 +87,7 @@ def stability(
     resampled: Resampled,
     policy: Policy,
     precisions: tuple[str, ...],
+    unknown: Unmeasured | None = None,
 ) -> Stability:
     """Decide `policy` for every draw, all at once. `table` holds the scores of all samples."""
     shares = policy.normalised_weights()
@@ -96,14 +98,15 @@ def stability(
         if name in table
     }
     total = np.atleast_2d(total_scores(every, policy, len(layers)))
-    codes = _decided(layers, total, policy, precisions)
+    codes = _decided(layers, total, policy, precisions, unknown)
     frequency = np.stack([(codes == c).mean(axis=0) for c in range(len(precisions))])
     return Stability(frequency, total.std(axis=0), sum(varying.values()), resampled.samples)
 
 
 def _decided(
-    layers: LayerTable, total: Doubles, policy: Policy, precisions: tuple[str, ...]
-) -> NDArray[np.int8]:
+    layers: LayerTable, total: Doubles, policy: Policy, precisions: tuple[str, ...],
+    unknown: Unmeasured | None = None,
+) -> NDArray[np.int8]:  # fmt: skip
     """Codes (R, L) of every draw's scores, by the rules of `decide`."""
     code = {name: i for i, name in enumerate(precisions)}
     if policy.strategy == "thresholds":
@@ -118,12 +121,15 @@ def _decided(
         wanted = policy.uniform if policy.strategy == "uniform" else policy.high
         codes = np.full(total.shape, code[wanted], dtype=np.int8)
     bits = np.array([registry.get(name).bits for name in precisions])
-    for group in groups_of(layers, policy.groups)[0]:
+    groups, _ = groups_of(layers, policy.groups)
+    for group in groups:
         members = [i for i in group if layers.computes[i]]
         if members:
             held = codes[:, members]
             first = bits[held].argmax(axis=1)[:, None]
             codes[:, members] = np.take_along_axis(held, first, axis=1)
+    if policy.strategy != "uniform":
+        hold_back(codes, layers, unknown, groups)
     for hits, precision, _ in pattern_hits(policy.pins, layers.names):
         codes[:, hits] = code[precision]
     for name, precision in policy.overrides:

@@ -59,7 +59,7 @@ class Combiner:
         self._precisions = precisions
         shape = (precisions * self._layers, samples * outputs)
         self._rows = np.ascontiguousarray(evidence.perturbations).reshape(shape)
-        self._whole = evidence.whole.reshape(precisions, samples * outputs).astype(np.float64)
+        self._whole = evidence.whole.reshape(-1, samples * outputs).astype(np.float64)
         energy = evidence.energy if energy is None else energy
         total = energy.sum(axis=1, keepdims=True)
         self._share = np.divide(energy, total, out=np.zeros_like(energy), where=total > 0)

@@ -70,7 +70,7 @@ class MapObjective:
         if form.power == 2:
             self._rises = np.square(np.maximum(self._rows, 0))
             self._falls = np.square(np.minimum(self._rows, 0))
-        self._residuals = np.zeros_like(whole)
+        self._residuals = np.zeros((self.precisions, whole.shape[1]))
         if form.residual is not None:
             for p in range(self.precisions):
                 rows = np.arange(self.layers) + p * self.layers

@@ -52,24 +52,36 @@ class Projection:
     metric: Quantity = NO_METRIC
     metric_loss_pct: Quantity = NO_METRIC_LOSS
     relative_mse: Quantity = NO_RELATIVE_MSE
+    unmeasured: tuple[int, ...] = ()
 
 
-def nothing_projected(forbidden: tuple[int, ...] = ()) -> Projection:
+def nothing_projected(
+    forbidden: tuple[int, ...] = (), unmeasured: tuple[int, ...] = ()
+) -> Projection:
     """Every figure unknown."""
     return Projection(
         unknown("%", "projected"), unknown("pts", "projected"),
-        unknown("nats", "projected"), unknown("%", "projected"), forbidden,
+        unknown("nats", "projected"), unknown("%", "projected"), forbidden, unmeasured=unmeasured,
     )  # fmt: skip
 
 
-def measured(given: Projection) -> Projection:
-    """The same figures, said to be measured."""
+def _each(given: Projection, **changes: Any) -> Projection:
     quantities: dict[str, Any] = {
-        field.name: replace(value, kind="measured")
+        field.name: replace(value, **changes)
         for field in fields(given)
         if isinstance(value := getattr(given, field.name), Quantity)
     }
     return replace(given, **quantities)
+
+
+def without_ranges(given: Projection) -> Projection:
+    """The same figures with unknown ranges: nothing tells yet how far a projection errs."""
+    return _each(given, low=None, high=None)
+
+
+def measured(given: Projection) -> Projection:
+    """The same figures, said to be measured."""
+    return _each(given, kind="measured")
 
 
 def within(value: float, half: float, unit: str, bounds: tuple[float, float]) -> Quantity:
@@ -164,10 +176,15 @@ class Projector(MapProjector[Figures]):
 
     def project(self, codes: NDArray[np.int8]) -> Projection:
         """Projected accuracy, drop in points, KL and flips of a map, with 90 % ranges."""
-        forbidden = self.forbidden(codes)
-        if forbidden:
-            return nothing_projected(forbidden)
-        return self._with_ranges(codes, self.figures(self.change(codes)))
+        forbidden, missing = self.forbidden(codes), self.unmeasured(codes)
+        if forbidden or missing:
+            return nothing_projected(forbidden, missing)
+        found = self._with_ranges(codes, self.figures(self.change(codes)))
+        return (
+            found
+            if self.evidence.measured is None or not (codes > 0).any()
+            else without_ranges(found)
+        )
 
     def alone(self, layer: int, code: int) -> Projection:
         """Figures with `layer` alone in precision `code`, which were simulated, not projected.
@@ -175,9 +192,9 @@ class Projector(MapProjector[Figures]):
         Their kind is *measured*, and their ranges come from the samples alone.
         """
         codes = self.only(layer, code)
-        forbidden = self.forbidden(codes)
-        if forbidden:
-            return measured(nothing_projected(forbidden))
+        forbidden, missing = self.forbidden(codes), self.unmeasured(codes)
+        if forbidden or missing:
+            return measured(nothing_projected(forbidden, missing))
         change = self.change(codes)
         found, n = self.figures(change), self._count
         changes = 1.0 if code > 0 else 0.0

@@ -9,7 +9,7 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from core.estimate.combine import FORMS, Combiner, Form
+from core.estimate.combine import FIRST_ORDER, FORMS, Combiner, Form
 from core.evidence.evidence import Evidence
 
 FLOOR = 1e-12
@@ -47,6 +47,15 @@ class MapProjector(ABC, Generic[F]):
         """Projected change of the outputs [N, K] under `codes` (L,), by the chosen form."""
         return self._combiner.change(codes, form or self.form)
 
+    def unmeasured(self, codes: NDArray[np.int8]) -> tuple[int, ...]:
+        """Layers that were not measured yet in their precision."""
+        measured = self.evidence.measured
+        if measured is None:
+            return ()
+        simulated = np.flatnonzero(codes > 0)
+        known = measured[codes[simulated].astype(np.int64) - 1, simulated]
+        return tuple(int(i) for i in simulated[~known])
+
     def only(self, layer: int, code: int) -> NDArray[np.int8]:
         """Codes of the map with `layer` alone in precision `code`, shape (L,)."""
         codes = np.zeros(self.evidence.allowed.shape[1], dtype=np.int8)
@@ -83,7 +92,12 @@ class MapProjector(ABC, Generic[F]):
 
     @cached_property
     def form(self) -> Form:
-        """The form with the smallest mean log error of the divergence over the probes."""
+        """The form with the smallest mean log error of the divergence over the probes.
+
+        Before whole maps were measured nothing tells of interactions: changes are added.
+        """
+        if self.evidence.measured is not None:
+            return FIRST_ORDER
         if self._log_errors.shape[1] == 0:
             return FORMS[1]
         return FORMS[int(np.argmin(self._log_errors.mean(axis=1).round(6)))]

@@ -26,6 +26,7 @@ from core.estimate.projection import (
     nothing_projected,
     standard_error,
     within,
+    without_ranges,
 )
 from core.estimate.quantity import Quantity
 from core.estimate.trials import MapProjector, spread_of
@@ -99,9 +100,9 @@ class ValueProjector(MapProjector[ValueFigures]):
 
     def project(self, codes: NDArray[np.int8]) -> Projection:
         """Projected metric, its loss in percent, and relative squared change of the outputs."""
-        forbidden = self.forbidden(codes)
-        if forbidden:
-            return nothing_projected(forbidden)
+        forbidden, missing = self.forbidden(codes), self.unmeasured(codes)
+        if forbidden or missing:
+            return nothing_projected(forbidden, missing)
         found = self.figures(self.change(codes))
         if self._runs is not None:
             metric_change, variance = self._runs.change(codes, self.form)
@@ -110,7 +111,7 @@ class ValueProjector(MapProjector[ValueFigures]):
         spread = 1.0 if nothing_changes else float(np.exp(Z90 * self.log_spread))
         relative = found.relative_mse
         metric, loss = self._judged(found, self._half_width(found, nothing_changes))
-        return replace(
+        projected = replace(
             nothing_projected(),
             metric=metric,
             metric_loss_pct=loss,
@@ -118,6 +119,9 @@ class ValueProjector(MapProjector[ValueFigures]):
                 relative, RELATIVE, "projected", relative / spread, relative * spread
             ),
         )
+        if self.evidence.measured is None or nothing_changes:
+            return projected
+        return without_ranges(projected)
 
     def alone(self, layer: int, code: int) -> Projection:
         """Figures with `layer` alone in precision `code`, which were simulated, not projected.
@@ -125,9 +129,9 @@ class ValueProjector(MapProjector[ValueFigures]):
         Their kind is *measured*, and their ranges come from the samples alone.
         """
         codes = self.only(layer, code)
-        forbidden = self.forbidden(codes)
-        if forbidden:
-            return measured(nothing_projected(forbidden))
+        forbidden, missing = self.forbidden(codes), self.unmeasured(codes)
+        if forbidden or missing:
+            return measured(nothing_projected(forbidden, missing))
         change = self.change(codes)
         found = self.figures(change)
         if self._runs is not None:

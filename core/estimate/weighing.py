@@ -112,10 +112,12 @@ def _side_by_side(
     outputs: NDArray[np.floating], counted: NDArray[np.bool_]
 ) -> NDArray[np.floating]:
     """[R, N, positions * K] -> [R, K * A], the answers that count of one output together."""
-    answers = outputs.reshape(len(outputs), counted.size, -1)
+    classes = int(np.prod(outputs.shape[1:])) // max(counted.size, 1)
+    answers = outputs.reshape(len(outputs), counted.size, classes)
     if not counted.all():
         answers = answers[:, counted.ravel()]
-    return np.ascontiguousarray(answers.transpose(0, 2, 1)).reshape(len(outputs), -1)
+    turned = np.ascontiguousarray(answers.transpose(0, 2, 1))
+    return turned.reshape(len(outputs), answers.shape[1] * answers.shape[2])
 
 
 def weighing(evidence: Evidence, target: Target) -> tuple[Weighing, NDArray[np.bool_]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -14,12 +16,13 @@ from core.cache import Cache
 from core.evidence import measure as measuring
 from core.evidence.calibrators import MIN_MAX, Calibrator
 from core.evidence.collect import Progress
-from core.evidence.engine import predict_seconds, prepare
-from core.evidence.evidence import Identity, SplitSizes
+from core.evidence.engine import prepare
+from core.evidence.evidence import Calibration, Evidence, Identity, Partial, SplitSizes
 from core.evidence.folding import stored_tensors
+from core.evidence.forecast import forecast_seconds
 from core.evidence.habits import notes
 from core.evidence.holdout import judged
-from core.evidence.local_measure import with_local
+from core.evidence.local_measure import local_steps, with_local
 from core.evidence.reading import read
 from core.evidence.saturation import warning
 from core.evidence.scheme import ORT_CPU, Scheme
@@ -58,24 +61,24 @@ class Plan:
 
 @dataclass(slots=True)
 class Steps:
-    """One count of steps over an analysis: its runs, then its layers one by one."""
+    """One count of steps over an analysis: its runs, then `alone` looks at single layers."""
 
     progress: Progress
-    layers: int
+    alone: int
     runs: int = 0
 
     def run(self, done: int, total: int, label: str) -> None:
         """A run is about to be made."""
         self.runs = total
-        self.progress(done, total + self.layers, label if done < total else "layers one by one")
+        self.progress(done, total + self.alone, label if done < total else "layers one by one")
 
     def layer(self, place: int, name: str) -> None:
         """A layer's own output is about to be looked at."""
-        self.progress(self.runs + place, self.runs + self.layers, f"{name} by itself")
+        self.progress(self.runs + place, self.runs + self.alone, f"{name} by itself")
 
     def over(self) -> None:
         """Everything is measured."""
-        self.progress(self.runs + self.layers, self.runs + self.layers, "done")
+        self.progress(self.runs + self.alone, self.runs + self.alone, "done")
 
 
 def registered() -> tuple[Precision, ...]:
@@ -109,7 +112,7 @@ def dry_run(
         layers=len(layers),
         runs=len(runs),
         samples=len(source.selection),
-        predicted_seconds=predict_seconds(engine, source, runs) / jobs,
+        predicted_seconds=forecast_seconds(engine, source, layers, precisions, runs, jobs),
         perturbation_bytes=values * np.dtype(np.float32).itemsize,
         peak_bytes=engine.peak_bytes,
         batch=engine.batch,
@@ -129,40 +132,52 @@ def analyze(
     cache: Cache | None = None,
     jobs: int = 1,
     progress: Progress = lambda done, total, label: None,
+    glimpse: Callable[[Analysis], None] | None = None,
 ) -> Analysis:
     """Measure `source` in `precisions` (all that are registered, by default) and return the
     analysis. Does not change the model's weights.
 
     `memory_bytes` bounds the memory taken (half of what is free if None). What `cache` holds of
     the same measurement is not measured again, and what is measured is kept there. `jobs`
-    processes share the work, with the same bits.
+    processes share the work, with the same bits. `glimpse` is given a partial analysis now and
+    then: what is measured so far.
     """
+    start = time.perf_counter()
     precisions = precisions or registered()
     layers = under(take_inventory(source, expand_units=expand_units), scheme)
-    steps = Steps(progress, len(layers))
+    bare = replace(_bare(source, layers, scheme, expand_units), calibrator=calibrator.text)
+
+    def look(evidence: Evidence, ranges: tuple[Calibration, ...], partial: Partial) -> None:
+        if glimpse is not None:
+            glimpse(replace(
+                bare, evidence=evidence, ranges=ranges, partial=partial,
+                layers=with_sites(layers, ranges),
+                splits=replace(bare.splits, selection=partial.samples),
+                seconds=round(time.perf_counter() - start, 1),
+            ))  # fmt: skip
+
+    steps = Steps(progress, local_steps(layers))
     measured = measuring.measure(
         source, layers, scheme, precisions,
-        expand_units=expand_units, calibrator=calibrator, probes=probes, memory_bytes=memory_bytes, cache=cache,
-        jobs=jobs, progress=steps.run,
+        expand_units=expand_units, calibrator=calibrator, probes=probes, memory_bytes=memory_bytes,
+        cache=cache, jobs=jobs, progress=steps.run, glimpse=look if glimpse is not None else None,
     )  # fmt: skip
     evidence = with_local(
         source, layers, scheme, measured, expand_units=expand_units, progress=steps.layer
     )
     steps.over()
     return replace(
-        _bare(source, with_sites(layers, measured.ranges), scheme, expand_units),
-        calibrator=calibrator.text,
+        bare,
+        layers=with_sites(layers, measured.ranges),
         evidence=evidence,
         ranges=measured.ranges,
         seconds=round(measured.seconds, 1),
-        **judged(source, layers, scheme),
         notes=(
             *notes(source, measured.evidence),
             *measured.notes,
             *warning(scheme),
             *_on_device(source),
         ),
-        optimistic=source.optimistic,
     )
 
 
@@ -194,4 +209,6 @@ def _bare(source: ModelSource, layers: LayerTable, scheme: Scheme, expand_units:
         tool_version=core.__version__,
         device=device_name(source.model),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
+        optimistic=source.optimistic,
+        **judged(source, layers, scheme),
     )

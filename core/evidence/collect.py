@@ -12,6 +12,7 @@ from core.cache import Unit
 from core.errors import ModelError
 from core.evidence.content import run_key
 from core.evidence.engine import Engine
+from core.evidence.glimpse import Glimpses
 from core.evidence.memory import batches
 from core.evidence.shelf import Shelf
 from core.evidence.workers import Work, made, tasks
@@ -61,6 +62,7 @@ def collect(
     work: Work,
     shelf: Shelf,
     progress: Progress,
+    glimpses: Glimpses,
     *,
     jobs: int = 1,
 ) -> Collected:
@@ -68,6 +70,8 @@ def collect(
     parts, runs = batches(count(work.inputs), engine.batch), work.runs
     outputs = np.empty((len(runs) - 1, count(work.inputs), work.columns), dtype=np.float32)
     finite = np.ones(len(runs) - 1, dtype=np.bool_)
+    finished = np.zeros((len(runs) - 1, len(parts)), dtype=np.bool_)
+    column = {part.start: b for b, part in enumerate(parts)}
     keys = [run_key(run.assignment) for run in runs]
     total, done, full_passes = len(runs) * len(parts), 0, 0
 
@@ -77,6 +81,7 @@ def collect(
         outputs[i - 1, unit.start : unit.stop] = unit.outputs
         finite[i - 1] &= unit.finite
         full_passes += unit.in_full and bool(runs[i].layer)
+        finished[i - 1, column[unit.start]] = True
 
     def missing(part: slice) -> list[int]:
         nonlocal done
@@ -88,13 +93,15 @@ def collect(
                 place(i, found[key])
         return [i for i, key in enumerate(keys) if i and key not in found]
 
-    with shelf:
+    glimpses.watch(outputs, finite, finished, parts)
+    with shelf, glimpses:
         if jobs > 1:
             for block in made(work, tasks([(part, missing(part)) for part in parts], jobs), jobs):
                 for i, unit in block:
                     shelf.add(unit)
                     place(i, unit)
                     progress(done, total, runs[i].label)
+                glimpses.look()
         else:
             for part in parts:
                 todo = missing(part)
@@ -104,5 +111,6 @@ def collect(
                     unit = next(units)
                     shelf.add(unit)
                     place(i, unit)
+                    glimpses.look()
     progress(total, total, "done")
     return Collected(outputs, finite, full_passes)

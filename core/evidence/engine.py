@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -187,19 +186,3 @@ def _parts_note(
     return (
         f"Run in batches of {batch} to stay within the memory allowed, which may change last bits."
     )
-
-
-def predict_seconds(engine: Engine, source: ModelSource, runs: Sequence[Run]) -> float:
-    """Estimated duration of `runs`, from one small batch of the selection split."""
-    inputs = take(source.selection.inputs, 0, 64)
-    simulator = engine.simulator
-    simulator.run({}, take(inputs, 0, 8))
-    start = time.perf_counter()
-    simulator.run({}, inputs)
-    each = (time.perf_counter() - start) / count(inputs) * len(source.selection)
-    shares = {} if engine.reason else engine.replayer.shares(inputs)
-    passes = 0.0
-    for run in runs:
-        alone = next(iter(run.assignment)) if run.layer else ""
-        passes += shares.get(alone, 1.0)
-    return each * passes

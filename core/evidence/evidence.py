@@ -64,6 +64,10 @@ class Evidence:
     outputs, M probes (whole maps that were simulated to learn how far a projection errs).
     Perturbations of a pair whose output is not finite are stored as zeros and `allowed` is
     False there: such a pair is forbidden, never summed.
+
+    While a measurement goes on, `measured` [P, L] says which pairs are known: the others are
+    zeros that stand for nothing, `whole` is unknown (P = 0) and there are no probes. It is None
+    where all is known.
     """
 
     precisions: tuple[str, ...]
@@ -72,7 +76,7 @@ class Evidence:
     targets: NDArray[Any] | None  # int64 [N] class of each sample, [N, positions] of each step
     # (below 0: not counted), or float32 [N, K] for values
     perturbations: Floats  # [P, L, N, K]
-    whole: Floats  # [P, N, K] change when every layer is in that precision
+    whole: Floats  # [P, N, K] change when every layer is in that precision; [0, N, K] if unknown
     probe_codes: NDArray[np.int8]  # [M, L] index into `precisions`; -1 = reference
     probes: Floats  # [M, N, K] change under each probe
     weight_sqnr_db: NDArray[np.float64]  # [P, L]; inf where the precision rounds no weight
@@ -80,6 +84,7 @@ class Evidence:
     outputs: Outputs = Outputs()
     metrics: MetricRuns | None = None
     local: LocalStatistics | None = None
+    measured: NDArray[np.bool_] | None = None  # [P, L]; None: every pair, and whole maps
 
     @property
     def samples(self) -> int:
@@ -142,6 +147,26 @@ class SplitSizes:
     calibration: int
     selection: int
     holdout: int
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """How far a measurement was: layers that compute and are measured in every precision, on
+    how many of the samples.
+    """
+
+    layers: int
+    of_layers: int
+    samples: int
+    of_samples: int
+
+    def in_words(self) -> str:
+        """As "partial, 23 of 57 layers"."""
+        if self.layers < self.of_layers:
+            return f"partial, {self.layers:,} of {self.of_layers:,} layers"
+        if self.samples < self.of_samples:
+            return f"partial, {self.samples:,} of {self.of_samples:,} samples"
+        return "partial, causes not examined yet"
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -42,7 +42,7 @@ def with_local(
 ) -> Evidence:  # fmt: skip
     """The evidence of `measured` with local statistics added. Does not change the model.
 
-    `progress(place, name)` is called before each layer.
+    `progress(place, name)` is called before each step, of which `local_steps` tells how many.
     """
     evidence = measured.evidence
     precisions = tuple(registry.get(name) for name in evidence.precisions)
@@ -50,12 +50,22 @@ def with_local(
         Variants, source, layers, scheme, measured.ranges, expand_units=expand_units
     )
     kurtosis = weight_kurtosis(layers, stored_tensors(layers, source.model))
-    gradient, trace = _second_order(source, layers, precisions, simulator, evidence) or (None, None)
+    gradient, trace = _second_order(
+        source, layers, precisions, simulator, evidence, progress
+    ) or (None, None)  # fmt: skip
     narrowest = min(precisions, key=lambda p: p.bits)
     local = LocalStatistics(weight_kurtosis=kurtosis, gradient_error=gradient, trace_error=trace)
     if narrowest.kind == "integer":
-        local = _with_remedies(local, source, layers, simulator, precisions, narrowest, progress)
+        local = _with_remedies(
+            local, source, layers, simulator, precisions, narrowest,
+            lambda place, name: progress(len(layers) + place, name),
+        )  # fmt: skip
     return replace(evidence, local=local)
+
+
+def local_steps(layers: LayerTable) -> int:
+    """How many steps `with_local` takes: the error of each layer, then its remedies."""
+    return 2 * len(layers)
 
 
 def second_order(
@@ -118,7 +128,7 @@ class _Sums:
 
 def _second_order(
     source: ModelSource, layers: LayerTable, precisions: tuple[Precision, ...],
-    simulator: OwnOutputs, evidence: Evidence,
+    simulator: OwnOutputs, evidence: Evidence, progress: LayerProgress = lambda place, name: None,
 ) -> tuple[Doubles, Doubles] | None:  # fmt: skip
     """`gradient_error` and `trace_error`; None where a layer's own output cannot be seen, or where
     PyTorch cannot differentiate the model.
@@ -136,7 +146,8 @@ def _second_order(
     sums = _Sums(np.zeros((len(precisions), len(layers))), dict.fromkeys(parameters, 0.0), [])
     generator = torch.Generator().manual_seed(GRADIENT_SEED)
     # The outputs, their gradients for every draw, and what PyTorch keeps for them.
-    for batch in batches(few(source), layers, 3 + DRAWS):
+    parts = list(batches(few(source), layers, 3 + DRAWS))
+    for b, batch in enumerate(parts):
         try:
             outputs, pulled = pull_back(
                 source.model, seen_at(layers), parameters, batch, source.output, classes, DRAWS,
@@ -148,7 +159,11 @@ def _second_order(
         for draw in pulled:
             for name, square in draw.weights.items():
                 sums.weights[name] += square
-        if not _add_errors(sums.errors, layers, precisions, simulator, batch, pulled):
+
+        def begin(i: int, before: int = b * len(layers)) -> None:
+            progress((before + i) // len(parts), layers.names[i])
+
+        if not _add_errors(sums.errors, layers, precisions, simulator, batch, pulled, begin):
             return None
     found = torch.cat(sums.outputs).double().cpu().numpy()
     # KL is half of the quadratic form, as a mean over answers; values are held against their spread.
@@ -179,14 +194,15 @@ def _known(values: Doubles) -> Doubles:
 
 def _add_errors(
     total: Doubles, layers: LayerTable, precisions: tuple[Precision, ...], simulator: OwnOutputs,
-    batch: Inputs, pulled: list[Pulled],
+    batch: Inputs, pulled: list[Pulled], begin: Callable[[int], None],
 ) -> bool:  # fmt: skip
     """Add (g . dy)^2 of every computing layer and precision to `total`. False where a layer's own
-    output cannot be seen.
+    output cannot be seen. `begin` is told the place of each layer first.
     """
     reference: Outputs = simulator.reference(batch)
     samples = count(batch)
     for i, layer in enumerate(layers):
+        begin(i)
         if not layer.computes_at_inference:
             continue
         before = reference.get(layer.name)

@@ -9,18 +9,20 @@ numbers.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from core.cache import Cache
+from core.evidence.assemble import Assembler
 from core.evidence.calibrators import MIN_MAX, Calibrator
 from core.evidence.collect import Collected, Progress, collect, reference_outputs
 from core.evidence.engine import Run, prepare
-from core.evidence.evidence import Calibration, Evidence, Measured, MetricRuns
+from core.evidence.evidence import Calibration, Evidence, Measured, MetricRuns, Partial
 from core.evidence.folding import stored_tensors
+from core.evidence.glimpse import Glimpses
 from core.evidence.judging import Judge, metric_runs
 from core.evidence.reading import read
 from core.evidence.scheme import Scheme
@@ -33,6 +35,7 @@ from core.precision import Precision
 from core.source.contract import ModelSource
 from core.source.ownership import owners
 
+Glimpse = Callable[[Evidence, tuple[Calibration, ...], Partial], None]
 PROBES = 12
 PROBE_SEED = 20211
 
@@ -110,12 +113,14 @@ def measure(
     cache: Cache | None = None,
     jobs: int = 1,
     progress: Progress = lambda done, total, label: None,
+    glimpse: Glimpse | None = None,
 ) -> Measured:
     """Simulate every run of `planned_runs` on the selection split.
 
     `progress(done, total, label)` is called before each run of each batch. Peak memory is kept
     within `memory_bytes` (half of what is free if None) by smaller batches, which do not change
-    the numbers. What `cache` holds is not measured again; the rest is shared among `jobs` processes. Does
+    the numbers. What `cache` holds is not measured again; the rest is shared among `jobs` processes.
+    `glimpse` is given what is measured so far, now and then. Does
     not change the model. Raises `PolicyError` if the bound is too small and
     `ModelError` where the reference outputs are not finite.
     """
@@ -143,70 +148,44 @@ def measure(
         simulator.ranges, engine.need, engine.batch, engine.reason, tuple(runs),
         reading.kept if judge is None else None, reference.shape[1], torch.get_num_threads(),
     )  # fmt: skip
-    found = collect(engine, work, shelf, progress, jobs=jobs)
-    metrics = None
-    if judge is not None and first is not None:
-        metrics = _judged(judge, first, reference, found, runs[1:], layers, precisions)
-    baseline = reading.keep(reference)
-    perturbations = np.zeros((len(precisions), len(layers), *baseline.shape), dtype=np.float32)
-    allowed = np.ones(perturbations.shape[:2], dtype=np.bool_)
-    rest: list[NDArray[np.float32]] = []
-    for run, outputs, finite in zip(runs[1:], found.outputs, found.finite, strict=True):
-        with np.errstate(invalid="ignore", over="ignore"):
-            change = (outputs if judge is None else reading.keep(outputs)) - baseline
-        if not run.layer:
-            rest.append(np.nan_to_num(change, copy=False, nan=0.0, posinf=0.0, neginf=0.0))
-            continue
-        at = _position(run, layers, precisions)
-        allowed[at] = finite and np.isfinite(change).all()
-        if allowed[at]:
-            perturbations[at] = change
-    whole = np.stack(rest[: len(precisions)])
-    shape_probes = (probes, *baseline.shape)
-    simulated = np.stack(rest[len(precisions) :]) if probes else np.zeros(shape_probes, np.float32)
-    evidence = Evidence(
-        precisions=tuple(p.name for p in precisions),
-        scheme=scheme.name,
-        baseline=baseline,
-        targets=targets,
-        perturbations=perturbations,
-        whole=whole,
-        probe_codes=probe_codes(layers, precisions, probes),
-        probes=simulated,
-        weight_sqnr_db=weight_sqnr_db(layers, stored_tensors(layers, source.model), precisions),
-        allowed=allowed,
-        outputs=reading.outputs,
-        metrics=metrics,
-    )
     ranges = tuple(
         Calibration(*site, seen.low, seen.high) for site, seen in sorted(simulator.ranges.items())
     )
+    assembler = Assembler(
+        layers, precisions, scheme.name, runs[1:], probe_codes(layers, precisions, probes), reading,
+        reference, targets, _weight_sqnr(source, layers, precisions), judge is not None,
+    )  # fmt: skip
+    publish = None
+    if glimpse is not None:
+        publish = lambda evidence, how_far: glimpse(evidence, ranges, how_far)  # noqa: E731
+    found = collect(engine, work, shelf, progress, Glimpses(assembler, publish), jobs=jobs)
+    metrics = None
+    if judge is not None and first is not None:
+        metrics = _judged(judge, first, found, assembler)
+    evidence = assembler.whole(found.outputs, found.finite, metrics)
     return Measured(evidence, ranges, time.perf_counter() - start, engine.notes(found.full_passes))
 
 
-def _position(run: Run, layers: LayerTable, precisions: tuple[Precision, ...]) -> tuple[int, int]:
-    """Where a layer alone stands in arrays [P, L, ...]."""
-    return precisions.index(run.assignment[run.layer]), layers.index[run.layer]
+def _weight_sqnr(
+    source: ModelSource, layers: LayerTable, precisions: tuple[Precision, ...]
+) -> NDArray[np.float64]:
+    return weight_sqnr_db(layers, stored_tensors(layers, source.model), precisions)
 
 
 def _judged(
-    judge: Judge,
-    first: NDArray[np.float64],
-    reference: NDArray[np.float32],
-    found: Collected,
-    runs: Sequence[Run],
-    layers: LayerTable,
-    precisions: tuple[Precision, ...],
+    judge: Judge, first: NDArray[np.float64], found: Collected, assembler: Assembler
 ) -> MetricRuns:
     """The custom metric of every run. Where outputs are not finite, a layer alone has that of
     the reference model and a whole map is judged with the reference's outputs in their place.
     """
-    alone = np.tile(first, (len(precisions), len(layers), 1))
+    precisions = len(assembler.precisions)
+    alone = np.tile(first, (precisions, len(assembler.layers), 1))
     others: list[NDArray[np.float64]] = []
-    for run, outputs, finite in zip(runs, found.outputs, found.finite, strict=True):
+    for run, outputs, finite in zip(assembler.runs, found.outputs, found.finite, strict=True):
         if not run.layer:
-            others.append(judge.score(np.where(np.isfinite(outputs), outputs, reference)))
+            usable = np.where(np.isfinite(outputs), outputs, assembler.reference)
+            others.append(judge.score(usable))
         elif finite:
-            alone[_position(run, layers, precisions)] = judge.score(outputs)
+            alone[assembler.position(run)] = judge.score(outputs)
     scored = np.array(others).reshape(-1, len(first))
-    return metric_runs(first, alone, scored[: len(precisions)], scored[len(precisions) :])
+    return metric_runs(first, alone, scored[:precisions], scored[precisions:])

@@ -63,6 +63,16 @@ class Replayer:
         suffixes = self.plan.suffixes if same else {}
         return {n: share(tape, suffixes[n]) if n in suffixes else 0.0 for n in self._names}
 
+    def prefixes(self, batch: Inputs) -> dict[str, float]:
+        """Layer -> part of a pass up to the end of its last run, in [0, 1], timed on `batch`; empty
+        where a pass could not be recorded.
+        """
+        tape = self._record(batch, 0)[0]
+        total, stops = sum(tape.seconds), dict[str, int]()
+        for region in tape.regions:
+            stops[region.layer] = max(stops.get(region.layer, 0), region.stop)
+        return {n: sum(tape.seconds[:stop]) / total for n, stop in stops.items()} if total else {}
+
     # ---- before the run
 
     def _pilot(self, batch: Inputs) -> tuple[Tape, Plan]:

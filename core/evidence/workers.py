@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -61,8 +62,20 @@ class Work:
         return self.width if self.kept is None else len(self.kept)
 
 
+THREADS = "OMP_NUM_THREADS"
+
 Task = tuple[int, int, tuple[int, ...]]
 """(first sample, one past the last, positions of the runs)"""
+
+
+def share_cores(jobs: int) -> None:
+    """Take as many threads for this process and each of its `jobs` workers as there are cores for
+    each. Where OMP_NUM_THREADS says how many, that holds; with one process nothing changes.
+
+    Workers that fight for cores are slower than one process that has them all.
+    """
+    if jobs > 1 and not os.environ.get(THREADS):
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // jobs))
 
 
 def check(engine: Engine, inputs: Inputs, jobs: int) -> None:

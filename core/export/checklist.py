@@ -204,8 +204,8 @@ def _identity(study: Study) -> Check:
 
 def _confidence(found: Outcome) -> Check:
     said = f"{found.confidence}: {CONFIDENCE_MEANING[found.confidence]}."
-    prior = found.confidence == "prior only"
-    return Check("Confidence", "warning" if prior else "passed", said)
+    weak = found.confidence in {"prior only", "partial"}
+    return Check("Confidence", "warning" if weak else "passed", said)
 
 
 def _samples(study: Study) -> Check:
@@ -215,6 +215,9 @@ def _samples(study: Study) -> Check:
     few = samples_warning(study)
     if few:
         return Check(title, "warning", few[0])
+    partial = study.analysis.partial
+    if partial is not None:
+        return Check(title, "warning", f"{partial.in_words().capitalize()}.")
     return Check(title, "passed", f"{evidence.samples:,} selection samples.")
 
 

@@ -20,7 +20,7 @@ from core.decide.scoring import LEVELS
 from core.decide.statistics import Statistics, statistics
 from core.errors import MapError
 from core.estimate.quantity import Quantity
-from core.evidence.evidence import Identity
+from core.evidence.evidence import Identity, Partial
 from core.study import Study
 
 SCHEMA_VERSION = 1
@@ -31,7 +31,7 @@ MAX_NAMED = 5
 class MapLayer(msgspec.Struct, frozen=True):
     """One layer of a map. `precision` is null for a layer that does nothing at inference;
     `document_precision` is what the reference document would write. `set_by` says what decided:
-    strategy, pin or override.
+    strategy, pin, override, or that it was not measured yet.
     """
 
     name: str
@@ -49,8 +49,10 @@ class MapLayer(msgspec.Struct, frozen=True):
     reason: str
 
 
-class MapFile(msgspec.Struct, frozen=True):
-    """The whole file. Totals are `{value, low, high, unit, kind}`."""
+class MapFile(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The whole file. Totals are `{value, low, high, unit, kind}`. `partial` is there only for a
+    map of an analysis that did not know all yet.
+    """
 
     schema_version: int
     tool: str
@@ -64,9 +66,10 @@ class MapFile(msgspec.Struct, frozen=True):
     totals: dict[str, Quantity]
     glue_bytes: int
     warnings: tuple[str, ...]
+    partial: Partial | None = None
 
 
-ORIGINS = ("strategy", "pin", "override")
+ORIGINS = ("strategy", "pin", "override", "not measured")
 
 
 def describe(study: Study, chosen: PrecisionMap, found: Outcome | None = None) -> MapFile:
@@ -103,6 +106,7 @@ def describe(study: Study, chosen: PrecisionMap, found: Outcome | None = None) -
         totals=found.totals,
         glue_bytes=found.glue_bytes,
         warnings=found.warnings,
+        partial=study.analysis.partial,
     )
 
 

@@ -192,6 +192,12 @@ def measurement(given: Material) -> Section:
             "and the change of the outputs kept, sample by sample; then the uniform maps and "
             f"{words.count(probes, 'random map')}, which say how far projections err."
         )
+    if analysis.partial is not None:
+        facts.append(("Measured so far", analysis.partial.in_words()))
+        how = (
+            "The measurement was not over when this analysis was written. Layers that it had not "
+            "reached stay as trained, and nothing is said of them."
+        )
     return Section("measurement", "Tools and data", (Facts(tuple(facts)), Text(how)))
 
 

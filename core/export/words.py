@@ -47,15 +47,22 @@ def titles_of(metric: Metric | None) -> dict[str, str]:
 def figures(analysis: Analysis) -> dict[str, str]:
     """Title of each total that says something of `analysis`, in the order in which they are read.
 
-    Figures from the samples that also set the ranges say that they are optimistic.
+    Figures of the outputs carry the `remark`.
     """
-    titles = titles_of(analysis.metric)
-    if analysis.optimistic:
+    titles, mark = titles_of(analysis.metric), remark(analysis)
+    if mark:
         titles = {
-            key: title if key in OF_COSTS else f"{title} (optimistic)"
-            for key, title in titles.items()
+            key: title if key in OF_COSTS else f"{title} ({mark})" for key, title in titles.items()
         }
     return titles
+
+
+def remark(analysis: Analysis) -> str:
+    """What every figure of the outputs has to say: *optimistic* where the samples also set the
+    ranges, *partial* where not all is measured yet; empty for neither.
+    """
+    said = (("optimistic", analysis.optimistic), ("partial", analysis.partial is not None))
+    return ", ".join(word for word, holds in said if holds)
 
 
 def better(metric: Metric) -> str:

@@ -57,7 +57,7 @@ def test_a_model_is_measured_while_controls_stay_live(mine: tuple[str, Path], vi
     )
 
     button(page, "Start").click()
-    expect(progress(page)).to_contain_text(re.compile(r"[1-9] of \d+ · .+ so far"),
+    expect(progress(page)).to_contain_text(re.compile(r"[1-9]\d* of \d+ · .+ so far"),
                                            timeout=PATIENCE_MS)  # fmt: skip
     before = kpi(page, "Size").inner_text()
     press(page, slider(page, "HIGH from score"), "End", 1)
@@ -87,6 +87,50 @@ def test_a_model_is_measured_while_controls_stay_live(mine: tuple[str, Path], vi
     assert "model=mine.load-run-1" in page.url
     expect(page.get_by_test_id("stSidebar").get_by_text(re.compile("3 layers"))).to_be_visible()
     expect(page.get_by_test_id("stAlert").filter(has_text="went wrong")).to_have_count(0)
+
+
+@pytest.fixture
+def deep(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """As `mine`, with a model of 13 layers of which some are measured when it stands still."""
+    folder = tmp_path / "mine"
+    source = write_model(folder, hold=True, deep=True)
+    with serving(source) as address:
+        yield address, folder / "hold"
+    for job in jobs.everything():
+        jobs.stop(job)
+        jobs.remove(job)
+
+
+def test_what_is_measured_so_far_can_be_used(deep: tuple[str, Path], visit: Visit) -> None:
+    """A running job's partial result is opened, a slider moves on it, and it becomes the whole one
+    under the person's policy.
+    """
+    address, hold = deep
+    page = visit(f"{address}/measure")
+    button(page, "Start").click()
+    expect(button(page, "Open what is measured")).to_be_visible(timeout=PATIENCE_MS)
+    button(page, "Open what is measured").click()
+
+    expect(page.get_by_text("Is this map a good idea?")).to_be_visible()
+    side = page.get_by_test_id("stSidebar")
+    expect(side.get_by_text(re.compile(r"partial, \d+ of 13 layers"))).to_be_visible()
+    expect(main(page).get_by_text(re.compile(r"Confidence: partial"))).to_be_visible()
+    before = kpi(page, "Size").inner_text()
+    press(page, slider(page, "HIGH from score"), "Home", 1)
+    expect(kpi(page, "Size")).not_to_have_text(before)
+    settle(page)
+    assert "high_at=0" in page.url
+    assert "model=mine.load-run-1" in page.url
+    expect(page.get_by_test_id("stAlert").filter(has_text="went wrong")).to_have_count(0)
+
+    hold.unlink()
+    expect(main(page).get_by_text(re.compile(r"Confidence: projected"))).to_be_visible(
+        timeout=PATIENCE_MS
+    )
+    settle(page)
+    assert "high_at=0" in page.url
+    assert "model=mine.load-run-1" in page.url
+    expect(side.get_by_text(re.compile("partial"))).to_have_count(0)
 
 
 def test_a_job_is_found_again_after_a_reload(mine: tuple[str, Path], visit: Visit) -> None:

@@ -13,6 +13,8 @@ PATIENCE_S = 90.0
 """For one job on a busy machine; nothing here waits that long."""
 
 MODEL = '''
+import json
+import sys
 import time
 from pathlib import Path
 
@@ -20,19 +22,27 @@ import torch
 from torch import nn
 
 HERE = Path(__file__).parent
-HELD_AFTER = 74  # about ten of the runs that are measured; the first fifty calls look around
-calls = 0
+DEPTH = 2  # layers that wait
+HELD_AFTER = 3  # runs
+
+
+def progress():
+    """Runs done and in all, as the command's progress file tells them."""
+    try:
+        path = Path(sys.argv[sys.argv.index("--progress") + 1])
+        told = json.loads(path.read_bytes())
+        return told["done"], told["total"]
+    except (ValueError, OSError):
+        return 0, 0
 
 
 class Waiting(nn.Linear):
-    """After some calls it waits while a file is there, so that a job stands still half-way."""
+    """After some runs it waits while a file is there, so that a job stands still half-way."""
 
     def forward(self, x):
-        global calls
-        calls += 1
-        if (HERE / "hold").exists():
+        if (HERE / "hold").exists() and progress()[1]:
             time.sleep(0.05)  # progress is told a few times a second: runs have to be slower
-        while calls > HELD_AFTER and (HERE / "hold").exists():
+        while (HERE / "hold").exists() and progress()[0] >= HELD_AFTER:
             time.sleep(0.01)
         return super().forward(x)
 
@@ -48,7 +58,9 @@ def load():
     torch.manual_seed(0)
     x = torch.randn(48, 6)
     return {
-        "model": nn.Sequential(Waiting(6, 8), nn.ReLU(), Waiting(8, 2)),
+        "model": nn.Sequential(
+            Waiting(6, 8), nn.ReLU(), *(Waiting(8, 8) for _ in range(DEPTH - 2)), Waiting(8, 2)
+        ),
         "calibration": x,
         "evaluation": (x, torch.randn(48, 2)),
         "task": "custom",
@@ -59,11 +71,19 @@ def load():
 '''
 
 
-def write_model(folder: Path, *, hold: bool = False, broken: bool = False) -> str:
-    """Write the model's file into `folder` and return how it is named on the command line."""
+def write_model(
+    folder: Path, *, hold: bool = False, broken: bool = False, deep: bool = False
+) -> str:
+    """Write the model's file into `folder` and return how it is named on the command line.
+
+    A `deep` model has 13 layers and stands still when some of them are measured.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "mine.py"
-    path.write_text(MODEL, encoding="utf-8")
+    text = MODEL
+    if deep:
+        text = text.replace("DEPTH = 2", "DEPTH = 12").replace("AFTER = 3", "AFTER = 9")
+    path.write_text(text, encoding="utf-8")
     for name, wanted in (("hold", hold), ("broken", broken)):
         (folder / name).touch() if wanted else (folder / name).unlink(missing_ok=True)
     return f"{path}:load"

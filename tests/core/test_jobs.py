@@ -117,21 +117,43 @@ def test_a_job_outlives_its_starter(tmp_path: Path, home: Path) -> None:
     }  # fmt: skip
 
 
+def test_a_running_job_can_be_opened(tmp_path: Path) -> None:
+    """What a running job has measured so far is an analysis in its folder, marked as partial; it
+    becomes the whole one when the job ends.
+    """
+    source = write_model(tmp_path / "mine", hold=True, deep=True)
+    job = jobs.start(Request(source, ("FP16", "INT8")))
+    wait_for(job, lambda now: ended(now) or now.has_analysis)
+    assert job.folder / "analysis" in job_folder.analyses()
+
+    def layers() -> int:
+        partial = store.load(job.analysis).partial
+        assert partial is not None
+        return partial.layers
+
+    wait_for(job, lambda now: ended(now) or layers() >= 3)
+    assert 3 <= layers() < 13
+    (tmp_path / "mine" / "hold").unlink()
+
+    assert wait_for(job, ended).state == "done", jobs.log_tail(job)
+    assert store.load(job.analysis).partial is None
+
+
 def test_stop_ends_the_process_and_resume_ends_the_work(tmp_path: Path) -> None:
     """A stopped job is gone from the machine; the same command again brings it to its end."""
-    job = held(tmp_path)
+    job = wait_for(held(tmp_path), lambda now: ended(now) or now.has_analysis)
     record = json.loads((job.folder / "job.json").read_bytes())
 
     stopped = jobs.stop(job)
 
     assert (stopped.state, stopped.error) == ("stopped", None)
     assert processes.stamp(record["pid"]) == ""
-    assert not stopped.has_analysis
+    assert store.load(stopped.analysis).partial is not None
     write_model(tmp_path / "mine", hold=False)
     again = jobs.restart(stopped)
     assert (again.name, again.running) == (job.name, True)
     assert wait_for(again, ended).state == "done", jobs.log_tail(again)
-    assert again.has_analysis
+    assert store.load(again.analysis).partial is None
     assert len(jobs.everything()) == 1
     third = wait_for(jobs.restart(again), ended)
     assert any(

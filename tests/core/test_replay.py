@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from core import precision as registry
 from core import store
 from core.cli import main
 from core.errors import PolicyError
@@ -371,7 +372,8 @@ def test_a_sample_is_measured_as_it_was_shipped() -> None:
     source = _first(samples.load("digits_resnet"), 100)
     assert shipped is not None
 
-    evidence = measure(source, take_inventory(source), ORT_CPU, PRECISIONS, probes=0).evidence
+    precisions = tuple(registry.get(name) for name in shipped.precisions)
+    evidence = measure(source, take_inventory(source), ORT_CPU, precisions, probes=0).evidence
 
     np.testing.assert_allclose(shipped.baseline[:100], evidence.baseline, atol=1e-4)
     error = np.abs(shipped.perturbations[:, :, :100] - evidence.perturbations)

@@ -22,7 +22,7 @@ from core.evidence.measure import make_simulator, measure, planned_runs
 from core.evidence.memory import WORKER_BYTES
 from core.evidence.reading import read
 from core.evidence.scheme import ORT_CPU
-from core.evidence.workers import BLOCKS, tasks
+from core.evidence.workers import BLOCKS, THREADS, share_cores, tasks
 from core.precision import FP16, INT8
 from core.source.contract import ModelSource, model_source
 from core.source.inventory import take_inventory
@@ -188,3 +188,22 @@ def test_memory_is_divided_among_workers() -> None:
     assert tight.batch == 50
     with pytest.raises(PolicyError, match="Give --memory"):
         prepare(simulator, source, reading, PRECISIONS, 40, one.peak_bytes, 2)
+
+
+@pytest.mark.parametrize(
+    ("jobs", "given", "threads"), [(1, "", 4), (2, "", 3), (4, "", 1), (20, "", 1), (2, "5", 4)]
+)
+def test_processes_share_the_cores(
+    jobs: int, given: str, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several processes take an even part of the cores each; one process, or a number that the
+    person set, leaves things as they are.
+    """
+    told: list[int] = []
+    monkeypatch.setenv(THREADS, given)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(6 if jobs < 4 else 4)))
+    monkeypatch.setattr(torch, "set_num_threads", told.append)
+
+    share_cores(jobs)
+
+    assert told == ([] if jobs == 1 or given else [threads])

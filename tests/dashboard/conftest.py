@@ -13,10 +13,12 @@ from streamlit.testing.v1 import AppTest
 from core import store
 from core.analysis import Analysis
 from core.evidence.analyze import analyze
+from core.evidence.evidence import Partial
 from core.layers import LayerTable
 from core.source import samples
 from dashboard import FOLDERS_VARIABLE
 from tests.conftest import REPOSITORY
+from tests.core.partial import partial_analysis
 from tests.core.synthetic import synthetic_analysis, synthetic_layers
 from tests.dashboard import by_task
 from tests.zoo.models import TiedWeights
@@ -25,7 +27,8 @@ from tests.zoo.sources import source_of
 Open = Callable[..., AppTest]
 PAGES = ("overview", "measure", "tune", "compare", "export", "method")
 TASKS = ("values", "unlabelled", "sequence", "custom", "grouped", "values_unlabelled")
-SHAPES = ("empty", "single", "measured", "unmeasured", "equal", "large", "tied", "overflow", *TASKS)
+SHAPES = ("empty", "single", "measured", "unmeasured", "equal", "large", "tied", "overflow",
+          "partial", "few", *TASKS)  # fmt: skip
 SAMPLES = tuple(samples.names())
 TIMEOUT_S = 60
 
@@ -58,6 +61,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "large": synthetic_analysis(2000, samples=12),
         "tied": analyze(source_of(TiedWeights(), (5,), name="tied"), probes=2),
         "overflow": overflowing(28),
+        "partial": partial_analysis(28, 15),
+        "few": replace(synthetic_analysis(12, samples=20), partial=Partial(11, 11, 20, 200)),
         **by_task.analyses(),
     }
     root = tmp_path_factory.mktemp("analyses")

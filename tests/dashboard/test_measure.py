@@ -16,12 +16,15 @@ import msgspec
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from core import job_folder, jobs, processes
+from core import cli, job_folder, jobs, processes, store
+from core.evidence import calibrators, scheme
 from core.job_folder import Request
 from core.progress import Progress
 from core.source import samples
-from dashboard import SOURCES_VARIABLE, job_view, measuring
+from dashboard import SOURCES_VARIABLE, job_view, measure_options, measuring
 from dashboard.__main__ import main
+from tests.core.partial import partial_analysis
+from tests.core.synthetic import synthetic_analysis
 from tests.dashboard.conftest import Open, failures, kpis, said
 
 MINE = "/models/mine.py:load"
@@ -427,3 +430,115 @@ def test_a_missing_file_at_launch_is_one_clear_line(
     error = capsys.readouterr().err
     assert len(error.splitlines()) == 1
     assert "There is no file" in error
+
+
+def test_more_options_reach_the_command(
+    open_app: Open, started: list[Request], tmp_path: Path
+) -> None:
+    """Memory, processes and device are flags of the command that the job runs."""
+    app = open_app("measured", page="measure")
+    app.text_input(key=measure_options.MEMORY).input("1.5 GB").run()
+    app.number_input(key=measure_options.PROCESSES).set_value(2).run()
+
+    app.button(key="_measure_start").click().run()
+
+    (asked,) = started
+    assert (asked.memory_bytes, asked.processes, asked.device) == (1_500_000_000, 2, "cpu")
+    words = job_folder.command(asked, tmp_path)
+    assert words[words.index("--memory") + 1] == "1500000000"
+    assert words[words.index("--jobs") + 1] == "2"
+    assert "--device" not in words
+    given = cli.parser().parse_args(words[words.index("core") + 1 :])
+    assert (given.memory, given.jobs, given.device) == (1_500_000_000, 2, "cpu")
+
+
+def test_scheme_and_calibrator_reach_the_command(
+    open_app: Open, started: list[Request], tmp_path: Path
+) -> None:
+    """Every scheme and calibrator is offered by name; a percentile has its share of the values."""
+    app = open_app("measured", page="measure")
+    assert tuple(app.selectbox(key=measure_options.SCHEME).options) == scheme.names()
+    assert tuple(app.selectbox(key=measure_options.CALIBRATOR).options) == calibrators.names()
+    app.selectbox(key=measure_options.SCHEME).select("tensorrt").run()
+    app.selectbox(key=measure_options.CALIBRATOR).select("percentile").run()
+    app.button(key="_measure_start").click().run()
+    app.number_input(key=measure_options.PERCENT).set_value(99.9).run()
+    app.button(key="_measure_start").click().run()
+
+    assert [(r.scheme, r.calibrator) for r in started] == [
+        ("tensorrt", "percentile"), ("tensorrt", "percentile:99.9"),
+    ]  # fmt: skip
+    words = job_folder.command(started[1], tmp_path)
+    given = cli.parser().parse_args(words[words.index("core") + 1 :])
+    assert given.scheme == "tensorrt"
+    assert given.calibrator == "percentile:99.9"
+    assert failures(app) == []
+
+
+@pytest.mark.parametrize("text", ["much", "-1 GB", "0", "2 gigs", "9" * 30])
+def test_an_amount_that_is_none_is_said_and_starts_nothing(open_app: Open, text: str) -> None:
+    """A memory limit that cannot be read is named beside the closed buttons, with an example."""
+    app = open_app("measured", page="measure")
+    app.text_input(key=measure_options.MEMORY).input(text).run()
+
+    assert not buttons(app)["Start"]
+    assert "Memory limit: " in said(app)
+    assert failures(app) == []
+
+
+def test_a_card_is_one_processs_alone(open_app: Open, started: list[Request]) -> None:
+    """CUDA with two processes is refused before anything starts; with one it is asked for."""
+    app = open_app("measured", page="measure")
+    app.selectbox(key=measure_options.DEVICE).select("cuda").run()
+    app.number_input(key=measure_options.PROCESSES).set_value(2).run()
+    assert not buttons(app)["Start"]
+    assert "Choose 1 process" in said(app)
+
+    app.number_input(key=measure_options.PROCESSES).set_value(1).run()
+    app.button(key="_measure_start").click().run()
+    assert started[0].device == "cuda"
+
+
+def test_a_running_job_offers_what_it_has_measured(open_app: Open, make: Make) -> None:
+    """What a running job has so far can be opened: the select offers it, pages say how far it is,
+    and a slider moves its map.
+    """
+    folder = make("mine-run-1", "running", alive=True, done=30, total=90, label="block.3 in INT8")
+    partial = partial_analysis(28, 15)
+    store.save(partial, folder / "analysis")
+    app = open_app("measured", page="measure")
+    assert buttons(app)["Open what is measured"]
+
+    app.button(key="_open_mine-run-1").click().run()
+
+    assert app.selectbox(key="model").value == "mine-run-1"
+    text = said(app)
+    assert partial.partial is not None
+    assert partial.partial.in_words() in text
+    late = int(partial.layers.computes[15:].sum())
+    assert f"{late} layers not measured yet stay in FP32." in text
+    assert "Confidence: **partial**" in text
+    before = kpis(app)
+    app.slider(key="high_at").set_value(1.0).run()
+    assert kpis(app) != before
+    assert failures(app) == []
+
+
+def test_the_whole_result_takes_the_place_of_the_partial_one(open_app: Open, make: Make) -> None:
+    """When a job ends the open page shows the whole analysis with the policy that was chosen."""
+    folder = make("mine-run-1", "running", alive=True, done=30, total=90, label="block.3 in INT8")
+    store.save(partial_analysis(28, 15), folder / "analysis")
+    app = open_app("measured", model="mine-run-1")
+    app.slider(key="high_at").set_value(0.9).run()
+    app.text_input(key="overrides").input("block.20.other=FP16").run()
+    assert "partial" in said(app)
+
+    store.save(synthetic_analysis(28, samples=40), folder / "analysis")
+    app.run()
+
+    assert app.selectbox(key="model").value == "mine-run-1"
+    assert app.slider(key="high_at").value == 0.9
+    assert app.text_input(key="overrides").value == "block.20.other=FP16"
+    assert "partial" not in said(app)
+    assert "Confidence: **projected**" in said(app)
+    assert failures(app) == []

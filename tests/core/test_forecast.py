@@ -1,0 +1,96 @@
+"""What a dry run counts is what an analysis does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from core.evidence import analyze as analysing
+from core.evidence import forecast
+from core.evidence.engine import Engine, prepare
+from core.evidence.local_measure import local_steps, with_local
+from core.evidence.measure import make_simulator, measure, planned_runs
+from core.evidence.own_output import OwnOutputs
+from core.evidence.reading import read
+from core.evidence.remedies import Variants
+from core.evidence.replay import Replayer
+from core.evidence.scheme import ORT_CPU
+from core.layers import LayerTable
+from core.precision import FP16, INT8, Precision
+from core.source.batches import count
+from core.source.contract import ModelSource
+from core.source.inventory import take_inventory
+from tests.zoo.sources import tiny_source
+
+
+def engine_of(source: ModelSource, layers: LayerTable, precisions: tuple[Precision, ...]) -> Engine:
+    """An engine as a dry run has it."""
+    simulator = make_simulator(source, layers, ORT_CPU)
+    runs = planned_runs(layers, precisions)
+    return prepare(simulator, source, read(source), precisions, len(runs))
+
+
+@pytest.mark.parametrize("precisions", [(FP16, INT8), (FP16,), (INT8,)])
+def test_single_layers_are_counted_as_they_are_run(
+    precisions: tuple[Precision, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With every pass taken for a whole one, the samples forecast for the look at single layers
+    are those that go through the model during it.
+    """
+    source = tiny_source()
+    layers = take_inventory(source)
+    measured = measure(source, layers, ORT_CPU, precisions, probes=2)
+    engine = engine_of(source, layers, precisions)
+    ran: list[int] = []
+    run, calibrate = OwnOutputs.run, Variants.calibrate
+
+    def counted(self: OwnOutputs, assignment: Any, inputs: Any, **options: Any) -> Any:
+        ran.append(count(inputs))
+        return run(self, assignment, inputs, **options)
+
+    def looked(self: Variants, inputs: Any) -> None:
+        ran.append(count(inputs))
+        calibrate(self, inputs)
+
+    monkeypatch.setattr(OwnOutputs, "run", counted)
+    monkeypatch.setattr(Variants, "calibrate", looked)
+    with_local(source, layers, ORT_CPU, measured)
+    monkeypatch.setattr(Replayer, "prefixes", lambda self, batch: dict.fromkeys(layers.names, 1.0))
+
+    assert forecast._local_samples(engine, source, layers, precisions) == sum(ran)
+
+
+def test_a_forecast_grows_with_what_there_is_to_do() -> None:
+    """The part of a pass up to a layer lies in [0, 1] and grows along a chain; more runs and
+    fewer processes take longer, and single layers take some of the time.
+    """
+    source = tiny_source()
+    layers = take_inventory(source)
+    precisions = (FP16, INT8)
+    engine = engine_of(source, layers, precisions)
+    before = engine.replayer.prefixes(source.selection.inputs[:64])
+    names = [name for name in layers.names if name in before]
+    parts = [before[name] for name in names]
+
+    assert 0 < parts[0] < parts[-1] <= 1
+    assert forecast._local_samples(engine, source, layers, precisions) > 64
+    assert forecast._gradient_seconds(source, layers) > 0
+
+
+def test_progress_counts_every_step_once() -> None:
+    """An analysis tells its steps in order, runs first and single layers after, to the last one."""
+    source = tiny_source()
+    steps: list[tuple[int, int, str]] = []
+
+    found = analysing.analyze(
+        source, precisions=(INT8,), probes=2, progress=lambda *step: steps.append(step)
+    )
+
+    done = [one for one, _, _ in steps]
+    assert done == sorted(done)
+    runs = len(planned_runs(found.layers, (INT8,), 2)) * 2  # two batches
+    assert {total for _, total, _ in steps} == {runs + local_steps(found.layers)}
+    assert steps[-1] == (runs + local_steps(found.layers), runs + local_steps(found.layers), "done")
+    alone = [label for one, _, label in steps if one >= runs and label.endswith("by itself")]
+    assert len(alone) == 2 * len(found.layers)
