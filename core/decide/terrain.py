@@ -20,6 +20,8 @@ from core.estimate.moves import MapObjective
 Doubles = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+TRIED_NEAR = 6
+"""Answers of the additive problem around a budget whose loss is computed."""
 PRICES = 40
 """Prices of a byte, or of a millisecond, that the additive start tries."""
 
@@ -125,7 +127,7 @@ class Terrain:
         found.append(self._priced(scaled))
         ends = [self._least(self.alone), self._least(size), self._least(ms)]
         picked = np.unique(np.concatenate([*found, np.stack(ends)]), axis=0)
-        codes = np.stack([self.choices.codes(row) for row in picked])
+        codes = self.choices.codes_of(picked)
         return Pool(
             codes, self.objective.costs(codes), self.sizes_of(codes), self.latency.times_ms(codes)
         )
@@ -154,12 +156,13 @@ class Terrain:
         if np.isfinite(loss):
             found += [self.by_size.losing(loss), self.by_ms.losing(loss)]
         picked = np.unique(np.concatenate(found), axis=0)
-        codes = np.stack([self.choices.codes(row) for row in picked]) if len(picked) else (
-            self.pool.codes[:0]
-        )  # fmt: skip
-        return Pool(
-            codes, self.objective.costs(codes), self.sizes_of(codes), self.latency.times_ms(codes)
-        )
+        codes = self.choices.codes_of(picked)
+        sizes, times = self.sizes_of(codes), self.latency.times_ms(codes)
+        # Losses take the time: only of what keeps the budgets, the least by addition first.
+        guess = self.alone[picked, np.arange(len(self.choices))].sum(axis=1)
+        over = (sizes > size) | (times > ms)
+        best = np.lexsort((np.abs(guess - loss) if np.isfinite(loss) else guess, over))[:TRIED_NEAR]
+        return Pool(codes[best], self.objective.costs(codes[best]), sizes[best], times[best])
 
     def _own(self, codes: NDArray[np.int8]) -> Doubles:
         """Milliseconds of units without boundaries, (M, L) -> (M,)."""

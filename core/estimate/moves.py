@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,10 @@ Change = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 CACHED_ELEMENTS = 40_000
 """Numbers that are worked on together: what a processor keeps close by."""
+
+GLANCED = 1_536
+SEED = 3_181
+"""Outputs that a prediction under roots looks at: it only ranks what is evaluated in full."""
 
 EXACT_ELEMENTS = 700_000
 """Up to this many numbers, changes under roots are predicted element by element."""
@@ -143,7 +148,7 @@ class MapObjective:
         if self.form.power == 1:
             gains[1:] = (self._rows @ slope.astype(np.float32)).reshape(self.precisions, -1)
             gains -= gains[current, column]
-        elif self._rows.size <= EXACT_ELEMENTS:
+        elif len(self._rows) * len(self._glanced_columns) <= EXACT_ELEMENTS:
             self._root_gains(gains, place, slope, change)
         else:
             self._sloped_gains(gains, place, slope, current)
@@ -153,29 +158,56 @@ class MapObjective:
         return gains
 
     def _root_gains(self, gains: Doubles, place: Place, slope: Doubles, change: Doubles) -> None:
-        """Second-order gains under roots, element by element. Mutates `gains`."""
-        bend = self._weighed.bend(change)
-        steep = slope.astype(np.float32)
-        rises, falls = place.sums.astype(np.float32)
+        """Second-order gains under roots, element by element of some answers. Mutates `gains`."""
+        picked, weight = self._glanced
+        bend = self._weighed.bend(change, picked)
+        columns = self._glanced_columns
+        steep = slope[columns].astype(np.float32) * np.float32(weight)
+        rises, falls = place.sums[:, columns].astype(np.float32)
         now = np.sqrt(rises) - np.sqrt(falls)
-        step = max(1, CACHED_ELEMENTS // max(len(slope), 1))
+        step = max(1, CACHED_ELEMENTS // max(len(columns), 1))
+        every_up, every_down = self._glanced_squares
         active = np.flatnonzero(place.codes >= 0)
         for start in range(0, len(active), step):
             layers = active[start : start + step]
             codes = place.codes[layers].astype(np.int64)
             own = (np.maximum(codes, 1) - 1) * self.layers + layers
             held = (codes > 0).astype(np.float32)[:, None]
-            up = np.maximum(rises - held * self._rises[own], 0)
-            down = np.maximum(falls - held * self._falls[own], 0)
+            up = np.maximum(rises - held * every_up[own], 0)
+            down = np.maximum(falls - held * every_down[own], 0)
             for code in range(self.precisions + 1):
                 if code == 0:
                     moved = np.sqrt(up) - np.sqrt(down)
                 else:
                     rows = (code - 1) * self.layers + layers
-                    moved = np.sqrt(up + self._rises[rows])
-                    moved -= np.sqrt(down + self._falls[rows])
+                    moved = np.sqrt(up + every_up[rows])
+                    moved -= np.sqrt(down + every_down[rows])
                 moved -= now
-                gains[code, layers] = moved @ steep + bend(moved)
+                gains[code, layers] = moved @ steep + bend(moved) * weight
+
+    @cached_property
+    def _glanced(self) -> tuple[NDArray[np.int64], float]:
+        """Answers that predictions under roots look at, and what one of them stands for."""
+        outputs, answers = self._weighed.anchor.shape
+        most = max(GLANCED // max(outputs, 1), 64)
+        if answers <= most:
+            return np.arange(answers), 1.0
+        rng = np.random.default_rng(SEED)
+        return np.sort(rng.choice(answers, most, replace=False)), answers / most
+
+    @cached_property
+    def _glanced_columns(self) -> NDArray[np.int64]:
+        outputs, answers = self._weighed.anchor.shape
+        picked, _ = self._glanced
+        return np.asarray((np.arange(outputs)[:, None] * answers + picked).ravel())
+
+    @cached_property
+    def _glanced_squares(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        columns = self._glanced_columns
+        return (
+            np.ascontiguousarray(self._rises[:, columns]),
+            np.ascontiguousarray(self._falls[:, columns]),
+        )
 
     def _sloped_gains(
         self, gains: Doubles, place: Place, slope: Doubles, current: NDArray[np.int64]
@@ -227,20 +259,25 @@ class MapObjective:
     def _shift(
         self, place: Place, layers: NDArray[np.int64], codes: NDArray[np.int64]
     ) -> tuple[Doubles, Doubles, Doubles]:
-        before = place.codes[layers].astype(np.int64)
-        gone, come = before > 0, codes > 0
-        out = (before[gone] - 1) * self.layers + layers[gone]
-        into = (codes[come] - 1) * self.layers + layers[come]
-        signs = np.concatenate([-np.ones(len(out)), np.ones(len(into))])
-        sums = place.sums + self._sums(np.concatenate([out, into]), signs)
+        # Few rows change: adding them one by one beats gathering them.
+        sums = place.sums.copy()
+        chosen, squared = place.chosen.copy(), place.squared.copy()
+        parts = (self._rows,) if self.form.power == 1 else (self._rises, self._falls)
+        before = place.codes[layers].tolist()
+        for layer, old, new in zip(layers.tolist(), before, codes.tolist(), strict=True):
+            if old == new:
+                continue
+            for code, sign in ((old, -1.0), (new, 1.0)):
+                if code <= 0:
+                    continue
+                row = (code - 1) * self.layers + layer
+                for total, part in zip(sums, parts, strict=True):
+                    (np.add if sign > 0 else np.subtract)(total, part[row], out=total)
+                share = self._share[code - 1, layer]
+                chosen[code - 1] += sign * share
+                squared[code - 1] += sign * share * share
         if self.form.power == 2:
             np.maximum(sums, 0.0, out=sums)
-        chosen, squared = place.chosen.copy(), place.squared.copy()
-        for rows, sign in ((out, -1.0), (into, 1.0)):
-            which, column = rows // self.layers, rows % self.layers
-            shares = self._share[which, column]
-            chosen += sign * np.bincount(which, shares, self.precisions)
-            squared += sign * np.bincount(which, np.square(shares), self.precisions)
         return sums, chosen, squared
 
     def _combined(self, sums: Doubles) -> Doubles:
