@@ -19,19 +19,16 @@ from core.estimate.weighing import TARGETS
 from core.study import Study
 from dashboard.control import Control, Value, choice, number
 
-STRATEGY_TITLES = {
-    "thresholds": "thresholds",
-    "top-k": "top-k",
-    "size": "size budget",
-    "latency": "latency budget",
-    "loss": "loss budget",
-    "uniform": "uniform",
-    "manual": "manual",
+AXIS_OF: dict[str, Axis] = {
+    "size budget": "size",
+    "latency budget": "latency",
+    "loss budget": "loss",
 }
-"""Strategies as people choose them: a budget by what is limited."""
-MAIN: dict[str, str] = {"size": "size_at", "latency": "latency_at", "loss": "loss_at"}
+STRATEGIES = ("thresholds", "top-k", *AXIS_OF, "uniform", "manual")
+"""Strategies as people choose them, and as links name them: a budget by what is limited."""
+MAIN: dict[Axis, str] = {"size": "size_at", "latency": "latency_at", "loss": "loss_at"}
 """Key of the main control of each budget."""
-LEAST = ("size", "latency")
+LEAST: tuple[Axis, ...] = ("size", "latency")
 """What can be made least within a loss."""
 LATENCY_PCT = (10.0, 150.0)
 
@@ -108,7 +105,7 @@ def asked(values: Mapping[str, Value], study: Study) -> dict[str, Any]:
 
     A budget in the text "also" beats the slider of the same axis.
     """
-    axis: Axis = next(a for a in MAIN if a == values["strategy"])  # type: ignore[misc]
+    axis = AXIS_OF[str(values["strategy"])]
     also = parse_budgets(str(values["also"]))
     budgets = {axis: _main(axis, float(values[MAIN[axis]]), study), **{b.axis: b for b in also}}
     return {
@@ -139,7 +136,8 @@ def to_values(policy: Policy, study: Study) -> dict[str, Value]:
     limited = {b.axis: b for b in policy.budgets}
     by_loss = policy.minimise in LEAST and "loss" in limited
     main: Axis = "loss" if by_loss else next((a for a in LEAST if a in limited), "loss")
-    values |= {"strategy": main, "least": policy.minimise if by_loss else LEAST[0]}
+    strategy = next(name for name, axis in AXIS_OF.items() if axis == main)
+    values |= {"strategy": strategy, "least": policy.minimise if by_loss else LEAST[0]}
     rest = [b for b in policy.budgets if b.axis != main]
     said = _said(limited[main], study, policy.hardware) if main in limited else None
     if said is None and main in limited:

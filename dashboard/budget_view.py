@@ -13,7 +13,6 @@ from dashboard import studies
 from dashboard.budget_controls import (
     LATENCY_PCT,
     LEAST,
-    MAIN,
     loss_scale,
     size_ends,
     size_step,
@@ -109,8 +108,3 @@ def found(view: View, slot: DeltaGenerator) -> None:
         many = len(view.study.layers) > studies.MANY_LAYERS
         more = " A first answer: `plan` searches on." if many else " Looking further…"
     slot.caption(found_in_words(view.study, policy, solution) + more)
-
-
-def is_budget(strategy: object) -> bool:
-    """Whether a strategy of the sidebar is a budget."""
-    return strategy in MAIN

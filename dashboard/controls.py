@@ -63,7 +63,7 @@ def controls(study: Study) -> dict[str, Control]:
     precisions = study.precisions
     weights = dict(DOCUMENT_WEIGHTS)
     listed = [
-        Control("strategy", DEFAULTS.strategy, choice(budget_controls.STRATEGY_TITLES)),
+        Control("strategy", DEFAULTS.strategy, choice(budget_controls.STRATEGIES)),
         Control("high_at", DEFAULTS.high_threshold, number(0, 1)),
         Control("medium_at", DEFAULTS.medium_threshold, number(0, 1)),
         Control("k", min(movable_layers(study) // 2, 10_000), _count(movable_layers(study))),
@@ -144,7 +144,7 @@ def to_policy(
     high = float(values["high_at"])
     strategy = str(values["strategy"])
     asked: dict[str, Any] = {}
-    if strategy in budget_controls.MAIN:
+    if strategy in budget_controls.AXIS_OF:
         try:
             asked = budget_controls.asked(values, study)
         except PolicyError as error:

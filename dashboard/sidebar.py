@@ -12,7 +12,7 @@ from core.evidence.scorers import SCORERS
 from core.study import Study
 from dashboard import actions, budget_view, studies
 from dashboard.boundary import show_expected
-from dashboard.budget_controls import STRATEGY_TITLES
+from dashboard.budget_controls import AXIS_OF, STRATEGIES
 from dashboard.charts import in_words
 from dashboard.control import Control
 from dashboard.controls import MODEL, movable_layers, precisions_offered, weight_key
@@ -102,16 +102,15 @@ def _strategy(study: Study, known: dict[str, Control]) -> DeltaGenerator:
     """The strategy with its main control. Returns where what it gives is said."""
     strategy = st.pills(
         "Strategy",
-        list(STRATEGY_TITLES),
-        format_func=STRATEGY_TITLES.__getitem__,
+        STRATEGIES,
         default=known["strategy"].default,
         key="strategy",
         bind="query-params",
         required=True,
         help=STRATEGY_HELP,
     )
-    if budget_view.is_budget(strategy):
-        return budget_view.slider(study, known, str(strategy))
+    if strategy in AXIS_OF:
+        return budget_view.slider(study, known, AXIS_OF[strategy])
     slot = None
     if strategy == "thresholds":
         slot = _thresholds(known)

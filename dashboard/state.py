@@ -15,6 +15,7 @@ from core.decide.policy import Policy, format_rules
 from core.errors import PolicyError
 from core.study import Study
 from dashboard import links, studies
+from dashboard.budget_controls import MAIN
 from dashboard.carry import Shelved, carry
 from dashboard.control import Control, Value
 from dashboard.controls import controls, to_policy, to_values
@@ -55,6 +56,10 @@ def begin(opened: Opened) -> dict[str, Control]:
     for key, control in known.items():
         if key in st.session_state:
             _legalise(key, control)
+    for key in (*MAIN.values(), "least", "also"):
+        # Streamlit writes a value that a callback gave to a control into the URL only if the
+        # control was known in the run before, drawn or not.
+        st.session_state.setdefault(key, known[key].default)
     return known
 
 

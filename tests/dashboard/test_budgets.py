@@ -17,7 +17,7 @@ from core.decide.frontier import frontier
 from core.decide.policy import Policy
 from core.study import Study
 from dashboard import frontier_view, frontiers, state
-from dashboard.budget_controls import STRATEGY_TITLES, asked, loss_scale, to_values
+from dashboard.budget_controls import STRATEGIES, asked, loss_scale, to_values
 from dashboard.frontier_chart import PICKED
 from tests.core.interacting import interacting_analysis
 from tests.dashboard.conftest import SHAPES, Open, failures, kpis, said
@@ -25,7 +25,7 @@ from tests.dashboard.test_links import link
 from tests.dashboard.test_policy import view
 
 
-@pytest.mark.parametrize("strategy", ["size", "latency", "loss"])
+@pytest.mark.parametrize("strategy", ["size budget", "latency budget", "loss budget"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_model_opens_with_every_budget(shape: str, strategy: str, open_app: Open) -> None:
     """A budget in a link is solved, or said to be impossible, on every kind of model."""
@@ -37,7 +37,7 @@ def test_every_model_opens_with_every_budget(shape: str, strategy: str, open_app
 
 def test_the_size_slider_solves_a_budget(open_app: Open) -> None:
     """Its megabytes are the budget in bytes, what was found keeps it, and words say so."""
-    app = open_app("measured", strategy="size")
+    app = open_app("measured", strategy="size budget")
 
     app.slider(key="size_at").set_value(1.2).run()
 
@@ -51,7 +51,7 @@ def test_the_size_slider_solves_a_budget(open_app: Open) -> None:
 
 def test_a_loss_budget_makes_size_or_latency_least(open_app: Open) -> None:
     """The segmented control says which; the loss is checked by projection."""
-    app = open_app("measured", strategy="loss", loss_at="0.5", least="latency")
+    app = open_app("measured", strategy="loss budget", loss_at="0.5", least="latency")
 
     policy = view(app).policy
 
@@ -62,7 +62,7 @@ def test_a_loss_budget_makes_size_or_latency_least(open_app: Open) -> None:
 
 def test_further_budgets_and_groups_are_kept(open_app: Open) -> None:
     """Texts beside the slider add budgets and groups, and the link restores all of it."""
-    app = open_app("measured", strategy="size", size_at="1.4")
+    app = open_app("measured", strategy="size budget", size_at="1.4")
     app.text_input(key="also").set_value("latency=1.2")
     app.text_input(key="groups").set_value("block.2*").run()
 
@@ -77,7 +77,7 @@ def test_further_budgets_and_groups_are_kept(open_app: Open) -> None:
 
 def test_a_budget_that_cannot_be_kept_keeps_the_last_map(open_app: Open) -> None:
     """The binding budget and the nearest value are said, and figures stay."""
-    app = open_app("measured", strategy="latency", latency_at="100")
+    app = open_app("measured", strategy="latency budget", latency_at="100")
     before = kpis(app)
 
     app.slider(key="latency_at").set_value(10.0).run()
@@ -89,7 +89,7 @@ def test_a_budget_that_cannot_be_kept_keeps_the_last_map(open_app: Open) -> None
 
 def test_bad_text_of_further_budgets_is_said_beside_it(open_app: Open) -> None:
     """Half-typed budgets leave the rest alone."""
-    app = open_app("measured", strategy="size")
+    app = open_app("measured", strategy="size budget")
 
     app.text_input(key="also").set_value("weight=3").run()
 
@@ -111,7 +111,7 @@ def test_controls_say_the_budgets_of_a_policy(text: str, minimise: str) -> None:
 
     again = Policy(strategy="budget", **asked(values, study))
 
-    assert values["strategy"] in STRATEGY_TITLES
+    assert values["strategy"] in STRATEGIES
     assert again.minimise == minimise
     assert np.array_equal(study.decide(again).codes, study.decide(policy).codes)
 
@@ -150,7 +150,7 @@ def test_a_point_of_the_frontier_becomes_the_policy(monkeypatch: pytest.MonkeyPa
 
     frontier_view.take("chart", found, shown)
 
-    assert stored["strategy"] == "size"
+    assert stored["strategy"] == "size budget"
     values = {**to_values(Policy(), study), **stored}
     policy = Policy(strategy="budget", **asked(values, study))
     assert np.array_equal(study.decide(policy).codes, found.points[2].codes)
