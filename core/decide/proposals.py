@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from core.decide.budget import Axis
 from core.decide.limits import Task
-from core.estimate.moves import Change, Place
+from core.estimate.moves import Change
+from core.estimate.place import Place
 
 Doubles = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -8,7 +8,6 @@ divergence where every sample is looked at; a test compares them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -16,11 +15,9 @@ from numpy.typing import NDArray
 
 from core.estimate.combine import Form
 from core.estimate.interactions import Interactions, interactions_of
+from core.estimate.place import Codes, Doubles, Place
 from core.estimate.weighing import Target, weighing
 from core.evidence.evidence import Evidence
-
-Doubles = NDArray[np.float64]
-Codes = NDArray[np.int8]
 
 Change = tuple[NDArray[np.int64], NDArray[np.int64]]
 """Layers, and the code that each of them gets."""
@@ -34,19 +31,6 @@ SEED = 3_181
 
 EXACT_ELEMENTS = 700_000
 """Up to this many numbers, changes under roots are predicted element by element."""
-
-
-@dataclass(frozen=True, eq=False)
-class Place:
-    """A map with its running sums. `sums` is [1, KA] for added changes, [2, KA] for squared
-    rises and falls; `chosen` and `squared` [P] are shares of energy for the pair share.
-    """
-
-    codes: Codes
-    sums: Doubles
-    chosen: Doubles
-    squared: Doubles
-    cost: float
 
 
 class MapObjective:
