@@ -221,7 +221,7 @@ class Proposals:
         if self.task.minimise == "loss":
             best = self._lowest(over, goal, tried)
             if here.over <= 0:  # what is predicted to lose much more is not evaluated
-                hopeless = HOPELESS[self.terrain.objective.form.power] * abs(here.place.cost)
+                hopeless = HOPELESS[self.terrain.objective.power] * abs(here.place.cost)
                 best = best[(goal[best] < hopeless) & (over[best] <= 0)]
             return [((float(over[k]), float(goal[k])), int(k)) for k in best]
         improving = np.where(
