@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from core.decide.budget import Axis
 from core.decide.limits import Task
-from core.estimate.moves import Change
-from core.estimate.place import Place
+from core.estimate.moves import Change, Place
 
 Doubles = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -222,7 +221,7 @@ class Proposals:
         if self.task.minimise == "loss":
             best = self._lowest(over, goal, tried)
             if here.over <= 0:  # what is predicted to lose much more is not evaluated
-                hopeless = HOPELESS[self.terrain.objective.form.power] * abs(here.place.cost)
+                hopeless = HOPELESS[self.terrain.objective.power] * abs(here.place.cost)
                 best = best[(goal[best] < hopeless) & (over[best] <= 0)]
             return [((float(over[k]), float(goal[k])), int(k)) for k in best]
         improving = np.where(

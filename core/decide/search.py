@@ -18,8 +18,7 @@ from core.decide.budget import Axis
 from core.decide.limits import SLACK, Task
 from core.decide.proposals import TRIED, Here, Proposals
 from core.decide.terrain import Pool
-from core.estimate.moves import Change
-from core.estimate.place import Place
+from core.estimate.moves import Change, Place
 
 Doubles = NDArray[np.float64]
 Codes = NDArray[np.int8]

@@ -78,7 +78,7 @@ class Terrain:
         None where the model has too many pairs.
         """
         matrix = self.objective.interactions.matrix
-        if matrix is None or self.objective.form.power != 1:
+        if matrix is None or self.objective.power != 1:
             return None
         precisions, units = self.choices.options.shape
         count = self.objective.layers
@@ -98,7 +98,7 @@ class Terrain:
     def bend(self) -> Doubles:
         """Second-order cost of a unit's move from one precision to another (P, P, U)."""
         precisions, units = self.choices.options.shape
-        if self.objective.form.power != 1:
+        if self.objective.power != 1:
             return np.zeros((precisions, precisions, units))
         if self.quadratic is None:
             own = self.objective.interactions.own.reshape(precisions - 1, -1)

@@ -8,29 +8,35 @@ divergence where every sample is looked at; a test compares them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from core.estimate.combine import Form
+from core.estimate.glance import CACHED_ELEMENTS, Glance
 from core.estimate.interactions import Interactions, interactions_of
-from core.estimate.place import Codes, Doubles, Place
 from core.estimate.weighing import Target, weighing
 from core.evidence.evidence import Evidence
+
+Doubles = NDArray[np.float64]
+Codes = NDArray[np.int8]
 
 Change = tuple[NDArray[np.int64], NDArray[np.int64]]
 """Layers, and the code that each of them gets."""
 
-CACHED_ELEMENTS = 40_000
-"""Numbers that are worked on together: what a processor keeps close by."""
 
-GLANCED = 1_536
-SEED = 3_181
-"""Outputs that a prediction under roots looks at: it only ranks what is evaluated in full."""
+@dataclass(frozen=True, eq=False)
+class Place:
+    """A map with its running sums. `sums` is [1, KA] for added changes, [2, KA] for squared
+    rises and falls; `chosen` and `squared` [P] are shares of energy for the pair share.
+    """
 
-EXACT_ELEMENTS = 700_000
-"""Up to this many numbers, changes under roots are predicted element by element."""
+    codes: Codes
+    sums: Doubles
+    chosen: Doubles
+    squared: Doubles
+    cost: float
 
 
 class MapObjective:
@@ -42,7 +48,7 @@ class MapObjective:
 
     def __init__(self, evidence: Evidence, form: Form, target: Target = "divergence") -> None:
         self._weighed, counted = weighing(evidence, target)
-        self.form = form
+        self.power, self._exponent = form.power, form.residual
         self.precisions, self.layers = evidence.perturbations.shape[:2]
         self.interactions: Interactions = interactions_of(self._weighed, self.layers)
         self._rows = self._weighed.rows
@@ -51,11 +57,12 @@ class MapObjective:
         self._share = np.divide(energy, total, out=np.zeros_like(energy), where=total > 0)
         self._pairs = 1.0 - np.square(self._share).sum(axis=1)
         whole = self._weighed.of_samples(evidence.whole, counted)
-        if form.power == 2:
+        if self.power == 2:
             self._rises = np.square(np.maximum(self._rows, 0))
             self._falls = np.square(np.minimum(self._rows, 0))
+            self._glance = Glance(self._weighed, self._rises, self._falls, self.layers)
         self._residuals = np.zeros((self.precisions, whole.shape[1]))
-        if form.residual is not None:
+        if self._exponent is not None:
             for p in range(self.precisions):
                 rows = np.arange(self.layers) + p * self.layers
                 sums = self._sums(rows, np.ones(len(rows)))
@@ -85,7 +92,7 @@ class MapObjective:
             part = codes[start : start + step]
             picked = np.stack([part == p + 1 for p in range(self.precisions)], axis=1)
             flat = picked.reshape(len(part), -1).astype(np.float32)
-            parts = (self._rows,) if self.form.power == 1 else (self._rises, self._falls)
+            parts = (self._rows,) if self.power == 1 else (self._rises, self._falls)
             sums = np.stack([flat @ rows for rows in parts], axis=1).astype(np.float64)
             chosen = np.einsum("cpl,pl->cp", picked, self._share)
             squared = np.einsum("cpl,pl->cp", picked, np.square(self._share))
@@ -124,88 +131,24 @@ class MapObjective:
 
         First order in the outputs for added changes: the caller adds the curvature of the move.
         """
-        change = self._change(place)
-        slope = self._weighed.slope(change)
-        gains = np.zeros((self.precisions + 1, self.layers))
         current = np.maximum(place.codes, 0).astype(np.int64)
         column = np.arange(self.layers)
-        if self.form.power == 1:
-            gains[1:] = (self._rows @ slope.astype(np.float32)).reshape(self.precisions, -1)
-            gains -= gains[current, column]
-        elif len(self._rows) * len(self._glanced_columns) <= EXACT_ELEMENTS:
-            self._root_gains(gains, place, slope, change)
+        change = self._changed(place.sums[None], place.chosen[None], place.squared[None])[0]
+        slope = self._weighed.slope(change)
+        if self.power == 1:
+            found = np.zeros((self.precisions + 1, self.layers))
+            found[1:] = (self._rows @ slope.astype(np.float32)).reshape(self.precisions, -1)
+            found -= found[current, column]
         else:
-            self._sloped_gains(gains, place, slope, current)
-        if self.form.residual is not None:
-            gains += self._residual_gains(place, slope, current)
-        gains[current, column] = 0.0
-        return gains
+            found = self._glance.gains(place.codes, place.sums, slope, change)
+        if self._exponent is not None:
+            found += self._residual_gains(place, slope, current, self._exponent)
+        found[current, column] = 0.0
+        return found
 
-    def _root_gains(self, gains: Doubles, place: Place, slope: Doubles, change: Doubles) -> None:
-        """Second-order gains under roots, element by element of some answers. Mutates `gains`."""
-        picked, weight = self._glanced
-        bend = self._weighed.bend(change, picked)
-        columns = self._glanced_columns
-        steep = slope[columns].astype(np.float32) * np.float32(weight)
-        rises, falls = place.sums[:, columns].astype(np.float32)
-        now = np.sqrt(rises) - np.sqrt(falls)
-        step = max(1, CACHED_ELEMENTS // max(len(columns), 1))
-        every_up, every_down = self._glanced_squares
-        active = np.flatnonzero(place.codes >= 0)
-        for start in range(0, len(active), step):
-            layers = active[start : start + step]
-            codes = place.codes[layers].astype(np.int64)
-            own = (np.maximum(codes, 1) - 1) * self.layers + layers
-            held = (codes > 0).astype(np.float32)[:, None]
-            up = np.maximum(rises - held * every_up[own], 0)
-            down = np.maximum(falls - held * every_down[own], 0)
-            for code in range(self.precisions + 1):
-                if code == 0:
-                    moved = np.sqrt(up) - np.sqrt(down)
-                else:
-                    rows = (code - 1) * self.layers + layers
-                    moved = np.sqrt(up + every_up[rows])
-                    moved -= np.sqrt(down + every_down[rows])
-                moved -= now
-                gains[code, layers] = moved @ steep + bend(moved) * weight
-
-    @cached_property
-    def _glanced(self) -> tuple[NDArray[np.int64], float]:
-        """Answers that predictions under roots look at, and what one of them stands for."""
-        outputs, answers = self._weighed.anchor.shape
-        most = max(GLANCED // max(outputs, 1), 64)
-        if answers <= most:
-            return np.arange(answers), 1.0
-        rng = np.random.default_rng(SEED)
-        return np.sort(rng.choice(answers, most, replace=False)), answers / most
-
-    @cached_property
-    def _glanced_columns(self) -> NDArray[np.int64]:
-        outputs, answers = self._weighed.anchor.shape
-        picked, _ = self._glanced
-        return np.asarray((np.arange(outputs)[:, None] * answers + picked).ravel())
-
-    @cached_property
-    def _glanced_squares(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        columns = self._glanced_columns
-        return (
-            np.ascontiguousarray(self._rises[:, columns]),
-            np.ascontiguousarray(self._falls[:, columns]),
-        )
-
-    def _sloped_gains(
-        self, gains: Doubles, place: Place, slope: Doubles, current: NDArray[np.int64]
-    ) -> None:
-        """First-order gains under roots. Mutates `gains`."""
-        rises, falls = place.sums
-        floor_up, floor_down = self._rises.mean() + 1e-30, self._falls.mean() + 1e-30
-        up = (slope / (2 * np.sqrt(rises + floor_up))).astype(np.float32)
-        down = (slope / (2 * np.sqrt(falls + floor_down))).astype(np.float32)
-        gains[1:] = (self._rises @ up - self._falls @ down).reshape(self.precisions, -1)
-        gains -= gains[current, np.arange(self.layers)]
-
-    def _residual_gains(self, place: Place, slope: Doubles, current: NDArray[np.int64]) -> Doubles:
-        exponent = self.form.residual or 1.0
+    def _residual_gains(
+        self, place: Place, slope: Doubles, current: NDArray[np.int64], exponent: float
+    ) -> Doubles:
         pull = self._residuals @ slope  # [P]
         inside = np.square(place.chosen) - place.squared
         now = self._power(inside, exponent)
@@ -234,7 +177,7 @@ class MapObjective:
         return found
 
     def _sums(self, rows: NDArray[np.int64], signs: Doubles) -> Doubles:
-        if self.form.power == 1:
+        if self.power == 1:
             return np.asarray((signs @ self._rows[rows].astype(np.float64))[None])
         return np.stack(
             [signs @ part[rows].astype(np.float64) for part in (self._rises, self._falls)]
@@ -246,7 +189,7 @@ class MapObjective:
         # Few rows change: adding them one by one beats gathering them.
         sums = place.sums.copy()
         chosen, squared = place.chosen.copy(), place.squared.copy()
-        parts = (self._rows,) if self.form.power == 1 else (self._rises, self._falls)
+        parts = (self._rows,) if self.power == 1 else (self._rises, self._falls)
         before = place.codes[layers].tolist()
         for layer, old, new in zip(layers.tolist(), before, codes.tolist(), strict=True):
             if old == new:
@@ -260,13 +203,13 @@ class MapObjective:
                 share = self._share[code - 1, layer]
                 chosen[code - 1] += sign * share
                 squared[code - 1] += sign * share * share
-        if self.form.power == 2:
+        if self.power == 2:
             np.maximum(sums, 0.0, out=sums)
         return sums, chosen, squared
 
     def _combined(self, sums: Doubles) -> Doubles:
         """Sums (C, 1 or 2, KA) -> changes (C, KA)."""
-        if self.form.power == 1:
+        if self.power == 1:
             return np.asarray(sums[:, 0])
         return np.asarray(np.sqrt(sums[:, 0]) - np.sqrt(sums[:, 1]))
 
@@ -276,16 +219,12 @@ class MapObjective:
         return np.asarray(np.clip(share, 0.0, 1.0) ** exponent)
 
     def _cost(self, sums: Doubles, chosen: Doubles, squared: Doubles) -> Doubles:
-        change = self._combined(sums)
-        if self.form.residual is not None:
-            inside = np.square(chosen) - squared  # [C, P]
-            weights = self._power(inside.T, self.form.residual).T
-            change = change + weights @ self._residuals
-        return self._weighed.cost(change)
+        return self._weighed.cost(self._changed(sums, chosen, squared))
 
-    def _change(self, place: Place) -> Doubles:
-        change = self._combined(place.sums[None])[0]
-        if self.form.residual is not None:
-            inside = np.square(place.chosen) - place.squared
-            change = change + self._power(inside, self.form.residual) @ self._residuals
-        return np.asarray(change)
+    def _changed(self, sums: Doubles, chosen: Doubles, squared: Doubles) -> Doubles:
+        """Changes (C, KA) of maps from their sums, with the residual."""
+        change = self._combined(sums)
+        if self._exponent is None:
+            return change
+        inside = np.square(chosen) - squared  # [C, P]
+        return np.asarray(change + self._power(inside.T, self._exponent).T @ self._residuals)
