@@ -9,12 +9,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from core import store
+from core import store, verification
 from core.cli_output import console, print_json, write
 from core.cli_tables import targets_table
 from core.decide.decision import PrecisionMap
 from core.decide.outcome import outcome
 from core.errors import MapError, PolicyError
+from core.evidence.evidence import Identity
 from core.export import html, markdown, precision_map
 from core.export.checklist import checks, printable
 from core.export.csv_table import to_csv
@@ -30,6 +31,8 @@ FORMATS: Mapping[str, Callable[[Study, PrecisionMap], bytes]] = {
     "markdown": markdown.to_markdown,
     "html": html.to_html,
 }
+
+REPORTS = {"markdown": markdown.to_markdown, "html": html.to_html}
 
 
 def add_export(sub: argparse.ArgumentParser) -> None:
@@ -88,13 +91,25 @@ def export(options: argparse.Namespace) -> None:
     said: dict[str, Any] = {"file": str(options.out), "format": options.format}
     if options.format in FORMATS:
         _unused(options)
-        write(options.out, FORMATS[options.format](study, chosen))
+        write(options.out, _for_people(options, study, chosen))
     else:
         said |= _to_tool(options, study, chosen)
     if options.json:
         print_json(said)
     else:
         console().print(f"Wrote {options.out} ({options.format}).")
+
+
+def _for_people(options: argparse.Namespace, study: Study, chosen: PrecisionMap) -> bytes:
+    """A file of `FORMATS`; reports tell of runs that are kept with the analysis."""
+    make = REPORTS.get(options.format)
+    if make is None:
+        return FORMATS[options.format](study, chosen)
+    return make(study, chosen, verification.load(options.folder, *_whose(study)))
+
+
+def _whose(study: Study) -> tuple[Identity, str]:
+    return study.analysis.identity, study.analysis.scheme
 
 
 def _unused(options: argparse.Namespace) -> None:

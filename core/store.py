@@ -35,8 +35,8 @@ __all__ = [
 ]
 
 ARRAYS = "arrays"
-KEPT = ("verifications", "profiles")
-"""What running the model has shown; it outlives an analysis."""
+KEPT = ("verifications", "profiles", "onnx_nodes.json")
+"""What running or exporting the model has shown; it outlives an analysis."""
 TRIES = 5
 """How often a folder is read that changes under the reader's hands."""
 
@@ -61,6 +61,8 @@ def save(analysis: Analysis, folder: Path) -> None:
         for kept in KEPT:
             if (folder / kept).is_dir():
                 shutil.copytree(folder / kept, fresh / kept)
+            elif (folder / kept).is_file():
+                shutil.copy2(folder / kept, fresh / kept)
         folders.put(fresh, folder)
     except OSError as error:
         shutil.rmtree(fresh, ignore_errors=True)

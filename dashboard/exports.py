@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import streamlit as st
 
+from core import verification
 from core.decide.decision import PrecisionMap
 from core.decide.outcome import outcome
 from core.decide.policy import Policy
@@ -15,6 +16,8 @@ from core.export import html, markdown, precision_map
 from core.export.checklist import Check, checks
 from core.export.csv_table import to_csv
 from core.study import Study
+from core.verification import Verification
+from dashboard import studies
 from dashboard.studies import POLICIES, Opened
 
 
@@ -52,14 +55,38 @@ FORMATS: Mapping[str, Format] = {
 """By the name that `python -m core export --format` knows."""
 
 
+REPORTS = {"markdown": markdown.to_markdown, "html": html.to_html}
+"""Formats that tell of runs of the map."""
+
+
+def records(opened: Opened) -> tuple[Verification, ...]:
+    """Runs of this model's maps, kept with its analysis."""
+    entry = studies.entries().get(opened.name)
+    if entry is None:
+        return ()
+    analysis = opened.study.analysis
+    return verification.load(entry.folder, analysis.identity, analysis.scheme)
+
+
+def stamp(found: tuple[Verification, ...]) -> str:
+    """Stands for runs in the key of a cache."""
+    return f"{len(found)} {found[-1].created if found else ''}"
+
+
 @st.cache_resource(max_entries=16, show_spinner=False, hash_funcs=POLICIES)
-def _made(key: str, policy: Policy, form: str, _study: Study) -> bytes:
-    return FORMATS[form].make(_study, _study.decide(policy))
+def _made(
+    key: str, policy: Policy, form: str, runs: str, _study: Study, _runs: tuple[Verification, ...]
+) -> bytes:
+    chosen = _study.decide(policy)
+    if _runs and form in REPORTS:
+        return REPORTS[form](_study, chosen, _runs)
+    return FORMATS[form].make(_study, chosen)
 
 
 def made(opened: Opened, policy: Policy, form: str) -> bytes:
     """The file of `policy`'s map in a format of `FORMATS`."""
-    return _made(opened.key, policy, form, opened.study)
+    runs = records(opened) if form in REPORTS else ()
+    return _made(opened.key, policy, form, stamp(runs), opened.study, runs)
 
 
 @st.cache_resource(max_entries=64, show_spinner=False, hash_funcs=POLICIES)

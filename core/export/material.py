@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from core.decide.advice import Recommendation, Verdict, feasibility, recommendations
@@ -12,6 +13,7 @@ from core.decide.policy import Policy
 from core.decide.strategies import named_strategies
 from core.evidence import scorers
 from core.study import Study
+from core.verification import Verification
 
 THIS_MAP = "This map"
 
@@ -20,7 +22,8 @@ THIS_MAP = "This map"
 class Material:
     """A map with its figures, the uniform maps and the named strategies on the same device.
 
-    `strategies` begins with the map itself, which is the reference of `comparison`.
+    `strategies` begins with the map itself, which is the reference of `comparison`. `verified`
+    is the latest run of this very map, where there is one.
     """
 
     study: Study
@@ -31,6 +34,7 @@ class Material:
     strategies: tuple[Strategy, ...]
     comparison: Comparison
     uniform: dict[str, Strategy]
+    verified: Verification | None = None
 
     @property
     def policy(self) -> Policy:
@@ -47,8 +51,10 @@ class Material:
         return " and ".join(sorted(kinds, reverse=True))
 
 
-def gather(study: Study, chosen: PrecisionMap) -> Material:
-    """Price `chosen` and all that it is held against."""
+def gather(study: Study, chosen: PrecisionMap, records: Sequence[Verification] = ()) -> Material:
+    """Price `chosen` and all that it is held against; `records` are runs of this model's maps,
+    the oldest first.
+    """
     own = strategy(study, THIS_MAP, chosen)
     named = [
         strategy(study, title, study.decide(policy))
@@ -65,4 +71,5 @@ def gather(study: Study, chosen: PrecisionMap) -> Material:
         strategies=everyone,
         comparison=compare(everyone, THIS_MAP),
         uniform={name: titles[f"All {name}"] for name in study.precisions},
+        verified=next((r for r in reversed(records) if r.precisions == chosen.assigned), None),
     )

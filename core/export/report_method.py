@@ -18,6 +18,10 @@ PROJECTION = (
     "No map was run as a whole on a device: accuracy is projected from layers measured one at a "
     "time. It is exact for uniform maps as simulated, and approximate between them."
 )
+RUN = (
+    "This map was run as a whole; the decision on record has what was measured, and where. "
+    "Projected figures beside it come from layers measured one at a time."
+)
 SELECTION = (
     "The selection split also chose the map, so its figures are slightly optimistic. Judge the "
     "map on data that it has not seen."
@@ -206,6 +210,7 @@ def limits(given: Material) -> Section:
     analysis = given.study.analysis
     said = [LATENCY, SCHEME.format(analysis.how_rounded), SIZE, RULES]
     if analysis.evidence is not None:
-        said[:0] = [PROJECTION, OPTIMISTIC if analysis.optimistic else SELECTION, PRODUCTION]
+        first = PROJECTION if given.verified is None else RUN
+        said[:0] = [first, OPTIMISTIC if analysis.optimistic else SELECTION, PRODUCTION]
     said += analysis.notes
     return Section("limits", "What these numbers do not say", (Bullets(tuple(said)),))

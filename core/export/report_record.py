@@ -41,11 +41,32 @@ def decision(given: Material) -> Section:
         said = "; ".join(f"{titles[n]} {words.amount(totals[n])}" for n in names)
         rows.append((kind, said))
     rows.append(("Measured, the FP32 model", facts.judged(analysis)[0][1]))
-    rows.append(("Measured, this map", NOT_RUN))
+    rows += _measured(given)
     return Section(
         "decision", "Decision on record",
         (Facts(tuple(rows)), Text("What else there was:"), _alternatives(given)),
     )  # fmt: skip
+
+
+def _measured(given: Material) -> list[tuple[str, str]]:
+    """What running the map has shown, and where."""
+    run = given.verified
+    if run is None:
+        return [("Measured, this map", NOT_RUN)]
+    titles = {k: t.removesuffix(", selection split") for k, t in words.titles_of(
+        given.study.analysis.metric).items()}  # fmt: skip
+    figures = [f"{titles.get(name, name)} {words.amount(q)}" for name, q in run.figures.items()]
+    figures.append(
+        f"latency {words.amount(run.timing.map_ms)}, {words.amount(run.timing.ratio)} of FP32"
+    )
+    otherwise = (
+        f"; {words.count(len(run.otherwise), 'layer')} ran otherwise" if run.otherwise else ""
+    )
+    where = (
+        f"{run.machine.runtime} on {run.machine.processor}, {words.count(run.samples, 'sample')} "
+        f"of the {run.split} split, {run.created[:10]}{otherwise}"
+    )
+    return [("Measured, this map", "; ".join(figures)), ("Measured where", where)]
 
 
 def _counts(given: Material) -> str:

@@ -5,19 +5,25 @@ from __future__ import annotations
 import csv
 import io
 import zipfile
+from pathlib import Path
 
 import pytest
 
+from core import store, verification
+from core.cli import main
 from core.decide.gains import gains
 from core.decide.outcome import outcome
 from core.decide.policy import Policy
+from core.estimate.quantity import Quantity
 from core.export import bundle, precision_map
 from core.export.blocks import Facts, Table
 from core.export.markdown import render
 from core.export.report import build
+from core.export.targets import graph as graphs
 from core.export.targets.registry import TARGETS, export, get
 from core.export.words import amount, gain
 from core.study import Study
+from core.verification import LayerRun, Machine, Timing, Verification
 from tests.core import deployable
 from tests.core.hostile import EVIL, named
 from tests.core.synthetic import synthetic_analysis
@@ -108,6 +114,54 @@ def test_the_record_says_what_was_decided() -> None:
     assert amount(found.totals["kl"]) in said["Projected"]
     assert " to " in said["Projected"]
     assert said["Measured, this map"].startswith("n/a")
+
+
+def run() -> Verification:
+    """A run of the map as `verify` keeps it."""
+    found = outcome(STUDY, CHOSEN)
+    measured = Quantity(91.5, "%", "measured", 90.0, 93.0)
+    ms = Quantity(0.5, "ms", "measured", 0.4, 0.6)
+    identity = STUDY.analysis.identity
+    return Verification(
+        schema_version=1, tool_version="test", created="2026-01-02T00:00:00+00:00", label="mine",
+        identity=identity, scheme="ort-cpu",
+        machine=Machine("a processor", (), 2, 1, "Linux", "onnxruntime 1.32.0"),
+        layers=tuple(LayerRun(n, p, p, "kernel") for n, p in CHOSEN.by_layer.items()),
+        figures={"accuracy": measured}, split="holdout", samples=120, agreement_db=None,
+        error_db=None, simulated_error_db=None, disagreements=None,
+        timing=Timing(ms, ms, Quantity(0.8, "x", "measured"), 1, 10, 1.0), file_bytes=1,
+        tensor_bytes=int(found.totals["size_bytes"].value or 0), reference_file_bytes=1,
+        predicted_file_bytes=1, peak_bytes=None, reference_peak_bytes=None, left_out=(),
+        overflow=(), seconds=1.0,
+    )  # fmt: skip
+
+
+def test_a_run_of_the_map_is_on_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What `verify` measured stands beside the projection, and only for the very map that ran."""
+    store.save(STUDY.analysis, tmp_path / "a")
+    verification.save(tmp_path / "a", run())
+    said = {}
+    for label, overrides in (("mine", ()), ("other", (("head", "FP32"),))):
+        map_ = deployable.chosen(STUDY, *overrides)
+        (tmp_path / "map.json").write_bytes(precision_map.to_json(STUDY, map_))
+        assert main(("report", str(tmp_path / "a"), str(tmp_path / "map.json"))) == 0
+        said[label] = capsys.readouterr().out
+
+    assert "accuracy 91.50 % (90.00 to 93.00)" in said["mine"]
+    assert "onnxruntime 1.32.0 on a processor, 120 samples of the holdout split" in said["mine"]
+    assert "This map was run as a whole" in said["mine"]
+    assert "this map was not run as a whole" in said["other"]
+    assert "91.50" not in said["other"]
+
+
+def test_node_names_outlive_an_analysis(tmp_path: Path) -> None:
+    """Analyzing again keeps what exporting the model has shown."""
+    store.save(STUDY.analysis, tmp_path / "a")
+    content = graphs.to_json(deployable.node_table())
+    (tmp_path / "a" / graphs.FILE).write_bytes(content)
+    store.save(STUDY.analysis, tmp_path / "a")
+
+    assert (tmp_path / "a" / graphs.FILE).read_bytes() == content
 
 
 def table(key: str) -> Table:
