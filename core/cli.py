@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import core
-from core import cli_budget, cli_compare, cli_export, cli_schemes
+from core import cli_budget, cli_compare, cli_export, cli_runtime, cli_schemes
 from core import cli_commands as commands
 from core import precision as registry
 from core.cli_cache import add_options, cache
@@ -40,6 +40,9 @@ EPILOG = """examples:
 """
 
 
+_load = commands._source  # noqa: SLF001 (the one place that may run a person's file)
+
+
 def parser() -> argparse.ArgumentParser:
     """The parser of every command."""
     top = argparse.ArgumentParser(
@@ -59,6 +62,7 @@ def parser() -> argparse.ArgumentParser:
     _report(command)
     _targets(command)
     _nodes(command)
+    _runtime(command)
     _cache(command)
     cli_budget.add_commands(partial(_add, command), _json)
     return top
@@ -252,6 +256,26 @@ def _report(command: _Commands[argparse.ArgumentParser]) -> None:
     sub.add_argument("--out", type=Path, metavar="FILE", help="default: print it")
     _json(sub)
     sub.set_defaults(run=commands.report)
+
+
+def _runtime(command: _Commands[argparse.ArgumentParser]) -> None:
+    sub = _add(command, "build", "build a map as an ONNX model and say what each layer got")
+    cli_runtime.add_options(sub)
+    sub.add_argument("map", type=Path, metavar="MAP", help="precision map")
+    sub.add_argument("--out", type=Path, required=True, metavar="FILE", help="ONNX file to write")
+    _json(sub)
+    sub.set_defaults(run=partial(cli_runtime.build, load=_load))
+    sub = _add(
+        command, "verify", "build a map, run it on held-back data, and keep what it measures"
+    )
+    cli_runtime.add_options(sub)
+    sub.add_argument("map", type=Path, metavar="MAP", help="precision map")
+    sub.add_argument("--repeat", type=int, metavar="N", help="rounds of timing; default: 20")
+    sub.add_argument(
+        "--progress", type=Path, metavar="FILE", help="keep a JSON file that says how far it is"
+    )
+    _json(sub)
+    sub.set_defaults(run=partial(cli_runtime.verify, load=_load))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -35,6 +35,8 @@ __all__ = [
 ]
 
 ARRAYS = "arrays"
+KEPT = ("verifications", "profiles")
+"""What running the model has shown; it outlives an analysis."""
 TRIES = 5
 """How often a folder is read that changes under the reader's hands."""
 
@@ -56,6 +58,9 @@ def save(analysis: Analysis, folder: Path) -> None:
         ).items():
             np.save(fresh / ARRAYS / f"{name}.npy", array, allow_pickle=False)
         (fresh / FILE).write_bytes(_encode(analysis))
+        for kept in KEPT:
+            if (folder / kept).is_dir():
+                shutil.copytree(folder / kept, fresh / kept)
         folders.put(fresh, folder)
     except OSError as error:
         shutil.rmtree(fresh, ignore_errors=True)

@@ -1,0 +1,115 @@
+"""`build` and `verify`: a map as a model of ONNX Runtime, and what it measures."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from core import cli_runtime_tables as tables
+from core import store, verification
+from core.cli_output import console, print_json, write
+from core.decide.decision import PrecisionMap
+from core.errors import PolicyError
+from core.export import precision_map
+from core.progress import Reporter, reporting
+from core.source.samples import PREFIX
+from core.study import Study
+
+if TYPE_CHECKING:
+    from core.analysis import Analysis
+    from core.source.contract import ModelSource
+
+Load = Callable[[argparse.Namespace], "ModelSource"]
+
+
+def add_options(sub: argparse.ArgumentParser) -> None:
+    """What every command needs that runs the model of an analysis."""
+    sub.add_argument("folder", type=Path, metavar="DIR", help="analysis folder")
+    sub.add_argument(
+        "--source",
+        metavar="SOURCE",
+        help="the analyzed model, where the analysis is not of a bundled sample: "
+        "path/to/file.py:function, which is run with your rights",
+    )
+    sub.add_argument("--csv", type=Path, metavar="FILE", help="the OHLCV data that was analyzed")
+
+
+def source_of(options: argparse.Namespace, analysis: Analysis, load: Load) -> ModelSource:
+    """The source that `analysis` was made from.
+
+    A Python file is run only where the person names it: a folder may come from anybody.
+    """
+    if options.source is None:
+        if not analysis.source.startswith(PREFIX):
+            raise PolicyError(
+                f"{options.folder} was made from {analysis.source or 'an unknown source'}, which "
+                "is not run unless you name it.",
+                f"Give --source {analysis.source or 'path/to/file.py:function'}.",
+            )
+        options.source = analysis.source
+    return load(options)
+
+
+def build(options: argparse.Namespace, load: Load) -> None:
+    """Build a map and write it as an ONNX file."""
+    study, chosen = _opened(options)
+    from core.runtime.build import build as built_from
+
+    found = built_from(source_of(options, study.analysis, load), study.analysis, chosen)
+    write(options.out, found.model.SerializeToString())
+    content: dict[str, Any] = {
+        "file": str(options.out),
+        "file_bytes": found.file_bytes,
+        "as_asked": found.as_asked,
+        "left_out_optimizers": found.disabled,
+        "kernels": dict(found.kernels),
+        "layers": msgspec.to_builtins(found.report),
+    }
+    if options.json:
+        print_json(content)
+        return
+    out = console()
+    out.print(tables.layers_table(found.report))
+    out.print(f"Wrote {options.out} ({found.file_bytes / 1e6:.2f} MB).")
+    out.print(tables.advice(found.disabled))
+
+
+def verify(options: argparse.Namespace, load: Load) -> None:
+    """Build a map, run it on the holdout split and keep what was measured."""
+    with reporting(getattr(options, "progress", None)) as reporter:
+        _verify(options, load, reporter)
+
+
+def _verify(options: argparse.Namespace, load: Load, reporter: Reporter) -> None:
+    if options.repeat is not None and options.repeat < 1:
+        raise PolicyError("--repeat needs one round at least.", "Leave it out for the default.")
+    study, chosen = _opened(options)
+    from core.runtime import verify as verifying
+    from core.runtime.timing import ROUNDS
+
+    bench = verifying.prepare(source_of(options, study.analysis, load), study.analysis)
+    found = verifying.verify(
+        bench, chosen, label=options.map.stem, rounds=options.repeat or ROUNDS,
+        progress=reporter.step,
+    )  # fmt: skip
+    path = verification.save(options.folder, found)
+    reporter.result = {"file": str(path)}
+    for sentence in tables.notes(found):
+        print(f"quantscape: note: {sentence}", file=sys.stderr)
+    if options.json:
+        print_json({"file": str(path), **msgspec.to_builtins(found)})
+        return
+    out = console()
+    out.print(tables.layers_table(found.layers))
+    out.print(tables.figures_table(found, study.project(chosen.codes), study))
+    out.print(f"Kept as {path}.")
+
+
+def _opened(options: argparse.Namespace) -> tuple[Study, PrecisionMap]:
+    study = Study(store.load(options.folder))
+    return study, precision_map.read(options.map, study)

@@ -1,0 +1,125 @@
+"""What `build` and `verify` print."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from rich.table import Table
+
+from core.decide.outcome import accuracy_totals
+from core.estimate.projection import Projection
+from core.estimate.quantity import Quantity
+from core.study import Study
+from core.verification import Verification
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+NAMES = {
+    "accuracy": "Accuracy",
+    "accuracy_drop_pts": "Accuracy loss",
+    "kl": "KL divergence",
+    "flips_pct": "Changed predictions",
+    "metric": "Metric",
+    "metric_loss_pct": "Loss of the metric",
+    "relative_mse": "Relative MSE",
+}
+
+
+class Row(Protocol):
+    """One layer of a report."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def asked(self) -> str | None: ...  # noqa: D102
+    @property
+    def got(self) -> str | None: ...  # noqa: D102
+    @property
+    def how(self) -> str: ...  # noqa: D102
+    @property
+    def why(self) -> str: ...  # noqa: D102
+
+
+def layers_table(rows: Sequence[Row]) -> RenderableType:
+    """Asked, got and why not, by layer."""
+    table = Table(title="Layers", title_justify="left")
+    for column in ("layer", "asked", "got", "how", "why not as asked"):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(row.name, row.asked or "–", row.got or "–", row.how, row.why)
+    return table
+
+
+def advice(left_out: Sequence[str]) -> str:
+    """How to run the file so that layers run as the report says."""
+    if not left_out:
+        return "Any session of ONNX Runtime on this CPU runs it so."
+    return (
+        "Open it with onnxruntime.InferenceSession(..., "
+        f"disabled_optimizers={list(left_out)}): otherwise ONNX Runtime runs some layers otherwise."
+    )
+
+
+def shown(quantity: Quantity | None) -> str:
+    """A figure with its range and unit; n/a where it is unknown."""
+    if quantity is None or quantity.value is None:
+        return "n/a"
+    text = f"{quantity.value:.4g} {quantity.unit}".strip()
+    if quantity.low is None or quantity.high is None:
+        return text
+    return f"{text} ({quantity.low:.4g} to {quantity.high:.4g})"
+
+
+def figures_table(
+    found: Verification, projection: Projection | None, study: Study
+) -> RenderableType:
+    """Measured figures beside the projected ones."""
+    table = Table(title=f"Measured on {found.samples:,} {found.split} samples",
+                  title_justify="left")  # fmt: skip
+    for column in ("figure", "measured", "projected"):
+        table.add_column(column)
+    projected = accuracy_totals(study, projection)
+    for name, quantity in found.figures.items():
+        table.add_row(NAMES[name], shown(quantity), shown(projected.get(name)))
+    timing = found.timing
+    table.add_row(f"Latency per sample, batch {timing.batch}", shown(timing.map_ms), "")
+    table.add_row("FP32, same batch", shown(timing.reference_ms), "")
+    table.add_row("Map ÷ FP32", shown(timing.ratio), "")
+    table.add_row("File", f"{found.file_bytes:,} bytes", f"{found.predicted_file_bytes:,} bytes")
+    table.add_row("FP32 file", f"{found.reference_file_bytes:,} bytes", "")
+    peak = "n/a" if found.peak_bytes is None else f"{found.peak_bytes / 1e6:.1f} MB"
+    table.add_row("Peak memory", peak, "")
+    for name, value in (
+        ("Agreement with the simulation", found.agreement_db), ("Error", found.error_db),
+        ("Error as simulated", found.simulated_error_db),
+    ):  # fmt: skip
+        table.add_row(name, "no difference" if value is None else f"{value:.1f} dB", "")
+    return table
+
+
+def notes(found: Verification) -> list[str]:
+    """What a reader of the figures has to know."""
+    said = []
+    ratio = found.timing.ratio
+    if ratio.low is not None and ratio.value is not None and ratio.low > 1:
+        said.append(f"This map is {ratio.value:.2f} times as slow as FP32 on this machine.")
+    half = [layer for layer in found.otherwise if layer.asked not in {None, layer.got}]
+    if half:
+        asked = sorted({str(layer.asked) for layer in half})
+        said.append(
+            f"{len(half)} layers did not run as asked ({'/'.join(asked)}): figures of the outputs "
+            "hold for what ran."
+        )
+    if found.overflow:
+        said.append(
+            f"{', '.join(found.overflow[:3])} overflowed in simulation: this run does not clear "
+            "the map."
+        )
+    if found.timing.noise_pct > 10:
+        said.append(
+            f"The machine was busy: FP32 rounds spread by ±{found.timing.noise_pct:.0f} %, "
+            "distrust the times."
+        )
+    return said

@@ -1,0 +1,227 @@
+"""A precision map as a model of ONNX Runtime, with what every layer asked for and got.
+
+"Got INT8" means a kernel that ONNX Runtime executes on integers, read off the graph that it runs
+after its own optimisations; Q and DQ in the file prove nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+
+import onnx
+
+from core import precision as registry
+from core.analysis import Analysis
+from core.decide.decision import PrecisionMap
+from core.errors import ModelError
+from core.evidence import scheme as schemes
+from core.layers import Layer
+from core.runtime.graph import Graph, export
+from core.runtime.half import to_half
+from core.runtime.kernels import Executed, executed_kernels
+from core.runtime.quantize import Integers, quantize
+from core.source.contract import ModelSource
+
+SPOILERS = ("WeightBiasQuantization", "MatMulAddFusion", "GemmActivationFusion")
+"""Optimisers of ONNX Runtime that may undo a map. The first quantizes float weights by itself
+where input and output of a product happen to be quantized; the second makes Gemms of MatMul and
+Add, the third joins a Gemm with its activation, before integers are looked for, so that some run
+in float. Each is left out where that puts
+more products where they were asked for."""
+BUILDABLE_FLOATS = ("float32", "float16")
+NARROW = "INT8"
+"""What ONNX Runtime's integer kernels compute in."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerReport:
+    """What one layer asked for and what it got.
+
+    `got` is the precision in which it runs, None where it does nothing. `how` says by what
+    means, `why` why it is not what was asked ("" where it is). `kernels` are the operators that
+    are executed for it.
+    """
+
+    name: str
+    asked: str | None
+    got: str | None
+    how: str
+    why: str = ""
+    kernels: tuple[str, ...] = ()
+
+    @property
+    def as_asked(self) -> bool:
+        """Whether the layer runs in the precision that it was given."""
+        return self.asked == self.got
+
+
+@dataclass(frozen=True, eq=False)
+class Built:
+    """A map that can be run. `disabled` names the optimisers of ONNX Runtime without which more
+    layers run on integers: sessions have to leave them out.
+    """
+
+    model: onnx.ModelProto
+    report: tuple[LayerReport, ...]
+    disabled: tuple[str, ...]
+    inputs: tuple[str, ...]
+    output: str
+    kernels: Mapping[str, int]
+
+    @property
+    def file_bytes(self) -> int:
+        """Bytes of the file."""
+        return int(self.model.ByteSize())
+
+    @property
+    def as_asked(self) -> bool:
+        """Whether every layer runs in the precision that it was given."""
+        return all(row.as_asked for row in self.report)
+
+
+def build(
+    source: ModelSource, analysis: Analysis, chosen: PrecisionMap, graph: Graph | None = None
+) -> Built:
+    """Build `chosen` for ONNX Runtime on the CPU.
+
+    `graph` is what `export` gave for the same source: it is the same for every map. Ranges are
+    those of the analysis; nothing is calibrated. Does not change `source`. Raises `ModelError`
+    where the model cannot be exported or is not the one that was analyzed.
+    """
+    check_same_model(source, analysis)
+    if graph is None:
+        graph = export(source, analysis.layers, expand_units=analysis.expanded_units)
+    return assemble(graph, analysis, chosen)
+
+
+def assemble(graph: Graph, analysis: Analysis, chosen: PrecisionMap) -> Built:
+    """`build` from an exported graph."""
+    layers = analysis.layers
+    asked = {
+        name: registry.get(given) for name, given in chosen.by_layer.items() if given is not None
+    }
+    wanted = [name for name, precision in asked.items() if precision.kind == "integer"]
+    half = {n for n, p in asked.items() if p.float_dtype == "float16"}
+    integers, model, disabled, found = _built(graph, analysis, wanted, half)
+    lost = _lost(wanted, integers, found)
+    if (
+        lost
+    ):  # rounding for a kernel that multiplies floats all the same would cost and gain nothing
+        kept = [name for name in wanted if name not in lost]
+        integers, model, disabled, found = _built(graph, analysis, kept, half)
+        integers = replace(integers, reasons={**integers.reasons, **lost})
+    report = tuple(
+        _report(layer, chosen.by_layer[layer.name], graph, integers, found) for layer in layers
+    )
+    return Built(model, report, disabled, graph.inputs, graph.output, found.counts)
+
+
+def _built(
+    graph: Graph, analysis: Analysis, wanted: list[str], half: Collection[str]
+) -> tuple[Integers, onnx.ModelProto, tuple[str, ...], Executed]:
+    scheme = schemes.get(analysis.scheme)
+    integers = quantize(graph, analysis.layers, wanted, analysis.ranges, scheme)
+    model = to_half(integers.model, half) if half else integers.model
+    _trim(model)
+    disabled, found = _faithful(model, set(wanted) - integers.reasons.keys())
+    return integers, model, disabled, found
+
+
+def _lost(wanted: Collection[str], integers: Integers, found: Executed) -> dict[str, str]:
+    """Layers whose quantized products run in float all the same, with a reason."""
+    lost = {}
+    for name in wanted:
+        on_integers, in_float = found.split(name)
+        if in_float and not on_integers and name not in integers.reasons:
+            lost[name] = f"ONNX Runtime runs its {', '.join(sorted(set(in_float)))} in float there"
+    return lost
+
+
+def check_same_model(source: ModelSource, analysis: Analysis) -> None:
+    """Raise `ModelError` unless `source` holds the model that was analyzed."""
+    if source.fingerprint() != analysis.identity.weights_sha256:
+        raise ModelError(
+            f"The model of {analysis.source or source.name} has other weights than the analysis.",
+            "Analyze it again, or restore the checkpoint that was analyzed.",
+        )
+
+
+def _trim(model: onnx.ModelProto) -> None:
+    """Leave out what no runtime needs: types of inner tensors and notes of the tools."""
+    del model.graph.value_info[:]
+    del model.metadata_props[:]
+    model.producer_name = "quantscape"
+    model.producer_version = ""
+
+
+def _faithful(model: onnx.ModelProto, integer: Collection[str]) -> tuple[tuple[str, ...], Executed]:
+    """The optimisers to leave out, and what is executed then."""
+    disabled: tuple[str, ...] = ()
+    best = executed_kernels(model)
+    if not any(node.op_type == "DequantizeLinear" for node in model.graph.node):
+        return disabled, best
+    for name in SPOILERS:
+        found = executed_kernels(model, (*disabled, name))
+        if found.as_wanted(integer) > best.as_wanted(integer):
+            disabled, best = (*disabled, name), found
+    return disabled, best
+
+
+def _report(
+    layer: Layer, asked: str | None, graph: Graph, integers: Integers, found: Executed
+) -> LayerReport:
+    kernels = found.of(layer.name)
+    if asked is None:
+        return LayerReport(layer.name, None, None, "does nothing at inference")
+    precision = registry.get(asked)
+    reference = registry.REFERENCE
+    host = integers.merged.get(layer.name)
+    if host is not None:
+        how = f"runs in the integer kernel of {host}"
+        return LayerReport(layer.name, asked, asked, how, kernels=kernels)
+    if layer.name not in graph.layer_of.values():
+        return LayerReport(layer.name, asked, reference, "no node of its own",
+                           "it was folded into its neighbours when the model was exported")  # fmt: skip
+    if precision.kind == "integer":
+        return _integer_report(layer, asked, integers, found)
+    on_integers, _ = found.split(layer.name)
+    if on_integers:
+        why = "ONNX Runtime quantized its weights by itself, between two quantized neighbours"
+        return LayerReport(layer.name, asked, NARROW, "integer kernel", why, kernels)
+    if asked == reference:
+        return LayerReport(layer.name, asked, asked, "float kernel", kernels=kernels)
+    why = (
+        f"ONNX Runtime has no {asked} kernels on this CPU: weights are stored in {asked} and "
+        f"computed with in {reference}"
+        if precision.float_dtype in BUILDABLE_FLOATS
+        else f"ONNX Runtime's CPU provider has no {asked} operators: it was built in {reference}"
+    )
+    ran = reference
+    if precision.float_dtype in BUILDABLE_FLOATS and found.runs_half(layer.name):
+        ran, why = asked, ""
+    return LayerReport(layer.name, asked, ran, "float kernel", why, kernels)
+
+
+def _integer_report(layer: Layer, asked: str, integers: Integers, found: Executed) -> LayerReport:
+    kernels = found.of(layer.name)
+    reason = integers.reasons.get(layer.name, "")
+    on_integers, in_float = found.split(layer.name)
+    if layer.state == "rounds output" and not reason:
+        return LayerReport(
+            layer.name, asked, asked, "rounds its output, runs in float", "", kernels
+        )
+    if layer.state == "stores" and not reason:
+        return LayerReport(layer.name, asked, asked, "stores integers", "", kernels)
+    if on_integers and not in_float and not reason:
+        return LayerReport(layer.name, asked, asked, "integer kernel", "", kernels)
+    if layer.role == "pooling" and not reason:
+        how = "rounds its output, runs in float"
+        return LayerReport(layer.name, asked, asked, how, "", kernels)
+    if not reason:
+        reason = (
+            f"ONNX Runtime runs {', '.join(in_float) or 'it'} in float although its operands are "
+            "quantized"
+        )
+    how = "integer kernels in part" if on_integers else "float kernel"
+    return LayerReport(layer.name, asked, registry.REFERENCE, how, reason, kernels)

@@ -1,0 +1,25 @@
+"""The simulator with the ranges that an analysis has stored, as a map is held against it."""
+
+from __future__ import annotations
+
+from core.analysis import Analysis
+from core.evidence import scheme as schemes
+from core.evidence.ranges import Ranges
+from core.evidence.rounding import Range
+from core.evidence.simulate import Simulator
+from core.layers import ROOT
+from core.source.contract import ModelSource
+from core.source.ownership import owners
+
+
+def stored_simulator(source: ModelSource, analysis: Analysis) -> Simulator:
+    """A simulator of `source.model` under the scheme of `analysis`, calibrated by its ranges."""
+    owner = owners(source.model, source.units, analysis.expanded_units)
+    for name in analysis.layers.names:  # containers that turned out to compute on their own
+        owner["" if name == ROOT else name] = name
+    scheme = schemes.get(analysis.scheme)
+    simulator = Simulator(source.model, analysis.layers, owner, scheme, source.output)
+    simulator.ranges = Ranges(
+        {(r.layer, r.operation, r.operand): Range(r.low, r.high) for r in analysis.ranges}
+    )
+    return simulator

@@ -1,0 +1,225 @@
+"""Verifying a map: build it, run it on held-back data, time it, and hold it against its simulation."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import numpy as np
+import onnxruntime as ort
+
+import core
+from core import precision as registry
+from core.analysis import Analysis
+from core.decide.decision import PrecisionMap
+from core.decide.outcome import accuracy_totals
+from core.decide.policy import Policy
+from core.errors import ModelError
+from core.estimate.quantity import Quantity
+from core.evidence.reading import Reading, read
+from core.evidence.replay import Floats
+from core.evidence.simulate import Simulator
+from core.runtime.build import Built, assemble, check_same_model
+from core.runtime.graph import Graph, export
+from core.runtime.judge import judge, sqnr_db
+from core.runtime.machine import this_machine
+from core.runtime.overhead import Overhead, measure_overhead
+from core.runtime.peak import peak_bytes
+from core.runtime.session import BATCH, open_session, run
+from core.runtime.simulation import stored_simulator
+from core.runtime.surgery import tensor_bytes
+from core.runtime.timing import ROUNDS, batch_for, interleaved, repeated
+from core.source.contract import ModelSource
+from core.source.data import Split
+from core.study import Study
+from core.verification import SCHEMA_VERSION, LayerRun, Timing, Verification
+
+Progress = Callable[[int, int, str], None]
+STEPS = ("building", "running the simulation", "running the model", "timing", "measuring memory")
+THREADS = 1
+LEAST_EXPORT_DB = 50.0
+"""Order of summation alone leaves more than 90 dB."""
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """What the verifications of one analysis share: the exported graph, the reference and its
+    outputs, and the simulator with the stored ranges.
+    """
+
+    source: ModelSource
+    analysis: Analysis
+    study: Study
+    graph: Graph
+    simulator: Simulator
+    reading: Reading
+    split: Split
+    split_name: str
+    reference: Built
+    reference_session: ort.InferenceSession
+    outputs: Floats
+    overhead: Overhead
+
+
+def prepare(source: ModelSource, analysis: Analysis) -> Bench:
+    """Export the model and run the reference once. Does not change the model.
+
+    Raises `ModelError` where the model is another one or cannot be exported.
+    """
+    check_same_model(source, analysis)
+    study = Study(analysis)
+    graph = export(source, analysis.layers, expand_units=analysis.expanded_units)
+    simulator = stored_simulator(source, analysis)
+    split, name = (source.selection, "selection")
+    if source.holdout is not None:
+        split, name = source.holdout, "holdout"
+    reference = assemble(graph, analysis, _uniform(study, registry.REFERENCE))
+    session = open_session(reference.model)
+    outputs, reading = run(session, reference.inputs, split.inputs), read(source)
+    _check_export(reading, simulator.run({}, split.inputs, batch_size=BATCH), outputs)
+    return Bench(
+        source, analysis, study, graph, simulator, reading, split, name, reference, session,
+        outputs, measure_overhead(graph, analysis),
+    )  # fmt: skip
+
+
+def _check_export(reading: Reading, expected: Floats, outputs: Floats) -> None:
+    """Raise `ModelError` where the exported model is another function than the person's."""
+    if expected.shape != outputs.shape:
+        raise ModelError(
+            f"The exported model gives {list(outputs.shape)} outputs, PyTorch "
+            f"{list(expected.shape)}.",
+            "Export it by hand and compare.",
+        )
+    apart = sqnr_db(reading, expected, expected, outputs)
+    if apart is not None and apart < LEAST_EXPORT_DB:
+        raise ModelError(
+            f"The exported model gives other outputs than PyTorch ({apart:.0f} dB of signal over "
+            "difference).",
+            "A model that draws random numbers, or keeps state from call to call, cannot be "
+            "verified.",
+        )
+
+
+def verify(
+    bench: Bench, chosen: PrecisionMap, *, label: str = "", rounds: int = ROUNDS,
+    progress: Progress = lambda done, total, label: None,
+) -> Verification:  # fmt: skip
+    """Build `chosen`, run it on the holdout split and time it against FP32.
+
+    `rounds` are those of the timing. Raises `ModelError` where its outputs are not finite.
+    """
+    start = time.perf_counter()
+
+    def step(number: int) -> None:
+        progress(number, len(STEPS), STEPS[number])
+
+    step(0)
+    built = assemble(bench.graph, bench.analysis, chosen)
+    session = open_session(built.model, built.disabled)
+    step(1)
+    simulated = simulation(bench, built)
+    step(2)
+    outputs = run(session, built.inputs, bench.split.inputs)
+    if not np.isfinite(outputs).all():
+        raise ModelError(
+            "The built model gave NaN or infinity on the holdout split.",
+            "Look at the layers that overflow in their precision, and widen them.",
+        )
+    found = judge(
+        bench.source, bench.reading, bench.split, bench.analysis.metric, bench.outputs, outputs
+    )
+    apart = judge(
+        bench.source, bench.reading, bench.split, bench.analysis.metric, simulated, outputs
+    )
+    step(3)
+    timing = _time(bench, built, session, rounds)
+    step(4)
+    peaks = [_peak(bench, one, timing.batch) for one in (built, bench.reference)]
+    agreement, error, simulated_error = (
+        sqnr_db(bench.reading, bench.outputs, *pair)
+        for pair in ((outputs, simulated), (outputs, bench.outputs), (simulated, bench.outputs))
+    )
+    return Verification(
+        schema_version=SCHEMA_VERSION,
+        tool_version=core.__version__,
+        created=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        label=label,
+        identity=bench.analysis.identity,
+        scheme=bench.analysis.scheme,
+        machine=this_machine(THREADS),
+        layers=tuple(msgspec.convert(msgspec.to_builtins(row), LayerRun) for row in built.report),
+        figures=_measured_totals(bench.study, found.figures),
+        split=bench.split_name,
+        samples=len(bench.split),
+        agreement_db=agreement,
+        error_db=error,
+        simulated_error_db=simulated_error,
+        disagreements=apart.flips,
+        timing=timing,
+        file_bytes=built.file_bytes,
+        tensor_bytes=tensor_bytes(built.model),
+        reference_file_bytes=bench.reference.file_bytes,
+        predicted_file_bytes=bench.overhead.file_bytes(chosen),
+        peak_bytes=peaks[0],
+        reference_peak_bytes=peaks[1],
+        left_out=built.disabled,
+        overflow=_overflowing(bench.study, chosen),
+        seconds=round(time.perf_counter() - start, 2),
+    )
+
+
+def simulation(bench: Bench, built: Built) -> Floats:
+    """Outputs [N, K] of the simulation of what runs, on the split that `bench` judges by."""
+    assignment = {row.name: registry.get(row.got) for row in built.report if row.got is not None}
+    return bench.simulator.run(assignment, bench.split.inputs, batch_size=BATCH)
+
+
+def _uniform(study: Study, name: str) -> PrecisionMap:
+    return study.decide(Policy(strategy="uniform", uniform=name))
+
+
+def _measured_totals(study: Study, figures: Any) -> dict[str, Quantity]:
+    return {name: q for name, q in accuracy_totals(study, figures).items() if q.value is not None}
+
+
+def _time(bench: Bench, built: Built, session: ort.InferenceSession, rounds: int) -> Timing:
+    inputs = bench.split.inputs
+    batch = batch_for(bench.reference_session, bench.reference.inputs, inputs)
+    given = repeated(built.inputs, inputs, batch)
+    found = interleaved(
+        {"map": session, "reference": bench.reference_session}, given, batch, rounds
+    )
+    ratio, low, high = found.ratio("map", "reference")
+    times = {
+        name: Quantity(found.median(name), "ms", "measured", *found.spread(name))
+        for name in ("map", "reference")
+    }
+    return Timing(
+        map_ms=times["map"],
+        reference_ms=times["reference"],
+        ratio=Quantity(ratio, "x", "measured", low, high),
+        batch=batch,
+        rounds=rounds,
+        noise_pct=round(found.noise_pct("reference"), 2),
+    )
+
+
+def _peak(bench: Bench, built: Built, batch: int) -> int | None:
+    return peak_bytes(
+        built.model, repeated(built.inputs, bench.split.inputs, batch), built.disabled
+    )
+
+
+def _overflowing(study: Study, chosen: PrecisionMap) -> tuple[str, ...]:
+    """Layers whose outputs were not finite in simulation. A clean run proves nothing of FP16 that
+    runs in FP32.
+    """
+    projector = study.projector
+    if projector is None:
+        return ()
+    return tuple(study.layers.names[i] for i in projector.forbidden(chosen.codes))

@@ -1,0 +1,105 @@
+"""A source with its stored ranges and its exported graph, as builds and verifications need them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core import precision as registry
+from core.analysis import Analysis
+from core.decide.decision import PrecisionMap
+from core.decide.policy import Policy
+from core.evidence.evidence import Calibration, Identity, SplitSizes
+from core.evidence.measure import make_simulator
+from core.evidence.scheme import ORT_CPU
+from core.evidence.simulate import Simulator
+from core.runtime.build import Built, assemble
+from core.runtime.graph import Graph, export
+from core.runtime.session import open_session, run
+from core.source.batches import Inputs
+from core.source.contract import ModelSource
+from core.source.inventory import take_inventory
+from core.study import Study
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """Everything but evidence: nothing was measured."""
+
+    source: ModelSource
+    analysis: Analysis
+    study: Study
+    graph: Graph
+    simulator: Simulator
+
+    def map(self, given: Mapping[str, str], rest: str = "FP32") -> PrecisionMap:
+        """The map that `given` names, with every other layer in `rest`."""
+        return self.study.decide(
+            Policy(strategy="manual", high=rest, overrides=tuple(given.items()))
+        )
+
+    def uniform(self, name: str) -> PrecisionMap:
+        """Every layer in one precision."""
+        return self.study.decide(Policy(strategy="uniform", uniform=name))
+
+    def built(self, chosen: PrecisionMap) -> Built:
+        """The map as a model."""
+        return assemble(self.graph, self.analysis, chosen)
+
+    def ran(self, built: Built, inputs: Inputs) -> Floats:
+        """Outputs of ONNX Runtime."""
+        return run(open_session(built.model, built.disabled), built.inputs, inputs)
+
+    def simulated(self, built: Built, inputs: Inputs) -> Floats:
+        """Outputs of the simulation of what the built model runs."""
+        assignment = {r.name: registry.get(r.got) for r in built.report if r.got is not None}
+        return self.simulator.run(assignment, inputs)
+
+
+def case_of(source: ModelSource) -> Case:
+    """Take stock of `source`, calibrate it and export it."""
+    layers = take_inventory(source)
+    simulator = make_simulator(source, layers, ORT_CPU)
+    return with_ranges(source, simulator, layers_graph=export(source, layers))
+
+
+def with_ranges(source: ModelSource, simulator: Simulator, layers_graph: Graph) -> Case:
+    """A case whose analysis holds the ranges that `simulator` has now."""
+    layers = take_inventory(source)
+    analysis = Analysis(
+        identity=Identity(source.name, source.fingerprint(), ""),
+        title="",
+        description="",
+        task=source.task,
+        class_names=source.class_names,
+        layers=layers,
+        scheme=ORT_CPU.name,
+        splits=SplitSizes(1, 1, 1),
+        ranges=tuple(
+            Calibration(*site, seen.low, seen.high)
+            for site, seen in sorted(simulator.ranges.items())
+        ),
+    )
+    return Case(source, analysis, Study(analysis), layers_graph, simulator)
+
+
+def decibels(signal: Floats, difference: Floats) -> float:
+    """Energy of `signal` about its mean over samples against that of `difference`."""
+    about = signal.astype(np.float64) - signal.mean(axis=0)
+    noise = float(np.square(difference, dtype=np.float64).sum())
+    return float(10 * np.log10(np.square(about).sum() / max(noise, 1e-30)))
+
+
+def flips(first: Floats, second: Floats) -> float:
+    """Share of samples whose largest output differs."""
+    return float((first.argmax(axis=1) != second.argmax(axis=1)).mean())
+
+
+def as_asked_or_why(built: Built) -> Iterable[str]:
+    """Layers that neither run as asked nor say why."""
+    return [row.name for row in built.report if not row.as_asked and not row.why]
