@@ -76,7 +76,7 @@ def certify(study: Study, policy: Policy, time_limit_s: float = 10.0) -> Certifi
 class _Certifier:
     def __init__(self, task: Task, codes: NDArray[np.int8]) -> None:
         self.task, self.terrain, self.codes = task, task.terrain, codes
-        self.matrix, self.linear, self.constant = _second_order(self.terrain)
+        self.matrix, self.linear, self.constant = _second_order(self.terrain, task)
         self.diagonal = _exact_diagonal(self.matrix)
         self.rest = self.matrix - np.diag(self.diagonal)
         self.programme = Programme(self.terrain)
@@ -161,6 +161,8 @@ class _Certifier:
         name = "the additive problem"
         if self.rest.any():
             name = "the second-order problem"
+            if self.task.minimise == "loss" and self.task.hedge:
+                name += f" with interactions at {1 - self.task.hedge:.0%}"
         if np.isfinite(self.task.limits.judged):
             name += " at this map's own loss"
         return name
@@ -181,8 +183,11 @@ class _Certifier:
         return [*row, (theta, -1.0)], -np.inf, float(s @ pull) / scale
 
 
-def _second_order(terrain: Terrain) -> tuple[Doubles, Doubles, float]:
-    """Matrix, linear term and constant of the loss over (precision, unit), rules included."""
+def _second_order(terrain: Terrain, task: Task) -> tuple[Doubles, Doubles, float]:
+    """Matrix, linear term and constant of the loss over (precision, unit), rules included.
+
+    Hedging leaves the diagonal and takes its share off what lies beside it.
+    """
     choices, objective = terrain.choices, terrain.objective
     found = objective.interactions
     count = choices.options.size
@@ -193,13 +198,19 @@ def _second_order(terrain: Terrain) -> tuple[Doubles, Doubles, float]:
         return np.zeros((count, count)), alone.ravel(), constant
     ruled = np.flatnonzero((choices.unit_of < 0) & (choices.fixed > 0))
     rows = (choices.fixed[ruled].astype(np.int64) - 1) * objective.layers + ruled
-    pulled = found.linear + 2 * found.matrix[:, rows].sum(axis=1)
-    by_code = np.concatenate(
-        [np.zeros((1, objective.layers)), pulled.reshape(-1, objective.layers)]
-    )
-    linear = choices.summed(by_code).ravel()
-    constant = float(found.matrix[np.ix_(rows, rows)].sum() + found.linear[rows].sum())
-    return terrain.quadratic, linear, constant
+    part = 1 - (task.hedge if task.minimise == "loss" else 0.0)
+    pulled = found.linear + 2 * part * found.matrix[:, rows].sum(axis=1)
+    linear = choices.summed(_coded(pulled, objective.layers)).ravel()
+    among = found.matrix[np.ix_(rows, rows)]
+    diagonal = float(np.trace(among))
+    constant = part * float(among.sum()) + (1 - part) * diagonal + float(found.linear[rows].sum())
+    own = np.diag(choices.summed(_coded(found.own, objective.layers)).ravel())
+    return part * terrain.quadratic + (1 - part) * own, linear, constant
+
+
+def _coded(rows: Doubles, layers: int) -> Doubles:
+    """Figures of (precision, layer) pairs with zeros for the reference, (P, L)."""
+    return np.concatenate([np.zeros((1, layers)), rows.reshape(-1, layers)])
 
 
 def _exact_diagonal(matrix: Doubles) -> Doubles:

@@ -53,13 +53,21 @@ class Task:
     """What to minimise within which limits.
 
     `judge` gives the loss of a map in the unit of a budget that is checked by projection, None
-    where the budget is on the objective itself, or there is none.
+    where the budget is on the objective itself, or there is none. A loss that is minimised is
+    `hedge` parts the sum of the layers' own losses, and for the rest the projected one.
     """
 
     terrain: Terrain
     minimise: Axis
     limits: Limits
     judge: Callable[[Codes], float] | None = None
+    hedge: float = 0.0
+
+    def weighed(self, projected: Figures, added: Figures) -> Figures:
+        """The loss to minimise, from the projected one and the sum of the layers' own."""
+        if self.minimise != "loss" or not self.hedge:
+            return projected
+        return (1 - self.hedge) * projected + self.hedge * added
 
     @property
     def timed(self) -> bool:

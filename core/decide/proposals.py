@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.decide.budget import Axis
-from core.decide.limits import Task
+from core.decide.limits import Figures, Task
 from core.estimate.moves import Change, Place
 
 Doubles = NDArray[np.float64]
@@ -32,14 +32,15 @@ QUICKLY_PAIRED, MAX_PAIRED = 240, 700
 
 @dataclass(frozen=True, eq=False)
 class Here:
-    """A map with its figures; `picked` [U] are the precisions of the units, `over` is how far it
-    lies beyond the limits.
+    """A map with its figures; `picked` [U] are the precisions of the units, `loss` is what a task
+    makes of its projected cost, `over` how far it lies beyond the limits.
     """
 
     place: Place
     size: float
     ms: float
     picked: Ints
+    loss: float
     judged: float = np.nan
     over: float = 0.0
 
@@ -71,11 +72,11 @@ class Proposals:
             self.terrain.choices.options & (np.arange(len(gains))[:, None] != here.picked)
         )
         goal = {
-            "loss": gains,
+            "loss": np.asarray(self.task.weighed(gains, self._added(here))),
             "size": self.terrain.size - self.terrain.size[here.picked, units],
             "latency": self.terrain.own_ms - self.terrain.own_ms[here.picked, units],
         }[self.task.minimise][codes, unit]
-        paying = np.flatnonzero(goal < -1e-12 * max(abs(here.place.cost), 1e-12))
+        paying = np.flatnonzero(goal < -1e-12 * max(abs(here.loss), 1e-12))
         order = paying[np.argsort(goal[paying], kind="stable")]
         return [(int(unit[k]), int(codes[k])) for k in order]
 
@@ -97,6 +98,11 @@ class Proposals:
         if np.isfinite(self.limits.judged) and self.task.minimise != "loss":
             found.add("loss")  # what a flip loses in points is only known by projecting it
         return found
+
+    def _added(self, here: Here) -> Doubles:
+        """Change of the sum of the layers' own losses by precision and unit (P, U)."""
+        own = self.terrain.own_loss
+        return np.asarray(own - own[here.picked, np.arange(own.shape[1])])
 
     def _gains(self, here: Here) -> Doubles:
         """Predicted change of the cost by precision and unit (P, U); kept for the last maps."""
@@ -123,18 +129,22 @@ class Proposals:
         if held >= 0:
             movable[:, held] = False
         codes, unit = np.nonzero(movable)
-        loss = gains[codes, unit]
+        loss, added = gains[codes, unit], self._added(here)[codes, unit]
         size = terrain.size[codes, unit] - terrain.size[here.picked[unit], unit]
         most = QUICKLY_PAIRED if tried <= TRIED else MAX_PAIRED
         if len(loss) > most:
             own = terrain.own_ms[codes, unit] - terrain.own_ms[here.picked[unit], unit]
             keep = _worth(most, loss, size, own)
             codes, unit, loss, size = codes[keep], unit[keep], loss[keep], size[keep]
+            added = added[keep]
         if not len(unit):
             return []
         ms = self._times(here, unit, codes) - here.ms if self.task.timed else np.zeros(len(unit))
         found = [
-            (key, unit[[k]], codes[[k]]) for key, k in self._promising(here, loss, size, ms, tried)
+            (key, unit[[k]], codes[[k]])
+            for key, k in self._promising(
+                here, loss, size, ms, tried, self.task.weighed(loss, added)
+            )
         ]
         first, second = np.triu_indices(len(unit), 1)
         apart = unit[first] != unit[second]
@@ -143,8 +153,9 @@ class Proposals:
         if terrain.quadratic is not None:
             both = both + self._cross(here, unit, codes)[first, second]
         pairs = self._promising(
-            here, both, size[first] + size[second], ms[first] + ms[second], tried
-        )
+            here, both, size[first] + size[second], ms[first] + ms[second], tried,
+            self.task.weighed(both, added[first] + added[second]),
+        )  # fmt: skip
         for key, k in pairs:
             two = np.array([first[k], second[k]])
             found.append((key, unit[two], codes[two]))
@@ -166,12 +177,14 @@ class Proposals:
         stored = np.concatenate([np.zeros((len(gains), 1)), grown.cumsum(axis=1)], axis=1)
         loss = gained[codes, ends] - gained[codes, starts]
         size = stored[codes, ends] - stored[codes, starts]
+        own = np.concatenate([np.zeros((len(gains), 1)), self._added(here).cumsum(axis=1)], axis=1)
+        worth = self.task.weighed(loss, own[codes, ends] - own[codes, starts])
         inside = (units >= starts[:, None]) & (units < ends[:, None])
         rows = choices.codes_of(np.where(inside, codes[:, None], here.picked))
         ms = terrain.latency.times_ms(rows) - here.ms
         return [
             (key, np.arange(starts[k], ends[k]), np.full(lengths[k], codes[k]))
-            for key, k in self._promising(here, loss, size, ms, tried)
+            for key, k in self._promising(here, loss, size, ms, tried, worth)
         ]
 
     @cached_property
@@ -207,7 +220,7 @@ class Proposals:
         return self.terrain.latency.times_ms(self.terrain.choices.codes_of(picked))
 
     def _promising(
-        self, here: Here, loss: Doubles, size: Doubles, ms: Doubles, tried: int
+        self, here: Here, loss: Doubles, size: Doubles, ms: Doubles, tried: int, worth: Figures
     ) -> list[tuple[Key, int]]:
         """The moves to try, with what is predicted of them and their position."""
         if not len(loss):
@@ -216,12 +229,12 @@ class Proposals:
         guessed = here.place.cost + loss - NEARLY * max(self.limits.loss, 0.0)
         guessed = guessed if np.isfinite(self.limits.loss) else loss
         over = self.limits.over(here.size + size, here.ms + ms, guessed)
-        goal = {"loss": loss, "size": size, "latency": ms}[self.task.minimise]
+        goal = {"loss": np.asarray(worth), "size": size, "latency": ms}[self.task.minimise]
         tried = min(tried, len(loss))
         if self.task.minimise == "loss":
             best = self._lowest(over, goal, tried)
             if here.over <= 0:  # what is predicted to lose much more is not evaluated
-                hopeless = HOPELESS[self.terrain.objective.power] * abs(here.place.cost)
+                hopeless = HOPELESS[self.terrain.objective.power] * abs(here.loss)
                 best = best[(goal[best] < hopeless) & (over[best] <= 0)]
             return [((float(over[k]), float(goal[k])), int(k)) for k in best]
         improving = np.where(

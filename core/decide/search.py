@@ -33,7 +33,7 @@ MIN_KICKS, MAX_KICKS, KICK_STEPS = 3, 24, 6
 """Flips that are forced once a descent has ended, by the numbers that evaluating them takes."""
 TOGETHER = 4
 """Moves that are evaluated before the best of them is taken, if it improves."""
-STARTS = 2
+STARTS, MANY_STARTS = 2, 8
 STEPS = 200
 
 
@@ -78,12 +78,16 @@ class _Search:
 
     def run(self, given: NDArray[np.int8] | None, *, first: bool) -> Found:
         pool = self._pool()
-        own = [pool.codes[k] for k in self._starts(pool)][: 1 if first else STARTS]
+        own = [pool.codes[k] for k in self._starts(pool)]
         best = self._at(own[0])
+        # Small problems are cheap: more starts, and a descent that is believed from each.
+        small = self._kicks(best) == MAX_KICKS
+        own = own[: 1 if first else MANY_STARTS if small else STARTS]
         for codes in (*(() if given is None else given), *own):
             if self._late():
                 break
             here = self._descend(self._at(codes))
+            here = self._settle(here) if small and not first else here
             if self._merit(here) < self._merit(best):
                 best = here
         if not first or best.over > 0:
@@ -113,13 +117,14 @@ class _Search:
     def _starts(self, pool: Pool) -> list[int]:
         """Positions in the pool: the best that keep the limits, else those that come closest."""
         over = self.limits.over(pool.size, pool.ms, pool.cost)
-        goal = {"loss": pool.cost, "size": pool.size, "latency": pool.ms}[self.task.minimise]
+        loss = np.asarray(self.task.weighed(pool.cost, self.terrain.added(pool.codes)))
+        goal = {"loss": loss, "size": pool.size, "latency": pool.ms}[self.task.minimise]
         order = np.lexsort((pool.cost, goal, over))
         if not np.isfinite(self.limits.judged):
-            return [int(i) for i in order[:STARTS]]
+            return [int(i) for i in order[:MANY_STARTS]]
         kept: list[int] = []
         for i in order:
-            if over[i] > 0 or len(kept) == STARTS:
+            if over[i] > 0 or len(kept) == MANY_STARTS:
                 break
             if self._beyond(pool.codes[i]) <= 0:
                 kept.append(int(i))
@@ -143,7 +148,7 @@ class _Search:
         return self._judged[key]
 
     def _merit(self, here: Here) -> Merit:
-        return self._ranked(here.over, here.size, here.ms, here.place.cost)
+        return self._ranked(here.over, here.size, here.ms, here.loss)
 
     def _ranked(self, over: float, size: float, ms: float, loss: float) -> Merit:
         if self.task.minimise == "loss":
@@ -159,7 +164,8 @@ class _Search:
         ms = float(self._times(codes[None])[0])
         over = float(self.limits.over(size, ms, place.cost)) + self._beyond(codes)
         picked = self.terrain.choices.picked(codes)
-        return Here(place, size, ms, picked, self._judge(codes), over)
+        loss = float(self.task.weighed(place.cost, self.terrain.added(codes[None])[0]))
+        return Here(place, size, ms, picked, loss, self._judge(codes), over)
 
     def _times(self, codes: NDArray[np.int8]) -> Doubles:
         """Latency of maps (C, L); 0 where it does not matter, since it takes time."""
@@ -263,9 +269,10 @@ class _Search:
         sizes = self.terrain.sizes_of(rows)
         times = self._times(rows)
         over = self.limits.over(sizes, times, losses)
+        goal = np.asarray(self.task.weighed(losses, self.terrain.added(rows)))
         merits = [
             self._ranked(*(float(x) for x in figures))
-            for figures in zip(over, sizes, times, losses, strict=True)
+            for figures in zip(over, sizes, times, goal, strict=True)
         ]
         now = self._merit(here)
         for merit, k in sorted((merit, k) for k, merit in enumerate(merits)):

@@ -37,6 +37,9 @@ Codes = NDArray[np.int8]
 T = TypeVar("T")
 
 KEPT = {"terrains": 6, "objectives": 4, "solutions": 256}
+HEDGE = 0.5
+"""Weight of the sum of the layers' own losses in a loss that is minimised: interactions count by
+half. Those measured on some samples are noisy, and a search finds the noise that favours it."""
 KEPT_OTHERWISE = 12
 """Tables and answers that are kept: rules and budgets move one at a time."""
 
@@ -58,8 +61,8 @@ class Solution:
 class Solver:
     """Solves budgets of one study. Safe to share between threads: kept tables are locked."""
 
-    def __init__(self, study: Study) -> None:
-        self._study = study
+    def __init__(self, study: Study, hedge: float = HEDGE) -> None:
+        self._study, self._hedge = study, hedge
         self._kept: dict[str, OrderedDict[Hashable, object]] = {}
         self._lock = Lock()
 
@@ -226,7 +229,7 @@ class Solver:
                 judge = partial(self._judged, budget.unit)
         if judge is not None:
             judge(np.where(self._study.layers.computes, 0, -1).astype(np.int8))
-        return Task(terrain, policy.minimise, limits, judge)
+        return Task(terrain, policy.minimise, limits, judge, self._hedge)
 
     def _solve(
         self, policy: Policy, time_limit_s: float | None, *, first: bool = False

@@ -112,6 +112,16 @@ class Terrain:
         own = cross[np.arange(precisions), np.arange(precisions)]
         return np.asarray(own[:, None] + own[None] - 2 * cross)
 
+    def added(self, codes: NDArray[np.int8]) -> Doubles:
+        """Losses of the layers of maps (C, L), each alone, added up: (C,)."""
+        rows = np.maximum(codes, 0)
+        return np.asarray(self.objective.alone[rows, np.arange(codes.shape[1])].sum(axis=1))
+
+    @cached_property
+    def own_loss(self) -> Doubles:
+        """What each unit adds to `added` in each precision (P, U)."""
+        return self.choices.summed(self.objective.alone)
+
     def sizes_of(self, codes: NDArray[np.int8]) -> Doubles:
         """Bytes of maps (C, L) -> (C,)."""
         rows = np.maximum(codes, 0)

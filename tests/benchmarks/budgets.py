@@ -29,6 +29,7 @@ from core.analysis import Analysis
 from core.decide.budget import Budget
 from core.decide.policy import Policy
 from core.decide.programme import Programme
+from core.decide.solving import HEDGE, Solver
 from core.estimate.metrics import kl_per_sample
 from core.estimate.projection import Projector
 from core.evidence.logits import log_softmax
@@ -42,6 +43,7 @@ from core.study import Study
 INT4 = Precision("INT4-stress", 4, "integer", "4")
 SHARES = (0.05, 0.15, 0.3, 0.5, 0.75)
 """Budgets: this share of the way from the least size to that of no loss."""
+TIGHT = (0.02, 0.05, 0.08, 0.1, 0.12, 0.15, 0.18, 0.2, 0.25, 0.3, 0.35, 0.4)
 RESAMPLES, SEED = 400, 15
 Codes = NDArray[np.int8]
 
@@ -100,9 +102,13 @@ def additive(study: Study, policy: Policy) -> Codes:
     return terrain.choices.codes(answer.x[: alone.size].reshape(shape).argmax(axis=0))
 
 
-def judge(source: ModelSource, analysis: Analysis, axis: str, title: str) -> Table:
+def judge(
+    source: ModelSource, analysis: Analysis, axis: str, title: str,
+    shares: tuple[float, ...] = SHARES, hedge: float = HEDGE,
+) -> Table:  # fmt: skip
     """The table of one precision set."""
     study, evidence = Study(analysis), analysis.evidence
+    study.__dict__["solver"] = Solver(study, hedge)
     assert evidence is not None
     projector = study.projector
     assert isinstance(projector, Projector)
@@ -129,7 +135,8 @@ def judge(source: ModelSource, analysis: Analysis, axis: str, title: str) -> Tab
     pool = terrain.pool
     costs = pool.size if axis == "size" else pool.ms
     least, most = float(costs.min()), float(costs[int(np.argmin(pool.cost))])
-    for share in SHARES:
+    ratios = []
+    for share in shares:
         amount = least + share * (most - least)
         budget = Budget(axis, amount, "bytes" if axis == "size" else "ms")  # type: ignore[arg-type]
         policy = Policy(strategy="budget", budgets=(budget,))
@@ -142,6 +149,7 @@ def judge(source: ModelSource, analysis: Analysis, axis: str, title: str) -> Tab
         }  # fmt: skip
         runs = {name: run(codes) for name, codes in maps.items()}
         ratio, noise = compared(runs["search"].kl, runs["additive"].kl)
+        ratios.append(ratio)
         label = f"{amount / 1e6:.3f} MB" if axis == "size" else f"{amount:.4f} ms"
         table.add_row(
             label,
@@ -151,6 +159,8 @@ def judge(source: ModelSource, analysis: Analysis, axis: str, title: str) -> Tab
             f"{noise[0]:.2f} to {noise[1]:.2f}",
             ", ".join(solution.binding) or "-",
         )
+    mean = float(np.exp(np.mean(np.log(np.maximum(ratios, 1e-300)))))
+    table.caption = f"search/additive: geometric mean {mean:.2f}, at worst {max(ratios):.2f}"
     return table
 
 
@@ -178,7 +188,10 @@ def main() -> None:
     options.add_argument("--axis", choices=("size", "latency"), default="size")
     options.add_argument("--samples", type=int, help="selection samples of the stress; all")
     options.add_argument("--only", choices=("8-bit", "stress"))
+    options.add_argument("--tight", action="store_true", help="twelve budgets below 0.4")
+    options.add_argument("--hedge", type=float, default=HEDGE, help="weight of losses added up")
     chosen = options.parse_args()
+    shares = TIGHT if chosen.tight else SHARES
     source = samples.load(chosen.sample)
     analysis = store.load(samples.get(chosen.sample).analysis)
     console = Console(width=170)
@@ -186,7 +199,7 @@ def main() -> None:
         title = (
             f"{chosen.sample}, as shipped: simulated KL (nats) and points lost, by {chosen.axis}"
         )
-        console.print(judge(source, analysis, chosen.axis, title))
+        console.print(judge(source, analysis, chosen.axis, title, shares, chosen.hedge))
     if chosen.only != "8-bit":
         n = chosen.samples or len(source.selection)
         targets = source.selection.targets
@@ -197,11 +210,11 @@ def main() -> None:
         scheme = SCHEMES[analysis.scheme]
         with registry.registered(INT4):
             wanted = (registry.get("FP16"), registry.get("INT8"), INT4)
-            measured = measure(cut, analysis.layers, scheme, wanted, probes=8).evidence
+            measured = measure(cut, analysis.layers, scheme, wanted).evidence
             splits = replace(analysis.splits, selection=n)
             stressed = replace(analysis, evidence=measured, splits=splits)
             title = f"{chosen.sample}, with 4-bit weights beside: by {chosen.axis}, {n} samples"
-            console.print(judge(cut, stressed, chosen.axis, title))
+            console.print(judge(cut, stressed, chosen.axis, title, shares, chosen.hedge))
 
 
 if __name__ == "__main__":

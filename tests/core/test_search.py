@@ -16,6 +16,7 @@ from core.decide.budget import Budget, parse_budgets
 from core.decide.certificate import certify
 from core.decide.decision import PrecisionMap
 from core.decide.policy import Policy
+from core.decide.solving import HEDGE, Solver
 from core.errors import InfeasibleError, PolicyError
 from core.estimate.combine import FORMS
 from core.estimate.interactions import interactions
@@ -156,17 +157,17 @@ def test_times_of_many_maps_are_those_of_each(informer_study: Study) -> None:
     assert times == pytest.approx([model.estimate(row).total.value for row in codes], rel=1e-9)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_twelve_layers_against_every_map(seed: int) -> None:
-    """Of 20 budgets on 3^12 maps at least 95 % get the very best one, none one 2 % worse."""
+@pytest.mark.parametrize(("seed", "hedge"), [(1, 0.0), (2, 0.0), (2, HEDGE)])
+def test_twelve_layers_against_every_map(seed: int, hedge: float) -> None:
+    """Of 20 budgets on 3^11 or 3^12 maps at least 95 % get the very best one, none 2 % worse.
+
+    The best is that of the projected loss, or of the one that counts interactions by half.
+    """
     study = _study(12, seed=seed)
     assert study.analysis.evidence is not None
     codes = _every_map(study)
     loss = _summed_kl(study.analysis.evidence, codes)
-    size = _bytes(study, codes)
-    model = study.latency(Policy().hardware)
-    ms = np.concatenate([model.times_ms(part) for part in np.array_split(codes, 20)])
-    _judge_budgets(study, loss, size, ms, seed, 20)
+    _judge_budgets(study, codes, loss, seed, 20, hedge)
 
 
 @pytest.mark.parametrize(("bent", "values"), [(0.6, False), (2.0, False), (0.6, True)])
@@ -177,8 +178,8 @@ def test_seven_layers_with_residuals_against_every_map(bent: float, values: bool
     assert projector is not None
     codes = _every_map(study)
     loss = np.array([projector.figures(projector.change(row)).divergence for row in codes])
-    ms = study.latency(Policy().hardware).times_ms(codes)
-    _judge_budgets(study, loss, _bytes(study, codes), ms, 4, 20)
+    _judge_budgets(study, codes, loss, 4, 20, 0.0)
+    _judge_budgets(study, codes, loss, 5, 20, HEDGE)
 
 
 def test_free_layers_of_a_real_analysis(informer_study: Study) -> None:
@@ -201,17 +202,33 @@ def test_free_layers_of_a_real_analysis(informer_study: Study) -> None:
     codes = np.repeat(base[None], len(picked), axis=0)
     codes[:, free] = picked
     loss = np.array([projector.figures(projector.change(row)).divergence for row in codes])
-    ms = informer_study.latency(Policy().hardware).times_ms(codes)
-    size = _bytes(informer_study, codes)
-    _judge_budgets(informer_study, loss, size, ms, 3, 12, Policy(overrides=rules))
+    _judge_budgets(informer_study, codes, loss, 3, 12, 0.0, Policy(overrides=rules))
+
+
+def _added(study: Study, codes: np.ndarray) -> np.ndarray:
+    """Losses of the layers of maps (M,), each projected with that layer alone, added up."""
+    projector = study.projector
+    assert projector is not None
+    own = np.zeros((len(study.precisions), codes.shape[1]))
+    for code, layer in itertools.product(range(1, len(own)), range(codes.shape[1])):
+        own[code, layer] = projector.figures(
+            projector.change(projector.only(layer, code))
+        ).divergence
+    return own[np.maximum(codes, 0), np.arange(codes.shape[1])].sum(axis=1)
 
 
 def _judge_budgets(
-    study: Study, loss: np.ndarray, size: np.ndarray, ms: np.ndarray, seed: int, count: int,
+    study: Study, codes: np.ndarray, loss: np.ndarray, seed: int, count: int, hedge: float,
     base: Policy | None = None,
 ) -> None:  # fmt: skip
+    """Solve `count` budgets and hold each against the best of all maps `codes`."""
     rng = np.random.default_rng(seed)
     base = base or Policy()
+    solver = Solver(study, hedge)
+    size = _bytes(study, codes)
+    model = study.latency(Policy().hardware)
+    ms = np.concatenate([model.times_ms(part) for part in np.array_split(codes, 20)])
+    weighed = (1 - hedge) * loss + hedge * _added(study, codes) if hedge else loss
     excess = []
     for kind in itertools.islice(itertools.cycle(("size", "latency", "both", "loss")), count):
         most_size, most_ms = rng.uniform(size.min(), size.max()), rng.uniform(ms.min(), ms.max())
@@ -229,16 +246,18 @@ def _judge_budgets(
         if not kept.any():
             continue
         goal = "size" if kind == "loss" else "loss"
-        policy = replace(base, strategy="budget", budgets=budgets, minimise=goal)
-        found = study.solver.solve(policy).found
-        best = {"size": size, "loss": loss}[goal][kept].min()
-        got = {"size": found.size, "loss": found.loss}[goal]
+        found = solver.solve(replace(base, strategy="budget", budgets=budgets, minimise=goal)).found
         assert found.feasible
         assert all(
             {"size": found.size, "latency": found.ms, "loss": found.loss}[b.axis]
             <= b.amount * (1 + 1e-9)
             for b in budgets
         )
+        best = {"size": size, "loss": weighed}[goal][kept].min()
+        got = found.size
+        if goal == "loss":
+            (place,) = np.flatnonzero((codes == found.codes).all(axis=1))
+            got = weighed[place]
         excess.append((got - best) / max(best, 1e-12))
 
     assert len(excess) >= count // 2
@@ -406,7 +425,13 @@ def test_the_certificate_bounds_every_map() -> None:
     kept = codes[(size <= limits.size) & (ms <= limits.ms)]
     assert study.analysis.evidence is not None
     quadratic = interactions(study.analysis.evidence)
-    best = min(quadratic.cost(row) for row in kept)
+    own = np.concatenate([np.zeros((1, codes.shape[1])), quadratic.own.reshape(2, -1)])
+
+    def cost(row: np.ndarray) -> float:
+        alone = float(own[np.maximum(row, 0), np.arange(len(row))].sum())
+        return (1 - HEDGE) * quadratic.cost(row) + HEDGE * alone
+
+    best = min(cost(row) for row in kept)
 
     found = certify(study, policy, 20.0)
 
