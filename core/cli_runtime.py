@@ -1,4 +1,4 @@
-"""`build` and `verify`: a map as a model of ONNX Runtime, and what it measures."""
+"""`build`, `verify` and `profile`: maps as models of ONNX Runtime, and what they measure."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from core import cli_runtime_tables as tables
-from core import store, verification
+from core import machine_profile, store, verification
 from core.cli_output import console, print_json, write
 from core.decide.decision import PrecisionMap
 from core.errors import PolicyError
+from core.estimate import hardware
 from core.export import precision_map
 from core.progress import Reporter, reporting
 from core.source.samples import PREFIX
@@ -108,6 +109,27 @@ def _verify(options: argparse.Namespace, load: Load, reporter: Reporter) -> None
     out.print(tables.layers_table(found.layers))
     out.print(tables.figures_table(found, study.project(chosen.codes), study))
     out.print(f"Kept as {path}.")
+
+
+def profile(options: argparse.Namespace, load: Load) -> None:
+    """Time the layers on this machine and keep what was found."""
+    study = Study(store.load(options.folder))
+    from core.runtime import profile as profiling
+    from core.runtime import verify as verifying
+
+    with reporting(options.progress) as reporter:
+        bench = verifying.prepare(source_of(options, study.analysis, load), study.analysis)
+        found = profiling.profile(bench, progress=reporter.step)
+        path = machine_profile.save(options.folder, found)
+        reporter.result = {"file": str(path)}
+    if options.json:
+        print_json({"file": str(path), **msgspec.to_builtins(found)})
+        return
+    out = console()
+    out.print(tables.profile_table(found))
+    for sentence in tables.said_of(found):
+        out.print(sentence)
+    out.print(f"Kept as {path}; estimates on {hardware.THIS_MACHINE} use it.")
 
 
 def _opened(options: argparse.Namespace) -> tuple[Study, PrecisionMap]:

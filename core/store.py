@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from core import folders, store_arrays, store_local, store_task
+from core import folders, machine_profile, store_arrays, store_local, store_task, verification
 from core.analysis import Analysis
 from core.errors import AnalysisError
 from core.evidence.evidence import Evidence, Outputs
@@ -154,12 +154,15 @@ def load(folder: Path) -> Analysis:
 
 
 def stamp(folder: Path) -> tuple[int, int]:
-    """What tells the analysis in `folder` from a later one; (0, 0) where there is none."""
+    """What tells the analysis in `folder`, with its records, from a later one; (0, 0) where there
+    is none.
+    """
     try:
         seen = (folder / FILE).stat()
     except OSError:
         return 0, 0
-    return seen.st_ino, seen.st_mtime_ns
+    changed = [(folder / kept).stat().st_mtime_ns for kept in KEPT if (folder / kept).is_dir()]
+    return seen.st_ino, seen.st_mtime_ns + sum(changed)
 
 
 def _load(folder: Path) -> Analysis:
@@ -203,6 +206,8 @@ def _load(folder: Path) -> Analysis:
         calibrator=data.calibrator,
         device=data.device,
         partial=data.partial,
+        verifications=verification.load(folder, data.identity, data.scheme),
+        profile=machine_profile.latest(folder, data.identity, data.scheme, data.layers.names),
     )
 
 
