@@ -257,7 +257,8 @@ def _runtime(command: _Commands[argparse.ArgumentParser]) -> None:
         command, "verify", "build a map, run it on held-back data, and keep what it measures"
     )
     cli_runtime.add_options(sub)
-    sub.add_argument("map", type=Path, metavar="MAP", help="precision map")
+    sub.add_argument("maps", type=Path, nargs="+", metavar="MAP", help="precision maps")
+    sub.add_argument("--skip-verified", action="store_true", help="leave out maps run before")
     sub.add_argument("--repeat", type=int, metavar="N", help="rounds of timing; default: 20")
     sub.add_argument(
         "--progress", type=Path, metavar="FILE", help="keep a JSON file that says how far it is"

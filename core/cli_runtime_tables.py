@@ -100,32 +100,6 @@ def figures_table(
     return table
 
 
-def notes(found: Verification) -> list[str]:
-    """What a reader of the figures has to know."""
-    said = []
-    ratio = found.timing.ratio
-    if ratio.low is not None and ratio.value is not None and ratio.low > 1:
-        said.append(f"This map is {ratio.value:.2f} times as slow as FP32 on this machine.")
-    half = [layer for layer in found.otherwise if layer.asked not in {None, layer.got}]
-    if half:
-        asked = sorted({str(layer.asked) for layer in half})
-        said.append(
-            f"{len(half)} layers did not run as asked ({'/'.join(asked)}): figures of the outputs "
-            "hold for what ran."
-        )
-    if found.overflow:
-        said.append(
-            f"{', '.join(found.overflow[:3])} overflowed in simulation: this run does not clear "
-            "the map."
-        )
-    if found.timing.noise_pct > 10:
-        said.append(
-            f"The machine was busy: FP32 rounds spread by ±{found.timing.noise_pct:.0f} %, "
-            "distrust the times."
-        )
-    return said
-
-
 def profile_table(found: MachineProfile) -> RenderableType:
     """Milliseconds of every layer in every precision."""
     table = Table(title=f"ms per sample, batch {found.batch}", title_justify="left")

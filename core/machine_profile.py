@@ -67,7 +67,7 @@ def save(folder: Path, profile: MachineProfile) -> Path:
     path = folder / FOLDER / f"{stamp}-{hashlib.sha256(content).hexdigest()[:8]}.json"
     fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         fresh.write_bytes(content)
         fresh.replace(path)
     except OSError as error:

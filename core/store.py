@@ -16,7 +16,15 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from core import folders, machine_profile, store_arrays, store_local, store_task, verification
+from core import (
+    folders,
+    machine_profile,
+    records,
+    store_arrays,
+    store_local,
+    store_task,
+    verification,
+)
 from core.analysis import Analysis
 from core.errors import AnalysisError
 from core.evidence.evidence import Evidence, Outputs
@@ -161,7 +169,8 @@ def stamp(folder: Path) -> tuple[int, int]:
         seen = (folder / FILE).stat()
     except OSError:
         return 0, 0
-    changed = [(folder / kept).stat().st_mtime_ns for kept in KEPT if (folder / kept).is_dir()]
+    home = records.home_of(folder)
+    changed = [(home / kept).stat().st_mtime_ns for kept in KEPT if (home / kept).is_dir()]
     return seen.st_ino, seen.st_mtime_ns + sum(changed)
 
 
@@ -179,6 +188,7 @@ def _load(folder: Path) -> Analysis:
     evidence = None
     if data.measured_precisions is not None:
         evidence = _evidence(folder / ARRAYS, data)
+    kept = records.home_of(folder)
     return Analysis(
         identity=data.identity,
         title=data.title,
@@ -206,8 +216,8 @@ def _load(folder: Path) -> Analysis:
         calibrator=data.calibrator,
         device=data.device,
         partial=data.partial,
-        verifications=verification.load(folder, data.identity, data.scheme),
-        profile=machine_profile.latest(folder, data.identity, data.scheme, data.layers.names),
+        verifications=verification.load(kept, data.identity, data.scheme),
+        profile=machine_profile.latest(kept, data.identity, data.scheme, data.layers.names),
     )
 
 

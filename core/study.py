@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from core.analysis import Analysis
     from core.decide.policy import Policy
     from core.evidence.evidence import Evidence
+    from core.verification import Verification
 
 
 class Study:
@@ -105,6 +106,16 @@ class Study:
         """Where tensors change their form on ONNX Runtime's CPU provider; its times mean nothing."""
         here = hardware_profiles.get(hardware_profiles.THIS_MACHINE)
         return LatencyModel(self.layers, self.size_bytes, self.precisions, here)
+
+    @cached_property
+    def verified(self) -> dict[tuple[str | None, ...], Verification]:
+        """The latest verification of every map that was run, by precisions in layer order."""
+        names = self.layers.names
+        return {
+            one.precisions: one
+            for one in self.analysis.verifications
+            if tuple(layer.name for layer in one.layers) == names
+        }
 
     @property
     def default_hardware(self) -> str:

@@ -129,7 +129,7 @@ def save(folder: Path, verification: Verification) -> Path:
     path = folder / FOLDER / f"{stamp}-{digest}.json"
     fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         fresh.write_bytes(content)
         fresh.replace(path)
     except OSError as error:

@@ -18,7 +18,7 @@ from core.analysis import Analysis
 from core.decide.decision import PrecisionMap
 from core.decide.outcome import accuracy_totals
 from core.decide.policy import Policy
-from core.errors import ModelError
+from core.errors import DataError, ModelError
 from core.estimate.quantity import Quantity
 from core.evidence.reading import Reading, read
 from core.evidence.replay import Floats
@@ -68,9 +68,15 @@ class Bench:
 def prepare(source: ModelSource, analysis: Analysis) -> Bench:
     """Export the model and run the reference once. Does not change the model.
 
-    Raises `ModelError` where the model is another one or cannot be exported.
+    Raises `ModelError` where the model is another one or cannot be exported, `DataError` where the
+    data are others.
     """
     check_same_model(source, analysis)
+    if source.data_fingerprint() != analysis.identity.data_sha256:
+        raise DataError(
+            f"The data of {analysis.source or source.name} are not those that were analyzed.",
+            "Give the --csv that was analyzed, or analyze the model with these data.",
+        )
     study = Study(analysis)
     graph = export(source, analysis.layers, expand_units=analysis.expanded_units)
     simulator = stored_simulator(source, analysis)
