@@ -6,7 +6,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := core dashboard sample_models tests docs/examples
 
-.PHONY: run test setup setup-test lint bench samples screenshots clean check-tools chromium
+# Tools that exported files are proved with, each in an environment of its own.
+INTEROP := onnxruntime nncf modelopt torchao quanto inc aimet quark brevitas coremltools model-explorer
+INTEROP_VENVS := .venv-interop
+
+.PHONY: run test setup setup-test lint bench samples screenshots clean check-tools chromium \
+  test-interop $(addprefix test-interop-,$(INTEROP))
+.PRECIOUS: $(INTEROP_VENVS)/%/.installed
 
 run: setup
 	$(BIN)/python -m dashboard
@@ -17,6 +23,11 @@ setup-test: check-tools $(VENV)/.installed-dev chromium
 
 test: setup-test lint
 	$(BIN)/python -m pytest
+
+test-interop: $(addprefix test-interop-,$(INTEROP))
+
+$(addprefix test-interop-,$(INTEROP)): test-interop-%: $(INTEROP_VENVS)/%/.installed
+	INTEROP=required $(INTEROP_VENVS)/$*/bin/python -m pytest tests/interop/test_$(subst -,_,$*).py
 
 lint: setup-test
 	$(BIN)/ruff format --check $(SOURCES)
@@ -37,14 +48,15 @@ samples: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-samples.txt
 	for sample in informer digits_vit digits_resnet; do \
 	  $(BIN)/python -m sample_models.$$sample.train && \
-	  $(BIN)/python -m core analyze sample:$$sample --out sample_models/$$sample/analysis || exit 1; \
+	  $(BIN)/python -m core analyze sample:$$sample --out sample_models/$$sample/analysis && \
+	  $(BIN)/python -m core nodes sample_models/$$sample/analysis --source sample:$$sample || exit 1; \
 	done
 
 screenshots: setup-test
 	$(BIN)/python -m tests.browser.screenshots docs/images
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(INTEROP_VENVS) .mypy_cache .ruff_cache .pytest_cache
 
 # --- what `make` needs -------------------------------------------------------------------
 
@@ -68,6 +80,11 @@ $(VENV)/.installed: requirements.txt pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+$(INTEROP_VENVS)/%/.installed: requirements-interop-%.txt requirements-interop.txt | check-tools
+	$(PYTHON) -m venv $(INTEROP_VENVS)/$*
+	$(INTEROP_VENVS)/$*/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
 # Browser tests drive the system's Chromium. Installed when this can be done without a question;

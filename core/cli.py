@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import core
-from core import cli_budget, cli_compare, cli_runtime, cli_schemes
+from core import cli_budget, cli_compare, cli_export, cli_runtime, cli_schemes
 from core import cli_commands as commands
 from core import precision as registry
 from core.cli_cache import add_options, cache
@@ -35,6 +35,7 @@ EPILOG = """examples:
   python -m core show runs/informer map.json
   python -m core compare runs/informer map.json all-int8 document --reference all-int8
   python -m core export runs/informer map.json --format html --out report.html
+  python -m core export runs/informer map.json --format onnxruntime --nearest --out build.py
   python -m core report runs/informer map.json --out report.md
 """
 
@@ -59,6 +60,8 @@ def parser() -> argparse.ArgumentParser:
     _compare(command)
     _export(command)
     _report(command)
+    _targets(command)
+    _nodes(command)
     _runtime(command)
     _cache(command)
     cli_budget.add_commands(partial(_add, command), _json)
@@ -205,14 +208,22 @@ def _show(command: _Commands[argparse.ArgumentParser]) -> None:
 
 def _export(command: _Commands[argparse.ArgumentParser]) -> None:
     sub = _add(command, "export", "check a map against its analysis and write it in a format")
-    sub.add_argument("folder", type=Path, metavar="DIR", help="analysis folder")
-    sub.add_argument("map", type=Path, metavar="MAP", help="precision map")
-    sub.add_argument(
-        "--format", choices=tuple(commands.FORMATS), required=True, help="what to write"
-    )
-    sub.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write")
+    cli_export.add_export(sub)
     _json(sub)
-    sub.set_defaults(run=commands.export)
+    sub.set_defaults(run=cli_export.export)
+
+
+def _targets(command: _Commands[argparse.ArgumentParser]) -> None:
+    sub = _add(command, "targets", "list the tools that maps are exported to and what they can do")
+    _json(sub)
+    sub.set_defaults(run=cli_export.targets)
+
+
+def _nodes(command: _Commands[argparse.ArgumentParser]) -> None:
+    sub = _add(command, "nodes", "keep the node names of an exported model with its analysis")
+    cli_export.add_nodes(sub)
+    _json(sub)
+    sub.set_defaults(run=cli_export.nodes)
 
 
 def _compare(command: _Commands[argparse.ArgumentParser]) -> None:

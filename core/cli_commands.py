@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,10 +24,8 @@ from core.decide.document import applies_to, comparisons
 from core.decide.outcome import OPTIMISTIC, outcome
 from core.decide.policy import Policy, parse_rules, parse_thresholds, parse_weights
 from core.errors import PolicyError
-from core.export import html, markdown, precision_map
+from core.export import markdown, precision_map
 from core.export import report as reports
-from core.export.checklist import checks
-from core.export.csv_table import to_csv
 from core.progress import Reporter, reporting
 from core.source import python_file
 from core.source import samples as bundled
@@ -38,13 +35,6 @@ if TYPE_CHECKING:
     from core.analysis import Analysis
     from core.precision import Precision
     from core.source.contract import ModelSource
-
-FORMATS: Mapping[str, Callable[[Study, PrecisionMap], bytes]] = {
-    "json": precision_map.to_json,
-    "csv": to_csv,
-    "markdown": markdown.to_markdown,
-    "html": html.to_html,
-}
 
 
 def samples(options: argparse.Namespace) -> None:
@@ -232,21 +222,6 @@ def show(options: argparse.Namespace) -> None:
         print_json(_shown(study, chosen))
     else:
         _print_map(study, chosen, document=True)
-
-
-def export(options: argparse.Namespace) -> None:
-    """Check a map and write it in a format."""
-    study = Study(store.load(options.folder))
-    chosen = precision_map.read(options.map, study)
-    for check in checks(study, chosen, outcome(study, chosen)):
-        if check.status != "passed":
-            what = f"{check.title} failed" if check.status == "failed" else check.title
-            print(f"quantscape: note: {what}: {check.detail}", file=sys.stderr)
-    write(options.out, FORMATS[options.format](study, chosen))
-    if options.json:
-        print_json({"file": str(options.out), "format": options.format})
-    else:
-        console().print(f"Wrote {options.out} ({options.format}).")
 
 
 def report(options: argparse.Namespace) -> None:

@@ -14,6 +14,7 @@ from core.decide.document import Comparison
 from core.decide.outcome import Outcome
 from core.decide.scoring import LEVELS
 from core.decide.statistics import statistics
+from core.export.targets.capability import Capability
 from core.export.words import MEGA, UNKNOWN, figures, gain, percent, quantity
 from core.study import Study
 
@@ -158,4 +159,30 @@ def differing_table(found: SideBySide) -> Table:
     table.add_row("they take", "", *amounts, end_section=True)
     for row in found.layers:
         table.add_row(row.layer, row.role, *(name or "-" for name in row.precisions))
+    return table
+
+
+def targets_table(found: Sequence[Capability]) -> Table:
+    """Export targets: what each can do, and whether the tool itself proves it."""
+    table = _table(
+        "Export targets",
+        ("format", "tool", "written for", "names", "precisions", "INT8 for", "floats", "proved by"),
+    )
+    for one in found:
+        states = (
+            ("", one.computes), ("weights of ", one.stores), ("in the kernel before: ", one.folds),
+        )  # fmt: skip
+        table.add_row(
+            one.name,
+            one.title,
+            f"{one.package} {one.version}",
+            one.speaks,
+            ", ".join(one.precisions),
+            "anything"
+            if one.overlay
+            else "; ".join(f"{word}{', '.join(kinds)}" for word, kinds in states if kinds)
+            or "nothing",
+            one.floats,
+            "the tool" if one.proved == "tool" else "its documented form",
+        )
     return table

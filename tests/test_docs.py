@@ -30,6 +30,7 @@ from core.evidence.scorers import SCORERS
 from core.export import session
 from core.export.checklist import checks
 from core.export.precision_map import MapFile, MapLayer
+from core.export.targets.registry import TARGETS, get
 from core.layers import State
 from core.source.contract import OPTIONAL, REQUIRED
 from core.study import Study
@@ -155,7 +156,18 @@ def test_every_command_is_documented_and_described() -> None:
             assert action.help, f"{name} {action.dest}"
 
 
-@pytest.mark.parametrize("target", ["run", "test", "lint", "bench", "screenshots", "samples"])
+def test_every_export_format_is_documented() -> None:
+    """README's table has each target with how it is proved, as the target's own table says."""
+    section = README.split("## Export formats")[1].split("## How it is built")[0]
+    rows = [row for row in section.splitlines() if row.startswith("| `")]
+    for name in TARGETS:
+        (row,) = (r for r in rows if f"`{name}`" in r.split("|")[1])
+        assert ("the tool" in row.split("|")[5]) == (get(name).proved == "tool"), name
+
+
+@pytest.mark.parametrize(
+    "target", ["run", "test", "test-interop", "lint", "bench", "screenshots", "samples"]
+)
 def test_make_targets_of_the_readme_exist(target: str) -> None:
     """README speaks only of targets that the Makefile has."""
     makefile = (REPOSITORY / "Makefile").read_text("utf-8")

@@ -10,7 +10,14 @@ from core.decide.decision import PrecisionMap
 from core.decide.loss import loss_figures
 from core.decide.outcome import CONFIDENCE_MEANING
 from core.evidence import scorers
-from core.export import facts, report_method, report_results, report_strategy, words
+from core.export import (
+    facts,
+    report_method,
+    report_record,
+    report_results,
+    report_strategy,
+    words,
+)
 from core.export.blocks import Bullets, Column, Facts, Figure, Report, Section, Table, Text
 from core.export.material import THIS_MAP, Material, gather
 from core.study import Study
@@ -32,6 +39,7 @@ def assemble(given: Material) -> Report:
         summary=" ".join(given.verdict.reasons),
         sections=(
             _overview(given),
+            report_record.decision(given),
             report_method.goals(given),
             *report_method.method(given),
             *report_results.results(given),
@@ -39,6 +47,7 @@ def assemble(given: Material) -> Report:
             *report_strategy.strategy(given),
             *report_strategy.effect(given),
             *report_strategy.document(given),
+            report_record.targets(given),
             _summary(given),
             report_results.layers(given),
             report_method.limits(given),

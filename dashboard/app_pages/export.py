@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard import export_view, import_view, strategies
+from dashboard import export_view, import_view, strategies, tool_view
 from dashboard.boundary import boundary
 from dashboard.strategies import CURRENT
 from dashboard.tables import plain
@@ -30,6 +30,10 @@ def page() -> None:
         export_view.draw(view, side)
     with grid.container(border=True, gap="small"), boundary("the checklist"):
         export_view.checklist(view, side)
+    with grid.container(border=True, gap="small"), boundary("the file for a tool"):
+        tool_view.draw(view, side)
+    with grid.container(border=True, gap="small"), boundary("the bundle"):
+        tool_view.bundle(view, side)
     with grid.container(border=True, gap="small"), boundary("the import"):
         import_view.draw(view)
     with grid.container(border=True, gap="small"), boundary("the session"):

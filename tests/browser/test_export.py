@@ -109,7 +109,7 @@ def test_strangers_files_are_refused(visit: Visit, tmp_path: Path) -> None:
     figures = kpis(page)
 
     upload(page, "Precision map", strange)
-    alert = page.get_by_test_id("stAlert")
+    alert = page.get_by_test_id("stAlert").filter(has_text=".json")
     expect(alert).to_contain_text("belongs to model 'digits_vit', not to 'informer'")
     upload(page, "Precision map", garbage)
     expect(alert).to_contain_text("is no precision map")

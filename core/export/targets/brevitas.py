@@ -1,0 +1,11 @@
+"""Brevitas: a script around `layerwise_quantize`."""
+
+from __future__ import annotations
+
+from core.export.targets.contract import Job
+from core.export.targets.script import python
+
+
+def render(job: Job) -> str:
+    """A Python file whose `quantize` applies the map."""
+    return python(job, "brevitas", {"INT8_MODULES": job.integers})

@@ -1,0 +1,84 @@
+"""What each target can do, as data with sources: `tables/NAME.toml`."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+from typing import Literal
+
+import msgspec
+
+from core import precision as registry
+from core.errors import ProfileError
+
+Speaks = Literal["modules", "nodes"]
+Floats = Literal["per layer", "one"]
+
+
+class Capability(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a target's file can say and what the target then does.
+
+    `version` is the release that the file was written for. `speaks` says how it names a part of
+    the model: *modules* by PyTorch module path, *nodes* by ONNX node. `floats`: *per layer* where
+    every layer can have a float format of its own, *one* where a model has a single one beside
+    INT8. `precisions` are those it knows. `computes`, `stores` and `rounds` list classes of
+    modules or types of nodes that integers mean something for (states of docs/method.md,
+    "States"; "*" is any), `folds` those that run inside the kernel before them, in its precision;
+    everything else has no INT8 there. `scheme` names the evidence scheme
+    whose rounding it follows, "" where none does; `rounding` says in words what it rounds. `proved`: *tool* where a test feeds the file
+    to the tool itself, *schema* where it is held against the documented form.
+    """
+
+    title: str
+    package: str
+    version: str
+    file: str
+    purpose: str
+    speaks: Speaks
+    floats: Floats
+    precisions: tuple[str, ...]
+    computes: tuple[str, ...]
+    scheme: str
+    rounding: str
+    proved: Literal["tool", "schema"]
+    proof: str
+    sources: tuple[str, ...]
+    stores: tuple[str, ...] = ()
+    rounds: tuple[str, ...] = ()
+    folds: tuple[str, ...] = ()
+    cannot: tuple[str, ...] = ()
+    overlay: bool = False
+    name: str = ""
+
+    @property
+    def integers(self) -> tuple[str, ...]:
+        """The integer precisions that it knows."""
+        return tuple(p for p in self.precisions if registry.get(p).kind == "integer")
+
+    def means(self, kind: str) -> str:
+        """What an integer precision means for a module class or node type; "" for nothing."""
+        for state, kinds in (
+            ("computes", self.computes),
+            ("stores", self.stores),
+            ("rounds output", self.rounds),
+            ("folded", self.folds),
+        ):
+            if kind in kinds or "*" in kinds:
+                return state
+        return ""
+
+
+@cache
+def load(name: str) -> Capability:
+    """The table of target `name`; raises `ProfileError` where it is damaged."""
+    path = files("core.export.targets") / "tables" / f"{name}.toml"
+    try:
+        found = msgspec.toml.decode(path.read_text("utf-8"), type=Capability)
+    except (OSError, msgspec.DecodeError) as error:
+        raise ProfileError(
+            f"The table of export target {name!r} cannot be read: {error}",
+            "Compare it with core/export/targets/tables/onnxruntime.toml.",
+        ) from error
+    for precision in found.precisions:
+        registry.get(precision)
+    return msgspec.structs.replace(found, name=name)

@@ -1,0 +1,20 @@
+"""Apple Core ML: a script that converts with a float format for each module and INT8 weights."""
+
+from __future__ import annotations
+
+from core.export.targets.contract import Job
+from core.export.targets.script import python
+
+
+def render(job: Job) -> str:
+    """A Python file whose `convert` applies the map."""
+    return python(
+        job,
+        "coremltools",
+        {
+            "INT8_MODULES": job.integers,
+            "FP16_MODULES": job.names("FP16"),
+            "FP32_MODULES": job.names("FP32"),
+            "HALF": any(line.got == "FP16" for line in job.lines),
+        },
+    )

@@ -1,0 +1,89 @@
+"""What a target's file says of each layer, and what it cannot say."""
+
+from __future__ import annotations
+
+from core import precision as registry
+from core.decide.decision import PrecisionMap
+from core.export import words
+from core.export.checklist import named
+from core.export.targets.capability import Capability
+from core.export.targets.contract import Line
+from core.export.targets.graph import Graph
+from core.export.targets.legality import meaning
+from core.study import Study
+
+IDLE = "does nothing at inference"
+
+
+def common_float(target: Capability, chosen: PrecisionMap) -> str:
+    """The one float format of a target that has one: the widest that the map asks for."""
+    asked = {name for name in chosen.assigned if name is not None}
+    floats = [n for n in asked if registry.get(n).kind == "float" and n in target.precisions]
+    return max(floats, key=lambda n: registry.get(n).bits, default=registry.REFERENCE)
+
+
+def lines(
+    study: Study, chosen: PrecisionMap, target: Capability, graph: Graph | None
+) -> tuple[Line, ...]:
+    """A line for every layer of a legal map, in the model's order."""
+    common = common_float(target, chosen)
+    found = []
+    for i, layer in enumerate(study.layers):
+        asked = chosen.assigned[i]
+        if asked is None:
+            found.append(Line(layer.name, None, None, note=IDLE))
+            continue
+        if target.overlay:
+            found.append(Line(layer.name, asked, asked, (layer.name,)))
+            continue
+        what = meaning(target, layer, asked, graph)
+        got, note = asked, ""
+        if what.state == "float" and target.floats == "one":
+            got = common
+            if asked != common:
+                note = f"{asked} becomes {common}, the one float format of the file"
+        if what.state == "folded":
+            note = "inside the kernel before it, in that one's precision"
+        elif what.left:
+            note = f"{', '.join(what.left)} in it stay in float"
+        elif what.state == "rounds output":
+            note = "only its output is rounded; it runs in float"
+        elif what.state == "stores":
+            note = "only its weights are kept as integers; it runs in float"
+        state = "" if what.state == "float" else what.state
+        found.append(Line(layer.name, asked, got, what.names, state, note))
+    return tuple(found)
+
+
+def cannot(target: Capability, found: tuple[Line, ...], graph: Graph | None) -> tuple[str, ...]:
+    """What the file does not express of the map, then what the target never can, in sentences."""
+    if target.overlay:
+        return target.cannot
+    by_note: dict[str, list[str]] = {}
+    for line in found:
+        if line.note and line.note != IDLE:
+            by_note.setdefault(line.note, []).append(line.layer)
+    said = [
+        f"{words.count(len(names), 'layer')}: {note} ({named(names)})."
+        for note, names in by_note.items()
+    ]
+    return (*said, *_fused(found, graph), *target.cannot)
+
+
+def _fused(found: tuple[Line, ...], graph: Graph | None) -> tuple[str, ...]:
+    """Layers that a runtime executes in one kernel although the map gives them two precisions."""
+    if graph is None:
+        return ()
+    got = {line.layer: line.got for line in found}
+    split = []
+    for group in graph.fused:
+        owners = dict.fromkeys(graph.owner_of[node.name] for node in group)
+        precisions = {got.get(layer) for layer in owners if layer} - {None}
+        if len(precisions) > 1:
+            split.append(" + ".join(layer for layer in owners if layer))
+    if not split:
+        return ()
+    count = words.count(len(split), "kernel")
+    return (
+        f"{count} of fused layers in two precisions, taken apart or run in one: {named(split)}.",
+    )

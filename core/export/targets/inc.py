@@ -1,0 +1,11 @@
+"""Intel Neural Compressor 3.x for PyTorch: a script with `set_local`."""
+
+from __future__ import annotations
+
+from core.export.targets.contract import Job
+from core.export.targets.script import python
+
+
+def render(job: Job) -> str:
+    """A Python file whose `quantize` applies the map."""
+    return python(job, "inc", {"INT8_MODULES": job.integers})

@@ -1,0 +1,16 @@
+"""NVIDIA ModelOpt AutoCast: the nodes of an ONNX model that must not go to FP16."""
+
+from __future__ import annotations
+
+from core.export.targets.contract import Job
+from core.export.targets.floats import nodes_in
+from core.export.targets.script import python
+
+
+def render(job: Job) -> str:
+    """A Python script with AutoCast's exclusions."""
+    half = set(nodes_in(job, "FP16"))
+    nodes = job.graph.nodes if job.graph is not None else ()
+    return python(
+        job, "modelopt_autocast", {"FP32_NODES": [n.name for n in nodes if n.name not in half]}
+    )

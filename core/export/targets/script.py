@@ -1,0 +1,71 @@
+"""Parts that generated files share: the comment at the top, constants, the body from a template."""
+
+from __future__ import annotations
+
+import pprint
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any
+
+import core
+from core.decide.decision import PrecisionMap
+from core.export.checklist import printable, short
+from core.export.targets.capability import Capability
+from core.export.targets.contract import Job
+from core.export.targets.legality import Legality
+from core.study import Study
+
+WIDTH = 100
+COMMON = "check_names"
+
+
+def head(
+    study: Study,
+    chosen: PrecisionMap,
+    target: Capability,
+    limits: tuple[str, ...],
+    mismatch: str | None,
+    found: Legality,
+) -> tuple[str, ...]:
+    """What a reader of the file has to know, one sentence each."""
+    identity = study.analysis.identity
+    counts = ", ".join(
+        f"{chosen.count(name)} {name}" for name in study.precisions if chosen.count(name)
+    )
+    said = [
+        f"Written for {target.package} {target.version} by Quantscape {core.__version__}.",
+        f"Model {identity.name}, weights {short(identity.weights_sha256)} (SHA-256).",
+        f"Layers in the map: {counts or 'none'}.",
+    ]
+    if found.illegal:
+        said.append(
+            f"Nearest legal map: {len(found.illegal)} choices that {target.title} cannot run were "
+            f"changed. {found.said}"
+        )
+    if mismatch is not None:
+        said.append(mismatch)
+    said += [f"Cannot be expressed: {sentence}" for sentence in limits]
+    return tuple(printable(sentence) for sentence in said)
+
+
+def comment(sentences: tuple[str, ...], mark: str = "#") -> str:
+    """Sentences as comment lines; names in them hold no line end that could leave a comment."""
+    return "\n".join(f"{mark} {printable(sentence)}" for sentence in sentences)
+
+
+def literal(value: Any) -> str:
+    """A Python literal of plain data, the same for the same data."""
+    return pprint.pformat(value, width=WIDTH, sort_dicts=False)
+
+
+def template(name: str) -> str:
+    """The body of a generated script."""
+    path = files("core.export.targets") / "templates" / f"{name}.py.tmpl"
+    return path.read_text("utf-8")
+
+
+def python(job: Job, body: str, constants: Mapping[str, Any]) -> str:
+    """A Python script: comment, constants, the check of names, the body of template `body`."""
+    said = "\n".join(f"{name} = {literal(value)}" for name, value in constants.items())
+    checking = template("check_names")
+    return f"{comment(job.head)}\n\n{template(body).replace('# CONSTANTS', said).replace('# CHECK', checking.rstrip())}"

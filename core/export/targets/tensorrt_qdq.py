@@ -1,0 +1,34 @@
+"""TensorRT 11, which is strongly typed: the map is written into the graph, by Q/DQ and Casts."""
+
+from __future__ import annotations
+
+from core.export.targets.contract import Job
+from core.export.targets.floats import nodes_in
+from core.export.targets.script import python
+
+PRODUCTS = ["Conv", "ConvTranspose", "Gemm", "MatMul"]
+
+
+def render(job: Job) -> str:
+    """A Python script that inserts Q/DQ before INT8 nodes and Casts around FP16 ones.
+
+    TensorRT wants symmetric signed grids, Q/DQ at the inputs of what it may fuse, and biases in
+    float (TensorRT documentation, "Working with Quantized Types", Q/DQ placement).
+    """
+    return python(
+        job,
+        "onnx_mixed",
+        {
+            "INT8_NODES": job.integers,
+            "FP16_NODES": nodes_in(job, "FP16"),
+            "PER_CHANNEL": True,
+            "ACTIVATIONS": "QInt8",
+            "WEIGHTS": "QInt8",
+            "EXTRA": {
+                "WeightSymmetric": True,
+                "ActivationSymmetric": True,
+                "QuantizeBias": False,
+                "OpTypesToExcludeOutputQuantization": PRODUCTS,
+            },
+        },
+    )

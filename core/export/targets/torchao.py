@@ -1,0 +1,18 @@
+"""torchao: an `FqnToConfig` with one entry for each INT8 module."""
+
+from __future__ import annotations
+
+from core import precision as registry
+from core.export.targets.contract import Job
+from core.export.targets.script import python
+
+
+def render(job: Job) -> str:
+    """A Python file whose `quantize` applies the map. Exact names beat patterns in torchao, so
+    the list is of names alone.
+    """
+    return python(
+        job,
+        "torchao",
+        {"INT8_MODULES": job.integers, "FLOAT_DTYPE": registry.get(job.common).float_dtype},
+    )

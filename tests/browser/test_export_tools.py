@@ -1,0 +1,139 @@
+"""Files for other tools in a real browser: each is downloaded and read again."""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import re
+import zipfile
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from core.decide.policy import Policy
+from core.export import bundle, precision_map
+from core.export.targets.graph import Graph, beside, lay_over
+from core.export.targets.legality import legality
+from core.export.targets.registry import TARGETS, export, get
+from core.source import samples
+from tests.browser.conftest import Visit
+from tests.browser.server import settle
+from tests.browser.test_export import download, study, upload
+
+pytestmark = pytest.mark.browser
+
+SAMPLE = "informer"
+
+
+def graph() -> Graph:
+    """The nodes kept with the sample."""
+    table = beside(samples.get(SAMPLE).analysis)
+    assert table is not None
+    return lay_over(table, study(SAMPLE).layers)
+
+
+def tool(page: Page, name: str) -> None:
+    """Choose a tool."""
+    box = page.get_by_test_id("stMain").get_by_role("combobox", name="Tool", exact=True)
+    box.click()
+    box.fill(get(name).title)
+    expect(page.get_by_role("option").first).to_have_text(get(name).title)
+    page.keyboard.press("Enter")
+    said = f"Written for {get(name).package} {get(name).version};"
+    expect(page.get_by_text(said)).to_be_visible()
+    settle(page)
+
+
+def take_nearest(page: Page) -> None:
+    """Tick the nearest legal map."""
+    page.get_by_text("Use the nearest legal map").click()
+    settle(page)
+
+
+def test_each_tools_file_is_downloaded_and_read_again(visit: Visit, tmp_path: Path) -> None:
+    """Every file has core's bytes and parses as what it is."""
+    one, nodes = study(SAMPLE), graph()
+    chosen = one.decide(Policy(top_k=24))
+    page = visit("/export?k=24")
+    ticked = False
+    for name in TARGETS:
+        tool(page, name)
+        illegal = bool(legality(one, chosen, get(name), nodes).illegal)
+        if illegal and not ticked:
+            take_nearest(page)
+            ticked = True
+        button = page.get_by_role("button", name=f"Download {get(name).file}")
+        path = download(page, button, tmp_path)
+
+        content = path.read_bytes()
+        assert content == export(one, chosen, name, graph=nodes, nearest=True).content, name
+        if path.suffix == ".py":
+            assert ast.get_docstring(ast.parse(content))
+        elif path.suffix == ".json":
+            assert json.loads(content) is not None
+        else:
+            assert content.startswith(b"#!/bin/sh\n")
+
+
+def test_illegal_choices_and_wrong_names_are_told(visit: Visit, tmp_path: Path) -> None:
+    """An illegal choice, a wrong name, and a graph of another model each have their message."""
+    page = visit("/export")
+    tool(page, "torchao")
+    alert = page.get_by_test_id("stAlert")
+    expect(alert.filter(has_text="torchao cannot run")).to_contain_text(
+        re.compile(r"The nearest legal map changes size .* exact")
+    )
+    assert page.get_by_role("button", name="Download torchao.py").count() == 0
+    take_nearest(page)
+    expect(page.get_by_role("button", name="Download torchao.py")).to_be_visible()
+
+    page.get_by_text("Names: PyTorch modules").click()
+    wrong = tmp_path / "names.txt"
+    wrong.write_text("head_\n", encoding="utf-8")
+    tool(page, "modelopt")
+    upload(page, "The model you deploy", wrong)
+    expect(alert.filter(has_text="The model has no")).to_contain_text("nearest:")
+
+    tool(page, "nncf")
+    other = tmp_path / "nodes.json"
+    other.write_bytes((samples.get("digits_resnet").analysis / "onnx_nodes.json").read_bytes())
+    upload(page, "The model you deploy", other)
+    expect(alert.filter(has_text="nodes.json has no")).to_contain_text("blocks.0.attention")
+
+
+def test_a_map_of_another_model_is_told(visit: Visit, tmp_path: Path) -> None:
+    """The import names the model that a map belongs to."""
+    other = study("digits_vit")
+    strange = tmp_path / "vit.json"
+    strange.write_bytes(precision_map.to_json(other, other.decide(Policy())))
+    page = visit("/export")
+
+    upload(page, "Precision map", strange)
+    expect(page.get_by_test_id("stAlert").filter(has_text="vit.json")).to_contain_text(
+        "belongs to model 'digits_vit', not to 'informer'"
+    )
+
+
+def test_the_bundle_is_downloaded_and_read_again(visit: Visit, tmp_path: Path) -> None:
+    """The .zip is core's, and its map loads."""
+    one = study(SAMPLE)
+    chosen = one.decide(Policy(top_k=24))
+    page = visit("/export?k=24")
+    path = download(page, page.get_by_role("button", name="Download the bundle"), tmp_path)
+
+    assert path.read_bytes() == bundle.to_zip(one, chosen, graph())
+    with zipfile.ZipFile(io.BytesIO(path.read_bytes())) as packed:
+        again = precision_map.from_json(packed.read("precision_map.json"), one)
+    assert again.assigned == chosen.assigned
+
+
+@pytest.mark.parametrize("width", [1440, 390])
+def test_a_tools_file_fits_every_width(width: int, visit: Visit) -> None:
+    """Nothing scrolls sideways with the longest lines shown."""
+    page = visit("/export", width=width)
+    tool(page, "tensorrt")
+
+    overflow = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+    assert overflow <= 0

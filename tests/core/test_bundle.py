@@ -1,0 +1,148 @@
+"""The decision on record and the bundle: what they hold, and that it agrees with the core."""
+
+from __future__ import annotations
+
+import csv
+import io
+import zipfile
+
+import pytest
+
+from core.decide.gains import gains
+from core.decide.outcome import outcome
+from core.decide.policy import Policy
+from core.export import bundle, precision_map
+from core.export.blocks import Facts, Table
+from core.export.markdown import render
+from core.export.report import build
+from core.export.targets.registry import TARGETS, export, get
+from core.export.words import amount, gain
+from core.study import Study
+from tests.core import deployable
+from tests.core.hostile import EVIL, named
+from tests.core.synthetic import synthetic_analysis
+
+STUDY = deployable.study()
+CHOSEN = deployable.chosen(STUDY)
+
+
+def unpacked(content: bytes) -> dict[str, bytes]:
+    """Files of a .zip by name."""
+    with zipfile.ZipFile(io.BytesIO(content)) as packed:
+        assert packed.testzip() is None
+        return {name: packed.read(name) for name in packed.namelist()}
+
+
+def rows(content: bytes) -> list[dict[str, str]]:
+    """A CSV file as dicts."""
+    return list(csv.DictReader(io.StringIO(content.decode())))
+
+
+def test_the_bundle_holds_everything() -> None:
+    """Map, reports, every tool's file and the data behind the charts, the same each time."""
+    graph = deployable.graph()
+    content = bundle.to_zip(STUDY, CHOSEN, graph)
+    files = unpacked(content)
+
+    assert content == bundle.to_zip(STUDY, CHOSEN, graph)
+    assert files["precision_map.json"] == precision_map.to_json(STUDY, CHOSEN)
+    for name in TARGETS:
+        made = export(STUDY, CHOSEN, name, graph=graph, nearest=True)
+        assert files[f"tools/{get(name).file}"] == made.content
+    found = outcome(STUDY, CHOSEN)
+    assert [r["name"] for r in rows(files["data/layers.csv"])] == list(STUDY.layers.names)
+    totals = {r["figure"]: r for r in rows(files["data/totals.csv"])}
+    assert {n: r["kind"] for n, r in totals.items()} == {n: q.kind for n, q in found.totals.items()}
+    assert float(totals["size_bytes"]["value"]) == found.totals["size_bytes"].value
+    scores = rows(files["data/scores.csv"])
+    assert [float(r["total"]) for r in scores] == CHOSEN.scores.tolist()
+    assert {"README.md", "report.md", "report.html"} <= set(files)
+
+
+def test_what_is_missing_from_a_bundle_is_said() -> None:
+    """Without node names files of ONNX tools are left out, and the reason is in the README."""
+    files = unpacked(bundle.to_zip(STUDY, CHOSEN))
+
+    assert "tools/nncf.py" not in files
+    assert "tools/torchao.py" in files
+    readme = files["README.md"].decode()
+    assert "`nncf`: not written." in readme
+    assert "names ONNX nodes" in readme
+
+
+def test_names_in_a_bundle_are_inert() -> None:
+    """A layer whose name is a formula gets an apostrophe, and markup is escaped."""
+    odd = named(f"={EVIL}")
+    files = unpacked(bundle.to_zip(odd, odd.decide(Policy())))
+
+    assert rows(files["data/scores.csv"])[0]["layer"].startswith("'=")
+    assert EVIL not in files["README.md"].decode()
+
+
+def test_an_unmeasured_study_has_a_bundle() -> None:
+    """Unknown figures are empty cells, not zeros."""
+    one = Study(synthetic_analysis(14, measured=False))
+    files = unpacked(bundle.to_zip(one, one.decide(Policy())))
+    totals = {r["figure"]: r for r in rows(files["data/totals.csv"])}
+
+    assert totals["kl"]["value"] == ""
+    assert totals["size_bytes"]["value"]
+
+
+def facts() -> dict[str, str]:
+    """Rows of the decision."""
+    (section,) = (s for s in build(STUDY, CHOSEN).sections if s.key == "decision")
+    (block,) = (b for b in section.blocks if isinstance(b, Facts))
+    return dict(block.rows)
+
+
+def test_the_record_says_what_was_decided() -> None:
+    """Model, policy, map and every figure by its kind with its range."""
+    said, found = facts(), outcome(STUDY, CHOSEN)
+
+    assert said["Chosen map"] == "2 FP32, 3 FP16, 5 INT8"
+    assert "--strategy=manual" in said["Policy"]
+    assert "'--override=attention=FP16'" in said["Policy"] or "attention=FP16" in said["Policy"]
+    assert amount(found.totals["size_bytes"]) in said["Exact"]
+    assert amount(found.totals["latency_ms"]) in said["Estimated"]
+    assert amount(found.totals["kl"]) in said["Projected"]
+    assert " to " in said["Projected"]
+    assert said["Measured, this map"].startswith("n/a")
+
+
+def table(key: str) -> Table:
+    """A table of the report."""
+    (found,) = (
+        b for s in build(STUDY, CHOSEN).sections for b in s.blocks
+        if isinstance(b, Table) and b.key == key
+    )  # fmt: skip
+    return found
+
+
+def test_alternatives_are_differences_from_the_map() -> None:
+    """Every named strategy is there with what it would change, recomputed here."""
+    shown = {row[0]: row for row in table("alternatives").rows}
+    all8 = STUDY.decide(Policy(strategy="uniform", uniform="INT8", hardware=CHOSEN.policy.hardware))
+    changed = gains(outcome(STUDY, CHOSEN), outcome(STUDY, all8))
+
+    assert "This map" not in shown
+    assert shown["All INT8"][1] == gain(changed["size_bytes"], "bytes")
+    assert all(row[-1] for row in shown.values())
+
+
+@pytest.mark.parametrize("name", [n for n in TARGETS if not get(n).overlay])
+def test_every_target_is_in_the_record(name: str) -> None:
+    """A colleague reads which tools can run the map, at what cost, and what each cannot say."""
+    (row,) = (r for r in table("targets").rows if r[0] == name)
+
+    assert get(name).version in row[1]
+    assert row[2] == "every choice" or "going there changes size" in row[2]
+    assert all(limit in row[3] for limit in get(name).cannot)
+
+
+def test_the_record_is_in_the_text() -> None:
+    """The Markdown report has both chapters."""
+    text = render(build(STUDY, CHOSEN))
+
+    assert "## Decision on record" in text
+    assert "## Where this map can go" in text

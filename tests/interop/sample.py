@@ -1,0 +1,153 @@
+"""What every test with a real tool starts from: a sample, a mixed map, its file, and the truth."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from torch import Tensor, nn
+
+from core import store
+from core.decide.decision import PrecisionMap
+from core.decide.policy import Policy
+from core.export.targets import onnx_file, onnx_write
+from core.export.targets.graph import PRODUCTS, Graph, lay_over
+from core.export.targets.legality import legality
+from core.export.targets.registry import export, get
+from core.source import samples
+from core.source.contract import ModelSource
+from core.study import Study
+
+SAMPLES = ("digits_vit", "digits_resnet")
+
+
+def needs(module: str, tool: str) -> None:
+    """Skip the test where the tool is not installed, with how to run it."""
+    if importlib.util.find_spec(module.partition(".")[0]) is None:
+        pytest.skip(f"{tool} is not installed here; `make test-interop-{tool}` tests with it")
+    try:
+        importlib.import_module(module)
+    except ImportError as error:
+        pytest.skip(
+            f"{tool} is not usable here ({error}); `make test-interop-{tool}` tests with it"
+        )
+
+
+@cache
+def source_of(name: str) -> ModelSource:
+    """A sample's model and data. Tools change models: take `model_of` for them."""
+    return samples.load(f"{samples.PREFIX}{name}")
+
+
+def model_of(name: str) -> nn.Module:
+    """A fresh copy of a sample's model."""
+    return samples.load(f"{samples.PREFIX}{name}").model.eval()
+
+
+def inputs_of(name: str, count: int = 64) -> Tensor:
+    """The first calibration samples."""
+    found: Any = source_of(name).calibration.inputs
+    return found[:count]  # type: ignore[no-any-return]
+
+
+@cache
+def study_of(name: str) -> Study:
+    """A sample's shipped analysis."""
+    return Study(store.load(samples.get(name).analysis))
+
+
+def mixed(study: Study, target: str, graph: Graph | None) -> PrecisionMap:
+    """Every second layer in INT8, the others by turns in FP16 and FP32, made legal for `target`.
+
+    Layers that run inside another's kernel go with it, so that no kernel is split.
+    """
+    turns = ("INT8", "FP16", "INT8", "FP32")
+    names = [layer.name for layer in study.layers if layer.computes_at_inference]
+    products = [n for n in names if _multiplies(study, n)]
+    wanted = {name: turns[i % 4] for i, name in enumerate(products)}
+    last = "FP32"
+    for name in names:
+        last = wanted.setdefault(name, last)
+    policy = Policy(strategy="manual", high="FP32", overrides=tuple(wanted.items()))
+    return legality(study, study.decide(policy), get(target), graph).legal
+
+
+def _multiplies(study: Study, name: str) -> bool:
+    layer = study.layers.layers[study.layers.index[name]]
+    return bool({"linear", "conv"} & {kind for kind, _ in layer.operations})
+
+
+def integer_layers(study: Study, chosen: PrecisionMap) -> set[str]:
+    """Layers with weights that the map puts in INT8: what the tool must make integers of."""
+    return {name for name, p in chosen.by_layer.items() if p == "INT8" and _multiplies(study, name)}
+
+
+def module_layer(study: Study, module: str) -> str:
+    """The layer that a module belongs to: itself or the longest that it lies under."""
+    while module and module not in study.layers.index:
+        module = module.rpartition(".")[0]
+    return module
+
+
+def written(name: str, target: str, folder: Path, graph: Graph | None = None) -> Path:
+    """The file for `target` on disk."""
+    study = study_of(name)
+    made = export(study, mixed(study, target, graph), target, graph=graph)
+    path = folder / get(target).file
+    path.write_bytes(made.content)
+    return path
+
+
+def imported(path: Path) -> ModuleType:
+    """A generated script as a module."""
+    name = f"generated_{path.stem}_{abs(hash(str(path)))}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def exported(name: str, folder: Path) -> tuple[Path, Path, Graph]:
+    """The sample as ONNX, its calibration data as .npz, and its nodes laid over its layers."""
+    path, data = folder / f"{name}.onnx", folder / f"{name}.npz"
+    onnx_write.write(source_of(name), path)
+    np.savez(data, x=inputs_of(name).numpy())
+    layers = study_of(name).layers
+    return path, data, lay_over(onnx_file.read(path, layers), layers)
+
+
+def products_by_layer(graph: Graph) -> dict[str, set[str]]:
+    """Names of the product nodes with weights or activations, by layer."""
+    found: dict[str, set[str]] = {}
+    for node, layer in zip(graph.nodes, graph.owner, strict=True):
+        if node.op_type in PRODUCTS and layer:
+            found.setdefault(layer, set()).add(node.name)
+    return found
+
+
+def dequantized_products(model: Any) -> set[str]:
+    """Names of product nodes of an `onnx.ModelProto` all of whose operands come from Q/DQ."""
+    maker = {tensor: node for node in model.graph.node for tensor in node.output}
+    through = {"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten"}
+
+    def rounded(tensor: str) -> bool:
+        node = maker.get(tensor)
+        while node is not None and node.op_type in through:
+            node = maker.get(node.input[0])
+        return node is not None and node.op_type == "DequantizeLinear"
+
+    return {
+        node.name
+        for node in model.graph.node
+        if node.op_type in PRODUCTS and all(rounded(t) for t in node.input[:2])
+    }
