@@ -104,7 +104,7 @@ def controls(study: Study) -> dict[str, Control]:
         *(Control(weight_key(name), weights.get(name, 0.0), _share) for name in SCORERS),
         Control("pins", "", _rules),
         Control("overrides", "", _rules),
-        Control("hardware", DEFAULTS.hardware, _choice(hardware_profiles.profiles())),
+        Control("hardware", study.default_hardware, _choice(hardware_profiles.names())),
     ]
     return {control.key: control for control in listed}
 

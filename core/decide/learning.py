@@ -38,9 +38,13 @@ class Residual:
     projected: dict[str, Quantity]
     estimated_ms: Quantity
 
+    def measured(self, name: str) -> Quantity | None:
+        """What was measured on the samples that the projection is of."""
+        return self.verification.same_samples.get(name)
+
     def inside(self, name: str) -> bool | None:
         """Whether the measured figure lies in the projected range; None where one is unknown."""
-        measured, range_ = self.verification.figures.get(name), self.projected.get(name)
+        measured, range_ = self.measured(name), self.projected.get(name)
         if measured is None or range_ is None or measured.value is None:
             return None
         if range_.low is None or range_.high is None:
@@ -49,7 +53,7 @@ class Residual:
 
     def log_error(self, name: str) -> float | None:
         """log(measured / projected) of a positive figure; None where one is unknown or 0."""
-        measured, projected = self.verification.figures.get(name), self.projected.get(name)
+        measured, projected = self.measured(name), self.projected.get(name)
         values = [q.value if q is not None else None for q in (measured, projected)]
         if any(value is None or value <= TINY for value in values):
             return None
@@ -161,4 +165,6 @@ def in_words(study: Study, found: list[Residual]) -> str:
     said = f"Of {count} that were run, {'; '.join(parts) or 'nothing can be compared'}."
     if len(found) < FEW:
         said += " That is too little to judge by: verify a few more, of different sizes."
-    return said + " Projections are of the selection split, runs of the holdout split."
+    return (
+        said + " Both are of the selection split, which chose the map; the holdout split judges it."
+    )

@@ -158,7 +158,7 @@ def _warnings(
     said += _float_layers(study, chosen)
     run = verification_of(study, chosen)
     if run is not None:
-        said += [f"When it was run: {sentence}" for sentence in sentences(study, run)]
+        said += sentences(study, run)
     return said + groups_warning(chosen) + rules_warning(chosen) + samples_warning(study)
 
 

@@ -81,7 +81,7 @@ def sentences(study: Study, found: Verification) -> list[str]:
     ratio = found.timing.ratio
     if ratio.value is not None and ratio.low is not None and ratio.low > 1:
         said.append(
-            f"It is {ratio.value:.2f} times as slow as FP32 on {found.machine.processor}: all "
+            f"When it was run, it was {ratio.value:.2f} times as slow as FP32 on {found.machine.processor}: all "
             f"{registry.REFERENCE} is faster there."
         )
     half = half_layers(study, found)
@@ -93,11 +93,11 @@ def sentences(study: Study, found: Verification) -> list[str]:
         )
     if found.timing.noise_pct > BUSY_PCT:
         said.append(
-            f"The machine was busy (FP32 rounds ±{found.timing.noise_pct:.0f} %): distrust the times."
+            f"The machine was busy when it was run (FP32 rounds ±{found.timing.noise_pct:.0f} %): distrust the times."
         )
     if found.left_out:
         said.append(
-            f"It ran without ONNX Runtime's optimisers {', '.join(found.left_out)}, which would undo "
+            f"It was run without ONNX Runtime's optimisers {', '.join(found.left_out)}, which would undo "
             "the map."
         )
     return said
@@ -114,10 +114,8 @@ def half_layers(study: Study, found: Verification) -> list[str]:
     ]
 
 
-def without_half(policy: Policy, layers: list[str]) -> Policy:
-    """`policy` with the reference precision in place of half ones: wherever it sends layers, and
-    by an override where a rule named one.
-    """
+def without_half(policy: Policy) -> Policy:
+    """`policy` with the reference precision in place of half ones, wherever it sends layers."""
 
     def widened(name: str) -> str:
         return registry.REFERENCE if registry.get(name).kind == "float" else name

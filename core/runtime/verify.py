@@ -62,6 +62,7 @@ class Bench:
     reference: Built
     reference_session: ort.InferenceSession
     outputs: Floats
+    selection_outputs: Floats
     overhead: Overhead
 
 
@@ -89,7 +90,8 @@ def prepare(source: ModelSource, analysis: Analysis) -> Bench:
     _check_export(reading, simulator.run({}, split.inputs, batch_size=BATCH), outputs)
     return Bench(
         source, analysis, study, graph, simulator, reading, split, name, reference, session,
-        outputs, measure_overhead(graph, analysis),
+        outputs, run(session, reference.inputs, source.selection.inputs),
+        measure_overhead(graph, analysis),
     )  # fmt: skip
 
 
@@ -139,6 +141,10 @@ def verify(
     found = judge(
         bench.source, bench.reading, bench.split, bench.analysis.metric, bench.outputs, outputs
     )
+    same = judge(
+        bench.source, bench.reading, bench.source.selection, bench.analysis.metric,
+        bench.selection_outputs, run(session, built.inputs, bench.source.selection.inputs),
+    )  # fmt: skip
     apart = judge(
         bench.source, bench.reading, bench.split, bench.analysis.metric, simulated, outputs
     )
@@ -160,6 +166,7 @@ def verify(
         machine=this_machine(THREADS),
         layers=tuple(msgspec.convert(msgspec.to_builtins(row), LayerRun) for row in built.report),
         figures=_measured_totals(bench.study, found.figures),
+        same_samples=_measured_totals(bench.study, same.figures),
         split=bench.split_name,
         samples=len(bench.split),
         agreement_db=agreement,
