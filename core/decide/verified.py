@@ -74,7 +74,7 @@ def sentences(study: Study, found: Verification) -> list[str]:
         asked = sorted({str(layer.asked) for layer in found.otherwise})
         got = sorted({str(layer.got) for layer in found.otherwise})
         said.append(
-            f"{len(found.otherwise)} layers were asked for {'/'.join(asked)} and ran in "
+            f"{_layers(len(found.otherwise))} asked for {'/'.join(asked)} ran in "
             f"{'/'.join(got)}: what was measured of the outputs holds for what ran, and the map's "
             "own figures stay projected."
         )
@@ -87,8 +87,8 @@ def sentences(study: Study, found: Verification) -> list[str]:
     half = half_layers(study, found)
     if half:
         said.append(
-            f"{len(half)} layers in half precision gain no speed there and run in "
-            f"{registry.REFERENCE}: the same map with {registry.REFERENCE} in their place is no "
+            f"{_layers(len(half))} in half precision ran in {registry.REFERENCE} there and gained no "
+            f"speed: the same map with {registry.REFERENCE} in their place is no "
             "slower, and can be measured as a whole."
         )
     if found.timing.noise_pct > BUSY_PCT:
@@ -101,6 +101,10 @@ def sentences(study: Study, found: Verification) -> list[str]:
             "the map."
         )
     return said
+
+
+def _layers(count: int) -> str:
+    return f"{count} layer{'' if count == 1 else 's'}"
 
 
 def half_layers(study: Study, found: Verification) -> list[str]:

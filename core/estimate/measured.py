@@ -44,9 +44,9 @@ class MeasuredLatency(LatencyModel):
         factor = float(np.exp(Z90 * profile.spread))
         self._fixed_s = np.zeros_like(own)
         self._work_s = {
-            "low": own / factor / MS_PER_S,
+            "low": own * factor / MS_PER_S,  # low efficiency: it takes longer
             "typical": own / MS_PER_S,
-            "high": own * factor / MS_PER_S,
+            "high": own / factor / MS_PER_S,
         }
         self._own_s = own / MS_PER_S
         elements = np.array([e.elements for e in layers.edges], dtype=np.float64)
