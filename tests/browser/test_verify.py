@@ -57,7 +57,7 @@ def test_the_measured_number_arrives_while_a_slider_answers(mine: str, visit: Vi
     before = kpi(page, "Size").inner_text()
     press(page, slider(page, "HIGH from score"), "End", 1)
     expect(kpi(page, "Size")).not_to_have_text(before)
-    page.keyboard.press("Alt+z")
+    page.get_by_test_id("stSidebar").get_by_role("button", name=re.compile("Undo")).click()
     expect(kpi(page, "Size")).to_have_text(before)
 
     expect(card(page)).to_contain_text("measured", timeout=PATIENCE_MS)
