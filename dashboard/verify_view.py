@@ -11,6 +11,7 @@ from core.decide.learning import ENOUGH, Correction, Residual, correction, in_wo
 from core.decide.loss import loss_figures
 from core.decide.outcome import accuracy_totals
 from core.decide.verified import half_layers, sentences
+from core.estimate.hardware import THIS_MACHINE
 from core.estimate.quantity import Quantity
 from core.precision import REFERENCE
 from core.verification import Verification
@@ -70,8 +71,8 @@ def _figures(view: View, found: Verification) -> list[tuple[str, str, str]]:
     timing = found.timing
     rows += [
         (f"Latency per sample, batch {timing.batch}", with_range(timing.map_ms),
-         with_range(view.now.found.totals["latency_ms"])
-         if view.now.found.totals["latency_ms"].kind == "estimated" else UNKNOWN),
+         with_range(view.study.latency(THIS_MACHINE).estimate(view.now.chosen.codes).total)
+         if view.study.analysis.profile is not None else UNKNOWN),
         ("Latency of FP32", with_range(timing.reference_ms), UNKNOWN),
         ("Map ÷ FP32", with_range(timing.ratio), UNKNOWN),
         ("File", format_number(found.file_bytes, "bytes"),
