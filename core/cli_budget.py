@@ -16,7 +16,6 @@ from core.decide.compare import COSTS
 from core.decide.decision import PrecisionMap
 from core.decide.explain import explain
 from core.decide.frontier import UNITS, Frontier, frontier
-from core.decide.outcome import accuracy_totals
 from core.decide.policy import Policy, parse_groups, parse_rules
 from core.decide.steadiness import steadiness
 from core.errors import PolicyError
@@ -190,7 +189,7 @@ def _points(study: Study, found: Frontier) -> list[dict[str, Any]]:
             "size_bytes": point.size_bytes,
             "latency_ms": point.latency_ms,
             "objective": point.loss,
-            "totals": accuracy_totals(study, study.project(point.codes)),
+            "totals": point.totals,
             "precisions": {
                 name: int((point.codes == code).sum()) for code, name in enumerate(study.precisions)
             },
@@ -203,16 +202,16 @@ def _points(study: Study, found: Frontier) -> list[dict[str, Any]]:
 def _frontier_table(study: Study, found: Frontier) -> Table:
     unit = UNITS[found.axis]
     table = Table(title=f"Least loss by {found.axis} ({unit})", title_justify="left")
-    figures = accuracy_totals(study, study.project(found.points[0].codes)) if found.points else {}
-    known = [name for name, figure in figures.items() if figure.value is not None]
+    figures = found.points[0].totals if found.points else {}
+    costs = ("size_bytes", "latency_ms")
+    known = [n for n, figure in figures.items() if figure.value is not None and n not in costs]
     for name in ("MB", "ms", *known, *study.precisions, "--budget"):
         table.add_column(name, justify="right")
     for point in found.points:
-        totals = accuracy_totals(study, study.project(point.codes))
         table.add_row(
             f"{point.size_bytes / 1e6:.3f}",
             f"{point.latency_ms:.4f}",
-            *(amount(totals[name]) for name in known),
+            *(amount(point.totals[name]) for name in known),
             *(str(int((point.codes == code).sum())) for code in range(len(study.precisions))),
             format_budget(point.policy.budgets[0]),
         )

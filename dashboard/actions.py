@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from dashboard import links, state
-from dashboard.controls import Control
+from dashboard.control import Control
 
 
 def draw(known: dict[str, Control]) -> None:

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from dashboard import brand, job_view, sidebar, state, studies, theme, verdict, view
+from dashboard import brand, budget_view, job_view, sidebar, state, studies, theme, verdict, view
 from dashboard.boundary import boundary
+from dashboard.view import View
 
 NOTICE_SECONDS = 20
 SIDEBAR_PX = 340
@@ -29,6 +30,19 @@ def _loading(frame: DeltaGenerator, *, first: bool) -> Iterator[None]:
         return
     with place.skeleton(height=VERDICT_PX):
         yield
+
+
+def _look_further(shown: View, said: DeltaGenerator | None) -> None:
+    """Solve a budget in full, at the end of a run: its first answer is on screen by now."""
+    if not studies.first_only(shown.opened, shown.policy):
+        return
+    better = False
+    with boundary("the search for a better map"):
+        better = studies.refined(shown.opened, shown.policy)
+        if said is not None:
+            budget_view.found(shown, said)
+    if better:
+        st.rerun()
 
 
 def main() -> None:
@@ -60,7 +74,7 @@ def main() -> None:
         ],
         position="top",
     )  # fmt: skip
-    frame, shown = st.container(), None
+    frame, shown, said = st.container(), None, None
     with st.sidebar, boundary("the sidebar"):
         entry = sidebar.choose_model()
         with _loading(frame, first=entry.name != tab.model):
@@ -74,7 +88,7 @@ def main() -> None:
         with frame, boundary("the verdict"):  # before the controls: figures are what one waits for
             verdict.draw(shown)
         with st.sidebar, boundary("the sidebar"):
-            sidebar.draw(shown, known, problems)
+            said = sidebar.draw(shown, known, problems)
             state.confirm(known, settled)
     if page.title not in {"Measure", "Verify"}:
         with frame, boundary("the progress"):
@@ -88,6 +102,8 @@ def main() -> None:
             return
     with boundary(f"the page {page.title}"):
         page.run()
+    if shown is not None:
+        _look_further(shown, said)
 
 
 main()

@@ -14,7 +14,8 @@ from core.decide.policy import format_rules, parse_rules
 from core.errors import PolicyError
 from core.evidence.scorers import SCORERS
 from core.study import Study
-from dashboard.controls import Control, Value, weight_key
+from dashboard.control import Control, Value
+from dashboard.controls import weight_key
 
 Rules = tuple[tuple[str, str], ...]
 MOST_NAMED = 3

@@ -16,8 +16,12 @@ def draw(view: View, i: int) -> None:
     """A sentence about layer `i`, and every score with its interval behind an expander."""
     if not view.study.layers.layers[i].computes_at_inference:
         return
-    found = studies.stability(view.opened, view.policy)
-    st.caption(f"{settling(found, view.now.chosen, i)}")
+    if studies.resampled_already(view.opened, view.policy) or st.button(
+        "How sure is it? (some seconds)", key="_resample", icon=":material/casino:",
+        help="Solves the budget again for resamples of the selection samples.",
+    ):  # fmt: skip
+        found = studies.stability(view.opened, view.policy)
+        st.caption(f"{settling(found, view.now.chosen, i)}")
     with st.expander("Scores of this layer", icon=":material/speed:"):
         st.table(_scores(view, i).set_index("Scorer"))
         st.caption(

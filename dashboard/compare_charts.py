@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Literal
 
@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 
 from core.decide.compare import COSTS, TOTAL_OF, Comparison, Cost, Strategy
 from core.decide.curves import CurvePoint
+from core.decide.frontier import Frontier
 from core.estimate.quantity import Quantity
-from dashboard import figure, studies, tables, theme
+from dashboard import figure, frontiers, studies, tables, theme
 from dashboard.charts import Spec, filled, named, template
 from dashboard.compare_cards import dominated
 from dashboard.curve_chart import choose_loss
+from dashboard.frontier_chart import called
 from dashboard.losses import NO_LABELS, Losses, axis_format, losses
 from dashboard.strategy_marks import MARKS, plain, short
 from dashboard.theme import Mode, Theme, by_mode
@@ -31,7 +33,7 @@ AXES: dict[Cost, tuple[str, str]] = {
     "size": ("size_mb", "Size (MB, exact)"),
     "latency": ("latency_ms", "Latency (ms, estimated)"),
 }
-CLOUD, STRATEGIES = "thresholds", "strategies"
+CLOUD, STRATEGIES, FRONTIER = "thresholds", "strategies", "frontier"
 DIMMED = 0.45
 CORNERS = (("above", -15), ("below", 17))
 ALIGNED: tuple[Literal["left", "center", "right"], ...] = ("left", "center", "right")
@@ -46,7 +48,11 @@ def draw(view: View, sides: Sequence[Strategy], found: Comparison) -> None:
             measure = choose_loss(read)
         look, axis = theme.current(), read.axis(measure)
         points = studies.curve(view.opened, view.policy)
-        drawn = {cost: trade(points, sides, found, cost, measure, axis, look) for cost in COSTS}
+        fronts = {cost: frontiers.ready(view.opened, view.policy, cost) for cost in COSTS}
+        drawn = {
+            cost: trade(points, sides, found, cost, measure, axis, look, fronts[cost])
+            for cost in COSTS
+        }
         if None in drawn.values():
             st.info("n/a: nothing was measured, so no loss is projected.", icon=":material/info:")
             return
@@ -66,8 +72,22 @@ def draw(view: View, sides: Sequence[Strategy], found: Comparison) -> None:
         st.caption(
             f"{plain(said) if said else 'None is dominated'}. One dominates another where "
             f"{_yardstick(read)} and cost are no worse and one is better; dominated ones are pale. "
-            "Small points: the sweep of the HIGH threshold."
+            "Small points: the sweep of the HIGH threshold." + _front_said(sides, fronts)
         )
+
+
+def _front_said(sides: Sequence[Strategy], fronts: Mapping[Cost, Frontier | None]) -> str:
+    """Whether the best maps that budgets give beat what is shown."""
+    if None in fronts.values():
+        return " The frontier of budgets is drawn here once it was made."
+    beaten = [
+        f"{plain(s.name)} by {plain(called(point, cost))}"
+        for cost, front in fronts.items()
+        for s in sides
+        if front is not None and (point := front.dominating(s.outcome.totals)) is not None
+    ]
+    said = f" It beats {'; '.join(beaten)}." if beaten else " It beats none of them."
+    return f" Line: the frontier of budgets.{said}"
 
 
 def _yardstick(read: Losses) -> str:
@@ -87,6 +107,7 @@ def trade(
     measure: str,
     axis: str,
     look: Theme,
+    front: Frontier | None = None,
 ) -> Spec | None:
     """The chart of `measure` against `cost`; None where nothing is projected."""
     field, _ = AXES[cost]
@@ -115,9 +136,14 @@ def trade(
         return None
     data = _labelled(pd.DataFrame(marks), [*(row[field] for row in cloud)], field, measure, found)
     columns = [field, measure, "threshold"]
+    best = [
+        {field: _amount(p.totals, cost), measure: p.totals[measure].value}
+        for p in (() if front is None else front.points)
+    ]
     return filled(
         _trade(look.mode, cost, measure, axis),
         thresholds=pd.DataFrame(cloud, columns=columns),
+        frontier=pd.DataFrame(best, columns=columns[:2]),
         strategies=data,
     )
 
@@ -206,6 +232,9 @@ def _trade(mode: Mode, cost: Cost, measure: str, title_y: str) -> Spec:
     ]
     return template(
         alt.layer(
+            named(FRONTIER)
+            .mark_line(color=look.muted, strokeWidth=2, interpolate="step-after", point=True)
+            .encode(x=x, y=y, order=alt.Order(f"{field}:Q"), tooltip=said[1:3]),
             cloud.encode(x=x, y=y, tooltip=swept),
             marks.encode(
                 x=x,

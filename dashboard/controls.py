@@ -6,53 +6,28 @@ say which parts of a link were ignored.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from typing import Any, get_args
 
 from core import precision as registry
 from core.decide.policy import (
     DOCUMENT_WEIGHTS,
-    STRATEGIES,
     Policy,
+    Strategy,
     format_rules,
+    parse_groups,
     parse_rules,
 )
 from core.errors import PolicyError
 from core.estimate import hardware as hardware_profiles
 from core.evidence.scorers import SCORERS
 from core.study import Study
+from dashboard import budget_controls
+from dashboard.control import Control, Value, choice, number
 
-Value = str | float | int
 DEFAULTS = Policy()
 WEIGHT_PREFIX = "w_"
 MODEL = "model"
-
-
-@dataclass(frozen=True, slots=True)
-class Control:
-    """One control. `read` turns a link's text into a value or raises `ValueError`."""
-
-    key: str
-    default: Value
-    read: Callable[[str], Value]
-
-
-def _choice(options: Iterable[str]) -> Callable[[str], str]:
-    allowed = tuple(options)
-
-    def read(text: str) -> str:
-        if text not in allowed:
-            raise ValueError(text)
-        return text
-
-    return read
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise ValueError(text)
-    return value
 
 
 def _count(most: int) -> Callable[[str], int]:
@@ -88,12 +63,12 @@ def controls(study: Study) -> dict[str, Control]:
     precisions = study.precisions
     weights = dict(DOCUMENT_WEIGHTS)
     listed = [
-        Control("strategy", DEFAULTS.strategy, _choice(STRATEGIES)),
-        Control("high_at", DEFAULTS.high_threshold, _share),
-        Control("medium_at", DEFAULTS.medium_threshold, _share),
+        Control("strategy", DEFAULTS.strategy, choice(budget_controls.STRATEGIES)),
+        Control("high_at", DEFAULTS.high_threshold, number(0, 1)),
+        Control("medium_at", DEFAULTS.medium_threshold, number(0, 1)),
         Control("k", min(movable_layers(study) // 2, 10_000), _count(movable_layers(study))),
         *(
-            Control(key, _offered(default, precisions), _choice(precisions))
+            Control(key, _offered(default, precisions), choice(precisions))
             for key, default in (
                 ("uniform", DEFAULTS.uniform),
                 ("high", DEFAULTS.high),
@@ -101,10 +76,12 @@ def controls(study: Study) -> dict[str, Control]:
                 ("low", DEFAULTS.low),
             )
         ),
-        *(Control(weight_key(name), weights.get(name, 0.0), _share) for name in SCORERS),
+        *(Control(weight_key(name), weights.get(name, 0.0), number(0, 1)) for name in SCORERS),
         Control("pins", "", _rules),
         Control("overrides", "", _rules),
-        Control("hardware", study.default_hardware, _choice(hardware_profiles.names())),
+        Control("hardware", study.default_hardware, choice(hardware_profiles.names())),
+        Control("groups", "", str),
+        *budget_controls.listed(study),
     ]
     return {control.key: control for control in listed}
 
@@ -122,6 +99,8 @@ def to_values(policy: Policy, study: Study) -> dict[str, Value]:
     weights = {name: weight / most for name, weight in policy.weights}
     return {
         "strategy": policy.strategy,
+        "groups": ", ".join(policy.groups),
+        **budget_controls.to_values(policy, study),
         "high_at": policy.high_threshold,
         "medium_at": policy.medium_threshold,
         "k": min(policy.top_k, movable_layers(study)),
@@ -136,7 +115,9 @@ def to_values(policy: Policy, study: Study) -> dict[str, Value]:
     }
 
 
-def to_policy(values: Mapping[str, Value], last: Policy) -> tuple[Policy, dict[str, PolicyError]]:
+def to_policy(
+    values: Mapping[str, Value], last: Policy, study: Study
+) -> tuple[Policy, dict[str, PolicyError]]:
     """The policy of `values`, and what was wrong by key.
 
     A part that cannot be used is taken from `last`, so that one bad text does not lose the rest.
@@ -161,9 +142,17 @@ def to_policy(values: Mapping[str, Value], last: Policy) -> tuple[Policy, dict[s
         )
         weights = last.weights
     high = float(values["high_at"])
-    strategy = next(name for name in STRATEGIES if name == values["strategy"])
+    strategy = str(values["strategy"])
+    asked: dict[str, Any] = {}
+    if strategy in budget_controls.AXIS_OF:
+        try:
+            asked = budget_controls.asked(values, study)
+        except PolicyError as error:
+            problems["also"] = error
+            asked = budget_controls.asked({**values, "also": ""}, study)
+        strategy = "budget"
     policy = Policy(
-        strategy=strategy,  # type: ignore[arg-type]  # one of the literals, looked up above
+        strategy=next(name for name in get_args(Strategy) if name == strategy),
         weights=weights,
         high_threshold=high,
         medium_threshold=min(float(values["medium_at"]), high),
@@ -175,6 +164,8 @@ def to_policy(values: Mapping[str, Value], last: Policy) -> tuple[Policy, dict[s
         pins=rules("pins", last.pins),
         overrides=_last_wins(rules("overrides", last.overrides)),
         hardware=str(values["hardware"]),
+        groups=parse_groups(str(values["groups"])),
+        **asked,
     )
     return policy, problems
 

@@ -144,7 +144,7 @@ def put_away(opened: Opened) -> None:
 def load(policy: Policy, study: Study, where: str = MAP) -> None:
     """Put `policy` into the controls, if they can say its map exactly. Run from a callback."""
     _solved(where)
-    again, problems = to_policy(to_values(policy, study), policy)
+    again, problems = to_policy(to_values(policy, study), policy, study)
     if problems or (study.decide(again).codes != study.decide(policy).codes).any():
         state.session().problem = (
             where,

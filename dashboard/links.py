@@ -12,7 +12,8 @@ from core.decide.policy import parse_rules
 from core.errors import PolicyError
 from core.study import Study
 from dashboard import studies
-from dashboard.controls import MODEL, Control, Value
+from dashboard.control import Control, Value
+from dashboard.controls import MODEL
 
 NO_ADDRESS = "http://localhost:8501"
 

@@ -6,14 +6,16 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from core.decide.decision import sides
-from core.decide.policy import STRATEGIES
 from core.errors import PolicyError, QuantscapeError
 from core.estimate import hardware as hardware_profiles
 from core.evidence.scorers import SCORERS
 from core.study import Study
-from dashboard import actions, studies
+from dashboard import actions, budget_view, studies
 from dashboard.boundary import show_expected
-from dashboard.controls import MODEL, Control, movable_layers, precisions_offered, weight_key
+from dashboard.budget_controls import AXIS_OF, STRATEGIES
+from dashboard.charts import in_words
+from dashboard.control import Control
+from dashboard.controls import MODEL, movable_layers, precisions_offered, weight_key
 from dashboard.studies import Entry
 from dashboard.tables import format_bytes
 from dashboard.view import View
@@ -23,6 +25,8 @@ IN_VIEW = ("theory", "importance", "empirical", "output_error", "kl")
 STRATEGY_HELP = (
     "**Thresholds**: each layer's level (HIGH, MEDIUM, LOW) decides.  \n"
     "**Top-k**: the k least sensitive layers go to the LOW precision, the rest to HIGH's.  \n"
+    "**Size, latency, loss budget**: the map with the least projected loss within a size or a "
+    "latency, or the smallest or fastest within a loss, with interactions between layers.  \n"
     "**Uniform**: one precision everywhere.  \n"
     "**Manual**: everything in HIGH's precision until you override it."
 )
@@ -56,11 +60,14 @@ def _model_line(study: Study) -> str:
     return f"{len(study.layers):,} layers · {size} in {study.precisions[0]} · {how}"
 
 
-def draw(view: View, known: dict[str, Control], problems: dict[str, PolicyError]) -> None:
-    """Every control of the policy, what was wrong with them, and what can be done to it."""
+def draw(view: View, known: dict[str, Control], problems: dict[str, PolicyError]) -> DeltaGenerator:
+    """Every control of the policy, what was wrong with them, and what can be done to it.
+
+    Returns where what the strategy gives is said.
+    """
     study = view.study
     actions_slot = st.container()
-    sides_slot = _strategy(study, known)
+    said_slot = _strategy(study, known).empty()
     _weights(study, known)
     weights_slot = st.container()
     _rules(known)
@@ -79,19 +86,23 @@ def draw(view: View, known: dict[str, Control], problems: dict[str, PolicyError]
     if device in profiles:
         st.caption(profiles[device].title)
     for key, error in problems.items():
-        slot = rules_slot if key in {"pins", "overrides"} else weights_slot
+        slot = rules_slot if key in {"pins", "overrides", "also"} else weights_slot
         with slot:
             show_expected(QuantscapeError(error.cause, f"{error.next_step} Last valid kept."))
-    if sides_slot is not None:
+    if view.policy.strategy == "thresholds":
         counts = sides(view.now.chosen)
-        sides_slot.caption(" · ".join(f"{counts[k]:,} {k}" for k in ("HIGH", "MEDIUM", "LOW")))
+        said_slot.caption(" · ".join(f"{counts[k]:,} {k}" for k in ("HIGH", "MEDIUM", "LOW")))
+    elif view.policy.strategy == "budget":
+        budget_view.found(view, said_slot)
+    else:
+        said_slot.caption(f"Gives {in_words(view)}.")
     with actions_slot:
         actions.draw(known)
+    return said_slot
 
 
-def _strategy(study: Study, known: dict[str, Control]) -> DeltaGenerator | None:
-    """The strategy with its main control. Returns where the counts per level belong."""
-    slot = None
+def _strategy(study: Study, known: dict[str, Control]) -> DeltaGenerator:
+    """The strategy with its main control. Returns where what it gives is said."""
     strategy = st.pills(
         "Strategy",
         STRATEGIES,
@@ -101,6 +112,9 @@ def _strategy(study: Study, known: dict[str, Control]) -> DeltaGenerator | None:
         required=True,
         help=STRATEGY_HELP,
     )
+    if strategy in AXIS_OF:
+        return budget_view.slider(study, known, AXIS_OF[strategy])
+    slot = None
     if strategy == "thresholds":
         slot = _thresholds(known)
     elif strategy == "top-k" and movable_layers(study):
@@ -125,7 +139,7 @@ def _strategy(study: Study, known: dict[str, Control]) -> DeltaGenerator | None:
         )
     if strategy != "uniform":
         _destinations(study, known, str(strategy))
-    return slot
+    return slot or st.container()
 
 
 def _thresholds(known: dict[str, Control]) -> DeltaGenerator:
@@ -211,7 +225,7 @@ def _needs(study: Study, name: str) -> str:
 
 
 def _rules(known: dict[str, Control]) -> None:
-    with st.expander("Pins and overrides", icon=":material/push_pin:"):
+    with st.expander("Pins, overrides, further budgets", icon=":material/push_pin:"):
         st.text_input(
             "Pins",
             key="pins",
@@ -228,3 +242,4 @@ def _rules(known: dict[str, Control]) -> None:
             help="Layer=precision, separated by commas. An override beats a pin. The table on Tune "
             "writes here, and the link carries it.",
         )
+        budget_view.beside()

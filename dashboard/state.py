@@ -10,12 +10,15 @@ from dataclasses import replace
 
 import streamlit as st
 
+from core.decide.budget import bounds_in_words
 from core.decide.policy import Policy, format_rules
 from core.errors import PolicyError
 from core.study import Study
 from dashboard import links, studies
+from dashboard.budget_controls import MAIN
 from dashboard.carry import Shelved, carry
-from dashboard.controls import Control, Value, controls, to_policy, to_values
+from dashboard.control import Control, Value
+from dashboard.controls import controls, to_policy, to_values
 from dashboard.studies import Opened
 from dashboard.tab import Tab, TableRound
 
@@ -53,6 +56,10 @@ def begin(opened: Opened) -> dict[str, Control]:
     for key, control in known.items():
         if key in st.session_state:
             _legalise(key, control)
+    for key in (*MAIN.values(), "least", "also"):
+        # Streamlit writes a value that a callback gave to a control into the URL only if the
+        # control was known in the run before, drawn or not.
+        st.session_state.setdefault(key, known[key].default)
     return known
 
 
@@ -71,7 +78,11 @@ def _legalise(key: str, control: Control) -> None:
     try:
         control.read(str(st.session_state[key]))
     except ValueError:
-        if key not in {"pins", "overrides"}:  # half-typed rules stay on screen with their message
+        if key not in {
+            "pins",
+            "overrides",
+            "also",
+        }:  # half-typed rules stay on screen with their message
             st.session_state[key] = control.default
 
 
@@ -90,9 +101,9 @@ def settle(opened: Opened, known: dict[str, Control]) -> dict[str, PolicyError]:
     values = values_of(known)
     if float(values["medium_at"]) > float(values["high_at"]):  # only a link can cross them
         tab.repairs["medium_at"] = values["high_at"]
-    policy, problems = to_policy(values, tab.last)
+    policy, problems = to_policy(values, tab.last, opened.study)
     try:
-        opened.study.decide(policy)
+        studies.decided(opened, policy)
     except PolicyError as error:
         problems["policy"] = error
         policy = replace(studies.fallback(opened, tab.last), hardware=policy.hardware)
@@ -196,11 +207,12 @@ def force(layer: str, precision: str | None) -> None:
 
 def describe(policy: Policy) -> str:
     """A policy in a few words."""
-    extra = len(policy.pins) + len(policy.overrides)
+    extra = len(policy.pins) + len(policy.overrides) + len(policy.groups)
     text = {
         "thresholds": f"thresholds {policy.high_threshold:.2f} / {policy.medium_threshold:.2f}",
         "top-k": f"top-k {policy.top_k}",
         "uniform": f"all {policy.uniform}",
         "manual": "manual",
+        "budget": bounds_in_words(policy.budgets),
     }[policy.strategy]
     return f"{text} + {extra} rule{'s' if extra > 1 else ''}" if extra else text

@@ -19,6 +19,7 @@ from core.decide.layer_effect import LayerEffect, layer_effect
 from core.decide.outcome import Outcome, outcome
 from core.decide.policy import Policy
 from core.decide.resampling import Stability
+from core.decide.steadiness import DRAWS
 from core.decide.trust import Trusted, trusting
 from core.errors import AnalysisError, PolicyError
 from core.evidence.agreement import Agreement, agreements
@@ -27,6 +28,7 @@ from core.source import samples
 from core.study import Study
 from dashboard import FOLDERS_VARIABLE
 
+MANY_LAYERS = 400
 FIRST_SAMPLE = "informer"
 """The sample that opens when nothing is named at launch."""
 
@@ -105,9 +107,43 @@ def _priced(key: str, policy: Policy, _study: Study) -> tuple[PrecisionMap, Outc
     return chosen, outcome(_study, chosen)
 
 
+@st.cache_resource(max_entries=64, show_spinner=False, hash_funcs=POLICIES)
+def _first_priced(key: str, policy: Policy, _study: Study) -> tuple[PrecisionMap, Outcome]:
+    chosen = _study.solver.decide(policy, first=True)
+    return chosen, outcome(_study, chosen)
+
+
 def priced(opened: Opened, policy: Policy) -> tuple[PrecisionMap, Outcome]:
-    """The map of `policy` and its figures. Raises `PolicyError`."""
+    """The map of `policy` and its figures. Raises `PolicyError`.
+
+    For a budget that was never solved these are of a first answer; `refined` looks further.
+    """
+    if first_only(opened, policy):
+        return _first_priced(opened.key, policy, opened.study)
     return _priced(opened.key, policy, opened.study)
+
+
+def first_only(opened: Opened, policy: Policy) -> bool:
+    """Whether only a first answer to `policy` is known."""
+    return policy.strategy == "budget" and not opened.study.solver.knows(policy)
+
+
+def decided(opened: Opened, policy: Policy) -> PrecisionMap:
+    """The map of `policy`, a first answer where that is quicker. Raises `PolicyError`."""
+    if policy.strategy == "budget":
+        return opened.study.solver.decide(policy, first=True)
+    return opened.study.decide(policy)
+
+
+def refined(opened: Opened, policy: Policy) -> bool:
+    """Solve a budget in full; whether that gave another map than the first answer.
+
+    With many layers the first answer stands: the whole search would hold the page for seconds.
+    """
+    if not first_only(opened, policy) or len(opened.study.layers) > MANY_LAYERS:
+        return False
+    before = opened.study.solver.decide(policy, first=True)
+    return bool((opened.study.decide(policy).codes != before.codes).any())
 
 
 def priced_on(opened: Opened, policy: Policy, hardware: str) -> tuple[PrecisionMap, Outcome]:
@@ -164,9 +200,19 @@ def _stability(key: str, policy: Policy, _study: Study) -> Stability:
 
 
 def stability(opened: Opened, policy: Policy) -> Stability:
-    """How often `policy` gives each layer each precision when the samples are drawn again."""
+    """How often `policy` gives each layer each precision when the samples are drawn again.
+
+    For a budget this takes seconds: see `resampled_already`.
+    """
+    if policy.strategy == "budget":
+        return _stability(opened.key, policy, opened.study)
     same = replace(policy, hardware=Policy().hardware)  # a device changes no precision
     return _stability(opened.key, same, opened.study)
+
+
+def resampled_already(opened: Opened, policy: Policy) -> bool:
+    """Whether `stability` answers at once."""
+    return policy.strategy != "budget" or opened.study.solver.has("steadiness", (policy, DRAWS))
 
 
 @st.cache_resource(max_entries=64, show_spinner=False, hash_funcs=POLICIES)
@@ -176,7 +222,7 @@ def _trusted(key: str, policy: Policy, _study: Study) -> tuple[Trusted, ...]:
 
 def trusted(opened: Opened, policy: Policy) -> tuple[Trusted, ...]:
     """The layers that change if one scorer is trusted alone, for every scorer with scores."""
-    same = replace(policy, hardware=Policy().hardware)
+    same = policy if policy.strategy == "budget" else replace(policy, hardware=Policy().hardware)
     return _trusted(opened.key, same, opened.study)
 
 
@@ -197,7 +243,7 @@ def fallback(opened: Opened, policy: Policy) -> Policy:
     uniform = Policy(strategy="uniform", uniform=opened.study.precisions[0])
     for candidate in (policy, Policy(), uniform):
         try:
-            opened.study.decide(candidate)
+            decided(opened, candidate)
         except PolicyError:
             continue
         return candidate

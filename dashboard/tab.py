@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from core.decide.policy import Policy
 from core.errors import QuantscapeError
 from dashboard.carry import Shelved
-from dashboard.controls import Value
+from dashboard.control import Value
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pandas as pd
 
 from core.decide.scoring import LEVELS
@@ -165,7 +166,9 @@ def layer_frame(view: View) -> pd.DataFrame:
 
 def with_frequency(frame: pd.DataFrame, view: View) -> pd.DataFrame:
     """`frame` of all layers with the share of resamples that give each its precision, in %."""
-    found = studies.stability(view.opened, view.policy).of(view.now.chosen)
+    found = np.full(len(frame), np.nan)  # a solved budget is resampled when somebody asks
+    if studies.resampled_already(view.opened, view.policy):
+        found = studies.stability(view.opened, view.policy).of(view.now.chosen)
     wider = frame.copy()
     wider.insert(list(frame.columns).index("level") + 1, "frequency", found * 100)
     return wider

@@ -38,9 +38,13 @@ class Choices:
 
     def codes(self, picked: NDArray[np.int64]) -> NDArray[np.int8]:
         """Codes (L,) of the map that gives unit u the precision `picked[u]`."""
-        free = self.unit_of >= 0
-        codes = self.fixed.copy()
-        codes[free] = picked[self.unit_of[free]]
+        return np.asarray(self.codes_of(picked[None])[0])
+
+    def codes_of(self, picked: NDArray[np.int64]) -> NDArray[np.int8]:
+        """Codes (M, L) of maps, from the precision of each unit (M, U)."""
+        free = np.flatnonzero(self.unit_of >= 0)
+        codes = np.repeat(self.fixed[None], len(picked), axis=0)
+        codes[:, free] = picked[:, self.unit_of[free]]
         return codes
 
     def picked(self, codes: NDArray[np.int8]) -> NDArray[np.int64]:

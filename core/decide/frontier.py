@@ -6,6 +6,7 @@ budget gives the same map again.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -13,23 +14,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.decide.budget import Budget
-from core.decide.compare import Cost
+from core.decide.compare import TOTAL_OF, Cost
+from core.decide.loss import loss_figures
+from core.decide.outcome import accuracy_totals
 from core.decide.pareto import pareto_front
 from core.errors import PolicyError
+from core.estimate.quantity import Quantity
 
 if TYPE_CHECKING:
     from core.decide.policy import Policy
     from core.decide.search import Found
     from core.study import Study
 
-POINTS = 28
+POINTS = 20
 UNITS: dict[Cost, Literal["bytes", "ms"]] = {"size": "bytes", "latency": "ms"}
 
 
 @dataclass(frozen=True, eq=False)
 class FrontierPoint:
     """One map of a frontier. `loss` is the projected objective (KL in nats, or squared change
-    over variance; with labels, the rise of the loss), `policy` the budget that gives the map.
+    over variance; with labels, the rise of the loss), `totals` what is projected with ranges,
+    `policy` the budget that gives the map.
     """
 
     codes: NDArray[np.int8]
@@ -37,6 +42,7 @@ class FrontierPoint:
     size_bytes: int
     latency_ms: float
     policy: Policy
+    totals: dict[str, Quantity]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +51,23 @@ class Frontier:
 
     axis: Cost
     points: tuple[FrontierPoint, ...]
+
+    def dominating(self, totals: Mapping[str, Quantity]) -> FrontierPoint | None:
+        """The point with the least loss that beats a map with `totals`: no worse in cost and in
+        divergence, and better in one by more than rounding. None where no point does.
+        """
+        cost = totals[TOTAL_OF[self.axis]].value
+        moved = totals[loss_figures(totals).divergence].value
+        if cost is None or moved is None:
+            return None
+        for point in reversed(self.points):
+            own = point.totals[TOTAL_OF[self.axis]].value
+            loss = point.totals[loss_figures(totals).divergence].value
+            if own is None or loss is None or own > cost * (1 + 1e-9) or loss > moved:
+                continue
+            if own < cost * (1 - 1e-6) or loss < moved * (1 - 1e-6) - 1e-15:
+                return point
+        return None
 
     def costs(self) -> NDArray[np.float64]:
         """Bytes or milliseconds of the points."""
@@ -89,9 +112,18 @@ def _frontier(study: Study, base: Policy, axis: Cost, points: int) -> Frontier:
     for k in front:
         f, policy = at[k]
         distinct.setdefault(
-            (_cost(f, axis), f.loss), FrontierPoint(f.codes, f.loss, int(f.size), f.ms, policy)
+            (_cost(f, axis), f.loss),
+            FrontierPoint(f.codes, f.loss, int(f.size), f.ms, policy, _totals(study, f, policy)),
         )
     return Frontier(axis, tuple(p for _, p in sorted(distinct.items(), key=lambda item: item[0])))
+
+
+def _totals(study: Study, found: Found, policy: Policy) -> dict[str, Quantity]:
+    return {
+        "size_bytes": Quantity(int(found.size), "bytes", "exact"),
+        "latency_ms": study.latency(policy.hardware).estimate(found.codes).total,
+        **accuracy_totals(study, study.project(found.codes)),
+    }
 
 
 def _cost(found: Found, axis: Cost) -> float:

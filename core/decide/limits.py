@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,12 @@ class Limits:
                 beyond = beyond + np.maximum(np.asarray(figures) - most, 0.0) / max(most, TINY)
         return np.where(beyond <= SLACK, 0.0, beyond)
 
+    def without(self, axis: Axis) -> Limits:
+        """The same limits but for those on `axis`."""
+        if axis == "loss":
+            return replace(self, loss=np.inf, judged=np.inf)
+        return replace(self, size=np.inf) if axis == "size" else replace(self, ms=np.inf)
+
 
 @dataclass(frozen=True, eq=False)
 class Task:
@@ -54,3 +60,8 @@ class Task:
     minimise: Axis
     limits: Limits
     judge: Callable[[Codes], float] | None = None
+
+    @property
+    def timed(self) -> bool:
+        """Whether latency matters."""
+        return bool(np.isfinite(self.limits.ms)) or self.minimise == "latency"

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from core.decide.budget import Axis
 from core.decide.limits import Task
 from core.estimate.moves import Change, Place
 
 Doubles = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Key = tuple[float, float]
+"""Predicted excess over the limits, and predicted change of what is minimised."""
+Move = tuple[Key, Ints, Ints]
 
 TRIED = 8
 """Flips, and swaps, of an ordinary step whose true cost is computed."""
 NEARLY = 0.02
+HOPELESS = {1: 0.02, 2: 0.2}
+"""Shares of the loss by which a prediction may be off, by the power of the form."""
 RUNS = (2, 3, 4, 6, 9)
 MAX_RUNS = 2_000
 """Runs of units, of these lengths, that are looked at."""
-MAX_PAIRED = 700
-"""Swaps are looked for among this many of the best flips."""
+QUICKLY_PAIRED, MAX_PAIRED = 240, 700
+"""Swaps are looked for among this many of the best flips, in ordinary and in thorough steps."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,10 +49,11 @@ class Proposals:
 
     def __init__(self, task: Task) -> None:
         self.task, self.terrain, self.limits = task, task.terrain, task.limits
+        self._kept: list[tuple[Place, Doubles]] = []
 
     def changes(self, here: Here, tried: int, held: int = -1) -> list[Change]:
-        """Up to `tried` flips and `tried` swaps, as layers with their new codes; none of unit
-        `held`.
+        """Up to `tried` flips and `tried` swaps, as layers with their new codes, the most
+        promising first; none of unit `held`.
         """
         if not len(self.terrain.choices):
             return []
@@ -67,15 +75,39 @@ class Proposals:
             "size": self.terrain.size - self.terrain.size[here.picked, units],
             "latency": self.terrain.own_ms - self.terrain.own_ms[here.picked, units],
         }[self.task.minimise][codes, unit]
-        paying = np.flatnonzero(goal < 0)
+        paying = np.flatnonzero(goal < -1e-12 * max(abs(here.place.cost), 1e-12))
         order = paying[np.argsort(goal[paying], kind="stable")]
         return [(int(unit[k]), int(codes[k])) for k in order]
 
+    def blocked(self, here: Here) -> set[Axis]:
+        """The axes whose limits keep a flip away that would pay: those that bind."""
+        forced = self.forced(here)
+        if not forced:
+            return set()
+        unit, codes = (np.array(part) for part in zip(*forced, strict=True))
+        size = (
+            here.size + self.terrain.size[codes, unit] - self.terrain.size[here.picked[unit], unit]
+        )
+        loss = here.place.cost + self._gains(here)[codes, unit]
+        found: set[Axis] = {"size"} if (size > self.limits.size).any() else set()
+        if np.isfinite(self.limits.ms) and (self._times(here, unit, codes) > self.limits.ms).any():
+            found.add("latency")
+        if (loss > self.limits.loss).any():
+            found.add("loss")
+        if np.isfinite(self.limits.judged) and self.task.minimise != "loss":
+            found.add("loss")  # what a flip loses in points is only known by projecting it
+        return found
+
     def _gains(self, here: Here) -> Doubles:
-        """Predicted change of the cost by precision and unit (P, U)."""
+        """Predicted change of the cost by precision and unit (P, U); kept for the last maps."""
+        for place, gains in self._kept:
+            if place is here.place:
+                return gains
         units = np.arange(len(self.terrain.choices))
         gains = self.terrain.choices.summed(self.terrain.objective.gains(here.place))
-        return np.asarray(gains + self.terrain.bend[here.picked, :, units].T)
+        gains = gains + self.terrain.bend[here.picked, :, units].T
+        self._kept = [(here.place, gains), *self._kept[:2]]
+        return gains
 
     def _change(self, units: Ints, codes: Ints) -> Change:
         members = self.terrain.choices.members
@@ -93,15 +125,17 @@ class Proposals:
         codes, unit = np.nonzero(movable)
         loss = gains[codes, unit]
         size = terrain.size[codes, unit] - terrain.size[here.picked[unit], unit]
-        if len(loss) > MAX_PAIRED:
-            keep = self._worth(here, loss, size, terrain.own_ms[codes, unit]
-                               - terrain.own_ms[here.picked[unit], unit])  # fmt: skip
+        most = QUICKLY_PAIRED if tried <= TRIED else MAX_PAIRED
+        if len(loss) > most:
+            own = terrain.own_ms[codes, unit] - terrain.own_ms[here.picked[unit], unit]
+            keep = _worth(most, loss, size, own)
             codes, unit, loss, size = codes[keep], unit[keep], loss[keep], size[keep]
         if not len(unit):
             return []
-        ms = self._times(here, unit, codes) - here.ms
-        single = self._promising(here, loss, size, ms, tried)
-        found = [(unit[[k]], codes[[k]]) for k in single]
+        ms = self._times(here, unit, codes) - here.ms if self.task.timed else np.zeros(len(unit))
+        found = [
+            (key, unit[[k]], codes[[k]]) for key, k in self._promising(here, loss, size, ms, tried)
+        ]
         first, second = np.triu_indices(len(unit), 1)
         apart = unit[first] != unit[second]
         first, second = first[apart], second[apart]
@@ -111,56 +145,52 @@ class Proposals:
         pairs = self._promising(
             here, both, size[first] + size[second], ms[first] + ms[second], tried
         )
-        found += [
-            (
-                np.array([unit[first[k]], unit[second[k]]]),
-                np.array([codes[first[k]], codes[second[k]]]),
-            )
-            for k in pairs
-        ]
-        timed = np.isfinite(self.limits.ms) or self.task.minimise == "latency"
-        if tried > TRIED and timed and held < 0:
+        for key, k in pairs:
+            two = np.array([first[k], second[k]])
+            found.append((key, unit[two], codes[two]))
+        if tried > TRIED and self.task.timed and held < 0:
             found += self._runs(here, gains, tried)
-        return found
+        found.sort(key=lambda move: move[0])
+        return [(units, given) for _, units, given in found]
 
-    def _runs(self, here: Here, gains: Doubles, tried: int) -> list[tuple[Ints, Ints]]:
+    def _runs(self, here: Here, gains: Doubles, tried: int) -> list[Move]:
         """Runs of units that follow each other, put into one precision: what boundaries price."""
         terrain, choices = self.terrain, self.terrain.choices
-        units = len(choices)
+        starts, lengths, codes = self._every_run
+        if not len(starts):
+            return []
+        ends = starts + lengths
+        gained = np.concatenate([np.zeros((len(gains), 1)), gains.cumsum(axis=1)], axis=1)
+        units = np.arange(len(choices))
+        grown = terrain.size - terrain.size[here.picked, units]
+        stored = np.concatenate([np.zeros((len(gains), 1)), grown.cumsum(axis=1)], axis=1)
+        loss = gained[codes, ends] - gained[codes, starts]
+        size = stored[codes, ends] - stored[codes, starts]
+        inside = (units >= starts[:, None]) & (units < ends[:, None])
+        rows = choices.codes_of(np.where(inside, codes[:, None], here.picked))
+        ms = terrain.latency.times_ms(rows) - here.ms
+        return [
+            (key, np.arange(starts[k], ends[k]), np.full(lengths[k], codes[k]))
+            for key, k in self._promising(here, loss, size, ms, tried)
+        ]
+
+    @cached_property
+    def _every_run(self) -> tuple[Ints, Ints, Ints]:
+        """Starts, lengths and codes of the runs of units that may move together."""
+        options = self.terrain.choices.options
+        precisions, units = options.shape
         lengths = [n for n in RUNS if n < units]
-        while len(lengths) > 1 and len(lengths) * len(gains) * units > MAX_RUNS:
+        while len(lengths) > 1 and len(lengths) * precisions * units > MAX_RUNS:
             lengths.pop()
         every = [
-            (np.arange(start, start + n), np.full(n, code))
+            (start, n, code)
             for n in lengths
             for start in range(units - n + 1)
-            for code in range(len(gains))
-            if choices.options[code, start : start + n].all()
+            for code in range(precisions)
+            if options[code, start : start + n].all()
         ][:MAX_RUNS]
-        if not every:
-            return []
-        loss = np.array([gains[codes, run].sum() for run, codes in every])
-        size = np.array(
-            [(terrain.size[codes, run] - terrain.size[here.picked[run], run]).sum()
-             for run, codes in every]
-        )  # fmt: skip
-        rows = np.repeat(here.place.codes[None], len(every), axis=0)
-        for row, (run, codes) in zip(rows, every, strict=True):
-            layers, given = self._change(run, codes)
-            row[layers] = given
-        ms = terrain.latency.times_ms(rows) - here.ms
-        return [every[k] for k in self._promising(here, loss, size, ms, tried)]
-
-    def _worth(self, here: Here, loss: Doubles, size: Doubles, ms: Doubles) -> Ints:
-        """The flips that help most, those that save most per loss among them."""
-        half = MAX_PAIRED // 3
-        price = np.maximum(loss, 1e-15)
-        found = [
-            np.argsort(loss)[:half],
-            np.argsort(size / price)[:half],
-            np.argsort(ms / price)[:half],
-        ]
-        return np.unique(np.concatenate(found))
+        starts, counts, codes = np.array(every, dtype=np.int64).reshape(-1, 3).T
+        return starts, counts, codes
 
     def _cross(self, here: Here, unit: Ints, codes: Ints) -> Doubles:
         """Second-order cost of making two moves together beyond that of each (M, M)."""
@@ -172,16 +202,16 @@ class Proposals:
         return np.asarray(2 * (shift[:, to] - shift[:, back]))
 
     def _times(self, here: Here, unit: Ints, codes: Ints) -> Doubles:
-        rows = np.repeat(here.place.codes[None], len(unit), axis=0)
-        members = self.terrain.choices.members
-        for row, u, c in zip(rows, unit, codes, strict=True):
-            row[members[u]] = c
-        return self.terrain.latency.times_ms(rows)
+        picked = np.repeat(here.picked[None], len(unit), axis=0)
+        picked[np.arange(len(unit)), unit] = codes
+        return self.terrain.latency.times_ms(self.terrain.choices.codes_of(picked))
 
-    def _promising(self, here: Here, loss: Doubles, size: Doubles, ms: Doubles, tried: int) -> Ints:
-        """Positions of the moves to try, by what is predicted of them."""
+    def _promising(
+        self, here: Here, loss: Doubles, size: Doubles, ms: Doubles, tried: int
+    ) -> list[tuple[Key, int]]:
+        """The moves to try, with what is predicted of them and their position."""
         if not len(loss):
-            return np.zeros(0, np.int64)
+            return []
         # A prediction of the loss is rough: what misses the limit by little is tried as well.
         guessed = here.place.cost + loss - NEARLY * max(self.limits.loss, 0.0)
         guessed = guessed if np.isfinite(self.limits.loss) else loss
@@ -189,7 +219,11 @@ class Proposals:
         goal = {"loss": loss, "size": size, "latency": ms}[self.task.minimise]
         tried = min(tried, len(loss))
         if self.task.minimise == "loss":
-            return self._lowest(over, goal, tried)
+            best = self._lowest(over, goal, tried)
+            if here.over <= 0:  # what is predicted to lose much more is not evaluated
+                hopeless = HOPELESS[self.terrain.objective.power] * abs(here.place.cost)
+                best = best[(goal[best] < hopeless) & (over[best] <= 0)]
+            return [((float(over[k]), float(goal[k])), int(k)) for k in best]
         improving = np.where(
             (goal < 0) | ((goal <= 0) & (loss < 0)) | (here.over > 0), over, np.inf
         )
@@ -199,15 +233,23 @@ class Proposals:
         rate = np.where(loss <= 0, loss, rate)
         cheap = self._lowest(improving, rate, tried)
         both = np.unique(np.concatenate([most_saved, cheap]))
-        return np.asarray(both[np.isfinite(improving[both])])
+        kept = both[np.isfinite(improving[both])]
+        return [((float(over[k]), float(goal[k])), int(k)) for k in kept]
 
     @staticmethod
     def _lowest(over: Doubles, goal: Doubles, count: int) -> Ints:
         """Positions of the `count` smallest goals among the smallest excess."""
         kept = np.flatnonzero(over <= 0)
         if len(kept) > count:
-            return kept[np.argpartition(goal[kept], count - 1)[:count]]
+            return np.asarray(kept[np.argpartition(goal[kept], count - 1)[:count]])
         if len(kept):
             return kept
         count = min(count, len(over))
         return np.argpartition(over, count - 1)[:count]
+
+
+def _worth(count: int, loss: Doubles, size: Doubles, ms: Doubles) -> Ints:
+    """The flips that help most, and those that save most per loss; `count` of them at most."""
+    price = np.maximum(loss, 1e-15)
+    orders = (loss, size / price, ms / price)
+    return np.unique(np.concatenate([np.argsort(order)[: count // 3] for order in orders]))

@@ -14,10 +14,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from core.decide.budget import Axis
 from core.decide.limits import SLACK, Task
 from core.decide.proposals import TRIED, Here, Proposals
 from core.decide.terrain import Pool
-from core.estimate.moves import Place
+from core.estimate.moves import Change, Place
 
 Doubles = NDArray[np.float64]
 Codes = NDArray[np.int8]
@@ -30,6 +31,8 @@ THOROUGH_ELEMENTS = 150_000
 KICK_ELEMENTS = 600_000
 MIN_KICKS, MAX_KICKS, KICK_STEPS = 3, 24, 6
 """Flips that are forced once a descent has ended, by the numbers that evaluating them takes."""
+TOGETHER = 4
+"""Moves that are evaluated before the best of them is taken, if it improves."""
 STARTS = 2
 STEPS = 200
 
@@ -37,7 +40,8 @@ STEPS = 200
 @dataclass(frozen=True, eq=False)
 class Found:
     """A map with its figures; `judged` is nan where nothing judges it. `feasible` says whether
-    it keeps every limit, `finished` whether the search ended before its time limit.
+    it keeps every limit, `finished` whether the search ended before its time limit. `binding`
+    are the axes whose limits keep a flip away that would pay.
     """
 
     codes: Codes
@@ -48,17 +52,20 @@ class Found:
     feasible: bool
     finished: bool = True
     steps: int = 0
+    binding: frozenset[Axis] = frozenset()
 
 
 def search(
-    task: Task, time_limit_s: float | None = None, starts: NDArray[np.int8] | None = None
-) -> Found:
+    task: Task, time_limit_s: float | None = None, starts: NDArray[np.int8] | None = None, *,
+    first: bool = False,
+) -> Found:  # fmt: skip
     """The best map that was found; infeasible only if no feasible one was.
 
-    `starts` (S, L) are maps to start from beside the search's own. Without `time_limit_s` the
-    same task gives the same map every time.
+    `starts` (S, L) are maps to start from beside the search's own. `first` asks for a first
+    answer: where the descent from the best start ends. Without `time_limit_s` the same task gives
+    the same map every time.
     """
-    return _Search(task, time_limit_s).run(starts)
+    return _Search(task, time_limit_s).run(starts, first=first)
 
 
 class _Search:
@@ -69,9 +76,9 @@ class _Search:
         self.steps = 0
         self._judged: dict[bytes, float] = {}
 
-    def run(self, given: NDArray[np.int8] | None) -> Found:
+    def run(self, given: NDArray[np.int8] | None, *, first: bool) -> Found:
         pool = self._pool()
-        own = [pool.codes[k] for k in self._starts(pool)]
+        own = [pool.codes[k] for k in self._starts(pool)][: 1 if first else STARTS]
         best = self._at(own[0])
         for codes in (*(() if given is None else given), *own):
             if self._late():
@@ -79,10 +86,14 @@ class _Search:
             here = self._descend(self._at(codes))
             if self._merit(here) < self._merit(best):
                 best = here
-        best = self._tightened(self._kicked(self._settle(best)))
+        if not first or best.over > 0:
+            best = self._tightened(self._kicked(self._settle(best)))
+        codes = best.place.codes
+        ms = float(self.terrain.latency.times_ms(codes[None])[0])
         return Found(
-            best.place.codes, best.place.cost, best.size, best.ms, best.judged,
-            best.over <= 0, not self._late(), self.steps,
+            codes, best.place.cost, best.size, ms, best.judged,
+            best.over <= 0, not self._late() and not first, self.steps,
+            frozenset(self.proposals.blocked(best)) if len(self.terrain.choices) else frozenset(),
         )  # fmt: skip
 
     def _late(self) -> bool:
@@ -145,10 +156,14 @@ class _Search:
     def _here(self, place: Place) -> Here:
         codes = place.codes
         size = float(self.terrain.sizes_of(codes[None])[0])
-        ms = float(self.terrain.latency.times_ms(codes[None])[0])
+        ms = float(self._times(codes[None])[0])
         over = float(self.limits.over(size, ms, place.cost)) + self._beyond(codes)
         picked = self.terrain.choices.picked(codes)
         return Here(place, size, ms, picked, self._judge(codes), over)
+
+    def _times(self, codes: NDArray[np.int8]) -> Doubles:
+        """Latency of maps (C, L); 0 where it does not matter, since it takes time."""
+        return self.terrain.latency.times_ms(codes) if self.task.timed else np.zeros(len(codes))
 
     # ---- descent
 
@@ -232,14 +247,21 @@ class _Search:
         """The best of the moves tried if it improves on `here`; unit `held` stays as it is."""
         self.steps += 1
         changes = self.proposals.changes(here, tried, held)
-        if not changes:
-            return None
+        together = TOGETHER if tried <= TRIED else 2 * TOGETHER
+        for start in range(0, len(changes), together):
+            better = self._best_of(here, changes[start : start + together])
+            if better is not None:
+                return better
+        return None
+
+    def _best_of(self, here: Here, changes: list[Change]) -> Here | None:
+        """The best of some moves if it improves on `here`."""
         losses = self.terrain.objective.moved(here.place, changes)
         rows = np.repeat(here.place.codes[None], len(changes), axis=0)
         for row, (layers, codes) in zip(rows, changes, strict=True):
             row[layers] = codes
         sizes = self.terrain.sizes_of(rows)
-        times = self.terrain.latency.times_ms(rows)
+        times = self._times(rows)
         over = self.limits.over(sizes, times, losses)
         merits = [
             self._ranked(*(float(x) for x in figures))

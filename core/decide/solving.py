@@ -39,8 +39,6 @@ T = TypeVar("T")
 KEPT = {"terrains": 6, "objectives": 4, "solutions": 256}
 KEPT_OTHERWISE = 12
 """Tables and answers that are kept: rules and budgets move one at a time."""
-TIGHT = 0.005
-"""A budget binds where less than this share of it is left."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +46,7 @@ class Solution:
     """The map that was found for a policy's budgets.
 
     `used` and `limits` by axis are in bytes, ms, and the unit of the loss budget. `binding` are
-    the axes of which nothing to speak of is left.
+    the axes whose budgets keep a flip away that would pay.
     """
 
     found: Found
@@ -67,10 +65,13 @@ class Solver:
 
     # ---- what is asked
 
-    def decide(self, policy: Policy) -> PrecisionMap:
-        """The map that `policy` gives; raises `InfeasibleError` where none was found."""
+    def decide(self, policy: Policy, *, first: bool = False) -> PrecisionMap:
+        """The map that `policy` gives; raises `InfeasibleError` where none was found.
+
+        `first` asks for a first answer, unless the full one is known already.
+        """
         study = self._study
-        codes = self.solve(policy).found.codes
+        codes = self.solve(policy, first=first and not self.knows(policy)).found.codes
         open_to = self.terrain(policy).choices
         scores = total_scores(study.scores, policy, len(study.layers))
         return PrecisionMap(
@@ -78,16 +79,40 @@ class Solver:
             policy, open_to.ignored,
         )  # fmt: skip
 
-    def solve(self, policy: Policy, time_limit_s: float | None = None) -> Solution:
+    def solve(
+        self, policy: Policy, time_limit_s: float | None = None, *, first: bool = False
+    ) -> Solution:
         """The best map found for the budgets of `policy`.
 
-        With a time limit the search may end early, with what it has. Raises `InfeasibleError`
-        naming the budget that binds and the nearest value that was found to be possible.
+        With a time limit the search may end early, with what it has; `first` asks for a first
+        answer, which takes a fraction of the time. Raises `InfeasibleError` naming the budget
+        that binds and the nearest value that was found to be possible.
         """
         if time_limit_s is not None:
-            return self._solve(policy, time_limit_s)
-        key = (self._rules(policy), policy.budgets, policy.minimise)
-        return self.keep("solutions", key, lambda: self._solve(policy, None))
+            return self._solve(policy, time_limit_s, first=first)
+        shelf = "first answers" if first else "solutions"
+        kept = self.keep(shelf, self._asked(policy), lambda: self._tried(policy, first=first))
+        if isinstance(kept, InfeasibleError):
+            raise kept.with_traceback(None)
+        return kept
+
+    def _tried(self, policy: Policy, *, first: bool) -> Solution | InfeasibleError:
+        try:
+            return self._solve(policy, None, first=first)
+        except InfeasibleError as error:  # kept like an answer: finding out takes as long
+            return error
+
+    def knows(self, policy: Policy) -> bool:
+        """Whether the full answer to `policy` is kept."""
+        return self.has("solutions", self._asked(policy))
+
+    def has(self, shelf: str, key: Hashable) -> bool:
+        """Whether something is kept under `key`."""
+        with self._lock:
+            return key in self._kept.get(shelf, {})
+
+    def _asked(self, policy: Policy) -> Hashable:
+        return (self._rules(policy), policy.budgets, policy.minimise)
 
     def found(self, policy: Policy) -> Found:
         """The map of `solve`."""
@@ -203,14 +228,16 @@ class Solver:
             judge(np.where(self._study.layers.computes, 0, -1).astype(np.int8))
         return Task(terrain, policy.minimise, limits, judge)
 
-    def _solve(self, policy: Policy, time_limit_s: float | None) -> Solution:
+    def _solve(
+        self, policy: Policy, time_limit_s: float | None, *, first: bool = False
+    ) -> Solution:
         task = self.task(policy)
-        found = search(task, time_limit_s)
+        found = search(task, time_limit_s, first=first)
         if not found.feasible:
             found = self._rescued(task, policy, time_limit_s)
         limits = {b.axis: self.limit(b, policy.hardware) for b in policy.budgets}
         used = {axis: _figure(found, task, axis) for axis in AXES}
-        binding = tuple(a for a, most in limits.items() if used[a] >= most * (1 - TIGHT))
+        binding = tuple(axis for axis in limits if axis in found.binding)
         return Solution(found, limits, used, binding)
 
     def _rescued(self, task: Task, policy: Policy, time_limit_s: float | None) -> Found:
@@ -218,7 +245,7 @@ class Solver:
         nearest: dict[Axis, float] = {}
         for budget in policy.budgets:
             axis = budget.axis
-            eased = replace(task, minimise=axis, limits=_without(task.limits, axis))
+            eased = replace(task, minimise=axis, limits=task.limits.without(axis))
             least = search(eased, time_limit_s)
             if not least.feasible:
                 continue
@@ -261,12 +288,6 @@ def _as_asked(solver: Solver, budget: Budget, value: float, hardware: str) -> Bu
         return replace(budget, amount=max(value, 0.0))
     whole = solver.limit(replace(budget, amount=1.0), hardware)
     return replace(budget, amount=float(np.ceil(value / whole * 1e4)) / 1e4)
-
-
-def _without(limits: Limits, axis: Axis) -> Limits:
-    if axis == "loss":
-        return replace(limits, loss=np.inf, judged=np.inf)
-    return replace(limits, size=np.inf) if axis == "size" else replace(limits, ms=np.inf)
 
 
 def _figure(found: Found, task: Task, axis: Axis) -> float:

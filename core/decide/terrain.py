@@ -20,6 +20,8 @@ from core.estimate.moves import MapObjective
 Doubles = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+TRIED_NEAR = 6
+"""Answers of the additive problem around a budget whose loss is computed."""
 PRICES = 40
 """Prices of a byte, or of a millisecond, that the additive start tries."""
 
@@ -76,7 +78,7 @@ class Terrain:
         None where the model has too many pairs.
         """
         matrix = self.objective.interactions.matrix
-        if matrix is None or self.objective.form.power != 1:
+        if matrix is None or self.objective.power != 1:
             return None
         precisions, units = self.choices.options.shape
         count = self.objective.layers
@@ -96,7 +98,7 @@ class Terrain:
     def bend(self) -> Doubles:
         """Second-order cost of a unit's move from one precision to another (P, P, U)."""
         precisions, units = self.choices.options.shape
-        if self.objective.form.power != 1:
+        if self.objective.power != 1:
             return np.zeros((precisions, precisions, units))
         if self.quadratic is None:
             own = self.objective.interactions.own.reshape(precisions - 1, -1)
@@ -125,7 +127,7 @@ class Terrain:
         found.append(self._priced(scaled))
         ends = [self._least(self.alone), self._least(size), self._least(ms)]
         picked = np.unique(np.concatenate([*found, np.stack(ends)]), axis=0)
-        codes = np.stack([self.choices.codes(row) for row in picked])
+        codes = self.choices.codes_of(picked)
         return Pool(
             codes, self.objective.costs(codes), self.sizes_of(codes), self.latency.times_ms(codes)
         )
@@ -154,12 +156,13 @@ class Terrain:
         if np.isfinite(loss):
             found += [self.by_size.losing(loss), self.by_ms.losing(loss)]
         picked = np.unique(np.concatenate(found), axis=0)
-        codes = np.stack([self.choices.codes(row) for row in picked]) if len(picked) else (
-            self.pool.codes[:0]
-        )  # fmt: skip
-        return Pool(
-            codes, self.objective.costs(codes), self.sizes_of(codes), self.latency.times_ms(codes)
-        )
+        codes = self.choices.codes_of(picked)
+        sizes, times = self.sizes_of(codes), self.latency.times_ms(codes)
+        # Losses take the time: only of what keeps the budgets, the least by addition first.
+        guess = self.alone[picked, np.arange(len(self.choices))].sum(axis=1)
+        over = (sizes > size) | (times > ms)
+        best = np.lexsort((np.abs(guess - loss) if np.isfinite(loss) else guess, over))[:TRIED_NEAR]
+        return Pool(codes[best], self.objective.costs(codes[best]), sizes[best], times[best])
 
     def _own(self, codes: NDArray[np.int8]) -> Doubles:
         """Milliseconds of units without boundaries, (M, L) -> (M,)."""

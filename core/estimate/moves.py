@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.estimate.combine import Form
+from core.estimate.glance import CACHED_ELEMENTS, Glance
 from core.estimate.interactions import Interactions, interactions_of
 from core.estimate.weighing import Target, weighing
 from core.evidence.evidence import Evidence
@@ -23,12 +24,6 @@ Codes = NDArray[np.int8]
 
 Change = tuple[NDArray[np.int64], NDArray[np.int64]]
 """Layers, and the code that each of them gets."""
-
-CACHED_ELEMENTS = 40_000
-"""Numbers that are worked on together: what a processor keeps close by."""
-
-EXACT_ELEMENTS = 700_000
-"""Up to this many numbers, changes under roots are predicted element by element."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +48,7 @@ class MapObjective:
 
     def __init__(self, evidence: Evidence, form: Form, target: Target = "divergence") -> None:
         self._weighed, counted = weighing(evidence, target)
-        self.form = form
+        self.power, self._exponent = form.power, form.residual
         self.precisions, self.layers = evidence.perturbations.shape[:2]
         self.interactions: Interactions = interactions_of(self._weighed, self.layers)
         self._rows = self._weighed.rows
@@ -62,11 +57,12 @@ class MapObjective:
         self._share = np.divide(energy, total, out=np.zeros_like(energy), where=total > 0)
         self._pairs = 1.0 - np.square(self._share).sum(axis=1)
         whole = self._weighed.of_samples(evidence.whole, counted)
-        if form.power == 2:
+        if self.power == 2:
             self._rises = np.square(np.maximum(self._rows, 0))
             self._falls = np.square(np.minimum(self._rows, 0))
+            self._glance = Glance(self._weighed, self._rises, self._falls, self.layers)
         self._residuals = np.zeros((self.precisions, whole.shape[1]))
-        if form.residual is not None:
+        if self._exponent is not None:
             for p in range(self.precisions):
                 rows = np.arange(self.layers) + p * self.layers
                 sums = self._sums(rows, np.ones(len(rows)))
@@ -96,7 +92,7 @@ class MapObjective:
             part = codes[start : start + step]
             picked = np.stack([part == p + 1 for p in range(self.precisions)], axis=1)
             flat = picked.reshape(len(part), -1).astype(np.float32)
-            parts = (self._rows,) if self.form.power == 1 else (self._rises, self._falls)
+            parts = (self._rows,) if self.power == 1 else (self._rises, self._falls)
             sums = np.stack([flat @ rows for rows in parts], axis=1).astype(np.float64)
             chosen = np.einsum("cpl,pl->cp", picked, self._share)
             squared = np.einsum("cpl,pl->cp", picked, np.square(self._share))
@@ -135,61 +131,24 @@ class MapObjective:
 
         First order in the outputs for added changes: the caller adds the curvature of the move.
         """
-        change = self._change(place)
-        slope = self._weighed.slope(change)
-        gains = np.zeros((self.precisions + 1, self.layers))
         current = np.maximum(place.codes, 0).astype(np.int64)
         column = np.arange(self.layers)
-        if self.form.power == 1:
-            gains[1:] = (self._rows @ slope.astype(np.float32)).reshape(self.precisions, -1)
-            gains -= gains[current, column]
-        elif self._rows.size <= EXACT_ELEMENTS:
-            self._root_gains(gains, place, slope, change)
+        change = self._changed(place.sums[None], place.chosen[None], place.squared[None])[0]
+        slope = self._weighed.slope(change)
+        if self.power == 1:
+            found = np.zeros((self.precisions + 1, self.layers))
+            found[1:] = (self._rows @ slope.astype(np.float32)).reshape(self.precisions, -1)
+            found -= found[current, column]
         else:
-            self._sloped_gains(gains, place, slope, current)
-        if self.form.residual is not None:
-            gains += self._residual_gains(place, slope, current)
-        gains[current, column] = 0.0
-        return gains
+            found = self._glance.gains(place.codes, place.sums, slope, change)
+        if self._exponent is not None:
+            found += self._residual_gains(place, slope, current, self._exponent)
+        found[current, column] = 0.0
+        return found
 
-    def _root_gains(self, gains: Doubles, place: Place, slope: Doubles, change: Doubles) -> None:
-        """Second-order gains under roots, element by element. Mutates `gains`."""
-        bend = self._weighed.bend(change)
-        steep = slope.astype(np.float32)
-        rises, falls = place.sums.astype(np.float32)
-        now = np.sqrt(rises) - np.sqrt(falls)
-        step = max(1, CACHED_ELEMENTS // max(len(slope), 1))
-        active = np.flatnonzero(place.codes >= 0)
-        for start in range(0, len(active), step):
-            layers = active[start : start + step]
-            codes = place.codes[layers].astype(np.int64)
-            own = (np.maximum(codes, 1) - 1) * self.layers + layers
-            held = (codes > 0).astype(np.float32)[:, None]
-            up = np.maximum(rises - held * self._rises[own], 0)
-            down = np.maximum(falls - held * self._falls[own], 0)
-            for code in range(self.precisions + 1):
-                if code == 0:
-                    moved = np.sqrt(up) - np.sqrt(down)
-                else:
-                    rows = (code - 1) * self.layers + layers
-                    moved = np.sqrt(up + self._rises[rows])
-                    moved -= np.sqrt(down + self._falls[rows])
-                moved -= now
-                gains[code, layers] = moved @ steep + bend(moved)
-
-    def _sloped_gains(
-        self, gains: Doubles, place: Place, slope: Doubles, current: NDArray[np.int64]
-    ) -> None:
-        """First-order gains under roots. Mutates `gains`."""
-        rises, falls = place.sums
-        floor_up, floor_down = self._rises.mean() + 1e-30, self._falls.mean() + 1e-30
-        up = (slope / (2 * np.sqrt(rises + floor_up))).astype(np.float32)
-        down = (slope / (2 * np.sqrt(falls + floor_down))).astype(np.float32)
-        gains[1:] = (self._rises @ up - self._falls @ down).reshape(self.precisions, -1)
-        gains -= gains[current, np.arange(self.layers)]
-
-    def _residual_gains(self, place: Place, slope: Doubles, current: NDArray[np.int64]) -> Doubles:
-        exponent = self.form.residual or 1.0
+    def _residual_gains(
+        self, place: Place, slope: Doubles, current: NDArray[np.int64], exponent: float
+    ) -> Doubles:
         pull = self._residuals @ slope  # [P]
         inside = np.square(place.chosen) - place.squared
         now = self._power(inside, exponent)
@@ -218,7 +177,7 @@ class MapObjective:
         return found
 
     def _sums(self, rows: NDArray[np.int64], signs: Doubles) -> Doubles:
-        if self.form.power == 1:
+        if self.power == 1:
             return np.asarray((signs @ self._rows[rows].astype(np.float64))[None])
         return np.stack(
             [signs @ part[rows].astype(np.float64) for part in (self._rises, self._falls)]
@@ -227,25 +186,30 @@ class MapObjective:
     def _shift(
         self, place: Place, layers: NDArray[np.int64], codes: NDArray[np.int64]
     ) -> tuple[Doubles, Doubles, Doubles]:
-        before = place.codes[layers].astype(np.int64)
-        gone, come = before > 0, codes > 0
-        out = (before[gone] - 1) * self.layers + layers[gone]
-        into = (codes[come] - 1) * self.layers + layers[come]
-        signs = np.concatenate([-np.ones(len(out)), np.ones(len(into))])
-        sums = place.sums + self._sums(np.concatenate([out, into]), signs)
-        if self.form.power == 2:
-            np.maximum(sums, 0.0, out=sums)
+        # Few rows change: adding them one by one beats gathering them.
+        sums = place.sums.copy()
         chosen, squared = place.chosen.copy(), place.squared.copy()
-        for rows, sign in ((out, -1.0), (into, 1.0)):
-            which, column = rows // self.layers, rows % self.layers
-            shares = self._share[which, column]
-            chosen += sign * np.bincount(which, shares, self.precisions)
-            squared += sign * np.bincount(which, np.square(shares), self.precisions)
+        parts = (self._rows,) if self.power == 1 else (self._rises, self._falls)
+        before = place.codes[layers].tolist()
+        for layer, old, new in zip(layers.tolist(), before, codes.tolist(), strict=True):
+            if old == new:
+                continue
+            for code, sign in ((old, -1.0), (new, 1.0)):
+                if code <= 0:
+                    continue
+                row = (code - 1) * self.layers + layer
+                for total, part in zip(sums, parts, strict=True):
+                    (np.add if sign > 0 else np.subtract)(total, part[row], out=total)
+                share = self._share[code - 1, layer]
+                chosen[code - 1] += sign * share
+                squared[code - 1] += sign * share * share
+        if self.power == 2:
+            np.maximum(sums, 0.0, out=sums)
         return sums, chosen, squared
 
     def _combined(self, sums: Doubles) -> Doubles:
         """Sums (C, 1 or 2, KA) -> changes (C, KA)."""
-        if self.form.power == 1:
+        if self.power == 1:
             return np.asarray(sums[:, 0])
         return np.asarray(np.sqrt(sums[:, 0]) - np.sqrt(sums[:, 1]))
 
@@ -255,16 +219,12 @@ class MapObjective:
         return np.asarray(np.clip(share, 0.0, 1.0) ** exponent)
 
     def _cost(self, sums: Doubles, chosen: Doubles, squared: Doubles) -> Doubles:
-        change = self._combined(sums)
-        if self.form.residual is not None:
-            inside = np.square(chosen) - squared  # [C, P]
-            weights = self._power(inside.T, self.form.residual).T
-            change = change + weights @ self._residuals
-        return self._weighed.cost(change)
+        return self._weighed.cost(self._changed(sums, chosen, squared))
 
-    def _change(self, place: Place) -> Doubles:
-        change = self._combined(place.sums[None])[0]
-        if self.form.residual is not None:
-            inside = np.square(place.chosen) - place.squared
-            change = change + self._power(inside, self.form.residual) @ self._residuals
-        return np.asarray(change)
+    def _changed(self, sums: Doubles, chosen: Doubles, squared: Doubles) -> Doubles:
+        """Changes (C, KA) of maps from their sums, with the residual."""
+        change = self._combined(sums)
+        if self._exponent is None:
+            return change
+        inside = np.square(chosen) - squared  # [C, P]
+        return np.asarray(change + self._power(inside.T, self._exponent).T @ self._residuals)

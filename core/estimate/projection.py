@@ -246,7 +246,7 @@ class Projector(MapProjector[Figures]):
         return self.log_spread
 
     @cached_property
-    def _drop_error_per_flip(self) -> float:
+    def drop_error_per_flip(self) -> float:
         """Spread of the drop's error in answers, per root of flipped answers.
 
         Every answer that a map flips is one that the projection can get wrong; independent
@@ -270,7 +270,7 @@ class Projector(MapProjector[Figures]):
 
     def _drop_deviation_pts(self, found: Figures) -> float:
         n = self._count
-        model = (self._drop_error_per_flip * np.sqrt(found.flips + 1) / n) ** 2
+        model = (self.drop_error_per_flip * np.sqrt(found.flips + 1) / n) ** 2
         return float(np.sqrt(self._drop_variance(found) + model)) * POINTS
 
     def _flip_deviation_pts(self, found: Figures) -> float:

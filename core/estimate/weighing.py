@@ -67,14 +67,14 @@ class Weighing:
         grown /= grown.sum(axis=0)
         return np.asarray(((grown - self.anchor) * self.scale).ravel())
 
-    def bend(self, change: Doubles) -> Callable[[Floats], Floats]:
-        """Second-order cost around `change` (K * A,) of small steps (C, K * A) away from it."""
-        scale = self.scale.astype(np.float32)
-        shape = self.anchor.shape
+    def bend(self, change: Doubles, answers: NDArray[np.int64]) -> Callable[[Floats], Floats]:
+        """Second-order cost around `change` (K * A,) of small steps (C, K * A') of `answers`."""
+        scale = self.scale[answers].astype(np.float32)
+        shape = (len(self.anchor), len(answers))
         if self.p is None:
             return lambda step: np.square(step).reshape(len(step), *shape).sum(axis=1) @ scale
-        shaped = change.reshape(shape)
-        grown = self.p * np.exp(shaped - shaped.max(axis=0))
+        shaped = change.reshape(self.anchor.shape)[:, answers]
+        grown = self.p[:, answers] * np.exp(shaped - shaped.max(axis=0))
         q = (grown / grown.sum(axis=0)).astype(np.float32)
 
         def bent(step: Floats) -> Floats:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 
+from core.decide.budget import format_budget
 from core.decide.decision import BY_OVERRIDE, PrecisionMap
 from core.decide.policy import Policy
 
@@ -25,7 +26,8 @@ def plan_command(chosen: PrecisionMap, folder: str = FOLDER) -> str | None:
     }
     overrides = {name: p for name, p in overrides.items() if name in chosen.layers.index}
     rules = [*policy.pins, *overrides.items()]
-    if len(overrides) > MAX_OVERRIDES or not all(_sayable(pattern) for pattern, _ in rules):
+    patterns = (*(pattern for pattern, _ in rules), *policy.groups)
+    if len(overrides) > MAX_OVERRIDES or not all(_sayable(pattern) for pattern in patterns):
         return None
     words = ["python", "-m", "core", "plan", folder]
 
@@ -34,7 +36,13 @@ def plan_command(chosen: PrecisionMap, folder: str = FOLDER) -> str | None:
             # One word, so that a value which begins with a dash is not taken for an option.
             words.append(f"--{name}={value}")
 
-    option("strategy", policy.strategy, default.strategy)
+    if policy.strategy == "budget":
+        for budget in policy.budgets:
+            option("budget", format_budget(budget))
+        option("minimise", policy.minimise)
+        words += ["--labels"] if policy.target == "labels" else []
+    else:
+        option("strategy", policy.strategy, default.strategy)
     if policy.strategy == "top-k":
         option("top-k", policy.top_k)
     if policy.weights != default.weights:
@@ -48,6 +56,8 @@ def plan_command(chosen: PrecisionMap, folder: str = FOLDER) -> str | None:
         option("pin", f"{pattern}={precision}")
     for layer, precision in overrides.items():
         option("override", f"{layer}={precision}")
+    for pattern in policy.groups:
+        option("group", pattern)
     option("hardware", policy.hardware, default.hardware)
     return shlex.join([*words, "--out", MAP])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from core.decide.budget import bounds_in_words
 from core.decide.outcome import OPTIMISTIC
 from core.decide.scoring import HIGH, LEVELS, LOW, MEDIUM
 from core.evidence import priors, scorers
@@ -101,6 +102,8 @@ def _strategy(given: Material) -> str:
         "they do not decide.",
         "manual": f"Strategy: manual. Every layer stays in {policy.high} unless a pin or an "
         "override says otherwise; levels are shown, they do not decide.",
+        "budget": f"Strategy: budget. The map with the least {policy.minimise} that was found with "
+        f"{bounds_in_words(policy.budgets)}; levels are shown, they do not decide.",
     }[policy.strategy]
     return f"{said} An override of a layer beats a pin, which beats the strategy."
 

@@ -8,8 +8,10 @@ import streamlit as st
 
 from dashboard import (
     agreement_view,
+    classes_view,
     curve_chart,
     figure,
+    frontier_view,
     layer_detail,
     layer_table,
     score_chart,
@@ -40,8 +42,10 @@ def page() -> None:
             _scores(view)
         with st.container(border=True, gap="xsmall", height="stretch"):
             _curve(view)
+    frontier_view.draw(view)
     layer_detail.draw(view)
     layer_table.draw(view)
+    classes_view.draw(view)
     agreement_view.draw(view)
 
 

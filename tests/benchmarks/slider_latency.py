@@ -9,11 +9,12 @@ belongs to Streamlit, the browser and the load of the machine.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import statistics
 import tempfile
 from pathlib import Path
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, TimeoutError, sync_playwright  # noqa: A004
 
 from core import store
 from core.source import samples
@@ -75,6 +76,26 @@ def cold(browser: Browser, url: str, count: int = 5) -> list[float]:
     return taken
 
 
+def budgets(page: Page, count: int) -> list[float]:
+    """Milliseconds from key press to KPI row for size budgets that were never solved before.
+
+    The key moves the slider ten steps on; a budget whose map is the last one's changes nothing.
+    """
+    page.evaluate(WATCH)
+    thumb = page.get_by_test_id("stSidebar").get_by_role("slider", name="Size at most")
+    thumb.focus()
+    for _ in range(count):
+        before = page.evaluate("window.latency.taken.length")
+        page.keyboard.press("PageDown")
+        with contextlib.suppress(TimeoutError):
+            page.wait_for_function(f"() => window.latency.taken.length > {before}", timeout=2_000)
+        settle(page)
+        page.evaluate("window.latency.taken.splice({before} + 1); window.latency.from = 0".replace(
+            "{before}", str(before)))  # fmt: skip
+    taken: list[float] = page.evaluate("window.latency.taken")
+    return taken
+
+
 def line(title: str, taken: list[float]) -> str:
     """Median and 90th percentile."""
     ordered = sorted(taken)
@@ -92,11 +113,24 @@ def report(browser: Browser, where: str, url: str, count: int) -> None:
     page.close()
 
 
+def report_budgets(browser: Browser, name: str, address: str, count: int) -> None:
+    """Print how long a moved size budget takes to its first answer, on the first page and Tune."""
+    for where in ("", "tune"):
+        page = browser.new_page(viewport={"width": 1440, "height": 1000})
+        page.goto(f"{address}/{where}?model={name}&strategy=size+budget")
+        settle(page)
+        page.wait_for_timeout(1_000)
+        title = f"{name} {where or 'overview'}: size budget to KPI row"
+        print(line(title, budgets(page, count)), flush=True)
+        page.close()
+
+
 def main() -> int:
     """Print the figures. Returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--presses", type=int, default=30)
     parser.add_argument("--layers", default="57,2000", help="sizes of the made-up models")
+    parser.add_argument("--budgets-only", action="store_true", help="leave the rest out")
     given = parser.parse_args()
     if chromium() is None:
         print("no Chromium on this machine: nothing is measured")
@@ -116,10 +150,12 @@ def main() -> int:
         with serving_script(script) as address:
             report(browser, "bare Streamlit page", address, given.presses)
         with serving(*folders) as address:
-            for name in [*shipped, *(folder.name for folder in folders)]:
+            for name in [] if given.budgets_only else [*shipped, *(f.name for f in folders)]:
                 for page in PAGES:
                     url = f"{address}/{page}?model={name}&strategy=top-k"
                     report(browser, f"{name} {page or 'overview'}", url, given.presses)
+            for name in shipped:
+                report_budgets(browser, name, address, given.presses)
         browser.close()
     return 0
 

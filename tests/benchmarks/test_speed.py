@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from core.decide.budget import parse_budgets
 from core.decide.outcome import outcome
 from core.decide.policy import Policy
+from core.decide.search import search
 from core.estimate.projection import Projector
 from core.study import Study
 from tests.core.synthetic import synthetic_analysis, synthetic_evidence, synthetic_layers
@@ -37,6 +39,43 @@ def test_project(benchmark: BenchmarkFixture) -> None:
 
     assert projection.kl.value is not None
     assert benchmark.stats.stats.median * 1e3 <= 5
+
+
+BUDGETS = {
+    "size": "size=0.4",
+    "latency": "latency=0.97",
+    "both": "size=0.5, latency=1.0",
+}
+
+
+@pytest.mark.parametrize("asked", BUDGETS)
+@pytest.mark.parametrize(("layers", "bar_ms"), [(60, 50), (300, 250), (2_000, None)])
+def test_first_answer_to_a_budget(
+    benchmark: BenchmarkFixture, layers: int, bar_ms: int | None, asked: str
+) -> None:
+    """Solving a moved budget with interactions and boundary costs, tables kept: first answer."""
+    study = Study(synthetic_analysis(layers, samples={60: 1000, 300: 500}.get(layers, 60)))
+    policy = Policy(strategy="budget", budgets=parse_budgets(BUDGETS[asked]))
+    task = study.solver.task(policy)
+    search(task, first=True)
+
+    found = benchmark.pedantic(search, (task,), {"first": True}, rounds=7, warmup_rounds=1)
+
+    assert found.feasible
+    assert bar_ms is None or benchmark.stats.stats.median * 1e3 <= bar_ms
+
+
+@pytest.mark.parametrize("layers", [60, 300])
+def test_full_answer_to_a_budget(benchmark: BenchmarkFixture, layers: int) -> None:
+    """The whole search of a moved budget, tables kept; printed, without a bar."""
+    study = Study(synthetic_analysis(layers, samples={60: 1000, 300: 500}[layers]))
+    policy = Policy(strategy="budget", budgets=parse_budgets(BUDGETS["both"]))
+    task = study.solver.task(policy)
+    search(task)
+
+    found = benchmark.pedantic(search, (task,), rounds=3)
+
+    assert found.feasible
 
 
 def test_outcome(benchmark: BenchmarkFixture, informer_study: Study) -> None:

@@ -38,7 +38,7 @@ def test_a_cold_page_shows_its_kpis(path: str, scheme: str, visit: Visit) -> Non
     page = visit(path, scheme=scheme)
 
     expect(kpi(page, "Size")).to_be_visible()
-    expect(page.get_by_test_id("stAlert")).to_have_count(0)
+    expect(page.get_by_test_id("stAlertContentError")).to_have_count(0)
     background = page.get_by_test_id("stApp").evaluate("e => getComputedStyle(e).backgroundColor")
     assert background == BACKGROUNDS[scheme]
 

@@ -1,0 +1,110 @@
+"""Budgets in the sidebar: one slider for what is limited, and what was found in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from core.decide.found_words import found_in_words
+from core.study import Study
+from dashboard import studies
+from dashboard.budget_controls import (
+    LATENCY_PCT,
+    LEAST,
+    loss_scale,
+    size_ends,
+    size_step,
+)
+from dashboard.control import Control
+from dashboard.view import View
+
+
+def slider(study: Study, known: Mapping[str, Control], axis: str) -> DeltaGenerator:
+    """The main control of a budget. Returns where what it found belongs."""
+    if study.analysis.evidence is None:
+        st.info("Budgets need measurements: measure this model first.", icon=":material/science:")
+    if axis == "size":
+        least, most = size_ends(study)
+        step = size_step(study)
+        _slider(
+            "Size at most (MB)", least, most, known["size_at"], step, f"%.{_digits(step)}f",
+            "Tensor bytes of the whole map, exact. The map with the least projected loss within "
+            "it is looked for.",
+        )  # fmt: skip
+    elif axis == "latency":
+        _slider(
+            "Latency at most (% of FP32)", *LATENCY_PCT, known["latency_at"], 0.5, "%.1f",
+            "Of the estimated latency with every layer in FP32 on the chosen device, with every "
+            "precision boundary priced.",
+        )  # fmt: skip
+    else:
+        scale = loss_scale(study)
+        _slider(
+            scale.title, scale.least, scale.most, known["loss_at"], scale.step, "%.2f",
+            "Projected on the selection samples, checked by projecting the map that is found.",
+        )  # fmt: skip
+        st.segmented_control(
+            "Make least",
+            LEAST,
+            default=known["least"].default,
+            key="least",
+            bind="query-params",
+            required=True,
+        )
+    return st.container()
+
+
+def _slider(
+    title: str, least: float, most: float, control: Control, step: float, form: str, text: str
+) -> None:
+    st.slider(
+        title,
+        least,
+        most,
+        float(control.default),
+        step,
+        format=form,
+        key=control.key,
+        bind="query-params",
+        help=text,
+    )
+
+
+def _digits(step: float) -> int:
+    return max(2, len(f"{step:.6f}".rstrip("0").split(".")[1]))
+
+
+def beside() -> None:
+    """Texts that every budget may have beside its slider."""
+    st.text_input(
+        "Groups",
+        key="groups",
+        bind="query-params",
+        placeholder="blocks.0.*, head*",
+        help="Wildcards, separated by commas: the layers that one of them matches share a "
+        "precision, under every strategy.",
+    )
+    st.text_input(
+        "Further budgets",
+        key="also",
+        bind="query-params",
+        placeholder="latency=0.9, loss=0.5",
+        help="Kept beside the slider of a budget strategy, which they beat: size=0.5 of FP32 or "
+        "size=4.8MB, latency=0.8 or latency=0.8ms, loss=0.5.",
+    )
+
+
+def found(view: View, slot: DeltaGenerator) -> None:
+    """Say in `slot` what the budget of the map on screen found."""
+    policy = view.policy
+    if policy.strategy != "budget":
+        return
+    first = studies.first_only(view.opened, policy)
+    solution = view.study.solver.solve(policy, first=first)
+    more = ""
+    if first:
+        many = len(view.study.layers) > studies.MANY_LAYERS
+        more = " A first answer: `plan` searches on." if many else " Looking further…"
+    slot.caption(found_in_words(view.study, policy, solution) + more)

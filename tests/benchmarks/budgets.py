@@ -1,0 +1,208 @@
+"""Maps of four solvers at five budgets, each simulated directly.
+
+    python -m tests.benchmarks.budgets [--sample digits_resnet] [--axis size] [--samples 450]
+
+For each budget, between the least size and that of no loss, four maps are chosen: by *thresholds*
+(the document's scores, the lowest threshold that keeps the budget), *greedy* (the narrowest step
+with the least added loss per byte, one layer at a time), the *additive* integer programme (losses
+of layers alone added up, HiGHS) and the *search* with interactions. Every map is then run: printed
+are the KL from FP32 and the points of accuracy lost on the selection split, as simulated, and the
+projected KL of the search. The stress measures the layers anew with 4-bit weights, a precision
+that exists only here. "Noise" is a 90 % interval of the search's KL over the additive one's,
+from resampled samples.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from core import precision as registry
+from core import store
+from core.analysis import Analysis
+from core.decide.budget import Budget
+from core.decide.policy import Policy
+from core.decide.programme import Programme
+from core.estimate.metrics import kl_per_sample
+from core.estimate.projection import Projector
+from core.evidence.logits import log_softmax
+from core.evidence.measure import assignment_of, make_simulator, measure
+from core.evidence.scheme import SCHEMES
+from core.precision import Precision
+from core.source import samples
+from core.source.contract import ModelSource, Split
+from core.study import Study
+
+INT4 = Precision("INT4-stress", 4, "integer", "4")
+SHARES = (0.05, 0.15, 0.3, 0.5, 0.75)
+"""Budgets: this share of the way from the least size to that of no loss."""
+RESAMPLES, SEED = 400, 15
+Codes = NDArray[np.int8]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A map as it was run: KL of each sample, and the points of accuracy lost."""
+
+    kl: NDArray[np.float64]
+    drop_pts: float
+
+
+def bytes_of(study: Study, codes: Codes) -> int:
+    """Stored bytes of a map."""
+    rows = np.maximum(codes, 0)
+    return int(study.size_bytes[rows, np.arange(len(codes))].sum()) + study.glue_bytes
+
+
+def thresholds(study: Study, budget: float) -> Codes:
+    """The document's scores: the highest threshold whose map keeps the budget."""
+    narrow = study.narrowest
+    scores = study.decide(Policy()).scores
+    for threshold in sorted({0.0, 1.0, *scores.tolist()}):
+        policy = Policy(high_threshold=threshold, medium_threshold=min(threshold, 0.4),
+                        medium=narrow, low=narrow, high="FP16")  # fmt: skip
+        codes = study.decide(policy).codes
+        if bytes_of(study, codes) <= budget:
+            return codes
+    return study.decide(Policy(strategy="uniform", uniform=narrow)).codes
+
+
+def greedy(study: Study, budget: float) -> Codes:
+    """From the reference, the step with the least loss alone per byte saved, until it fits."""
+    terrain = study.solver.terrain(Policy())
+    picked = np.zeros(len(terrain.choices), dtype=np.int64)
+    units = np.arange(len(picked))
+    while bytes_of(study, terrain.choices.codes(picked)) > budget:
+        saved = terrain.size[picked, units] - terrain.size
+        lost = terrain.alone - terrain.alone[picked, units]
+        rate = np.where(saved > 0, lost / np.maximum(saved, 1e-9), np.inf)
+        code, unit = np.unravel_index(int(rate.argmin()), rate.shape)
+        picked[unit] = code
+    return terrain.choices.codes(picked)
+
+
+def additive(study: Study, policy: Policy) -> Codes:
+    """The integer programme that adds up losses of layers alone."""
+    terrain = study.solver.terrain(policy)
+    programme = Programme(terrain)
+    programme.limit(study.solver.task(policy).limits)
+    alone = np.where(terrain.choices.options, terrain.alone, 0.0)
+    scale = max(float(alone.max()), 1e-300)
+    cost = [(v, float(c) / scale) for v, c in enumerate(alone.ravel())]
+    answer = programme.solve(cost, [], 30.0)
+    shape = terrain.choices.options.shape
+    return terrain.choices.codes(answer.x[: alone.size].reshape(shape).argmax(axis=0))
+
+
+def judge(source: ModelSource, analysis: Analysis, axis: str, title: str) -> Table:
+    """The table of one precision set."""
+    study, evidence = Study(analysis), analysis.evidence
+    assert evidence is not None
+    projector = study.projector
+    assert isinstance(projector, Projector)
+    simulator = make_simulator(source, analysis.layers, SCHEMES[evidence.scheme])
+    precisions = tuple(registry.get(name) for name in evidence.precisions)
+    log_p = log_softmax(evidence.baseline.astype(np.float64))
+    ran: dict[bytes, Run] = {}
+
+    def run(codes: Codes) -> Run:
+        key = codes.tobytes()
+        if key not in ran:
+            assignment = assignment_of((codes - 1).astype(np.int8), analysis.layers, precisions)
+            with np.errstate(invalid="ignore"):
+                change = simulator.run(assignment, source.selection.inputs) - evidence.baseline
+            found = projector.figures(change)
+            ran[key] = Run(kl_per_sample(log_p, evidence.baseline + change), found.drop_pts or 0.0)
+        return ran[key]
+
+    table = Table(title=title)
+    for column in ("budget", "threshold", "greedy", "additive", "search", "projected", "search/additive",
+                   "noise", "binds"):  # fmt: skip
+        table.add_column(column, justify="right")
+    terrain = study.solver.terrain(Policy())
+    pool = terrain.pool
+    costs = pool.size if axis == "size" else pool.ms
+    least, most = float(costs.min()), float(costs[int(np.argmin(pool.cost))])
+    for share in SHARES:
+        amount = least + share * (most - least)
+        budget = Budget(axis, amount, "bytes" if axis == "size" else "ms")  # type: ignore[arg-type]
+        policy = Policy(strategy="budget", budgets=(budget,))
+        solution = study.solver.solve(policy)
+        maps: Mapping[str, Codes] = {
+            **({"threshold": thresholds(study, amount), "greedy": greedy(study, amount)}
+               if axis == "size" else {}),
+            "additive": additive(study, policy),
+            "search": solution.found.codes,
+        }  # fmt: skip
+        runs = {name: run(codes) for name, codes in maps.items()}
+        ratio, noise = compared(runs["search"].kl, runs["additive"].kl)
+        label = f"{amount / 1e6:.3f} MB" if axis == "size" else f"{amount:.4f} ms"
+        table.add_row(
+            label,
+            *(figure(runs.get(name)) for name in ("threshold", "greedy", "additive", "search")),
+            f"{solution.found.loss:.2e}",
+            f"{ratio:.2f}",
+            f"{noise[0]:.2f} to {noise[1]:.2f}",
+            ", ".join(solution.binding) or "-",
+        )
+    return table
+
+
+def figure(found: Run | None) -> str:
+    """KL and points lost of one run."""
+    return "-" if found is None else f"{found.kl.mean():.2e}, {found.drop_pts:+.2f} pts"
+
+
+def compared(
+    first: NDArray[np.float64], second: NDArray[np.float64]
+) -> tuple[float, tuple[float, float]]:
+    """Ratio of two mean KLs, and its middle 90 % over resampled samples."""
+    rng = np.random.default_rng(SEED)
+    rows = rng.integers(0, len(first), (RESAMPLES, len(first)))
+    floor = 1e-300
+    drawn = first[rows].mean(axis=1) / np.maximum(second[rows].mean(axis=1), floor)
+    low, high = np.quantile(drawn, (0.05, 0.95))
+    return float(first.mean() / max(second.mean(), floor)), (float(low), float(high))
+
+
+def main() -> None:
+    """Print the tables of one sample."""
+    options = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    options.add_argument("--sample", default="digits_resnet")
+    options.add_argument("--axis", choices=("size", "latency"), default="size")
+    options.add_argument("--samples", type=int, help="selection samples of the stress; all")
+    options.add_argument("--only", choices=("8-bit", "stress"))
+    chosen = options.parse_args()
+    source = samples.load(chosen.sample)
+    analysis = store.load(samples.get(chosen.sample).analysis)
+    console = Console(width=170)
+    if chosen.only != "stress":
+        title = (
+            f"{chosen.sample}, as shipped: simulated KL (nats) and points lost, by {chosen.axis}"
+        )
+        console.print(judge(source, analysis, chosen.axis, title))
+    if chosen.only != "8-bit":
+        n = chosen.samples or len(source.selection)
+        targets = source.selection.targets
+        cut = replace(
+            source,
+            selection=Split(source.selection.inputs[:n], None if targets is None else targets[:n]),
+        )
+        scheme = SCHEMES[analysis.scheme]
+        with registry.registered(INT4):
+            wanted = (registry.get("FP16"), registry.get("INT8"), INT4)
+            measured = measure(cut, analysis.layers, scheme, wanted, probes=8).evidence
+            splits = replace(analysis.splits, selection=n)
+            stressed = replace(analysis, evidence=measured, splits=splits)
+            title = f"{chosen.sample}, with 4-bit weights beside: by {chosen.axis}, {n} samples"
+            console.print(judge(cut, stressed, chosen.axis, title))
+
+
+if __name__ == "__main__":
+    main()

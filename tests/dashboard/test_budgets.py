@@ -1,0 +1,213 @@
+"""Budgets on the pages: controls, links, words, the frontier and what happens to each class."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from core.decide.budget import Budget, parse_budgets
+from core.decide.classes import by_class
+from core.decide.compare import Cost
+from core.decide.frontier import frontier
+from core.decide.policy import Policy
+from core.study import Study
+from dashboard import frontier_view, frontiers, state
+from dashboard.budget_controls import STRATEGIES, asked, loss_scale, to_values
+from dashboard.frontier_chart import PICKED
+from tests.core.interacting import interacting_analysis
+from tests.dashboard.conftest import SHAPES, Open, failures, kpis, said
+from tests.dashboard.test_links import link
+from tests.dashboard.test_policy import view
+
+
+@pytest.mark.parametrize("strategy", ["size budget", "latency budget", "loss budget"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_model_opens_with_every_budget(shape: str, strategy: str, open_app: Open) -> None:
+    """A budget in a link is solved, or said to be impossible, on every kind of model."""
+    app = open_app(shape, strategy=strategy, page="tune")
+
+    assert not app.exception
+    assert all("in " in e or "Measure" in e or "budget" in e for e in failures(app)), failures(app)
+
+
+def test_the_size_slider_solves_a_budget(open_app: Open) -> None:
+    """Its megabytes are the budget in bytes, what was found keeps it, and words say so."""
+    app = open_app("measured", strategy="size budget")
+
+    app.slider(key="size_at").set_value(1.2).run()
+
+    policy = view(app).policy
+    assert policy.budgets == (Budget("size", 1_200_000.0, "bytes"),)
+    assert (view(app).now.found.totals["size_bytes"].value or 0) <= 1_200_000
+    assert "Least loss with" in said(app)
+    assert "Looking further" not in said(app)
+    assert failures(app) == []
+
+
+def test_a_loss_budget_makes_size_or_latency_least(open_app: Open) -> None:
+    """The segmented control says which; the loss is checked by projection."""
+    app = open_app("measured", strategy="loss budget", loss_at="0.5", least="latency")
+
+    policy = view(app).policy
+
+    assert policy.minimise == "latency"
+    assert policy.budgets == (Budget("loss", 0.5, "metric"),)
+    assert (view(app).now.found.totals["accuracy_drop_pts"].value or 0) <= 0.5
+
+
+def test_further_budgets_and_groups_are_kept(open_app: Open) -> None:
+    """Texts beside the slider add budgets and groups, and the link restores all of it."""
+    app = open_app("measured", strategy="size budget", size_at="1.4")
+    app.text_input(key="also").set_value("latency=1.2")
+    app.text_input(key="groups").set_value("block.2*").run()
+
+    policy = view(app).policy
+    copy = open_app("measured", **link(app))
+
+    assert {b.axis for b in policy.budgets} == {"size", "latency"}
+    assert policy.groups == ("block.2*",)
+    assert view(copy).policy == policy
+    assert kpis(copy) == kpis(app)
+
+
+def test_a_budget_that_cannot_be_kept_keeps_the_last_map(open_app: Open) -> None:
+    """The binding budget and the nearest value are said, and figures stay."""
+    app = open_app("measured", strategy="latency budget", latency_at="100")
+    before = kpis(app)
+
+    app.slider(key="latency_at").set_value(10.0).run()
+
+    assert "the latency budget binds" in said(app)
+    assert "nearest" in said(app)
+    assert kpis(app) == before
+
+
+def test_bad_text_of_further_budgets_is_said_beside_it(open_app: Open) -> None:
+    """Half-typed budgets leave the rest alone."""
+    app = open_app("measured", strategy="size budget")
+
+    app.text_input(key="also").set_value("weight=3").run()
+
+    assert "is not AXIS=AMOUNT" in said(app)
+    assert view(app).policy.strategy == "budget"
+
+
+@pytest.mark.parametrize(
+    ("text", "minimise"),
+    [("size=0.6", "loss"), ("latency=0.9", "loss"), ("loss=0.5", "size"), ("loss=1", "latency"),
+     ("size=300000B, latency=1.1", "loss"), ("size=0.9, loss=0.5", "latency"),
+     ("loss=0.001nats", "size")],
+)  # fmt: skip
+def test_controls_say_the_budgets_of_a_policy(text: str, minimise: str) -> None:
+    """A policy with budgets goes into the controls and comes back with the same map."""
+    study = Study(interacting_analysis(14))
+    policy = Policy(strategy="budget", budgets=parse_budgets(text), minimise=minimise)  # type: ignore[arg-type]
+    values = to_values(policy, study)
+
+    again = Policy(strategy="budget", **asked(values, study))
+
+    assert values["strategy"] in STRATEGIES
+    assert again.minimise == minimise
+    assert np.array_equal(study.decide(again).codes, study.decide(policy).codes)
+
+
+def test_the_loss_is_set_in_the_models_own_unit() -> None:
+    """Points for classes, percent for a metric, a power of ten where no labels tell a loss."""
+    assert loss_scale(Study(interacting_analysis(5))).unit == "metric"
+    assert loss_scale(Study(interacting_analysis(5, values=True))).power
+
+
+def _wait(app: AppTest, axis: Cost) -> None:
+    shown = view(app)
+    end = time.monotonic() + 60
+    while frontiers.ready(shown.opened, shown.policy, axis) is None and time.monotonic() < end:
+        time.sleep(0.05)
+    app.run()
+
+
+def test_tune_shows_the_frontier_once_it_is_there(open_app: Open) -> None:
+    """First a note, then the chart with what beats the map on screen in words."""
+    app = open_app("measured", page="tune")
+
+    _wait(app, "size")
+
+    assert failures(app) == []
+    assert "The map on screen is beaten by the frontier at" in said(app)
+
+
+def test_a_point_of_the_frontier_becomes_the_policy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The budget of the point that was clicked goes into the controls, and gives its map."""
+    study = Study(interacting_analysis(14))
+    found = frontier(study, Policy(), "size")
+    stored: dict[str, Any] = {"chart": {"selection": {PICKED: [{"point": 3}]}}}
+    monkeypatch.setattr("streamlit.session_state", stored)
+    shown: Any = SimpleNamespace(policy=Policy(), study=study)
+
+    frontier_view.take("chart", found, shown)
+
+    assert stored["strategy"] == "size budget"
+    values = {**to_values(Policy(), study), **stored}
+    policy = Policy(strategy="budget", **asked(values, study))
+    assert np.array_equal(study.decide(policy).codes, found.points[2].codes)
+    assert stored[frontier_view.ROUND] == 1
+
+
+def test_each_class_and_every_flip(open_app: Open) -> None:
+    """The panel on Tune has a row for each class, and the answers that change."""
+    app = open_app("measured", page="tune", strategy="uniform", uniform="INT8")
+    app.session_state["classes_panel"] = True
+    app.run()
+
+    assert failures(app) == []
+    assert "projected to change" in said(app)
+
+
+def test_figures_by_class_are_those_of_the_projection() -> None:
+    """Classes add up to the projected drop, flips to the projected flips, ranges hold the value."""
+    study = Study(interacting_analysis(12, bent=0.5))
+    codes = np.where(study.layers.computes, 2, -1).astype(np.int8)
+    projection = study.project(codes)
+    assert projection is not None
+
+    found = by_class(study, codes)
+
+    assert found is not None
+    answers = sum(c.answers for c in found.classes)
+    drop = sum((c.drop_pts.value or 0) * c.answers for c in found.classes) / answers
+    assert drop == pytest.approx(projection.accuracy_drop_pts.value)
+    assert 100 * len(found.flips) / answers == pytest.approx(projection.flips.value)
+    for c in found.classes:
+        assert c.accuracy.low is not None
+        assert c.accuracy.high is not None
+        assert c.accuracy.low <= (c.accuracy.value or 0) <= c.accuracy.high
+    lost = sum(f.effect == "lost" for f in found.flips)
+    won = sum(f.effect == "won" for f in found.flips)
+    assert 100 * (lost - won) / answers == pytest.approx(projection.accuracy_drop_pts.value)
+    assert by_class(Study(interacting_analysis(4, values=True)), codes[:4]) is None
+
+
+def test_compare_stands_with_strategies_of_different_kinds(open_app: Open) -> None:
+    """Thresholds, a size budget, a latency budget and a map by hand, side by side."""
+    app = open_app("measured", page="compare")
+    tab = app.session_state[state.SESSION]
+    from dashboard.tab import Named
+
+    tab.kept["measured"] = (
+        Named("Small", Policy(strategy="budget", budgets=parse_budgets("size=0.4"))),
+        Named(
+            "Fast", Policy(strategy="budget", budgets=parse_budgets("loss=1"), minimise="latency")
+        ),
+        Named("By hand", Policy(strategy="manual", overrides=(("block.0.attention", "INT8"),))),
+    )
+    app.run()
+    for axis in ("size", "latency"):
+        _wait(app, axis)  # type: ignore[arg-type]
+
+    assert failures(app) == []
+    assert all(name in said(app) for name in ("Small", "Fast", "By hand"))
+    assert "Line: the frontier of budgets." in said(app)
