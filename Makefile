@@ -45,6 +45,7 @@ bench: setup-test
 	done
 	$(BIN)/python -m tests.benchmarks.replay
 	$(BIN)/python -m tests.benchmarks.scorers
+	$(BIN)/python -m tests.benchmarks.latency
 	$(BIN)/python -m tests.benchmarks.schemes
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-columns=min,median,max
 	$(BIN)/python -m tests.benchmarks.slider_latency

@@ -10,7 +10,9 @@ from core.evidence.evidence import Calibration, Evidence, Identity, Partial, Spl
 from core.evidence.scheme import Scheme
 from core.evidence.weight_profile import WeightProfile
 from core.layers import LayerTable
+from core.machine_profile import MachineProfile
 from core.task import Metric
+from core.verification import Verification
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +26,9 @@ class Analysis:
     the samples that also set the ranges of activations. `scheme_facts` say what the scheme was
     when the folder was measured (None in a folder that an older version wrote). `device` is what
     the runs were made on: "cpu", or "cuda" with the name of the card. `partial` says how far a
-    measurement was that still goes on, or was stopped; None for a whole one.
+    measurement was that still goes on, or was stopped; None for a whole one. `verifications` are
+    the maps of this model that were run, the oldest first, and `profile` the latest times of its
+    layers on a machine (None: never measured).
     """
 
     identity: Identity
@@ -53,6 +57,8 @@ class Analysis:
     calibrator: str = MIN_MAX.name
     device: str = "cpu"
     partial: Partial | None = None
+    verifications: tuple[Verification, ...] = ()
+    profile: MachineProfile | None = None
 
     @property
     def how_rounded(self) -> str:

@@ -190,9 +190,8 @@ def _plan(command: _Commands[argparse.ArgumentParser]) -> None:
     )
     sub.add_argument(
         "--hardware",
-        default=default.hardware,
         metavar="NAME",
-        help=f"latency profile: {', '.join(hardware.profiles())}",
+        help=f"latency profile: {', '.join(hardware.names())}; default: this machine if profiled",
     )
     cli_budget.add_budget_options(sub)
     _json(sub)
@@ -243,7 +242,7 @@ def _compare(command: _Commands[argparse.ArgumentParser]) -> None:
     sub.add_argument(
         "--hardware",
         metavar="NAME",
-        help=f"latency profile; default: the reference's; {', '.join(hardware.profiles())}",
+        help=f"latency profile; default: the reference's; {', '.join(hardware.names())}",
     )
     _json(sub)
     sub.set_defaults(run=cli_compare.run)
@@ -269,13 +268,21 @@ def _runtime(command: _Commands[argparse.ArgumentParser]) -> None:
         command, "verify", "build a map, run it on held-back data, and keep what it measures"
     )
     cli_runtime.add_options(sub)
-    sub.add_argument("map", type=Path, metavar="MAP", help="precision map")
+    sub.add_argument("maps", type=Path, nargs="+", metavar="MAP", help="precision maps")
+    sub.add_argument("--skip-verified", action="store_true", help="leave out maps run before")
     sub.add_argument("--repeat", type=int, metavar="N", help="rounds of timing; default: 20")
     sub.add_argument(
         "--progress", type=Path, metavar="FILE", help="keep a JSON file that says how far it is"
     )
     _json(sub)
     sub.set_defaults(run=partial(cli_runtime.verify, load=_load))
+    sub = _add(command, "profile", "time every layer on this machine, for latency estimates")
+    cli_runtime.add_options(sub)
+    sub.add_argument(
+        "--progress", type=Path, metavar="FILE", help="keep a JSON file that says how far it is"
+    )
+    _json(sub)
+    sub.set_defaults(run=partial(cli_runtime.profile, load=_load))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -78,7 +78,7 @@ def add_commands(add: Any, json_option: Any) -> None:
         sub.add_argument(option, action="append", default=[], metavar="PATTERN=P", help=text)
     sub.add_argument("--group", action="append", default=[], metavar="PATTERN",
                      help="layers that match a wildcard share one precision")  # fmt: skip
-    sub.add_argument("--hardware", default=Policy().hardware, metavar="NAME", help="profile")
+    sub.add_argument("--hardware", metavar="NAME", help="latency profile")
     json_option(sub)
     sub.set_defaults(run=run_frontier)
     sub = add("explain", "say in one line why a layer has its precision and what would flip it")
@@ -167,13 +167,14 @@ def _rules(options: argparse.Namespace) -> Policy:
         pins=tuple(rule for text in options.pin for rule in parse_rules(text)),
         overrides=tuple(rule for text in options.override for rule in parse_rules(text)),
         groups=tuple(g for text in options.group for g in parse_groups(text)),
-        hardware=options.hardware,
+        hardware=options.hardware or Policy().hardware,
     )
 
 
 def run_frontier(options: argparse.Namespace) -> None:
     """List the points of a frontier."""
     study = Study(store.load(options.folder))
+    options.hardware = options.hardware or study.default_hardware
     found = frontier(study, _rules(options), options.axis)
     if options.json:
         print_json({"axis": found.axis, "points": _points(study, found)})

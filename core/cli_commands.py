@@ -166,7 +166,7 @@ def _summary(analysis: Analysis, folder: Path) -> dict[str, Any]:
 
 def policy_from(options: argparse.Namespace) -> Policy:
     """The policy that the options of `plan` describe."""
-    changes: dict[str, Any] = {"hardware": options.hardware}
+    changes: dict[str, Any] = {"hardware": options.hardware or Policy().hardware}
     if options.weights is not None:
         changes["weights"] = parse_weights(options.weights)
     if options.thresholds is not None:
@@ -191,6 +191,7 @@ def policy_from(options: argparse.Namespace) -> Policy:
 def plan(options: argparse.Namespace) -> None:
     """Decide a map and write it."""
     study = Study(store.load(options.folder))
+    options.hardware = options.hardware or study.default_hardware
     chosen = study.decide(policy_from(options))
     unknown = [name for name, _ in chosen.policy.overrides if name not in study.layers.index]
     if unknown:

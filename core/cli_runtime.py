@@ -1,4 +1,4 @@
-"""`build` and `verify`: a map as a model of ONNX Runtime, and what it measures."""
+"""`build`, `verify` and `profile`: maps as models of ONNX Runtime, and what they measure."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from core import cli_runtime_tables as tables
-from core import store, verification
+from core import machine_profile, records, store, verification
 from core.cli_output import console, print_json, write
 from core.decide.decision import PrecisionMap
+from core.decide.verified import sentences
 from core.errors import PolicyError
+from core.estimate import hardware
 from core.export import precision_map
 from core.progress import Reporter, reporting
 from core.source.samples import PREFIX
@@ -88,26 +90,67 @@ def verify(options: argparse.Namespace, load: Load) -> None:
 def _verify(options: argparse.Namespace, load: Load, reporter: Reporter) -> None:
     if options.repeat is not None and options.repeat < 1:
         raise PolicyError("--repeat needs one round at least.", "Leave it out for the default.")
-    study, chosen = _opened(options)
+    study = Study(store.load(options.folder))
+    maps = [(path.stem, precision_map.read(path, study)) for path in options.maps]
+    wanted = [
+        (label, chosen)
+        for label, chosen in maps
+        if not (options.skip_verified and chosen.assigned in study.verified)
+    ]
     from core.runtime import verify as verifying
     from core.runtime.timing import ROUNDS
 
-    bench = verifying.prepare(source_of(options, study.analysis, load), study.analysis)
-    found = verifying.verify(
-        bench, chosen, label=options.map.stem, rounds=options.repeat or ROUNDS,
-        progress=reporter.step,
-    )  # fmt: skip
-    path = verification.save(options.folder, found)
-    reporter.result = {"file": str(path)}
-    for sentence in tables.notes(found):
-        print(f"quantscape: note: {sentence}", file=sys.stderr)
+    reporter.step(0, max(len(wanted), 1) * len(verifying.STEPS), "exporting the model")
+    kept = []
+    if wanted:
+        bench = verifying.prepare(source_of(options, study.analysis, load), study.analysis)
+    for number, (label, chosen) in enumerate(wanted):
+
+        def step(
+            done: int, total: int, what: str, number: int = number, label: str = label
+        ) -> None:
+            reporter.step(number * total + done, len(wanted) * total, f"{label}: {what}")
+
+        found = verifying.verify(
+            bench, chosen, label=label, rounds=options.repeat or ROUNDS, progress=step
+        )
+        path = verification.save(records.home_of(options.folder), found)
+        kept.append((path, found, chosen))
+        for sentence in sentences(study, found):
+            print(f"quantscape: note: {sentence}", file=sys.stderr)
+    reporter.result = {"files": [str(path) for path, _, _ in kept]}
+    if options.json:
+        content = [{"file": str(path), **msgspec.to_builtins(one)} for path, one, _ in kept]
+        print_json(content[0] if len(options.maps) == 1 and content else content)
+        return
+    out = console()
+    for path, found, chosen in kept:
+        out.print(tables.layers_table(found.layers))
+        out.print(tables.figures_table(found, study.project(chosen.codes), study))
+        out.print(f"Kept as {path}.")
+    if len(wanted) < len(maps):
+        out.print(f"{len(maps) - len(wanted)} of {len(maps)} maps were verified before.")
+
+
+def profile(options: argparse.Namespace, load: Load) -> None:
+    """Time the layers on this machine and keep what was found."""
+    study = Study(store.load(options.folder))
+    from core.runtime import profile as profiling
+    from core.runtime import verify as verifying
+
+    with reporting(options.progress) as reporter:
+        bench = verifying.prepare(source_of(options, study.analysis, load), study.analysis)
+        found = profiling.profile(bench, progress=reporter.step)
+        path = machine_profile.save(records.home_of(options.folder), found)
+        reporter.result = {"file": str(path)}
     if options.json:
         print_json({"file": str(path), **msgspec.to_builtins(found)})
         return
     out = console()
-    out.print(tables.layers_table(found.layers))
-    out.print(tables.figures_table(found, study.project(chosen.codes), study))
-    out.print(f"Kept as {path}.")
+    out.print(tables.profile_table(found))
+    for sentence in tables.said_of(found):
+        out.print(sentence)
+    out.print(f"Kept as {path}; estimates on {hardware.THIS_MACHINE} use it.")
 
 
 def _opened(options: argparse.Namespace) -> tuple[Study, PrecisionMap]:

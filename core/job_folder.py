@@ -30,7 +30,8 @@ Read = TypeVar("Read", bound=msgspec.Struct)
 class Request(msgspec.Struct, frozen=True):
     """What to analyze. `csv` is a file's name, `csv_digest` its SHA-256; `cwd` the folder that
     relative paths of a Python file start from. `memory_bytes` is 0 for the usual bound,
-    `scheme` and `calibrator` are empty for the usual ones.
+    `scheme` and `calibrator` are empty for the usual ones. With `verify`, the folder of an
+    analysis, nothing is analyzed: the `maps`, files in the job's folder, are built and run.
     """
 
     source: str
@@ -45,6 +46,8 @@ class Request(msgspec.Struct, frozen=True):
     processes: int = 1
     scheme: str = ""
     calibrator: str = ""
+    verify: str = ""
+    maps: tuple[str, ...] = ()
 
 
 def home() -> Path:
@@ -68,6 +71,8 @@ def digest(content: bytes) -> str:
 
 def command(request: Request, folder: Path) -> list[str]:
     """The words that run `request`; `-P` keeps a folder `core` of the person's from being run."""
+    if request.verify:
+        return _verifying(request, folder)
     words = [sys.executable, "-P", "-m", "core", "analyze", request.source]
     words += ["--progress", str(folder / PROGRESS)]
     words += ["--dry-run"] if request.dry_run else ["--out", str(folder / ANALYSIS)]
@@ -79,6 +84,14 @@ def command(request: Request, folder: Path) -> list[str]:
     words += ["--memory", str(request.memory_bytes)] if request.memory_bytes else []
     words += ["--jobs", str(request.processes)] if request.processes > 1 else []
     words += ["--csv", str(folder / file_name(request.csv))] if request.csv else []
+    return words
+
+
+def _verifying(request: Request, folder: Path) -> list[str]:
+    """What was verified before is left out, so that the same words take a stopped job up again."""
+    words = [sys.executable, "-P", "-m", "core", "verify", request.verify]
+    words += [str(folder / file_name(name, ".json")) for name in request.maps]
+    words += ["--source", request.source, "--skip-verified", "--progress", str(folder / PROGRESS)]
     return words
 
 
@@ -96,10 +109,10 @@ def new_folder(source: str) -> Path:
     return folder
 
 
-def file_name(given: str) -> str:
+def file_name(given: str, suffix: str = ".csv") -> str:
     """A person's file name without what could lead out of the folder, or over another file."""
-    stem = re.sub(r"[^\w.-]+", "_", Path(given.replace("\\", "/")).name.removesuffix(".csv"))
-    return f"{stem[:80].strip('._') or 'data'}.csv"
+    stem = re.sub(r"[^\w.-]+", "_", Path(given.replace("\\", "/")).name.removesuffix(suffix))
+    return f"{stem[:80].strip('._') or 'data'}{suffix}"
 
 
 def decode(path: Path, kind: type[Read]) -> Read | None:

@@ -10,9 +10,11 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -36,6 +38,7 @@ from core.job_folder import (
 )  # fmt: skip
 from core.progress import Progress, State
 
+NO_FILES: Mapping[str, bytes] = MappingProxyType({})
 STOPPED = "stopped"
 """Left in the folder of a job that a person stopped."""
 
@@ -85,8 +88,9 @@ class Job:
         return (self.analysis / store.FILE).is_file()
 
 
-def start(request: Request, csv: bytes = b"") -> Job:
-    """Start `request` in a new folder. Raises `JobError` if its source is being measured.
+def start(request: Request, csv: bytes = b"", maps: Mapping[str, bytes] = NO_FILES) -> Job:
+    """Start `request` in a new folder, with the content of its `maps` by name. Raises `JobError`
+    if its source is being measured.
 
     A prediction (`dry_run`) for the same source gives way, and only the last one is kept.
     """
@@ -100,6 +104,8 @@ def start(request: Request, csv: bytes = b"") -> Job:
             folder = new_folder(request.source)
             if request.csv:
                 (folder / file_name(request.csv)).write_bytes(csv)
+            for name in request.maps:
+                (folder / file_name(name, ".json")).write_bytes(maps[name])
             return _launch(folder, request)
     except OSError as error:
         raise _unwritable(error) from error

@@ -16,7 +16,15 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from core import folders, store_arrays, store_local, store_task
+from core import (
+    folders,
+    machine_profile,
+    records,
+    store_arrays,
+    store_local,
+    store_task,
+    verification,
+)
 from core.analysis import Analysis
 from core.errors import AnalysisError
 from core.evidence.evidence import Evidence, Outputs
@@ -156,12 +164,16 @@ def load(folder: Path) -> Analysis:
 
 
 def stamp(folder: Path) -> tuple[int, int]:
-    """What tells the analysis in `folder` from a later one; (0, 0) where there is none."""
+    """What tells the analysis in `folder`, with its records, from a later one; (0, 0) where there
+    is none.
+    """
     try:
         seen = (folder / FILE).stat()
     except OSError:
         return 0, 0
-    return seen.st_ino, seen.st_mtime_ns
+    home = records.home_of(folder)
+    changed = [(home / kept).stat().st_mtime_ns for kept in KEPT if (home / kept).is_dir()]
+    return seen.st_ino, seen.st_mtime_ns + sum(changed)
 
 
 def _load(folder: Path) -> Analysis:
@@ -178,6 +190,7 @@ def _load(folder: Path) -> Analysis:
     evidence = None
     if data.measured_precisions is not None:
         evidence = _evidence(folder / ARRAYS, data)
+    kept = records.home_of(folder)
     return Analysis(
         identity=data.identity,
         title=data.title,
@@ -205,6 +218,8 @@ def _load(folder: Path) -> Analysis:
         calibrator=data.calibrator,
         device=data.device,
         partial=data.partial,
+        verifications=verification.load(kept, data.identity, data.scheme),
+        profile=machine_profile.latest(kept, data.identity, data.scheme, data.layers.names),
     )
 
 

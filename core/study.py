@@ -20,6 +20,7 @@ from core.decide.solving import Solver
 from core.decide.steadiness import as_stability, steadiness
 from core.estimate import hardware as hardware_profiles
 from core.estimate.latency import LatencyModel
+from core.estimate.measured import MeasuredLatency
 from core.estimate.projection import Projection, Projector
 from core.estimate.size import glue_bytes, size_table
 from core.estimate.values import ValueProjector
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from core.analysis import Analysis
     from core.decide.policy import Policy
     from core.evidence.evidence import Evidence
+    from core.verification import Verification
 
 
 class Study:
@@ -99,14 +101,45 @@ class Study:
         """Solves the budgets of policies."""
         return Solver(self)
 
+    @cached_property
+    def forms(self) -> LatencyModel:
+        """Where tensors change their form on ONNX Runtime's CPU provider; its times mean nothing."""
+        here = hardware_profiles.get(hardware_profiles.THIS_MACHINE)
+        return LatencyModel(self.layers, self.size_bytes, self.precisions, here)
+
+    @cached_property
+    def verified(self) -> dict[tuple[str | None, ...], Verification]:
+        """The latest verification of every map that was run, by precisions in layer order."""
+        names = self.layers.names
+        return {
+            one.precisions: one
+            for one in self.analysis.verifications
+            if tuple(layer.name for layer in one.layers) == names
+        }
+
+    @property
+    def default_hardware(self) -> str:
+        """The device that maps are priced on unless a person names one: this machine, if profiled."""
+        profiled = self.analysis.profile is not None
+        return hardware_profiles.THIS_MACHINE if profiled else hardware_profiles.DEFAULT
+
     def latency(self, hardware: str) -> LatencyModel:
-        """The latency model of this analysis on `hardware`."""
+        """The latency model of this analysis on `hardware`.
+
+        This machine has the prices that its latest profile holds; without one the default device
+        stands in, and `outcome` says so.
+        """
         if hardware not in self._latency:
-            profile = hardware_profiles.get(hardware)
-            self._latency[hardware] = LatencyModel(
-                self.layers, self.size_bytes, self.precisions, profile
-            )
+            self._latency[hardware] = self._latency_model(hardware)
         return self._latency[hardware]
+
+    def _latency_model(self, name: str) -> LatencyModel:
+        tables = self.layers, self.size_bytes, self.precisions
+        if name != hardware_profiles.THIS_MACHINE:
+            return LatencyModel(*tables, hardware_profiles.get(name))
+        if self.analysis.profile is None:
+            return self.latency(hardware_profiles.DEFAULT)
+        return MeasuredLatency(*tables, hardware_profiles.get(name), self.analysis.profile)
 
     def uniform_ms(self, hardware: str) -> dict[str, float]:
         """Estimated latency with every layer in one precision, by precision."""

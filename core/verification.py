@@ -65,7 +65,8 @@ class Timing(msgspec.Struct, frozen=True):
 class Verification(msgspec.Struct, frozen=True):
     """A map that was built and run.
 
-    `figures` are measured on `samples` samples of `split`, by the names that totals have.
+    `figures` are measured on `samples` samples of `split`, by the names that totals have, and
+    `same_samples` on the selection split, which projections are of.
     `agreement_db` compares the outputs with the simulation of what ran, `error_db` with FP32;
     dB of the output's signal, None where there is no difference. `peak_bytes` is the largest
     resident memory of a process that loads and runs the map, less what it held before.
@@ -80,6 +81,7 @@ class Verification(msgspec.Struct, frozen=True):
     machine: Machine
     layers: tuple[LayerRun, ...]
     figures: dict[str, Quantity]
+    same_samples: dict[str, Quantity]
     split: str
     samples: int
     agreement_db: float | None
@@ -129,7 +131,7 @@ def save(folder: Path, verification: Verification) -> Path:
     path = folder / FOLDER / f"{stamp}-{digest}.json"
     fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         fresh.write_bytes(content)
         fresh.replace(path)
     except OSError as error:

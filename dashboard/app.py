@@ -65,6 +65,8 @@ def main() -> None:
                     url_path="tune", help="Move it and see what flips"),
             st.Page("app_pages/compare.py", title="Compare", icon=":material/compare:",
                     url_path="compare", help="Which strategy should I ship?"),
+            st.Page("app_pages/verify.py", title="Verify", icon=":material/verified:",
+                    url_path="verify", help="Does it hold on a real runtime?"),
             st.Page("app_pages/export.py", title="Export", icon=":material/download:",
                     url_path="export", help="Give me the file"),
             st.Page("app_pages/method.py", title="Method", icon=":material/functions:",
@@ -88,7 +90,7 @@ def main() -> None:
         with st.sidebar, boundary("the sidebar"):
             said = sidebar.draw(shown, known, problems)
             state.confirm(known, settled)
-    if page.title != "Measure":
+    if page.title not in {"Measure", "Verify"}:
         with frame, boundary("the progress"):
             job_view.line()
     while tab.notices:

@@ -79,7 +79,7 @@ def controls(study: Study) -> dict[str, Control]:
         *(Control(weight_key(name), weights.get(name, 0.0), number(0, 1)) for name in SCORERS),
         Control("pins", "", _rules),
         Control("overrides", "", _rules),
-        Control("hardware", DEFAULTS.hardware, choice(hardware_profiles.profiles())),
+        Control("hardware", study.default_hardware, choice(hardware_profiles.names())),
         Control("groups", "", str),
         *budget_controls.listed(study),
     ]

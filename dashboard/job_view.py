@@ -53,14 +53,14 @@ def how_far(job: Job) -> str:
 
 def running(found: tuple[Job, ...]) -> None:
     """Jobs that run, followed second by second."""
-    names = tuple(job.name for job in found if job.running)
+    names = tuple(job.name for job in found if job.running and not job.request.verify)
     if names:
         st.fragment(_running, run_every=EVERY_S)(names)
 
 
 def _running(names: tuple[str, ...]) -> None:
     with boundary("the progress"):
-        found = [job for job in jobs.everything() if job.running]
+        found = [job for job in jobs.everything() if job.running and not job.request.verify]
         if tuple(job.name for job in found) != names:
             st.rerun()
         for job in found:
@@ -71,14 +71,34 @@ def _running(names: tuple[str, ...]) -> None:
                 _said(job)
                 with st.container(horizontal=True):
                     _open(job)
-                    st.button(
-                        "Stop",
-                        on_click=measuring.stop,
-                        args=(job,),
-                        icon=":material/stop:",
-                        key=f"_stop_{job.name}",
-                        help="Ends its process. Its command can be started again.",
-                    )
+                    stop(job)
+
+
+def stop(job: Job) -> None:
+    """The button that ends a job."""
+    st.button(
+        "Stop",
+        on_click=measuring.stop,
+        args=(job,),
+        icon=":material/stop:",
+        key=f"_stop_{job.name}",
+        help="Ends its process. Its command can be started again.",
+    )
+
+
+def again(job: Job, title: str) -> None:
+    """The button that runs a job's command again."""
+    allowed = measuring.allowed(job.request.source)
+    st.button(
+        title,
+        on_click=measuring.restart,
+        args=(job,),
+        disabled=not allowed,
+        key=f"_again_{job.name}",
+        help="Runs the same command in the same folder."
+        if allowed
+        else "This source was not named when the dashboard was started.",
+    )
 
 
 def line() -> None:
@@ -98,13 +118,16 @@ def _line(names: tuple[str, ...]) -> None:
         if over:
             st.rerun()
         for name in names:
+            verifying = bool(found[name].request.verify)
             st.caption(
-                f":material/science: Measuring {plain(name)}: {how_far(found[name])}. "
-                "Measure has the rest."
+                f":material/science: {'Verifying' if verifying else 'Measuring'} {plain(name)}: "
+                f"{how_far(found[name])}. {'Verify' if verifying else 'Measure'} has the rest."
             )
 
 
 def _ended(job: Job) -> str:
+    if job.request.verify:
+        return f"Verifying {plain(job.name)}: {job.state}."
     if job.state == "done":
         return f"{plain(job.name)} is measured. It is in the model select."
     return f"{plain(job.name)}: {job.state}. Measure says more."
@@ -115,7 +138,10 @@ def over(found: tuple[Job, ...]) -> None:
     error = files.problem(JOBS)
     if error is not None:
         show_expected(error)
-    past = [job for job in found if not job.running and not job.request.dry_run]
+    past = [
+        job for job in found
+        if not (job.running or job.request.dry_run or job.request.verify)
+    ]  # fmt: skip
     if not past:
         return
     st.subheader("Measured before", anchor="measured")
@@ -148,19 +174,9 @@ def _said(job: Job) -> None:
 
 
 def _buttons(job: Job) -> None:
-    allowed = measuring.allowed(job.request.source)
     with st.container(horizontal=True):
         _open(job)
-        st.button(
-            AGAIN[job.state],
-            on_click=measuring.restart,
-            args=(job,),
-            disabled=not allowed,
-            key=f"_again_{job.name}",
-            help="Runs the same command in the same folder."
-            if allowed
-            else "This source was not named when the dashboard was started.",
-        )
+        again(job, AGAIN[job.state])
         st.button(
             "Remove",
             on_click=measuring.remove,

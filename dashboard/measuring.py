@@ -141,7 +141,7 @@ def start(asked: Request, *, dry_run: bool) -> None:
     _solved(START, JOBS)
     csv = given() if asked.csv else None
     try:
-        _check_allowed(asked.source)
+        check_allowed(asked.source)
         jobs.start(
             msgspec.structs.replace(asked, dry_run=dry_run), b"" if csv is None else csv.content
         )
@@ -153,7 +153,7 @@ def restart(job: Job) -> None:
     """Run a job's command again. Run from a callback."""
     _solved(START, JOBS)
     try:
-        _check_allowed(job.request.source)
+        check_allowed(job.request.source)
         jobs.restart(job)
     except QuantscapeError as error:
         state.session().problem = (JOBS, error)
@@ -199,7 +199,8 @@ def allowed(reference: str) -> bool:
     return reference in sources()
 
 
-def _check_allowed(reference: str) -> None:
+def check_allowed(reference: str) -> None:
+    """Raise `JobError` where this dashboard may not run a source."""
     if not allowed(reference):
         raise JobError(
             f"{reference} was not named at launch.", f"Start `python -m dashboard {reference}`."

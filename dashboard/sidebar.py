@@ -72,7 +72,10 @@ def draw(view: View, known: dict[str, Control], problems: dict[str, PolicyError]
     weights_slot = st.container()
     _rules(known)
     rules_slot = st.container()
-    profiles = hardware_profiles.profiles()
+    profiles = dict(hardware_profiles.profiles())
+    here = hardware_profiles.THIS_MACHINE
+    if study.analysis.profile is not None or st.session_state.get("hardware") == here:
+        profiles = {here: hardware_profiles.get(here), **profiles}
     device = st.selectbox(
         "Hardware",
         list(profiles),

@@ -157,7 +157,7 @@ def _sentence(view: View) -> None:
         f"**{counts or 'No layer computes'}**: size "
         f"{format_quantity(reference['size_bytes'])} → **{format_quantity(now['size_bytes'])}** "
         f"exact{less}, latency {format_quantity(reference['latency_ms'])} → "
-        f"**{with_range(now['latency_ms'])}** estimated on {device}, "
+        f"**{with_range(now['latency_ms'])}** {now['latency_ms'].kind} on {device}, "
         f"**{said_loss}**, against {view.reference.label}."
     )
     found = view.now.found
@@ -175,7 +175,7 @@ def _sentence(view: View) -> None:
 
 def _said_loss(view: View, read: Losses) -> str:
     loss = view.now.found.totals[read.first]
-    said = f"projected {plain(read.titles[read.first])} {format_quantity(loss)}"
+    said = f"{loss.kind} {plain(read.titles[read.first])} {format_quantity(loss)}"
     span = format_range(loss)
     notes = [f"90 % range {span}"] if span else []
     if loss.value is not None and read.remark:

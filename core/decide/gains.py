@@ -6,12 +6,16 @@ from dataclasses import dataclass
 
 from core.decide.outcome import Outcome
 
+LEVELS = ("accuracy", "metric")
+
 
 @dataclass(frozen=True, slots=True)
 class Gain:
     """`after` less `before` in the figure's own unit, and in percent of `before`.
 
-    None where either is unknown, and for the percentage where `before` is 0.
+    None where either is unknown, and for the percentage where `before` is 0. A level of accuracy
+    or of a metric that was measured stands beside none that is projected: they are of different
+    samples.
     """
 
     change: float | None
@@ -21,7 +25,9 @@ class Gain:
 def gains(before: Outcome, after: Outcome) -> dict[str, Gain]:
     """The change of every total that both outcomes have, by name."""
     return {
-        name: _gain(before.totals[name].value, quantity.value)
+        name: Gain(None, None)
+        if name in LEVELS and before.totals[name].kind != quantity.kind
+        else _gain(before.totals[name].value, quantity.value)
         for name, quantity in after.totals.items()
         if name in before.totals
     }

@@ -12,6 +12,7 @@ from core import precision as registry
 from core.decide.decision import BY_LACK, PrecisionMap
 from core.decide.holding import held_back
 from core.decide.policy import Policy
+from core.decide.verified import sentences, verification_of, with_measured
 from core.estimate import hardware as hardware_profiles
 from core.estimate.projection import FEW_SAMPLES, Projection, nothing_projected
 from core.estimate.quantity import Quantity
@@ -72,9 +73,10 @@ def outcome(study: Study, chosen: PrecisionMap) -> Outcome:
     }
     forbidden = () if projection is None else projection.forbidden
     names = tuple(study.layers.names[i] for i in forbidden)
+    totals, is_measured = with_measured(study, chosen, totals)
     return Outcome(
         totals=totals,
-        confidence=_confidence(study),
+        confidence="measured" if is_measured else _confidence(study),
         layer_bytes=layer_bytes,
         layer_ms=latency.layers_ms,
         glue_bytes=study.glue_bytes,
@@ -128,6 +130,12 @@ def _warnings(
         said.append(OPTIMISTIC)
     hardware = chosen.policy.hardware
     profile = hardware_profiles.get(hardware)
+    if hardware == hardware_profiles.THIS_MACHINE and study.analysis.profile is None:
+        said.append(
+            "This machine was not profiled for this model: latency is that of "
+            f"{hardware_profiles.get(hardware_profiles.DEFAULT).title}. To measure it: "
+            "python -m core profile DIR."
+        )
     faster = _fastest_uniform(study, hardware, chosen, latency)
     if faster is not None:
         said.append(
@@ -148,6 +156,9 @@ def _warnings(
         for name in cast
     ]
     said += _float_layers(study, chosen)
+    run = verification_of(study, chosen)
+    if run is not None:
+        said += sentences(study, run)
     return said + groups_warning(chosen) + rules_warning(chosen) + samples_warning(study)
 
 

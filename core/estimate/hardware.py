@@ -12,6 +12,8 @@ import msgspec
 from core.errors import ProfileError
 
 DEFAULT = "server-cpu-vnni"
+THIS_MACHINE = "this-machine"
+"""Name of the device whose prices `python -m core profile` measures, by analysis."""
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 Share = Annotated[float, msgspec.Meta(gt=0, le=1)]
@@ -78,10 +80,33 @@ def profiles() -> MappingProxyType[str, Hardware]:
     return MappingProxyType(dict(sorted(found.items(), key=lambda item: item[0] != DEFAULT)))
 
 
+_HERE = Hardware(
+    title="This machine (measured)",
+    device="cpu",
+    description="ONNX Runtime on the machine at hand, one thread; layers were timed one by one.",
+    source="python -m core profile DIR",
+    bandwidth_gb_per_s=1.0,
+    overhead_us=1.0,
+    boundary_us=1.0,
+    efficiency=Efficiency(1.0, 1.0, 1.0),
+    peak_gmac_per_s={"FP32": 1.0, "INT8": 1.0},
+    name=THIS_MACHINE,
+)
+"""Peaks and bandwidth stand for nothing: measured prices take their place. ONNX Runtime's CPU
+provider has kernels for FP32 and INT8 alone."""
+
+
+def names() -> tuple[str, ...]:
+    """Every device by name, the default first and this machine last."""
+    return (*profiles(), THIS_MACHINE)
+
+
 def get(name: str) -> Hardware:
     """The profile called `name`; raises `ProfileError` with the known names otherwise."""
+    if name == THIS_MACHINE:
+        return _HERE
     try:
         return profiles()[name]
     except KeyError:
-        known = ", ".join(profiles())
+        known = ", ".join(names())
         raise ProfileError(f"Unknown hardware {name!r}.", f"Use one of: {known}.") from None

@@ -140,17 +140,9 @@ class LatencyModel:
             level: np.where(active, work[row, column], 0.0) + fixed
             for level, work in self._work_s.items()
         }
-        leaves, takes = self._leaves[row, column], self._takes[row, column]
-        merged = self._merged(codes)
+        crossing, silent = self.changes(codes)
         for part in layers_s.values():
-            part[self._behind[merged]] = 0.0
-        left = leaves[self._before[merged]]
-        leaves[self._behind[merged]] = takes[self._behind[merged]] = left
-        joined = self._join_forms(leaves)
-        leaves = np.concatenate([leaves, joined])[self._sources]
-        takes = np.concatenate([takes, joined])[self._targets]
-        running = np.concatenate([active, np.ones(len(joined), np.bool_)])
-        crossing = (leaves != takes) & running[self._sources] & running[self._targets]
+            part[silent] = 0.0
         boundaries_s = float(self._boundary_s[crossing].sum())
         total = {level: (float(s.sum()) + boundaries_s) * MS_PER_S for level, s in layers_s.items()}
         return LatencyEstimate(
@@ -159,6 +151,23 @@ class LatencyModel:
             boundaries_ms=boundaries_s * MS_PER_S,
             boundaries=int(crossing.sum()),
         )
+
+    def changes(self, codes: NDArray[np.int8]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Edges [E] on which a tensor is converted, and layers [L] that run in another's kernel."""
+        active = codes >= 0
+        row, column = np.where(active, codes, 0), np.arange(len(codes))
+        leaves, takes = self._leaves[row, column], self._takes[row, column]
+        merged = self._merged(codes)
+        left = leaves[self._before[merged]]
+        leaves[self._behind[merged]] = takes[self._behind[merged]] = left
+        joined = self._join_forms(leaves)
+        leaves = np.concatenate([leaves, joined])[self._sources]
+        takes = np.concatenate([takes, joined])[self._targets]
+        running = np.concatenate([active, np.ones(len(joined), np.bool_)])
+        crossing = (leaves != takes) & running[self._sources] & running[self._targets]
+        silent = np.zeros(len(codes), np.bool_)
+        silent[self._behind[merged]] = True
+        return crossing, silent
 
     def times_ms(self, codes: NDArray[np.int8]) -> NDArray[np.float64]:
         """Typical latency of many maps at once: codes (C, L) -> milliseconds (C,).

@@ -28,7 +28,7 @@ FLOAT = frozenset(
     }
 )  # fmt: skip
 """Operators that multiply floats."""
-RENAMED = re.compile(r"^fused |(_nchwc|_token_\d+)$")
+RENAMED = re.compile(r"^fused |^InsertedPrecisionFreeCast_|(_nchwc|_token_\d+)$")
 """What the optimiser adds to names."""
 
 
@@ -81,12 +81,10 @@ def executed_kernels(model: onnx.ModelProto, disabled: Sequence[str] = ()) -> Ex
     for their layout; so nodes are found again by their own name or by what they give.
     """
     graph = executed(model, disabled)
-    layers = tensor_layers(model)
     by_layer: dict[str, list[str]] = {}
     types = {v.name: v.type.tensor_type.elem_type for v in graph.graph.value_info}
     half: set[str] = set()
-    for node in graph.graph.node:
-        layer = layer_of_output(node, layers)
+    for node, layer in zip(graph.graph.node, executed_layers(graph, model), strict=True):
         by_layer.setdefault(layer, []).append(node.op_type)
         if (
             node.op_type in FLOAT and node.output
@@ -94,6 +92,26 @@ def executed_kernels(model: onnx.ModelProto, disabled: Sequence[str] = ()) -> Ex
         ):  # fmt: skip
             half.add(layer)
     return Executed({name: tuple(ops) for name, ops in by_layer.items()}, frozenset(half))
+
+
+def executed_layers(graph: onnx.ModelProto, model: onnx.ModelProto) -> list[str]:
+    """The layer of every node of the executed `graph` of `model`; "" for those of none.
+
+    A node that nothing is known of, as from the body of a function, belongs to the layer that
+    alone reads what it gives.
+    """
+    known = tensor_layers(model)
+    glue = {node.name for node in model.graph.node if layer_of_node(node) is None}
+    found = [layer_of_output(node, known) for node in graph.graph.node]
+    behind: dict[str, set[str]] = {}
+    for i in range(len(found) - 1, -1, -1):
+        node = graph.graph.node[i]
+        if not found[i] and RENAMED.sub("", node.name) not in glue:
+            layers = {layer for given in node.output for layer in behind.get(given, ())}
+            found[i] = layers.pop() if len(layers) == 1 else ""
+        for given in node.input:
+            behind.setdefault(given, set()).add(found[i])
+    return found
 
 
 def layer_of_output(node: NodeProto, layers: Mapping[str, str]) -> str:

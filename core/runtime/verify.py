@@ -18,7 +18,7 @@ from core.analysis import Analysis
 from core.decide.decision import PrecisionMap
 from core.decide.outcome import accuracy_totals
 from core.decide.policy import Policy
-from core.errors import ModelError
+from core.errors import DataError, ModelError
 from core.estimate.quantity import Quantity
 from core.evidence.reading import Reading, read
 from core.evidence.replay import Floats
@@ -62,15 +62,22 @@ class Bench:
     reference: Built
     reference_session: ort.InferenceSession
     outputs: Floats
+    selection_outputs: Floats
     overhead: Overhead
 
 
 def prepare(source: ModelSource, analysis: Analysis) -> Bench:
     """Export the model and run the reference once. Does not change the model.
 
-    Raises `ModelError` where the model is another one or cannot be exported.
+    Raises `ModelError` where the model is another one or cannot be exported, `DataError` where the
+    data are others.
     """
     check_same_model(source, analysis)
+    if source.data_fingerprint() != analysis.identity.data_sha256:
+        raise DataError(
+            f"The data of {analysis.source or source.name} are not those that were analyzed.",
+            "Give the --csv that was analyzed, or analyze the model with these data.",
+        )
     study = Study(analysis)
     graph = export(source, analysis.layers, expand_units=analysis.expanded_units)
     simulator = stored_simulator(source, analysis)
@@ -83,7 +90,8 @@ def prepare(source: ModelSource, analysis: Analysis) -> Bench:
     _check_export(reading, simulator.run({}, split.inputs, batch_size=BATCH), outputs)
     return Bench(
         source, analysis, study, graph, simulator, reading, split, name, reference, session,
-        outputs, measure_overhead(graph, analysis),
+        outputs, run(session, reference.inputs, source.selection.inputs),
+        measure_overhead(graph, analysis),
     )  # fmt: skip
 
 
@@ -133,6 +141,10 @@ def verify(
     found = judge(
         bench.source, bench.reading, bench.split, bench.analysis.metric, bench.outputs, outputs
     )
+    same = judge(
+        bench.source, bench.reading, bench.source.selection, bench.analysis.metric,
+        bench.selection_outputs, run(session, built.inputs, bench.source.selection.inputs),
+    )  # fmt: skip
     apart = judge(
         bench.source, bench.reading, bench.split, bench.analysis.metric, simulated, outputs
     )
@@ -154,6 +166,7 @@ def verify(
         machine=this_machine(THREADS),
         layers=tuple(msgspec.convert(msgspec.to_builtins(row), LayerRun) for row in built.report),
         figures=_measured_totals(bench.study, found.figures),
+        same_samples=_measured_totals(bench.study, same.figures),
         split=bench.split_name,
         samples=len(bench.split),
         agreement_db=agreement,

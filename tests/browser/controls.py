@@ -11,6 +11,7 @@ PATHS = {
     "measure": "/measure",
     "tune": "/tune",
     "compare": "/compare",
+    "verify": "/verify",
     "export": "/export",
     "method": "/method",
 }

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 from playwright.sync_api import Browser, sync_playwright
 
+from core.cli import main as command_line
+from core.precision import REFERENCE
+from core.source import samples
 from tests.browser.controls import PATHS
 from tests.browser.server import chromium, launch, serving, settle
 
 WIDTH, HEIGHT = 1440, 1000
 PAGES = {name: path.removeprefix("/") for name, path in PATHS.items()}
+VERIFIED, MAPS = "digits_resnet", (4, 8, 12, 16, 20, 24, 27, 30)
+"""The sample whose maps are run for the picture of Verify, and how many layers each narrows."""
+ONLY_KL = "w_theory=0&w_importance=0&w_empirical=0&w_kl=1"
+ON_SCREEN = {"verify": f"model={VERIFIED}&strategy=top-k&k=16&high={REFERENCE}&{ONLY_KL}"}
+OF_OTHERS = "model=informer"
 STEPS = 8
 """How far the HIGH threshold is moved on Tune, so that the picture shows what a move does."""
 
@@ -25,7 +37,7 @@ def shoot(browser: Browser, address: str, name: str, scheme: str, folder: Path) 
         device_scale_factor=1,
     )
     page = context.new_page()
-    page.goto(f"{address}/{PAGES[name]}")
+    page.goto(f"{address}/{PAGES[name]}?{ON_SCREEN.get(name, OF_OTHERS)}")
     settle(page)
     if name == "tune":
         page.keyboard.press("Alt+p")
@@ -44,21 +56,43 @@ def shoot(browser: Browser, address: str, name: str, scheme: str, folder: Path) 
     return path
 
 
+def verified(folder: Path) -> Path:
+    """A copy of a sample's analysis with some of its maps run, for a picture of what that shows."""
+    copy = folder / VERIFIED
+    shutil.copytree(samples.get(VERIFIED).analysis, copy)
+    maps = []
+    for count in MAPS:
+        path = folder / f"{count} in INT8.json"
+        words = ["plan", str(copy), "--top-k", str(count), "--high", REFERENCE, "--weights", "kl=1"]
+        command_line([*words, "--out", str(path), "--json"])
+        maps.append(str(path))
+    command_line(["verify", str(copy), *maps, "--repeat", "4", "--json"])
+    return copy
+
+
 def main() -> int:
     """Write the pictures. Returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, metavar="OUTDIR")
-    folder = parser.parse_args().folder
+    parser.add_argument("--page", choices=tuple(PAGES), action="append", help="default: all")
+    options = parser.parse_args()
+    folder = options.folder
     if chromium() is None:
         sys.stderr.write("error: no Chromium on this machine. Install it, then try again.\n")
         return 2
     folder.mkdir(parents=True, exist_ok=True)
-    with sync_playwright() as playwright, serving() as address:
-        browser = launch(playwright)
-        for name in PAGES:
-            for scheme in ("light", "dark"):
-                sys.stdout.write(f"{shoot(browser, address, name, scheme, folder)}\n")
-        browser.close()
+    pages = options.page or list(PAGES)
+    with tempfile.TemporaryDirectory() as aside, sync_playwright() as playwright:
+        named = []
+        if "verify" in pages:
+            with contextlib.redirect_stdout(io.StringIO()):
+                named = [verified(Path(aside))]
+        with serving(*named) as address:
+            browser = launch(playwright)
+            for name in pages:
+                for scheme in ("light", "dark"):
+                    sys.stdout.write(f"{shoot(browser, address, name, scheme, folder)}\n")
+            browser.close()
     return 0
 
 

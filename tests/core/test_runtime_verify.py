@@ -156,7 +156,8 @@ def test_verify_measures_and_keeps(folder: Path) -> None:
     assert found["samples"] == 50
     assert found["split"] == "holdout"
     assert set(found["figures"]) == {"accuracy", "accuracy_drop_pts", "kl", "flips_pct"}
-    for quantity in found["figures"].values():
+    assert set(found["same_samples"]) == set(found["figures"])
+    for quantity in (*found["figures"].values(), *found["same_samples"].values()):
         assert quantity["kind"] == "measured"
         assert quantity["low"] <= quantity["value"] <= quantity["high"]
     assert found["agreement_db"] > found["error_db"] + 10

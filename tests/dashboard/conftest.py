@@ -25,7 +25,7 @@ from tests.zoo.models import TiedWeights
 from tests.zoo.sources import source_of
 
 Open = Callable[..., AppTest]
-PAGES = ("overview", "measure", "tune", "compare", "export", "method")
+PAGES = ("overview", "measure", "tune", "compare", "verify", "export", "method")
 TASKS = ("values", "unlabelled", "sequence", "custom", "grouped", "values_unlabelled")
 SHAPES = ("empty", "single", "measured", "unmeasured", "equal", "large", "tied", "overflow",
           "partial", "few", *TASKS)  # fmt: skip

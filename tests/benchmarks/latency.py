@@ -1,0 +1,113 @@
+"""Estimated latency against measured, on maps whose share of INT8 rises from 0 to 100 %.
+
+    python -m tests.benchmarks.latency [--sample NAME ...] [--maps 20]
+
+Profiles the machine first, then times maps that the profile has not seen, interleaved. Beside the
+estimate stand the sum of the layers' times without the price of boundaries, and one constant for
+every map, the mean of the measured times. `noise` is the half-width of the middle 90 % of the FP32
+rounds: below 3 % the machine was quiet.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+
+from core import store
+from core.decide.decision import PrecisionMap
+from core.decide.policy import Policy
+from core.estimate.hardware import THIS_MACHINE
+from core.machine_profile import Conversion
+from core.runtime import profile as profiling
+from core.runtime import verify as verifying
+from core.runtime.build import assemble
+from core.runtime.session import open_session
+from core.runtime.timing import batch_for, interleaved, repeated
+from core.source import samples
+from core.study import Study
+
+SEED = 77
+Floats = NDArray[np.float64]
+
+
+def stratified(study: Study, count: int) -> list[PrecisionMap]:
+    """Maps of FP32 and INT8 with 0 to 100 % of the layers in INT8, drawn anew for each share."""
+    rng = np.random.default_rng(SEED)
+    names = [layer.name for layer in study.layers if layer.computes_at_inference]
+    maps = []
+    for share in np.linspace(0, 1, count):
+        narrow = rng.permutation(names)[: round(share * len(names))]
+        given = tuple((str(name), "INT8") for name in sorted(narrow))
+        maps.append(
+            study.decide(
+                Policy(strategy="manual", high="FP32", overrides=given, hardware=THIS_MACHINE)
+            )
+        )
+    return maps
+
+
+def _line(name: str, guess: Floats, truth: Floats) -> str:
+    error = np.abs(guess / truth - 1)
+    ranks = spearmanr(guess, truth).statistic if np.ptp(guess) > 0 else float("nan")
+    return (f"  {name:<28} mean error {100 * error.mean():5.1f} %   worst {100 * error.max():5.1f} %"
+            f"   rank correlation {ranks:5.2f}")  # fmt: skip
+
+
+def measure(name: str, count: int, rounds: int) -> None:
+    """Print the comparison for one sample."""
+    analysis = store.load(samples.get(name).analysis)
+    bench = verifying.prepare(samples.load(samples.PREFIX + name), analysis)
+    profile = profiling.profile(bench)
+    study = Study(replace(analysis, profile=profile))
+    no_price = replace_prices(profile)
+    bare = Study(replace(analysis, profile=no_price))
+    maps = stratified(study, count)
+    batch = batch_for(bench.reference_session, bench.reference.inputs, bench.split.inputs)
+    given = repeated(bench.reference.inputs, bench.split.inputs, batch)
+    sessions = {}
+    for number, one in enumerate(maps):
+        built = assemble(bench.graph, analysis, one)
+        sessions[str(number)] = open_session(built.model, built.disabled)
+    timed = interleaved(sessions, given, batch, rounds)
+    truth = np.array([timed.median(str(i)) for i in range(len(maps))])
+    guess, additive = (
+        np.array([s.latency(THIS_MACHINE).estimate(m.codes).total.value or 0.0 for m in maps])
+        for s in (study, bare)
+    )
+    constant = np.full(len(maps), truth.mean())
+    print(f"{name}: {count} maps, batch {batch}, {truth.min():.3f} to {truth.max():.3f} ms per sample,"
+          f" noise ±{timed.noise_pct('0'):.1f} %")  # fmt: skip
+    print(_line("estimate", guess, truth))
+    print(_line("sum without boundaries", additive, truth))
+    print(_line("constant (mean measured)", constant, truth))
+    ratio = np.abs(guess / truth - 1).mean() / np.abs(constant / truth - 1).mean()
+    print(f"  estimate ÷ constant: {ratio:.2f}")
+
+
+def replace_prices(profile: profiling.MachineProfile) -> profiling.MachineProfile:
+    """The same profile with boundaries for nothing."""
+    import msgspec
+
+    free = Conversion(0.0, 0.0)
+    return msgspec.structs.replace(profile, quantized=free, half=free)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sample", action="append", choices=samples.names())
+    parser.add_argument("--maps", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=12)
+    options = parser.parse_args(arguments)
+    for name in options.sample or samples.names():
+        measure(name, options.maps, options.rounds)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

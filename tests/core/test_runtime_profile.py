@@ -1,0 +1,102 @@
+"""Times of layers are read off the runtime's profiler, and prices fitted to whole runs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from core.analysis import Analysis
+from core.evidence.analyze import analyze
+from core.runtime import profile as profiling
+from core.runtime import verify as verifying
+from core.runtime.build import assemble
+from core.runtime.timing import repeated
+from core.study import Study
+from tests.core.verified import narrowed
+from tests.zoo.sources import tiny_source
+
+
+@pytest.fixture(scope="module")
+def bench() -> verifying.Bench:
+    """A tiny transformer, exported."""
+    source = tiny_source()
+    return verifying.prepare(source, analyze(source, probes=2))
+
+
+def test_nodes_are_charged_to_their_layers(bench: verifying.Bench) -> None:
+    """Every multiplying layer takes time in FP32, nothing is converted there, and in a mixed map
+    conversions stand apart.
+    """
+    study = bench.study
+    given = repeated(bench.reference.inputs, bench.split.inputs, 16)
+    plain = profiling.profiled(bench.reference, study, given, 16)
+    mixed = profiling.profiled(
+        assemble(bench.graph, bench.analysis, narrowed(study, 4)), study, given, 16
+    )
+
+    heavy = [i for i, layer in enumerate(study.layers) if layer.macs]
+    assert (plain.layers[heavy] > 0).all()
+    assert plain.boundaries < 0.1 * plain.total
+    assert mixed.boundaries > plain.boundaries
+
+
+def test_a_profile_covers_every_layer(bench: verifying.Bench) -> None:
+    """A profile names its machine, batch and way, and latency can be estimated from it."""
+    found = profiling.profile(bench, maps=3, rounds=2)
+    analysis: Analysis = replace(bench.analysis, profile=found)
+    study = Study(analysis)
+
+    assert found.layers == study.layers.names
+    assert set(found.way) <= {"profiler", "difference"}
+    assert found.machine.processor
+    assert found.machine.threads == 1
+    assert found.batch > 1  # a tiny model's call is too short
+    estimate = study.latency("this-machine").estimate(narrowed(study, 4).codes)
+    assert estimate.total.value is not None
+    assert estimate.total.value > 0
+
+
+def test_prices_are_found_again(bench: verifying.Bench) -> None:
+    """Whole maps made of known layer times, conversions and a rest give these back."""
+    study = bench.study
+    precisions = ("FP32", "INT8")
+    chosen = profiling.profiled_maps(study, precisions, 10)
+    rng = np.random.default_rng(0)
+    own = rng.uniform(0.5, 1.0, (2, len(study.layers))) * study.layers.computes
+    totals = []
+    for one in chosen:
+        crossing, silent = study.forms.changes(one.codes)
+        at = np.array([precisions.index(n) if n is not None else -1 for n in one.assigned])
+        layers = sum(own[p, i] for i, p in enumerate(at) if p >= 0 and not silent[i])
+        elements = np.array([edge.elements for edge in study.layers.edges])
+        totals.append(0.9 * layers + 0.4 + 0.05 * crossing.sum() + 1e-3 * elements[crossing].sum())
+
+    found = profiling.fit(study, precisions, chosen, own, np.array(totals))
+
+    assert found.scale == pytest.approx(0.9, rel=1e-3)
+    assert found.rest_ms == pytest.approx(0.4, rel=1e-2)
+    assert found.quantized.fixed_ms == pytest.approx(0.05, rel=1e-2)
+    assert found.quantized.per_element_ms == pytest.approx(1e-3, rel=1e-2)
+    assert found.spread < 1e-6
+
+
+def test_what_the_profiler_cannot_name_is_found_as_a_difference(bench: verifying.Bench) -> None:
+    """A layer without a single recognised node gets the difference of whole maps."""
+    study = bench.study
+    precisions = ("FP32", "INT8")
+    chosen = profiling.profiled_maps(study, precisions, 12)
+    lost = next(i for i, layer in enumerate(study.layers) if layer.macs)
+    known = np.full((2, len(study.layers)), 0.1)
+    known[:, lost] = 0.0
+    seen = [profiling.Profiled(known[0], 0.0, 0.0) for _ in chosen]
+    totals = np.array(
+        [known[0].sum() + (1.0 if one.assigned[lost] == "FP32" else 0.4) for one in chosen]
+    )
+
+    own, way = profiling.layer_times(study, precisions, chosen, seen, totals)
+
+    assert way[lost] == "difference"
+    assert own[0, lost] - own[1, lost] == pytest.approx(0.6, abs=1e-6)
+    assert set(way[:lost] + way[lost + 1 :]) == {"profiler"}

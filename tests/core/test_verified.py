@@ -1,0 +1,258 @@
+"""Runs of maps take the place of projections, and teach how far those hold."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from core import machine_profile, records, store
+from core.decide.gains import gains
+from core.decide.learning import ENOUGH, correction, in_words, residuals
+from core.decide.outcome import outcome
+from core.decide.policy import Policy
+from core.decide.verified import half_layers, sentences, without_half
+from core.estimate.hardware import DEFAULT, THIS_MACHINE
+from core.export import precision_map
+from core.export.checklist import checks
+from core.source import samples
+from core.study import Study
+from tests.core.synthetic import synthetic_analysis
+from tests.core.verified import narrowed, profile, verification, with_runs
+
+ANALYSIS = synthetic_analysis(24, samples=200)
+PLAIN = Study(ANALYSIS)
+
+
+def test_a_run_takes_the_place_of_the_projection() -> None:
+    """The outputs of a verified map are measured, and so is its confidence; another map's are not."""
+    chosen, other = narrowed(PLAIN, 6), narrowed(PLAIN, 7)
+    run = verification(PLAIN, chosen, factor=3.0)
+    study = with_runs(ANALYSIS, run)
+
+    found, beside = outcome(study, chosen), outcome(study, other)
+
+    assert found.confidence == "measured"
+    for name in ("accuracy", "accuracy_drop_pts", "kl", "flips_pct"):
+        assert found.totals[name] == run.figures[name]
+        assert found.totals[name].kind == "measured"
+        assert beside.totals[name].kind == "projected"
+    assert (beside.confidence, outcome(PLAIN, chosen).confidence) == ("projected", "projected")
+    assert found.totals["size_bytes"].kind == "exact"
+
+
+def test_the_latest_run_counts() -> None:
+    """Of two runs of one map the later one is shown."""
+    chosen = narrowed(PLAIN, 6)
+    first = verification(PLAIN, chosen, factor=3.0)
+    second = verification(PLAIN, chosen, factor=5.0, created="2026-02-01T00:00:00")
+
+    found = outcome(with_runs(ANALYSIS, first, second), chosen)
+
+    assert found.totals["kl"] == second.figures["kl"]
+
+
+def test_measured_is_said_only_of_what_ran_as_asked() -> None:
+    """Where a layer in half precision ran in FP32, the map stays projected, and the run says why and
+    what would be better.
+    """
+    name = PLAIN.layers.names[0]
+    chosen = PLAIN.decide(Policy(strategy="manual", high="FP32", overrides=((name, "FP16"),)))
+    run = verification(PLAIN, chosen, got={name: "FP32"}, ratio=1.2)
+    found = outcome(with_runs(ANALYSIS, run), chosen)
+
+    assert found.confidence == "projected"
+    assert found.totals["kl"].kind == "projected"
+    said = " ".join(sentences(PLAIN, run))
+    assert "1 layer asked for FP16 ran in FP32" in said
+    assert "1.20 times as slow as FP32" in said
+    assert half_layers(PLAIN, run) == [name]
+    assert set(sentences(PLAIN, run)) <= set(found.warnings)
+    better = PLAIN.decide(without_half(replace(chosen.policy, high="FP16")))
+    assert set(better.assigned) <= {"FP32", "INT8", None}
+
+
+def test_an_overflow_in_simulation_beats_a_clean_run() -> None:
+    """A run in wider floats does not clear a map that overflows in simulation."""
+    import msgspec
+
+    chosen = narrowed(PLAIN, 6)
+    run = msgspec.structs.replace(verification(PLAIN, chosen), overflow=("a layer",))
+
+    found = outcome(with_runs(ANALYSIS, run), chosen)
+
+    assert found.confidence == "projected"
+    assert any("overflowed in simulation" in warning for warning in found.warnings)
+
+
+def test_levels_of_other_samples_are_not_subtracted() -> None:
+    """A measured accuracy is of the holdout split: its difference to a projected one is unknown,
+    that of the loss is not.
+    """
+    chosen = narrowed(PLAIN, 6)
+    study = with_runs(ANALYSIS, verification(PLAIN, chosen))
+    change = gains(outcome(study, narrowed(PLAIN, 7)), outcome(study, chosen))
+
+    assert change["accuracy"].change is None
+    assert change["accuracy_drop_pts"].change is not None
+
+
+def test_latency_is_measured_on_this_machine_alone() -> None:
+    """A run replaces the latency on this machine, not that of a published device."""
+    analysis = replace(ANALYSIS, profile=profile(ANALYSIS))
+    plain = Study(analysis)
+    here, there = (narrowed(plain, 6, hardware=name) for name in (THIS_MACHINE, DEFAULT))
+    run = verification(plain, here, ratio=0.5)
+    study = with_runs(analysis, run)
+
+    found, elsewhere = outcome(study, here), outcome(study, there)
+
+    assert found.totals["latency_ms"] == run.timing.map_ms
+    assert found.totals["speedup"].value == pytest.approx(2.0)
+    assert elsewhere.totals["latency_ms"].kind == "estimated"
+    sums = next(check for check in checks(study, here, found) if check.title == "Rows add up")
+    assert (sums.status, "measured" in sums.detail) == ("passed", True)
+    assert precision_map.describe(study, here, found).totals["latency_ms"].kind == "measured"
+
+
+def test_this_machine_adds_up() -> None:
+    """The latency of any map is the sum of its layers' measured times, its conversions, and what
+    belongs to no layer; searches see the same figure.
+    """
+    analysis = replace(ANALYSIS, profile=profile(ANALYSIS))
+    study = Study(analysis)
+    model, given = study.latency(THIS_MACHINE), profile(ANALYSIS)
+    reference = np.array(given.layer_ms[0])
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        names = {n: str(rng.choice(["FP32", "INT8"])) for n in study.layers.names}
+        chosen = study.decide(
+            Policy(strategy="manual", high="FP32", overrides=tuple(names.items()))
+        )
+        crossing, silent = study.forms.changes(chosen.codes)
+        own = np.where(chosen.codes == study.precisions.index("INT8"),
+                       np.array(given.layer_ms[2]), reference)  # fmt: skip
+        elements = np.array([e.elements for e in study.layers.edges])
+        expected = (
+            own[study.layers.computes & ~silent].sum() + 0.3 + 0.01 * crossing.sum()
+            + 1e-6 * elements[crossing].sum()
+        )  # fmt: skip
+
+        found = model.estimate(chosen.codes)
+
+        assert not silent.any()
+        assert found.total.value == pytest.approx(expected)
+        assert model.times_ms(chosen.codes[None])[0] == pytest.approx(expected)
+        assert found.total.low < found.total.value < found.total.high  # type: ignore[operator]
+
+
+def test_without_a_profile_the_usual_device_stands_in() -> None:
+    """A map priced on this machine before it was profiled says whose latency it shows."""
+    found = outcome(PLAIN, narrowed(PLAIN, 6, hardware=THIS_MACHINE))
+
+    assert found.totals["latency_ms"] == outcome(PLAIN, narrowed(PLAIN, 6)).totals["latency_ms"]
+    assert any("not profiled" in warning for warning in found.warnings)
+    assert PLAIN.default_hardware == DEFAULT
+    assert Study(replace(ANALYSIS, profile=profile(ANALYSIS))).default_hardware == THIS_MACHINE
+
+
+def _runs(factors: list[float], slope: float = 0.0) -> Study:
+    runs = []
+    for i, factor in enumerate(factors):
+        chosen = narrowed(PLAIN, 3 + 2 * i)
+        kl = PLAIN.project(chosen.codes).kl.value  # type: ignore[union-attr]
+        runs.append(verification(PLAIN, chosen, factor=factor * kl**slope,
+                                 created=f"2026-01-01T00:00:{i:02d}"))  # type: ignore[operator] # fmt: skip
+    return with_runs(ANALYSIS, *runs)
+
+
+def test_residuals_are_of_the_same_samples() -> None:
+    """The error of a projection is the log of measured over projected on the selection split."""
+    study = _runs([2.0, 4.0, 0.5])
+
+    found = residuals(study)
+
+    assert [one.log_error("kl") for one in found] == pytest.approx(np.log([2.0, 4.0, 0.5]))
+    assert "factor of 2.00" in in_words(study, found)
+    assert "3 maps" in in_words(study, found)
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_few_runs_are_said_to_be_few(count: int) -> None:
+    """Nothing is concluded from no run, and little from two."""
+    study = _runs([2.0] * count)
+    said = in_words(study, residuals(study))
+
+    assert ("No map" in said) if count == 0 else ("too little" in said)
+    assert correction(study, residuals(study)) is None
+
+
+def test_a_steady_error_is_corrected() -> None:
+    """From eight maps on, an error that repeats is fitted, and helps on maps that were left out."""
+    study = _runs([3.0, 3.1, 2.9, 3.0, 3.2, 2.8, 3.0, 3.1], slope=0.1)
+    found = correction(study, residuals(study))
+
+    assert found is not None
+    assert (found.maps, found.helps) == (ENOUGH, True)
+    assert found.slope == pytest.approx(1.1, abs=0.03)
+    chosen = narrowed(PLAIN, 20)
+    projected = PLAIN.project(chosen.codes).kl  # type: ignore[union-attr]
+    truth = 3.0 * projected.value**1.1  # type: ignore[operator]
+    corrected = found.applied(projected)
+    assert corrected.value == pytest.approx(truth, rel=0.1)
+    assert corrected.kind == "projected"
+    assert corrected.low < corrected.value < corrected.high  # type: ignore[operator]
+
+
+def test_chance_is_not_corrected() -> None:
+    """Errors without a pattern give no correction that helps on maps left out."""
+    study = _runs([0.3, 3.0, 0.4, 2.5, 3.5, 0.3, 0.25, 4.0])
+    found = correction(study, residuals(study))
+
+    assert found is not None
+    assert not found.helps
+
+
+def test_records_come_with_the_folder(tmp_path: Path) -> None:
+    """What lies in an analysis folder is read with it, and its stamp tells that something came."""
+    from core import verification as kept
+
+    folder = tmp_path / "run"
+    store.save(ANALYSIS, folder)
+    before = store.stamp(folder)
+    run = verification(PLAIN, narrowed(PLAIN, 6))
+    kept.save(folder, run)
+    machine_profile.save(folder, profile(ANALYSIS))
+
+    found = store.load(folder)
+
+    assert found.verifications == (run,)
+    assert found.profile == profile(ANALYSIS)
+    assert store.stamp(folder) != before
+    assert not list(folder.glob("**/*.tmp"))
+
+
+def test_a_profile_of_other_layers_is_left_out(tmp_path: Path) -> None:
+    """A profile whose layers or rows are others is not used."""
+    import msgspec
+
+    store.save(ANALYSIS, tmp_path / "run")
+    good = profile(ANALYSIS)
+    for bad in (
+        msgspec.structs.replace(good, layers=("other",) * len(good.layers)),
+        msgspec.structs.replace(good, layer_ms=good.layer_ms[:1]),
+        msgspec.structs.replace(good, schema_version=9),
+    ):
+        machine_profile.save(tmp_path / "run", bad)
+
+    assert store.load(tmp_path / "run").profile is None
+
+
+def test_records_of_samples_lie_outside_the_program(tmp_path: Path) -> None:
+    """A bundled sample's folder belongs to the program; a person's own keeps its records."""
+    sample = samples.get("digits_vit").analysis
+
+    assert sample not in (records.home_of(sample), *records.home_of(sample).parents)
+    assert records.home_of(tmp_path) == tmp_path
