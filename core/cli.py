@@ -135,9 +135,7 @@ def _analyze(command: _Commands[argparse.ArgumentParser]) -> None:
         action="store_true",
         help="print the predicted time and memory and stop before measuring",
     )
-    sub.add_argument(
-        "--progress", type=Path, metavar="FILE", help="keep a JSON file that says how far it is"
-    )
+    cli_runtime.add_progress(sub)
     _json(sub)
     sub.set_defaults(run=commands.analyze)
 
@@ -271,16 +269,12 @@ def _runtime(command: _Commands[argparse.ArgumentParser]) -> None:
     sub.add_argument("maps", type=Path, nargs="+", metavar="MAP", help="precision maps")
     sub.add_argument("--skip-verified", action="store_true", help="leave out maps run before")
     sub.add_argument("--repeat", type=int, metavar="N", help="rounds of timing; default: 20")
-    sub.add_argument(
-        "--progress", type=Path, metavar="FILE", help="keep a JSON file that says how far it is"
-    )
+    cli_runtime.add_progress(sub)
     _json(sub)
     sub.set_defaults(run=partial(cli_runtime.verify, load=_load))
     sub = _add(command, "profile", "time every layer on this machine, for latency estimates")
     cli_runtime.add_options(sub)
-    sub.add_argument(
-        "--progress", type=Path, metavar="FILE", help="keep a JSON file that says how far it is"
-    )
+    cli_runtime.add_progress(sub)
     _json(sub)
     sub.set_defaults(run=partial(cli_runtime.profile, load=_load))
 

@@ -29,6 +29,13 @@ if TYPE_CHECKING:
 Load = Callable[[argparse.Namespace], "ModelSource"]
 
 
+def add_progress(command: argparse.ArgumentParser) -> None:
+    """The option of commands that a page watches."""
+    command.add_argument(
+        "--progress", type=Path, metavar="FILE", help="keep a JSON file that says how far it is"
+    )
+
+
 def add_options(sub: argparse.ArgumentParser) -> None:
     """What every command needs that runs the model of an analysis."""
     sub.add_argument("folder", type=Path, metavar="DIR", help="analysis folder")

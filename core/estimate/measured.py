@@ -1,8 +1,9 @@
 """Estimated latency of a map from what its layers took on this machine.
 
 The sum of the layers' measured times in their precisions, the price of every conversion on an
-edge between two forms, the casts around a layer in half precision, and what belongs to no layer, which is shared out in proportion to the
-layers' times in the reference, so that layers and conversions add up to the whole.
+edge between two forms, the casts around a layer in half precision, and what belongs to no layer,
+which is shared out in proportion to the layers' times in the reference, so that layers and
+conversions add up to the whole.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ class MeasuredLatency(LatencyModel):
         ]  # fmt: skip
         own = np.array(rows, dtype=np.float64)
         base = np.array(profile.layer_ms[reference], dtype=np.float64)
-        share = np.where(layers.computes, np.maximum(base, base.sum() * 1e-3), 0.0)
+        floor = base.sum() * 1e-3 or 1.0  # times that explain nothing of whole runs: equal shares
+        share = np.where(layers.computes, np.maximum(base, floor), 0.0)
         own = own + profile.rest_ms * share / max(float(share.sum()), 1e-30)
         values = np.array([x.input_elements + x.output_elements for x in layers])
         casts = profile.half.fixed_ms + profile.half.per_element_ms * values

@@ -16,10 +16,16 @@ IDLE = "does nothing at inference"
 
 
 def common_float(target: Capability, chosen: PrecisionMap) -> str:
-    """The one float format of a target that has one: the widest that the map asks for."""
-    asked = {name for name in chosen.assigned if name is not None}
-    floats = [n for n in asked if registry.get(n).kind == "float" and n in target.precisions]
-    return max(floats, key=lambda n: registry.get(n).bits, default=registry.REFERENCE)
+    """The one float format of a target that has one: the widest that the map asks for, of equally
+    wide ones that of most layers.
+    """
+    asked = [name for name in target.precisions if name in chosen.assigned]
+    floats = [n for n in asked if registry.get(n).kind == "float"]
+    return max(
+        floats,
+        key=lambda n: (registry.get(n).bits, chosen.assigned.count(n)),
+        default=registry.REFERENCE,
+    )
 
 
 def lines(
