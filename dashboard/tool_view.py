@@ -10,13 +10,14 @@ from core.export.targets.capability import Capability
 from core.export.targets.contract import Exported
 from core.export.targets.legality import Legality
 from core.export.targets.schemes import measure_command, mismatch
-from dashboard import exports, tools
+from dashboard import exports, measure_options, measuring, tools
 from dashboard.boundary import show_expected
 from dashboard.tables import format_bytes, plain
 from dashboard.tools import MAX_MB, TYPES, Known
 from dashboard.view import Side, View
 
 TOOL, NEAREST, NAMES = "export_tool", "export_nearest", "export_names"
+_PREPARED = "_export_measure"
 PREVIEW_LINES = 30
 PREVIEW_PX = 360
 MAX_ROWS = 200
@@ -45,6 +46,7 @@ def draw(view: View, side: Side) -> None:
         return
     found = tools.looked(view.opened, side.chosen.policy, name, known)
     _legality(found, target)
+    _scheme(view, target)
     nearest = bool(found.illegal) and st.checkbox(
         "Use the nearest legal map",
         key=NEAREST,
@@ -66,7 +68,7 @@ def draw(view: View, side: Side) -> None:
             show_expected(error)
         return
     _file(view, side, target, made)
-    _limits(view, target, made)
+    _limits(made)
 
 
 def _names(view: View, target: Capability) -> Known | None:
@@ -144,15 +146,47 @@ def _file(view: View, side: Side, target: Capability, made: Exported) -> None:
     st.code("\n".join(shown), language=language, height=PREVIEW_PX)
 
 
-def _limits(view: View, target: Capability, made: Exported) -> None:
+def _limits(made: Exported) -> None:
     if made.cannot:
         st.markdown("**What it cannot express**")
         st.markdown("\n".join(f"- {plain(sentence)}" for sentence in made.cannot))
-    if mismatch(view.study, target) is not None:
-        st.warning(plain(made.mismatch or ""), icon=":material/rule:")
-        if target.scheme:
-            st.caption("Measure it under the target's scheme:")
-            st.code(measure_command(view.study, target), language="bash", wrap_lines=True)
+
+
+def _scheme(view: View, target: Capability) -> None:
+    """Where the evidence is of another scheme: what that means, and how to measure the target's."""
+    said = mismatch(view.study, target)
+    if said is None:
+        return
+    st.warning(plain(said), icon=":material/rule:")
+    if target.scheme:
+        _measure_anew(view, target, target.scheme)
+
+
+def _measure_anew(view: View, target: Capability, scheme: str) -> None:
+    st.caption("Measure it under the target's scheme:")
+    if measuring.allowed(view.study.analysis.source):
+        st.button(
+            f"Measure under {scheme}",
+            on_click=_prepare,
+            args=(view, scheme),
+            icon=":material/science:",
+            key="_measure_scheme",
+            help="Opens Measure with this model and this scheme chosen; nothing starts by itself.",
+        )
+    st.code(measure_command(view.study, target), language="bash", wrap_lines=True)
+
+
+def _prepare(view: View, scheme: str) -> None:
+    """Fill in the form of Measure. Run from a callback."""
+    st.session_state[measuring.SOURCE] = view.study.analysis.source
+    st.session_state[measuring.UNITS] = view.study.analysis.expanded_units
+    st.session_state[measure_options.SCHEME] = scheme
+    st.session_state[_PREPARED] = True
+
+
+def prepared() -> bool:
+    """Whether the form of Measure was filled in; asked once."""
+    return bool(st.session_state.pop(_PREPARED, False))
 
 
 def bundle(view: View, side: Side) -> None:

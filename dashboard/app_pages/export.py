@@ -18,6 +18,8 @@ COLUMN_PX = 400
 def page() -> None:
     """Draw the page for the current view."""
     view = current()
+    if tool_view.prepared():
+        st.switch_page("app_pages/measure.py", query_params={})
     if not len(view.study.layers):
         st.info(
             f"{plain(view.study.analysis.title)} has no layer that can be quantized: every file "
