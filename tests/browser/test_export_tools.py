@@ -11,7 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, TimeoutError, expect
+from playwright.sync_api import Error, Page, expect
 
 from core.decide.policy import Policy
 from core.export import bundle, precision_map
@@ -45,7 +45,7 @@ def tool(page: Page, name: str) -> None:
         box.scroll_into_view_if_needed()
         for _ in range(4):  # a run that still draws closes the list
             box.fill(get(name).title)
-            with contextlib.suppress(TimeoutError):
+            with contextlib.suppress(Error):
                 option.click(timeout=3000)
                 break
             settle(page)
