@@ -298,7 +298,7 @@ def test_what_was_not_named_at_launch_is_not_run(
     job = jobs.read(folder)
     assert job is not None
     with pytest.raises(jobs.JobError, match="not named at launch"):
-        measuring._check_allowed(job.request.source)
+        measuring.check_allowed(job.request.source)
 
 
 def test_a_refused_start_is_said_beside_the_buttons(
