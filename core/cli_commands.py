@@ -12,7 +12,7 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from core import cli_budget, cli_schemes, store, verification
+from core import cli_budget, cli_schemes, store
 from core import cli_tables as tables
 from core import precision as registry
 from core.cli_cache import opened
@@ -227,7 +227,7 @@ def show(options: argparse.Namespace) -> None:
 def report(options: argparse.Namespace) -> None:
     """Print or write a map's report as Markdown; as data with `--json`."""
     study = Study(store.load(options.folder))
-    records = verification.load(options.folder, study.analysis.identity, study.analysis.scheme)
+    records = study.analysis.verifications
     found = reports.build(study, precision_map.read(options.map, study), records)
     if options.out is not None:
         write(options.out, markdown.render(found).encode())

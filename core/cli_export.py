@@ -9,13 +9,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from core import store, verification
+from core import store
 from core.cli_output import console, print_json, write
 from core.cli_tables import targets_table
 from core.decide.decision import PrecisionMap
 from core.decide.outcome import outcome
 from core.errors import MapError, PolicyError
-from core.evidence.evidence import Identity
 from core.export import html, markdown, precision_map
 from core.export.checklist import checks, printable
 from core.export.csv_table import to_csv
@@ -105,11 +104,7 @@ def _for_people(options: argparse.Namespace, study: Study, chosen: PrecisionMap)
     make = REPORTS.get(options.format)
     if make is None:
         return FORMATS[options.format](study, chosen)
-    return make(study, chosen, verification.load(options.folder, *_whose(study)))
-
-
-def _whose(study: Study) -> tuple[Identity, str]:
-    return study.analysis.identity, study.analysis.scheme
+    return make(study, chosen, study.analysis.verifications)
 
 
 def _unused(options: argparse.Namespace) -> None:

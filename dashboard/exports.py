@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from core import verification
 from core.decide.decision import PrecisionMap
 from core.decide.outcome import outcome
 from core.decide.policy import Policy
@@ -17,7 +16,6 @@ from core.export.checklist import Check, checks
 from core.export.csv_table import to_csv
 from core.study import Study
 from core.verification import Verification
-from dashboard import studies
 from dashboard.studies import POLICIES, Opened
 
 
@@ -61,11 +59,7 @@ REPORTS = {"markdown": markdown.to_markdown, "html": html.to_html}
 
 def records(opened: Opened) -> tuple[Verification, ...]:
     """Runs of this model's maps, kept with its analysis."""
-    entry = studies.entries().get(opened.name)
-    if entry is None:
-        return ()
-    analysis = opened.study.analysis
-    return verification.load(entry.folder, analysis.identity, analysis.scheme)
+    return opened.study.analysis.verifications
 
 
 def stamp(found: tuple[Verification, ...]) -> str:

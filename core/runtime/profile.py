@@ -1,9 +1,9 @@
 """What each layer takes on this machine, read off ONNX Runtime's profiler, and what boundaries add.
 
 Uniform maps and a few random ones are run under the profiler. A node's time goes to the layer
-that it belongs to; Q, DQ, casts and changes of layout go to the boundary that caused them, and
-prices of conversions are fitted to these. A factor and the runtime's own work are fitted to whole
-runs without the profiler, interleaved, because the profiler slows small kernels down.
+that it belongs to; Q, DQ, casts and changes of layout go to the boundary that caused them. The
+prices of boundaries and the runtime's own work are fitted to whole runs without the profiler,
+interleaved, because the profiler slows small kernels down.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def profile(
     timed = interleaved(sessions, given, batch, rounds)
     totals = np.array([timed.median(str(number)) for number in range(len(chosen))])
     own, way = layer_times(study, precisions, chosen, seen, totals)
-    fitted = fit(study, precisions, chosen, own, seen, totals)
+    fitted = fit(study, precisions, chosen, own, totals)
     return MachineProfile(
         schema_version=SCHEMA_VERSION,
         tool_version=core.__version__,
@@ -239,29 +239,19 @@ class Fitted:
 
 def fit(
     study: Study, precisions: Sequence[str], chosen: Sequence[PrecisionMap], own: Floats,
-    seen: Sequence[Profiled], totals: Floats,
+    totals: Floats,
 ) -> Fitted:  # fmt: skip
-    """Prices of conversions from what the profiler charged to boundaries, then the factor and the
-    rest from the times of whole maps. None is below zero.
-    """
+    """Prices of boundaries and of the rest from the times of whole maps, none below zero."""
     rows = np.stack([_features(study, precisions, one, own) for one in chosen])
-    charged = np.array([one.boundaries for one in seen])
-
-    def solved(kept: NDArray[np.bool_]) -> Floats:
-        prices = _solve(rows[kept, 2:], charged[kept], np.ones(int(kept.sum())))
-        nodes = rows[:, 0] + rows[:, 2:] @ prices
-        whole = np.stack([nodes, rows[:, 1]], axis=1)[kept]
-        scale, rest = _solve(whole, totals[kept], 1 / totals[kept])
-        return np.array([scale, rest, *(scale * prices)])
-
+    weights = 1 / totals
+    prices = _solve(rows, totals, weights)
     errors = []
     for m in range(len(totals)):
-        left_out = solved(np.arange(len(totals)) != m)
-        errors.append(np.log(totals[m] / max(float(rows[m] @ left_out), 1e-12)))
+        kept = np.arange(len(totals)) != m
+        guess = float(rows[m] @ _solve(rows[kept], totals[kept], weights[kept]))
+        errors.append(np.log(totals[m] / max(guess, 1e-12)))
     spread = float(np.sqrt(np.square(errors).mean()))
-    scale, rest, fixed, per_element, half_fixed, half_per = (
-        float(x) for x in solved(np.ones(len(totals), np.bool_))
-    )
+    scale, rest, fixed, per_element, half_fixed, half_per = (float(x) for x in prices)
     return Fitted(
         scale, rest, Conversion(fixed, per_element), Conversion(half_fixed, half_per), spread
     )

@@ -127,7 +127,7 @@ def run() -> Verification:
         identity=identity, scheme="ort-cpu",
         machine=Machine("a processor", (), 2, 1, "Linux", "onnxruntime 1.32.0"),
         layers=tuple(LayerRun(n, p, p, "kernel") for n, p in CHOSEN.by_layer.items()),
-        figures={"accuracy": measured}, split="holdout", samples=120, agreement_db=None,
+        figures={"accuracy": measured}, same_samples={"accuracy": measured}, split="holdout", samples=120, agreement_db=None,
         error_db=None, simulated_error_db=None, disagreements=None,
         timing=Timing(ms, ms, Quantity(0.8, "x", "measured"), 1, 10, 1.0), file_bytes=1,
         tensor_bytes=int(found.totals["size_bytes"].value or 0), reference_file_bytes=1,

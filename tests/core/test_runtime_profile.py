@@ -65,22 +65,20 @@ def test_prices_are_found_again(bench: verifying.Bench) -> None:
     chosen = profiling.profiled_maps(study, precisions, 10)
     rng = np.random.default_rng(0)
     own = rng.uniform(0.5, 1.0, (2, len(study.layers))) * study.layers.computes
-    totals, seen = [], []
+    totals = []
     for one in chosen:
         crossing, silent = study.forms.changes(one.codes)
         at = np.array([precisions.index(n) if n is not None else -1 for n in one.assigned])
         layers = sum(own[p, i] for i, p in enumerate(at) if p >= 0 and not silent[i])
         elements = np.array([edge.elements for edge in study.layers.edges])
-        boundaries = 0.05 * crossing.sum() + 1e-3 * elements[crossing].sum()
-        seen.append(profiling.Profiled(own[0], boundaries, 0.0))
-        totals.append(0.9 * (layers + boundaries) + 0.4)
+        totals.append(0.9 * layers + 0.4 + 0.05 * crossing.sum() + 1e-3 * elements[crossing].sum())
 
-    found = profiling.fit(study, precisions, chosen, own, seen, np.array(totals))
+    found = profiling.fit(study, precisions, chosen, own, np.array(totals))
 
     assert found.scale == pytest.approx(0.9, rel=1e-3)
     assert found.rest_ms == pytest.approx(0.4, rel=1e-2)
-    assert found.quantized.fixed_ms == pytest.approx(0.9 * 0.05, rel=1e-2)
-    assert found.quantized.per_element_ms == pytest.approx(0.9 * 1e-3, rel=1e-2)
+    assert found.quantized.fixed_ms == pytest.approx(0.05, rel=1e-2)
+    assert found.quantized.per_element_ms == pytest.approx(1e-3, rel=1e-2)
     assert found.spread < 1e-6
 
 
