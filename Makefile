@@ -38,6 +38,7 @@ bench: setup-test
 	for sample in informer digits_vit digits_resnet; do \
 	  $(BIN)/python -m tests.benchmarks.projection --sample $$sample || exit 1; \
 	done
+	$(BIN)/python -m tests.benchmarks.projection --zoo
 	for sample in informer digits_vit digits_resnet; do \
 	  for axis in size latency; do \
 	    $(BIN)/python -m tests.benchmarks.budgets --sample $$sample --axis $$axis || exit 1; \

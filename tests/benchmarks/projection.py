@@ -1,10 +1,13 @@
 """Projected against simulated: random maps of a sample, at 8 bits and with 4-bit weights.
 
     python -m tests.benchmarks.projection [--sample informer] [--maps 50] [--samples 1500]
+    python -m tests.benchmarks.projection --zoo
+
 
 Every map is simulated directly and projected from layers measured one at a time. At 8 bits the
 shipped analysis is judged; for the stress the layers are measured anew with 4-bit weights, a
-precision that exists only here. Printed per row: Spearman's rank correlation of KL; the mean
+precision that exists only here. `--zoo` does the same for small models of the tests, of many kinds
+and not trained, which are analyzed first. Printed per row: Spearman's rank correlation of KL; the mean
 absolute log error of KL for the projection, for the first order alone, and for the sum of the
 layers' own KL; the mean absolute error of the accuracy drop beside that of "nothing changes";
 and the share of simulated values inside the projected 90 % range.
@@ -16,16 +19,20 @@ import argparse
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from scipy.stats import spearmanr
+from torch import nn
 
 from core import precision as registry
 from core import store
+from core.analysis import Analysis
 from core.estimate.combine import FIRST_ORDER
 from core.estimate.projection import Figures, Projection, Projector
+from core.evidence.analyze import analyze
 from core.evidence.evidence import Evidence
 from core.evidence.measure import assignment_of, make_simulator, measure
 from core.evidence.scheme import SCHEMES
@@ -33,6 +40,8 @@ from core.layers import LayerTable
 from core.precision import Precision
 from core.source import samples
 from core.source.contract import ModelSource, Split
+from tests.zoo import models
+from tests.zoo.sources import source_of
 
 INT4 = Precision("INT4-stress", 4, "integer", "4")
 MAP_SEED = 4711  # not the probes' seed: maps that judge must not be maps that taught
@@ -122,27 +131,42 @@ def summary(rows: list[Row]) -> list[str]:
     ]
 
 
-def main() -> None:
-    """Print the table for one sample."""
-    options = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    options.add_argument("--sample", default="informer")
-    options.add_argument("--maps", type=int, default=50)
-    options.add_argument("--samples", type=int, help="selection samples of the stress; all")
-    options.add_argument("--only", choices=("8-bit", "stress"))
-    chosen = options.parse_args()
-    source = samples.load(chosen.sample)
-    analysis = store.load(samples.get(chosen.sample).analysis)
-    table = Table(title=f"{chosen.sample}: projected against simulated, {chosen.maps} random maps")
-    for column in (
-        "weights", "samples", "Spearman KL", "log error", "first order", "sum of scalars",
-        "drop error, pts", "nothing changes, pts", "KL in range", "drop in range", "flips",
-    ):  # fmt: skip
-        table.add_column(column, justify="right")
-    if chosen.only != "stress" and analysis.evidence is not None:
-        rows = judge(source, analysis.layers, analysis.evidence, chosen.maps, "8-bit")
-        table.add_row("8 bit", str(analysis.evidence.samples), *summary(rows))
-    if chosen.only != "8-bit":
-        n = chosen.samples or len(source.selection)
+COLUMNS = (
+    "weights", "samples", "Spearman KL", "log error", "first order", "sum of scalars",
+    "drop error, pts", "nothing changes, pts", "KL in range", "drop in range", "flips",
+)  # fmt: skip
+ZOO_SAMPLES = 400
+
+
+def zoo() -> dict[str, ModelSource]:
+    """Small models of many kinds, by name."""
+
+    def of(name: str, model: nn.Module, shape: tuple[int, ...], ids: int = 0) -> ModelSource:
+        return source_of(model, shape, name=name, ids=ids, samples=ZOO_SAMPLES)
+
+    torch.manual_seed(0)
+    return {
+        source.name: source
+        for source in (
+            of("transformer", models.TinyTransformer(), (5, 6)),
+            of("convolutions", models.ConvNet(), (1, 8, 8)),
+            of("looped module", models.LoopedModule(), (5,)),
+            of("tied weights", models.TiedWeights(), (5,)),
+            of("tokens", models.TokenModel(), (4,), ids=20),
+        )
+    }
+
+
+def rows_of(
+    source: ModelSource, analysis: Analysis, maps: int, only: str | None, count: int | None
+) -> list[tuple[str, ...]]:
+    """The printed rows of one model."""
+    found: list[tuple[str, ...]] = []
+    if only != "stress" and analysis.evidence is not None:
+        rows = judge(source, analysis.layers, analysis.evidence, maps, "8-bit")
+        found.append(("8 bit", str(analysis.evidence.samples), *summary(rows)))
+    if only != "8-bit":
+        n = count or len(source.selection)
         targets = source.selection.targets
         cut = replace(
             source,
@@ -153,9 +177,34 @@ def main() -> None:
             console.print(f"measuring {len(analysis.layers)} layers with 4-bit weights")
             scheme = SCHEMES[analysis.scheme]
             stressed = measure(cut, analysis.layers, scheme, (INT4,)).evidence
-            rows = judge(cut, analysis.layers, stressed, chosen.maps, "4-bit")
-            table.add_row("4 bit", str(n), *summary(rows))
-    Console(width=160).print(table)
+            rows = judge(cut, analysis.layers, stressed, maps, "4-bit")
+            found.append(("4 bit", str(n), *summary(rows)))
+    return found
+
+
+def main() -> None:
+    """Print the table for one sample, or for the zoo."""
+    options = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    options.add_argument("--sample", default="informer")
+    options.add_argument("--zoo", action="store_true", help="small models of the tests instead")
+    options.add_argument("--maps", type=int, default=50)
+    options.add_argument("--samples", type=int, help="selection samples of the stress; all")
+    options.add_argument("--only", choices=("8-bit", "stress"))
+    chosen = options.parse_args()
+    if chosen.zoo:
+        given = [(source, analyze(source)) for source in zoo().values()]
+    else:
+        folder = samples.get(chosen.sample).analysis
+        given = [(samples.load(chosen.sample), store.load(folder))]
+    what = "zoo" if chosen.zoo else chosen.sample
+    table = Table(title=f"{what}: projected against simulated, {chosen.maps} random maps")
+    table.add_column("model")
+    for column in COLUMNS:
+        table.add_column(column, justify="right")
+    for source, analysis in given:
+        for row in rows_of(source, analysis, chosen.maps, chosen.only, chosen.samples):
+            table.add_row(source.name, *row)
+    Console(width=180).print(table)
 
 
 if __name__ == "__main__":
