@@ -227,8 +227,7 @@ def show(options: argparse.Namespace) -> None:
 def report(options: argparse.Namespace) -> None:
     """Print or write a map's report as Markdown; as data with `--json`."""
     study = Study(store.load(options.folder))
-    records = study.analysis.verifications
-    found = reports.build(study, precision_map.read(options.map, study), records)
+    found = reports.build(study, precision_map.read(options.map, study))
     if options.out is not None:
         write(options.out, markdown.render(found).encode())
     if options.json:

@@ -31,8 +31,6 @@ FORMATS: Mapping[str, Callable[[Study, PrecisionMap], bytes]] = {
     "html": html.to_html,
 }
 
-REPORTS = {"markdown": markdown.to_markdown, "html": html.to_html}
-
 
 def add_export(sub: argparse.ArgumentParser) -> None:
     """Options of `export`."""
@@ -90,21 +88,13 @@ def export(options: argparse.Namespace) -> None:
     said: dict[str, Any] = {"file": str(options.out), "format": options.format}
     if options.format in FORMATS:
         _unused(options)
-        write(options.out, _for_people(options, study, chosen))
+        write(options.out, FORMATS[options.format](study, chosen))
     else:
         said |= _to_tool(options, study, chosen)
     if options.json:
         print_json(said)
     else:
         console().print(f"Wrote {options.out} ({options.format}).")
-
-
-def _for_people(options: argparse.Namespace, study: Study, chosen: PrecisionMap) -> bytes:
-    """A file of `FORMATS`; reports tell of runs that are kept with the analysis."""
-    make = REPORTS.get(options.format)
-    if make is None:
-        return FORMATS[options.format](study, chosen)
-    return make(study, chosen, study.analysis.verifications)
 
 
 def _unused(options: argparse.Namespace) -> None:

@@ -15,7 +15,6 @@ from core.export import html, markdown, precision_map
 from core.export.checklist import Check, checks
 from core.export.csv_table import to_csv
 from core.study import Study
-from core.verification import Verification
 from dashboard.studies import POLICIES, Opened
 
 
@@ -53,34 +52,14 @@ FORMATS: Mapping[str, Format] = {
 """By the name that `python -m core export --format` knows."""
 
 
-REPORTS = {"markdown": markdown.to_markdown, "html": html.to_html}
-"""Formats that tell of runs of the map."""
-
-
-def records(opened: Opened) -> tuple[Verification, ...]:
-    """Runs of this model's maps, kept with its analysis."""
-    return opened.study.analysis.verifications
-
-
-def stamp(found: tuple[Verification, ...]) -> str:
-    """Stands for runs in the key of a cache."""
-    return f"{len(found)} {found[-1].created if found else ''}"
-
-
 @st.cache_resource(max_entries=16, show_spinner=False, hash_funcs=POLICIES)
-def _made(
-    key: str, policy: Policy, form: str, runs: str, _study: Study, _runs: tuple[Verification, ...]
-) -> bytes:
-    chosen = _study.decide(policy)
-    if _runs and form in REPORTS:
-        return REPORTS[form](_study, chosen, _runs)
-    return FORMATS[form].make(_study, chosen)
+def _made(key: str, policy: Policy, form: str, _study: Study) -> bytes:
+    return FORMATS[form].make(_study, _study.decide(policy))
 
 
 def made(opened: Opened, policy: Policy, form: str) -> bytes:
     """The file of `policy`'s map in a format of `FORMATS`."""
-    runs = records(opened) if form in REPORTS else ()
-    return _made(opened.key, policy, form, stamp(runs), opened.study, runs)
+    return _made(opened.key, policy, form, opened.study)
 
 
 @st.cache_resource(max_entries=64, show_spinner=False, hash_funcs=POLICIES)

@@ -20,8 +20,7 @@ from core.export.targets.graph import Graph, lay_over
 from core.export.targets.legality import Legality, legality
 from core.layers import LayerTable
 from core.study import Study
-from core.verification import Verification
-from dashboard import exports, studies
+from dashboard import studies
 from dashboard.studies import POLICIES, Opened
 
 MAX_MB = MAX_BYTES // 10**6
@@ -116,20 +115,10 @@ def made(opened: Opened, policy: Policy, target: str, known: Known, *, nearest: 
 
 
 @st.cache_resource(max_entries=4, show_spinner=False, hash_funcs=POLICIES)
-def _bundled(
-    key: str,
-    policy: Policy,
-    names: str,
-    runs: str,
-    _study: Study,
-    _graph: Graph | None,
-    _runs: tuple[Verification, ...],
-) -> bytes:
-    return bundle.to_zip(_study, _study.decide(policy), _graph, _runs)
+def _bundled(key: str, policy: Policy, names: str, _study: Study, _graph: Graph | None) -> bytes:
+    return bundle.to_zip(_study, _study.decide(policy), _graph)
 
 
 def bundled(opened: Opened, policy: Policy, known: Known) -> bytes:
     """The .zip of everything."""
-    runs = exports.records(opened)
-    stamp = exports.stamp(runs)
-    return _bundled(opened.key, policy, known.key, stamp, opened.study, known.graph, runs)
+    return _bundled(opened.key, policy, known.key, opened.study, known.graph)

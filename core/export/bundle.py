@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from core.decide.compare import COSTS
@@ -24,25 +24,18 @@ from core.export.targets import registry
 from core.export.targets.graph import Graph
 from core.export.words import quantity
 from core.study import Study
-from core.verification import Verification
 
 DATE = (1980, 1, 1, 0, 0, 0)
 """Of every file inside, so that the same decision gives the same bytes."""
 
 
-def to_zip(
-    study: Study,
-    chosen: PrecisionMap,
-    graph: Graph | None = None,
-    records: Sequence[Verification] = (),
-) -> bytes:
-    """The bundle's bytes. Files for tools that name ONNX nodes need `graph`; `records` are runs
-    of this model's maps.
+def to_zip(study: Study, chosen: PrecisionMap, graph: Graph | None = None) -> bytes:
+    """The bundle's bytes. Files for tools that name ONNX nodes need `graph`.
 
     What a tool cannot run is written as the nearest legal map; `README.md` inside says so for
     each, and why a file is missing.
     """
-    given = gather(study, chosen, records)
+    given = gather(study, chosen)
     report = assemble(given)
     files: dict[str, bytes] = {
         "precision_map.json": precision_map.to_json(study, chosen),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
 from functools import cache
 from html import escape
 from importlib.resources import files
@@ -22,7 +21,6 @@ from core.export.html_data import figure_data, script_json
 from core.export.material import Material, gather
 from core.export.report import assemble
 from core.study import Study
-from core.verification import Verification
 
 SCRIPTS = ("shared.js", "strip.js", "scores.js", "trade.js", "table.js")
 STYLES = ("page.css", "figures.css")
@@ -30,9 +28,9 @@ INTERACTIVE = "layers"
 """The table that can be sorted and filtered."""
 
 
-def to_html(study: Study, chosen: PrecisionMap, records: Sequence[Verification] = ()) -> bytes:
-    """The report on `chosen` as UTF-8 HTML; `records` are runs of this model's maps."""
-    given = gather(study, chosen, records)
+def to_html(study: Study, chosen: PrecisionMap) -> bytes:
+    """The report on `chosen` as UTF-8 HTML."""
+    given = gather(study, chosen)
     return render(assemble(given), given).encode()
 
 

@@ -6,21 +6,19 @@ Names come from other people's models; everything that Markdown or HTML would ac
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
 from core.decide.decision import PrecisionMap
 from core.export.blocks import Block, Bullets, Code, Column, Facts, Figure, Report, Table, Text
 from core.export.report import build
 from core.study import Study
-from core.verification import Verification
 
 _ACTIVE = re.compile(r"[\\`*\[\]<>|&~]|(?<![^\W_])_|_(?![^\W_])")
 _LINE_START = re.compile(r"^(\s*\d*)([#+\-.)])(?=\s|$|[#])")
 
 
-def to_markdown(study: Study, chosen: PrecisionMap, records: Sequence[Verification] = ()) -> bytes:
-    """The report on `chosen` as UTF-8 Markdown; `records` are runs of this model's maps."""
-    return render(build(study, chosen, records)).encode()
+def to_markdown(study: Study, chosen: PrecisionMap) -> bytes:
+    """The report on `chosen` as UTF-8 Markdown."""
+    return render(build(study, chosen)).encode()
 
 
 def render(report: Report) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from core.decide.advice import Recommendation, Verdict, feasibility, recommendations
@@ -11,6 +10,7 @@ from core.decide.decision import PrecisionMap
 from core.decide.outcome import Outcome
 from core.decide.policy import Policy
 from core.decide.strategies import named_strategies
+from core.decide.verified import verification_of
 from core.evidence import scorers
 from core.study import Study
 from core.verification import Verification
@@ -51,10 +51,8 @@ class Material:
         return " and ".join(sorted(kinds, reverse=True))
 
 
-def gather(study: Study, chosen: PrecisionMap, records: Sequence[Verification] = ()) -> Material:
-    """Price `chosen` and all that it is held against; `records` are runs of this model's maps,
-    the oldest first.
-    """
+def gather(study: Study, chosen: PrecisionMap) -> Material:
+    """Price `chosen` and all that it is held against."""
     own = strategy(study, THIS_MAP, chosen)
     named = [
         strategy(study, title, study.decide(policy))
@@ -71,5 +69,5 @@ def gather(study: Study, chosen: PrecisionMap, records: Sequence[Verification] =
         strategies=everyone,
         comparison=compare(everyone, THIS_MAP),
         uniform={name: titles[f"All {name}"] for name in study.precisions},
-        verified=next((r for r in reversed(records) if r.precisions == chosen.assigned), None),
+        verified=verification_of(study, chosen),
     )

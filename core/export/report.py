@@ -6,8 +6,6 @@ same map of the same analysis gives the same report.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from core.decide.decision import PrecisionMap
 from core.decide.loss import loss_figures
 from core.decide.outcome import CONFIDENCE_MEANING
@@ -23,12 +21,11 @@ from core.export import (
 from core.export.blocks import Bullets, Column, Facts, Figure, Report, Section, Table, Text
 from core.export.material import THIS_MAP, Material, gather
 from core.study import Study
-from core.verification import Verification
 
 
-def build(study: Study, chosen: PrecisionMap, records: Sequence[Verification] = ()) -> Report:
-    """The report on `chosen`; `records` are runs of this model's maps."""
-    return assemble(gather(study, chosen, records))
+def build(study: Study, chosen: PrecisionMap) -> Report:
+    """The report on `chosen`."""
+    return assemble(gather(study, chosen))
 
 
 def assemble(given: Material) -> Report:

@@ -201,7 +201,7 @@ def layer_times(
 
     The mean over the maps that have it in that precision. Where a layer that multiplies shows
     nothing under the profiler, because its nodes were renamed beyond recognition, its time is the
-    difference of whole maps with and without it, by least squares.
+    difference between the means of the whole maps that have it in a precision and of the others.
     """
     count = len(study.layers)
     own = np.zeros((len(precisions), count))
