@@ -6,19 +6,16 @@ machine at hand is what latency is estimated from where there is one.
 
 from __future__ import annotations
 
-import hashlib
-import os
 from pathlib import Path
 
 import msgspec
 
-from core.errors import AnalysisError
+from core import records
 from core.evidence.evidence import Identity
 from core.verification import Machine
 
 SCHEMA_VERSION = 1
 FOLDER = "profiles"
-MAX_BYTES = 16 * 10**6
 MAX_FILES = 1_000
 
 
@@ -62,32 +59,18 @@ class MachineProfile(msgspec.Struct, frozen=True):
 
 def save(folder: Path, profile: MachineProfile) -> Path:
     """Write `profile` under the analysis folder; raises `AnalysisError` where it cannot."""
-    content = msgspec.json.format(msgspec.json.encode(profile), indent=1) + b"\n"
-    stamp = profile.created.replace(":", "").replace("+0000", "Z")
-    path = folder / FOLDER / f"{stamp}-{hashlib.sha256(content).hexdigest()[:8]}.json"
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh.write_bytes(content)
-        fresh.replace(path)
-    except OSError as error:
-        raise AnalysisError(
-            f"{path} cannot be written: {error.strerror}.",
-            "Profile a copy of the analysis folder in a place that can be written.",
-        ) from error
-    return path
+    return records.write(folder / FOLDER, profile, verb="Profile")
 
 
 def load(folder: Path, identity: Identity, scheme: str, layers: tuple[str, ...]
          ) -> tuple[MachineProfile, ...]:  # fmt: skip
     """The profiles of this model under this scheme, the oldest first; damaged ones are left out."""
-    found = (_read(path) for path in sorted((folder / FOLDER).glob("*.json"))[:MAX_FILES])
     return tuple(
         one
-        for one in found
-        if one is not None
-        and one.identity.weights_sha256 == identity.weights_sha256
-        and (one.identity.name, one.scheme, one.layers) == (identity.name, scheme, layers)
+        for one in records.read(
+            folder / FOLDER, MachineProfile, identity, scheme, schema=SCHEMA_VERSION, most=MAX_FILES
+        )
+        if one.layers == layers
         and len(one.layer_ms) == len(one.precisions)
         and all(len(row) == len(layers) for row in one.layer_ms)
     )
@@ -99,13 +82,3 @@ def latest(
     """The newest profile of the folder; None where there is none."""
     found = load(folder, identity, scheme, layers)
     return found[-1] if found else None
-
-
-def _read(path: Path) -> MachineProfile | None:
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            return None
-        found = msgspec.json.decode(path.read_bytes(), type=MachineProfile)
-    except (OSError, msgspec.MsgspecError, RecursionError):
-        return None
-    return found if found.schema_version == SCHEMA_VERSION else None

@@ -6,19 +6,16 @@ overwritten. Reading takes those of the same model and scheme and leaves out wha
 
 from __future__ import annotations
 
-import hashlib
-import os
 from pathlib import Path
 
 import msgspec
 
-from core.errors import AnalysisError
+from core import records
 from core.estimate.quantity import Quantity
 from core.evidence.evidence import Identity
 
 SCHEMA_VERSION = 1
 FOLDER = "verifications"
-MAX_BYTES = 16 * 10**6
 MAX_FILES = 10_000
 
 
@@ -125,42 +122,13 @@ def save(folder: Path, verification: Verification) -> Path:
 
     Raises `AnalysisError` where it cannot be written.
     """
-    content = msgspec.json.format(msgspec.json.encode(verification), indent=1) + b"\n"
-    stamp = verification.created.replace(":", "").replace("+0000", "Z")
-    digest = hashlib.sha256(content).hexdigest()[:8]
-    path = folder / FOLDER / f"{stamp}-{digest}.json"
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh.write_bytes(content)
-        fresh.replace(path)
-    except OSError as error:
-        raise AnalysisError(
-            f"{path} cannot be written: {error.strerror}.",
-            "Verify a copy of the analysis folder in a place that can be written.",
-        ) from error
-    return path
+    return records.write(folder / FOLDER, verification, verb="Verify")
 
 
 def load(folder: Path, identity: Identity, scheme: str) -> tuple[Verification, ...]:
     """The verifications of this model under this scheme, the oldest first."""
-    paths = sorted((folder / FOLDER).glob("*.json"))[:MAX_FILES]
-    found = (_read(path) for path in paths)
     return tuple(
-        one
-        for one in found
-        if one is not None
-        and one.identity.weights_sha256 == identity.weights_sha256
-        and one.identity.name == identity.name
-        and one.scheme == scheme
+        records.read(
+            folder / FOLDER, Verification, identity, scheme, schema=SCHEMA_VERSION, most=MAX_FILES
+        )
     )
-
-
-def _read(path: Path) -> Verification | None:
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            return None
-        found = msgspec.json.decode(path.read_bytes(), type=Verification)
-    except (OSError, msgspec.MsgspecError, RecursionError):
-        return None
-    return found if found.schema_version == SCHEMA_VERSION else None

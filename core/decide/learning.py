@@ -16,6 +16,7 @@ from core.decide.loss import loss_figures
 from core.decide.outcome import accuracy_totals
 from core.decide.verified import ran_codes
 from core.estimate.hardware import THIS_MACHINE
+from core.estimate.projection import Z90
 from core.estimate.quantity import Quantity
 from core.study import Study
 from core.verification import Verification
@@ -84,7 +85,7 @@ class Correction:
         if projected.value is None or projected.value <= TINY:
             return projected
         log = self.offset + self.slope * float(np.log(projected.value))
-        wide = float(np.exp(1.645 * self.spread))
+        wide = float(np.exp(Z90 * self.spread))
         value = float(np.exp(log))
         return Quantity(value, projected.unit, "projected", value / wide, value * wide)
 
