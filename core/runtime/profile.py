@@ -8,14 +8,12 @@ interleaved, because the profiler slows small kernels down.
 
 from __future__ import annotations
 
-import json
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
@@ -27,20 +25,16 @@ from core.decide.decision import PrecisionMap
 from core.decide.policy import Policy
 from core.estimate import hardware
 from core.machine_profile import SCHEMA_VERSION, Conversion, MachineProfile
-from core.runtime.build import BUILDABLE_FLOATS, Built, assemble
-from core.runtime.kernels import executed_layers
+from core.runtime.build import BUILDABLE_FLOATS, assemble
 from core.runtime.machine import this_machine
-from core.runtime.session import executed, open_session, options
-from core.runtime.timing import batch_for, interleaved, repeated
+from core.runtime.profiler import Charger, Profiled, middle
+from core.runtime.session import Feed, open_session
+from core.runtime.timing import Rounds, batch_for, interleaved, joined, repeated
 from core.runtime.verify import THREADS, Bench
 from core.study import Study
 
 MAPS, SEED = 10, 20221
-RUNS, WARM_UP = 30, 5
-CONVERSIONS = frozenset(
-    {"QuantizeLinear", "DequantizeLinear", "Cast", "ReorderInput", "ReorderOutput"}
-)
-"""Operators that a boundary causes; a Transpose that the exported graph does not have is one too."""
+PASSES, ROUNDS = 3, 42
 TOO_SHORT_MS = 1e-4
 """Below this the profiler's clock, which counts microseconds, tells nothing."""
 
@@ -49,17 +43,15 @@ Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, eq=False)
-class Profiled:
-    """Times of one map in ms per sample: `layers` [L], `boundaries` and `rest` (glue)."""
+class Probes:
+    """Maps that are timed for a profile, built and opened; `given` are `batch` samples."""
 
-    layers: Floats
-    boundaries: float
-    rest: float
-
-    @property
-    def total(self) -> float:
-        """All nodes together."""
-        return float(self.layers.sum()) + self.boundaries + self.rest
+    precisions: tuple[str, ...]
+    maps: tuple[PrecisionMap, ...]
+    chargers: tuple[Charger, ...]
+    sessions: Mapping[str, ort.InferenceSession]
+    given: Feed
+    batch: int
 
 
 def profiled_maps(study: Study, precisions: Sequence[str], count: int = MAPS) -> list[PrecisionMap]:
@@ -95,24 +87,61 @@ def _given(study: Study, by_layer: Mapping[str, str]) -> PrecisionMap:
 
 
 def profile(
-    bench: Bench, *, maps: int = MAPS, rounds: int = 12,
+    bench: Bench, *, maps: int = MAPS, rounds: int = ROUNDS,
     progress: Progress = lambda done, total, label: None,
 ) -> MachineProfile:  # fmt: skip
     """Time the layers of an analysis on this machine. One thread."""
     start = time.perf_counter()
+    probes = open_probes(bench, maps=maps, progress=progress)
+    seen, timed = observe(probes, rounds, progress=progress)
+    found = conclude(bench, probes, seen, timed)
+    return msgspec.structs.replace(found, seconds=round(time.perf_counter() - start, 1))
+
+
+def open_probes(
+    bench: Bench, *, maps: int = MAPS, progress: Progress = lambda done, total, label: None
+) -> Probes:
+    """Build the maps that a profile times."""
     study = bench.study
     precisions = tuple(p for p in study.precisions if _is_built(p))
     chosen = profiled_maps(study, precisions, maps)
     batch = batch_for(bench.reference_session, bench.reference.inputs, bench.split.inputs)
     given = repeated(bench.reference.inputs, bench.split.inputs, batch)
-    seen, sessions = [], {}
+    chargers, sessions = [], {}
     for number, one in enumerate(chosen):
-        progress(number, len(chosen) + 1, f"map {number + 1}")
+        progress(number, len(chosen) + PASSES, f"map {number + 1}")
         built = assemble(bench.graph, bench.analysis, one)
-        seen.append(profiled(built, study, given, batch))
+        chargers.append(Charger(built, study.layers, threads=THREADS))
         sessions[str(number)] = open_session(built.model, built.disabled)
-    progress(len(chosen), len(chosen) + 1, "whole maps in turn")
-    timed = interleaved(sessions, given, batch, rounds)
+    return Probes(precisions, tuple(chosen), tuple(chargers), sessions, given, batch)
+
+
+def observe(
+    probes: Probes, rounds: int = ROUNDS, *,
+    beside: Mapping[str, ort.InferenceSession] | None = None,
+    progress: Progress = lambda done, total, label: None,
+) -> tuple[list[Profiled], Rounds]:  # fmt: skip
+    """What the profiler says of every map, and whole maps in turn with the sessions `beside`.
+
+    Both are taken in several passes one after the other, so that a machine that changes its
+    speed does so for all of them.
+    """
+    seen: list[list[Profiled]] = [[] for _ in probes.maps]
+    parts = []
+    for done in range(PASSES):
+        progress(len(probes.maps) + done, len(probes.maps) + PASSES, f"timing {done + 1}")
+        for one, charger in zip(seen, probes.chargers, strict=True):
+            one.append(charger.profiled(probes.given, probes.batch))
+        together = {**probes.sessions, **(beside or {})}
+        parts.append(interleaved(together, probes.given, probes.batch, -(-rounds // PASSES)))
+    return [middle(one) for one in seen], joined(parts)
+
+
+def conclude(
+    bench: Bench, probes: Probes, seen: Sequence[Profiled], timed: Rounds
+) -> MachineProfile:
+    """The profile from what was observed of its maps."""
+    study, precisions, chosen = bench.study, probes.precisions, probes.maps
     totals = np.array([timed.median(str(number)) for number in range(len(chosen))])
     own, way = layer_times(study, precisions, chosen, seen, totals)
     fitted = fit(study, precisions, chosen, own, totals)
@@ -123,7 +152,7 @@ def profile(
         identity=bench.analysis.identity,
         scheme=bench.analysis.scheme,
         machine=this_machine(THREADS),
-        batch=batch,
+        batch=probes.batch,
         precisions=precisions,
         layers=study.layers.names,
         layer_ms=tuple(tuple(float(x) for x in row) for row in own * fitted.scale),
@@ -134,63 +163,8 @@ def profile(
         noise_pct=round(timed.noise_pct("0"), 2),
         maps=len(chosen),
         way=way,
-        seconds=round(time.perf_counter() - start, 1),
+        seconds=0.0,
     )
-
-
-def profiled(built: Built, study: Study, given: Mapping[str, NDArray[np.generic]], batch: int
-             ) -> Profiled:  # fmt: skip
-    """Run `built` under the profiler and charge its nodes."""
-    graph = executed(built.model, built.disabled)
-    own_nodes = {node.name for node in built.model.graph.node}
-    nodes = (node.name for node in graph.graph.node)
-    layer = dict(zip(nodes, executed_layers(graph, built.model), strict=True))
-    index = study.layers.index
-    layers = np.zeros(len(study.layers))
-    boundaries = rest = 0.0
-    for name, (operator, ms) in _node_times(built, given).items():
-        added = operator == "Transpose" and name not in own_nodes
-        if operator in CONVERSIONS or added:
-            boundaries += ms / batch
-        elif layer.get(name):
-            layers[index[layer[name]]] += ms / batch
-        else:
-            rest += ms / batch
-    return Profiled(layers, boundaries, rest)
-
-
-def _node_times(
-    built: Built, given: Mapping[str, NDArray[np.generic]]
-) -> dict[str, tuple[str, float]]:
-    """Node -> operator and ms of a call."""
-    with tempfile.TemporaryDirectory() as folder:
-        settings = options(THREADS)
-        settings.enable_profiling = True
-        settings.profile_file_prefix = str(Path(folder) / "profile")
-        session: ort.InferenceSession = open_session(built.model, built.disabled, settings=settings)
-        for _ in range(WARM_UP + RUNS):
-            session.run(None, dict(given))
-        events = json.loads(Path(session.end_profiling()).read_text("utf-8"))
-    times: dict[str, list[float]] = {}
-    operator: dict[str, str] = {}
-    for event in events:
-        name = str(event.get("name", ""))
-        if event.get("cat") != "Node" or not name.endswith("_kernel_time"):
-            continue
-        node = name.removesuffix("_kernel_time")
-        operator[node] = event["args"]["op_name"]
-        times.setdefault(node, []).append(event["dur"] / 1e3)
-    return {
-        node: (operator[node], _per_call(durations, WARM_UP + RUNS))
-        for node, durations in times.items()
-    }
-
-
-def _per_call(durations: Sequence[float], calls: int) -> float:
-    """Mean of the faster half of the calls; nodes of one name in one call are added up."""
-    per = max(len(durations) // calls, 1)
-    usable = np.array(durations[: per * (len(durations) // per)]).reshape(-1, per).sum(axis=1)
-    return float(np.sort(usable[WARM_UP:])[: RUNS // 2].mean())
 
 
 def layer_times(
@@ -199,16 +173,19 @@ def layer_times(
 ) -> tuple[Floats, tuple[str, ...]]:  # fmt: skip
     """Times [P, L] of every layer in every precision, and how each layer's were found.
 
-    The mean over the maps that have it in that precision. Where a layer that multiplies shows
+    The mean over the maps that have it in that precision and in a kernel of its own. Where a layer that multiplies shows
     nothing under the profiler, because its nodes were renamed beyond recognition, its time is the
     difference between the means of the whole maps that have it in a precision and of the others.
     """
     count = len(study.layers)
+    fused = [study.forms.changes(one.codes)[1] for one in chosen]
     own = np.zeros((len(precisions), count))
     for p, name in enumerate(precisions):
         for i in range(count):
             found = [
-                s.layers[i] for s, m in zip(seen, chosen, strict=True) if m.assigned[i] == name
+                s.layers[i]
+                for s, m, inside in zip(seen, chosen, fused, strict=True)
+                if m.assigned[i] == name and not inside[i]
             ]
             own[p, i] = float(np.mean(found)) if found else 0.0
     lost = [

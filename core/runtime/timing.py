@@ -91,6 +91,14 @@ def interleaved(
     return Rounds({name: np.array(times) for name, times in found.items()}, batch)
 
 
+def joined(parts: Sequence[Rounds]) -> Rounds:
+    """The rounds of several times of day as one; all of the same models and batch."""
+    first = parts[0]
+    return Rounds(
+        {name: np.concatenate([part.ms[name] for part in parts]) for name in first.ms}, first.batch
+    )
+
+
 def _timed(session: ort.InferenceSession, given: Feed) -> float:
     start = time.perf_counter()
     session.run(None, given)

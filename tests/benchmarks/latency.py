@@ -2,10 +2,11 @@
 
     python -m tests.benchmarks.latency [--sample NAME ...] [--maps 20]
 
-Profiles the machine first, then times maps that the profile has not seen, interleaved. Beside the
-estimate stand the sum of the layers' times without the price of boundaries, and one constant for
-every map, the mean of the measured times. `noise` is the half-width of the middle 90 % of the FP32
-rounds: below 3 % the machine was quiet.
+Times maps that the profile has not seen, twice: in turn with the maps of the profile, and once
+more after it. Beside the estimate stand the sum of the layers' times without the price of
+boundaries, and one constant for every map, the mean of the measured times. `noise` is the
+half-width of the middle 90 % of the FP32 rounds, `drift` how much slower FP32 had become when
+the maps were timed again: where both are below 3 % the machine was quiet.
 """
 
 from __future__ import annotations
@@ -14,20 +15,22 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from core import store
+from core.analysis import Analysis
 from core.decide.decision import PrecisionMap
 from core.decide.policy import Policy
 from core.estimate.hardware import THIS_MACHINE
-from core.machine_profile import Conversion
+from core.machine_profile import Conversion, MachineProfile
 from core.runtime import profile as profiling
 from core.runtime import verify as verifying
 from core.runtime.build import assemble
 from core.runtime.session import open_session
-from core.runtime.timing import batch_for, interleaved, repeated
+from core.runtime.timing import interleaved
 from core.source import samples
 from core.study import Study
 
@@ -62,37 +65,43 @@ def measure(name: str, count: int, rounds: int) -> None:
     """Print the comparison for one sample."""
     analysis = store.load(samples.get(name).analysis)
     bench = verifying.prepare(samples.load(samples.PREFIX + name), analysis)
-    profile = profiling.profile(bench)
-    study = Study(replace(analysis, profile=profile))
-    no_price = replace_prices(profile)
-    bare = Study(replace(analysis, profile=no_price))
-    maps = stratified(study, count)
-    batch = batch_for(bench.reference_session, bench.reference.inputs, bench.split.inputs)
-    given = repeated(bench.reference.inputs, bench.split.inputs, batch)
+    probes = profiling.open_probes(bench)
+    maps = stratified(bench.study, count)
+    keys = [f"unseen {i}" for i in range(count)]
     sessions = {}
-    for number, one in enumerate(maps):
+    for key, one in zip(keys, maps, strict=True):
         built = assemble(bench.graph, analysis, one)
-        sessions[str(number)] = open_session(built.model, built.disabled)
-    timed = interleaved(sessions, given, batch, rounds)
-    truth = np.array([timed.median(str(i)) for i in range(len(maps))])
+        sessions[key] = open_session(built.model, built.disabled)
+    seen, timed = profiling.observe(probes, rounds, beside=sessions)
+    again = interleaved(sessions, probes.given, probes.batch, rounds)
+    profile = profiling.conclude(bench, probes, seen, timed)
     guess, additive = (
-        np.array([s.latency(THIS_MACHINE).estimate(m.codes).total.value or 0.0 for m in maps])
-        for s in (study, bare)
+        np.array(
+            [_study(analysis, p).latency(THIS_MACHINE).estimate(m.codes).total.value for m in maps],
+            dtype=np.float64,
+        )
+        for p in (profile, without_prices(profile))
     )
-    constant = np.full(len(maps), truth.mean())
-    print(f"{name}: {count} maps, batch {batch}, {truth.min():.3f} to {truth.max():.3f} ms per sample,"
-          f" noise ±{timed.noise_pct('0'):.1f} %")  # fmt: skip
-    print(_line("estimate", guess, truth))
-    print(_line("sum without boundaries", additive, truth))
-    print(_line("constant (mean measured)", constant, truth))
-    ratio = np.abs(guess / truth - 1).mean() / np.abs(constant / truth - 1).mean()
-    print(f"  estimate ÷ constant: {ratio:.2f}")
+    beside, after = (np.array([r.median(key) for key in keys]) for r in (timed, again))
+    print(f"{name}: {count} maps, batch {probes.batch}, {beside.min():.3f} to {beside.max():.3f} ms"
+          f" per sample, noise ±{timed.noise_pct(keys[0]):.1f} %,"
+          f" drift {100 * (after[0] / beside[0] - 1):+.1f} %")  # fmt: skip
+    for when, truth in (("in turn with the profile", beside), ("after it", after)):
+        constant = np.full(count, truth.mean())
+        print(f" {when}")
+        print(_line("estimate", guess, truth))
+        print(_line("sum without boundaries", additive, truth))
+        print(_line("constant (mean measured)", constant, truth))
+        ratio = np.abs(guess / truth - 1).mean() / np.abs(constant / truth - 1).mean()
+        print(f"  estimate ÷ constant: {ratio:.2f}")
 
 
-def replace_prices(profile: profiling.MachineProfile) -> profiling.MachineProfile:
+def _study(analysis: Analysis, profile: MachineProfile) -> Study:
+    return Study(replace(analysis, profile=profile))
+
+
+def without_prices(profile: MachineProfile) -> MachineProfile:
     """The same profile with boundaries for nothing."""
-    import msgspec
-
     free = Conversion(0.0, 0.0)
     return msgspec.structs.replace(profile, quantized=free, half=free)
 
@@ -102,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sample", action="append", choices=samples.names())
     parser.add_argument("--maps", type=int, default=20)
-    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=profiling.ROUNDS)
     options = parser.parse_args(arguments)
     for name in options.sample or samples.names():
         measure(name, options.maps, options.rounds)

@@ -7,12 +7,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from core import store
 from core.analysis import Analysis
+from core.decide.policy import Policy
 from core.evidence.analyze import analyze
 from core.runtime import profile as profiling
 from core.runtime import verify as verifying
 from core.runtime.build import assemble
+from core.runtime.profiler import Charger, Profiled, middle
 from core.runtime.timing import repeated
+from core.source import samples
 from core.study import Study
 from tests.core.verified import narrowed
 from tests.zoo.sources import tiny_source
@@ -31,15 +35,65 @@ def test_nodes_are_charged_to_their_layers(bench: verifying.Bench) -> None:
     """
     study = bench.study
     given = repeated(bench.reference.inputs, bench.split.inputs, 16)
-    plain = profiling.profiled(bench.reference, study, given, 16)
-    mixed = profiling.profiled(
-        assemble(bench.graph, bench.analysis, narrowed(study, 4)), study, given, 16
-    )
+    plain = Charger(bench.reference, study.layers).profiled(given, 16)
+    mixed = Charger(
+        assemble(bench.graph, bench.analysis, narrowed(study, 4)), study.layers
+    ).profiled(given, 16)
 
     heavy = [i for i, layer in enumerate(study.layers) if layer.macs]
     assert (plain.layers[heavy] > 0).all()
     assert plain.boundaries < 0.1 * plain.total
     assert mixed.boundaries > plain.boundaries
+
+
+def test_a_fused_kernel_is_charged_to_the_layer_that_multiplies() -> None:
+    """A convolution whose kernel ends with its activation takes all of that kernel's time,
+    although the runtime gives the kernel the activation's name; in FP32 as in INT8.
+    """
+    analysis = store.load(samples.get("digits_resnet").analysis)
+    bench = verifying.prepare(samples.load(f"{samples.PREFIX}digits_resnet"), analysis)
+    study = bench.study
+    given = repeated(bench.reference.inputs, bench.split.inputs, 16)
+    before = [a for a, _ in study.layers.kernels]
+    behind = [b for _, b in study.layers.kernels]
+    assert before
+
+    for precision in ("FP32", "INT8"):
+        uniform = study.decide(Policy(strategy="uniform", uniform=precision))
+        built = assemble(bench.graph, analysis, uniform)
+        found = Charger(built, study.layers).profiled(given, 16)
+        assert (found.layers[before] > 0).all(), precision
+        assert found.layers[behind].sum() < 0.02 * found.layers[before].sum(), precision
+
+
+def test_one_slow_pass_does_not_count() -> None:
+    """Several passes of one map give the median of each figure."""
+    passes = [Profiled(np.array([ms, 1.0]), boundaries=ms, rest=0.5) for ms in (0.2, 9.0, 0.3)]
+
+    found = middle(passes)
+
+    assert found.layers.tolist() == [0.3, 1.0]
+    assert (found.boundaries, found.rest) == (0.3, 0.5)
+
+
+def test_times_within_another_kernel_do_not_count() -> None:
+    """The time of an activation is the mean over the maps in which it is a kernel of its own."""
+    study = Study(store.load(samples.get("digits_resnet").analysis))
+    precisions = ("FP32", "INT8")
+    chosen = profiling.profiled_maps(study, precisions, 10)
+    behind = study.layers.kernels[0][1]
+    inside = [bool(study.forms.changes(one.codes)[1][behind]) for one in chosen]
+    narrow = [one.assigned[behind] == "INT8" for one in chosen]
+    assert {fused for fused, is_narrow in zip(inside, narrow, strict=True) if is_narrow} == {
+        True, False,
+    }  # fmt: skip
+    seen = [
+        Profiled(np.full(len(study.layers), 0.0 if fused else 0.25), 0.0, 0.0) for fused in inside
+    ]
+
+    own, _ = profiling.layer_times(study, precisions, chosen, seen, np.ones(len(chosen)))
+
+    assert own[1, behind] == 0.25
 
 
 def test_a_profile_covers_every_layer(bench: verifying.Bench) -> None:
@@ -90,7 +144,7 @@ def test_what_the_profiler_cannot_name_is_found_as_a_difference(bench: verifying
     lost = next(i for i, layer in enumerate(study.layers) if layer.macs)
     known = np.full((2, len(study.layers)), 0.1)
     known[:, lost] = 0.0
-    seen = [profiling.Profiled(known[0], 0.0, 0.0) for _ in chosen]
+    seen = [Profiled(known[0], 0.0, 0.0) for _ in chosen]
     totals = np.array(
         [known[0].sum() + (1.0 if one.assigned[lost] == "FP32" else 0.4) for one in chosen]
     )
