@@ -40,9 +40,7 @@ bench: setup-test
 	done
 	$(BIN)/python -m tests.benchmarks.projection --zoo
 	for sample in informer digits_vit digits_resnet; do \
-	  for axis in size latency; do \
-	    $(BIN)/python -m tests.benchmarks.budgets --sample $$sample --axis $$axis || exit 1; \
-	  done; \
+	  $(BIN)/python -m tests.benchmarks.budgets --sample $$sample || exit 1; \
 	done
 	$(BIN)/python -m tests.benchmarks.replay
 	$(BIN)/python -m tests.benchmarks.scorers

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from core.decide.budget import Axis
 from core.decide.limits import SLACK, Task
 from core.decide.proposals import TRIED, Here, Proposals
-from core.decide.terrain import Pool
+from core.decide.starts import starts
 from core.estimate.moves import Change, Place
 
 Doubles = NDArray[np.float64]
@@ -56,16 +56,16 @@ class Found:
 
 
 def search(
-    task: Task, time_limit_s: float | None = None, starts: NDArray[np.int8] | None = None, *,
+    task: Task, time_limit_s: float | None = None, given: NDArray[np.int8] | None = None, *,
     first: bool = False,
 ) -> Found:  # fmt: skip
     """The best map that was found; infeasible only if no feasible one was.
 
-    `starts` (S, L) are maps to start from beside the search's own. `first` asks for a first
+    `given` (S, L) are maps to start from beside the search's own. `first` asks for a first
     answer: where the descent from the best start ends. Without `time_limit_s` the same task gives
     the same map every time.
     """
-    return _Search(task, time_limit_s).run(starts, first=first)
+    return _Search(task, time_limit_s).run(given, first=first)
 
 
 class _Search:
@@ -77,8 +77,7 @@ class _Search:
         self._judged: dict[bytes, float] = {}
 
     def run(self, given: NDArray[np.int8] | None, *, first: bool) -> Found:
-        pool = self._pool()
-        own = [pool.codes[k] for k in self._starts(pool)]
+        own = starts(self.task, MANY_STARTS, self._beyond, self._late, first=first)
         best = self._at(own[0])
         # Small problems are cheap: more starts, and a descent that is believed from each.
         small = self._kicks(best) == MAX_KICKS
@@ -102,33 +101,6 @@ class _Search:
 
     def _late(self) -> bool:
         return time.perf_counter() > self.end
-
-    # ---- where to start
-
-    def _pool(self) -> Pool:
-        """Maps to start from: those of the terrain, and the additive answers to these limits."""
-        pool = self.terrain.pool
-        near = self.terrain.near(self.limits.size, self.limits.ms, self.limits.loss)
-        return Pool(
-            np.concatenate([pool.codes, near.codes]), np.concatenate([pool.cost, near.cost]),
-            np.concatenate([pool.size, near.size]), np.concatenate([pool.ms, near.ms]),
-        )  # fmt: skip
-
-    def _starts(self, pool: Pool) -> list[int]:
-        """Positions in the pool: the best that keep the limits, else those that come closest."""
-        over = self.limits.over(pool.size, pool.ms, pool.cost)
-        loss = np.asarray(self.task.weighed(pool.cost, self.terrain.added(pool.codes)))
-        goal = {"loss": loss, "size": pool.size, "latency": pool.ms}[self.task.minimise]
-        order = np.lexsort((pool.cost, goal, over))
-        if not np.isfinite(self.limits.judged):
-            return [int(i) for i in order[:MANY_STARTS]]
-        kept: list[int] = []
-        for i in order:
-            if over[i] > 0 or len(kept) == MANY_STARTS:
-                break
-            if self._beyond(pool.codes[i]) <= 0:
-                kept.append(int(i))
-        return kept or [int(np.lexsort((pool.cost, over))[0])]
 
     # ---- merit
 

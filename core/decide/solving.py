@@ -252,7 +252,7 @@ class Solver:
             least = search(eased, time_limit_s)
             if not least.feasible:
                 continue
-            again = search(task, time_limit_s, starts=least.codes[None])
+            again = search(task, time_limit_s, given=least.codes[None])
             if again.feasible:
                 return again
             nearest[axis] = _figure(least, task, axis)

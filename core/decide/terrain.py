@@ -22,6 +22,8 @@ Ints = NDArray[np.int64]
 
 TRIED_NEAR = 6
 """Answers of the additive problem around a budget whose loss is computed."""
+MOST_CODES = 2_000_000
+"""Layers of maps that are timed at once."""
 PRICES = 40
 """Prices of a byte, or of a millisecond, that the additive start tries."""
 
@@ -34,6 +36,13 @@ class Pool:
     cost: Doubles
     size: Doubles
     ms: Doubles
+
+    def joined(self, other: Pool) -> Pool:
+        """The maps of both."""
+        return Pool(
+            np.concatenate([self.codes, other.codes]), np.concatenate([self.cost, other.cost]),
+            np.concatenate([self.size, other.size]), np.concatenate([self.ms, other.ms]),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +174,36 @@ class Terrain:
             found.append(self.by_ms.near(float(np.interp(ms, self.pool.ms[at], own))))
         if np.isfinite(loss):
             found += [self.by_size.losing(loss), self.by_ms.losing(loss)]
-        picked = np.unique(np.concatenate(found), axis=0)
+        return self._best_of(np.unique(np.concatenate(found), axis=0), size, ms, loss)
+
+    def around(self, codes: NDArray[np.int8], size: float, ms: float, loss: float) -> Pool:
+        """As `near` for milliseconds, with the boundaries that a flip makes or unmakes in the map
+        `codes` (L,) as part of its price.
+        """
+        here = float(self.latency.times_ms(codes[None])[0])
+        flipped = self._flipped_ms(self.choices.picked(codes))
+        by_ms = knapsack(self.alone, flipped - here)
+        found = [np.zeros((0, len(self.choices)), dtype=np.int64)]
+        if np.isfinite(ms):
+            found.append(by_ms.near(ms - here))
+        if np.isfinite(loss):
+            found.append(by_ms.losing(loss))
+        return self._best_of(np.unique(np.concatenate(found), axis=0), size, ms, loss)
+
+    def _flipped_ms(self, picked: Ints) -> Doubles:
+        """Milliseconds of the map `picked` (U,) with each unit in each precision (P, U)."""
+        shape = self.choices.options.shape
+        every = np.arange(shape[0] * shape[1])
+        together = max(1, MOST_CODES // max(len(self.choices.unit_of), 1))
+        found = []
+        for part in np.split(every, np.arange(together, len(every), together)):
+            rows = np.repeat(picked[None], len(part), axis=0)
+            rows[np.arange(len(part)), part % shape[1]] = part // shape[1]
+            found.append(self.latency.times_ms(self.choices.codes_of(rows)))
+        return np.concatenate(found).reshape(shape)
+
+    def _best_of(self, picked: Ints, size: float, ms: float, loss: float) -> Pool:
+        """Of maps (M, U) the few that suit the budgets best."""
         codes = self.choices.codes_of(picked)
         sizes, times = self.sizes_of(codes), self.latency.times_ms(codes)
         # Losses take the time: only of what keeps the budgets, the least by addition first.

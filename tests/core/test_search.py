@@ -23,6 +23,7 @@ from core.estimate.interactions import interactions
 from core.estimate.moves import MapObjective
 from core.evidence.evidence import Evidence
 from core.study import Study
+from tests.benchmarks.budgets import additive
 from tests.core.interacting import interacting_analysis, interacting_evidence
 
 
@@ -315,6 +316,25 @@ def _check_rules(study: Study, policy: Policy, chosen: PrecisionMap) -> None:
             and (name.startswith(stem) if not pattern.startswith("*") else stem in name)
         ]  # fmt: skip
         assert len(set(together)) <= 1
+
+
+@pytest.mark.parametrize("axis", ["size", "latency"])
+def test_the_additive_optimum_is_never_better(informer_study: Study, axis: str) -> None:
+    """On a real model the search minimises its loss at least as well as the integer programme
+    that adds up losses of layers alone, by an independent solver, at every budget.
+    """
+    for share in (0.5, 0.55, 0.6, 0.7, 0.85):
+        policy = _budget_policy(f"{axis}={share}")
+        found = informer_study.solver.solve(policy).found
+        other = additive(informer_study, policy, found.codes)
+        assert other is not None
+
+        terrain, task = informer_study.solver.terrain(policy), informer_study.solver.task(policy)
+        mine, theirs = (
+            float(task.weighed(terrain.objective.place(c).cost, terrain.added(c[None])[0]))
+            for c in (found.codes, other)
+        )
+        assert mine <= theirs * (1 + 1e-6), share
 
 
 def test_a_looser_budget_never_loses_more() -> None:
