@@ -6,11 +6,12 @@ import streamlit as st
 
 from core.decide.difference import in_words
 from core.decide.gains import Gain, gains
-from core.decide.outcome import CONFIDENCE_MEANING
+from core.decide.outcome import CONFIDENCE_MEANING, outcome
+from core.decide.verified import faster_without_half
 from core.estimate import hardware as hardware_profiles
 from core.estimate.projection import RELATIVE
 from core.estimate.quantity import Quantity
-from dashboard import theme
+from dashboard import state, theme
 from dashboard.losses import NO_LABELS, Losses, losses
 from dashboard.tables import (
     format_number,
@@ -170,7 +171,7 @@ def _sentence(view: View) -> None:
     with st.container(border=True, gap="xsmall", key="verdict"):
         st.markdown(sentence)
         st.caption(" ".join(notes))
-        _warnings(found.warnings)
+        _warnings(view, found.warnings)
 
 
 def _said_loss(view: View, read: Losses) -> str:
@@ -185,10 +186,29 @@ def _said_loss(view: View, read: Losses) -> str:
     return f"{said} ({'; '.join(notes)})" if notes else said
 
 
-def _warnings(warnings: tuple[str, ...]) -> None:
+def _warnings(view: View, warnings: tuple[str, ...]) -> None:
     warnings = tuple(plain(warning) for warning in warnings)  # they name layers
     if len(warnings) == 1:
         st.markdown(f":orange[:material/warning:] {warnings[0]}")
+        _offer(view)
     elif warnings:
         with st.expander(f"{len(warnings)} things to know", icon=":material/warning:"):
             st.markdown("\n".join(f"- {warning}" for warning in warnings))
+            _offer(view)
+
+
+def _offer(view: View) -> None:
+    """A button for the same map without half precisions, where that is faster."""
+    study = view.study
+    better = faster_without_half(study, view.now.chosen)
+    if better is None:
+        return
+    found = outcome(study, better).totals
+    st.button(
+        f"Use FP32 in place of half precisions: {format_quantity(found['latency_ms'])} estimated, "
+        f"{format_quantity(found['size_bytes'])}",
+        key="use_fp32",
+        icon=":material/speed:",
+        on_click=state.load,
+        args=(better.policy, study),
+    )

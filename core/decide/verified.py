@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from core import precision as registry
 from core.decide.decision import PrecisionMap
 from core.decide.policy import Policy
+from core.estimate import hardware
 from core.estimate.hardware import THIS_MACHINE
 from core.estimate.quantity import Quantity
 from core.study import Study
@@ -133,3 +134,23 @@ def without_half(policy: Policy) -> Policy:
         pins=tuple((pattern, widened(name)) for pattern, name in policy.pins),
         overrides=tuple((layer, widened(name)) for layer, name in policy.overrides),
     )
+
+
+def faster_without_half(study: Study, chosen: PrecisionMap) -> PrecisionMap | None:
+    """The map of the same policy with the reference precision in place of half ones, where the
+    device has no kernels for these and the map is estimated faster. None for a budget, which
+    weighs this itself.
+    """
+    policy = chosen.policy
+    profile = hardware.get(policy.hardware)
+    slow = any(
+        registry.get(name).kind == "float" and not profile.has_kernels_for(name)
+        for name in {*chosen.assigned}
+        if name is not None
+    )
+    if policy.strategy == "budget" or not slow:
+        return None
+    other = study.decide(without_half(policy))
+    model = study.latency(policy.hardware)
+    now, then = (model.estimate(m.codes).total.value or 0.0 for m in (chosen, other))
+    return other if then < now else None

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from core import machine_profile, records, store
+from core.decide.budget import parse_budgets
 from core.decide.gains import gains
 from core.decide.learning import ENOUGH, correction, in_words, residuals
 from core.decide.outcome import outcome
 from core.decide.policy import Policy
-from core.decide.verified import half_layers, sentences, without_half
+from core.decide.verified import faster_without_half, half_layers, sentences, without_half
 from core.estimate.hardware import DEFAULT, THIS_MACHINE
 from core.export import precision_map
 from core.export.checklist import checks
@@ -72,6 +73,29 @@ def test_measured_is_said_only_of_what_ran_as_asked() -> None:
     assert set(sentences(PLAIN, run)) <= set(found.warnings)
     better = PLAIN.decide(without_half(replace(chosen.policy, high="FP16")))
     assert set(better.assigned) <= {"FP32", "INT8", None}
+
+
+def test_fp32_is_offered_where_half_precisions_gain_no_speed() -> None:
+    """Where a device has no FP16 kernels the same map with FP32 in its place is offered, and it
+    is estimated faster; nothing is offered where FP16 runs, for FP32 maps, and for budgets.
+    """
+    chosen = PLAIN.decide(Policy())
+    assert "FP16" in chosen.assigned
+
+    better = faster_without_half(PLAIN, chosen)
+
+    assert better is not None
+    assert [b for b in better.assigned if b != "FP32"] == [
+        c for c in chosen.assigned if c not in {"FP32", "FP16"}
+    ]
+    now, then = (
+        PLAIN.latency(DEFAULT).estimate(m.codes).total.value or 0.0 for m in (chosen, better)
+    )
+    assert then < now
+    assert faster_without_half(PLAIN, better) is None
+    assert faster_without_half(PLAIN, PLAIN.decide(Policy(hardware="datacenter-gpu-t4"))) is None
+    budget = Policy(strategy="budget", budgets=parse_budgets("size=0.6"))
+    assert faster_without_half(PLAIN, PLAIN.decide(budget)) is None
 
 
 def test_an_overflow_in_simulation_beats_a_clean_run() -> None:

@@ -46,6 +46,27 @@ def test_medium_never_exceeds_high(moved: str, to: float, other: str, open_app: 
     assert failures(app) == []
 
 
+def test_one_click_puts_fp32_in_place_of_fp16(open_app: Open) -> None:
+    """Where FP16 gains no speed a button offers the same map with FP32, with its figures; one
+    click loads it, and then there is nothing left to offer.
+    """
+    app = open_app("measured")
+    before = view(app).now
+
+    offer = app.button(key="use_fp32")
+    assert "ms estimated" in offer.label
+    offer.click().run()
+
+    now = view(app).now
+    assert failures(app) == []
+    assert "FP16" not in now.chosen.assigned
+    assert now.chosen.count("INT8") == before.chosen.count("INT8")
+    assert (now.found.totals["latency_ms"].value or 0) < (
+        before.found.totals["latency_ms"].value or 0
+    )
+    assert not [button for button in app.button if button.key == "use_fp32"]
+
+
 def test_an_override_wins(open_app: Open) -> None:
     """An override beats a pin, which beats the strategy."""
     app = open_app("measured", pins="block.0.*=FP16", overrides="block.0.attention=FP32")
