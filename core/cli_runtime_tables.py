@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from rich.table import Table
 
 from core.decide.outcome import accuracy_totals
+from core.decide.verified import BUSY_PCT
 from core.estimate.projection import Projection
 from core.estimate.quantity import Quantity
 from core.machine_profile import MachineProfile
@@ -114,9 +115,10 @@ def said_of(found: MachineProfile) -> list[str]:
     """What a profile says in words."""
     machine, price = found.machine, found.quantized
     conversion = f"{price.fixed_ms * 1e3:.2f} µs and {price.per_element_ms * 1e6:.3f} ns per value"
+    busy = ": the machine was busy, take the profile again" if found.noise_pct > BUSY_PCT else ""
     said = [
         f"{machine.processor}, {machine.threads} thread, {machine.runtime}.",
-        f"FP32 rounds spread by ±{found.noise_pct:.1f} %.",
+        f"FP32 rounds spread by ±{found.noise_pct:.1f} %{busy}.",
         f"A tensor that changes between float and integers costs {conversion}.",
         f"{found.rest_ms:.4f} ms belong to no layer.",
         f"Whole maps left out of the fit lay ±{100 * found.spread:.0f} % off (one deviation).",

@@ -10,7 +10,8 @@ precision that exists only here. `--zoo` does the same for small models of the t
 and not trained, which are analyzed first. Printed per row: Spearman's rank correlation of KL; the mean
 absolute log error of KL for the projection, for the first order alone, and for the sum of the
 layers' own KL; the mean absolute error of the accuracy drop beside that of "nothing changes";
-and the share of simulated values inside the projected 90 % range.
+the share of simulated values inside the projected 90 % range; and how many samples carry half of
+a map's KL: where these are few, which of them change is chance, and no form can tell.
 """
 
 from __future__ import annotations
@@ -31,9 +32,11 @@ from core import precision as registry
 from core import store
 from core.analysis import Analysis
 from core.estimate.combine import FIRST_ORDER
+from core.estimate.metrics import kl_per_sample
 from core.estimate.projection import Figures, Projection, Projector
 from core.evidence.analyze import analyze
 from core.evidence.evidence import Evidence
+from core.evidence.logits import log_softmax
 from core.evidence.measure import assignment_of, make_simulator, measure
 from core.evidence.scheme import SCHEMES
 from core.layers import LayerTable
@@ -56,6 +59,14 @@ class Row:
     first_order: Figures
     scalar_kl: float
     simulated: Figures
+    carriers: int
+
+
+def carriers(baseline: NDArray[np.floating], change: NDArray[np.floating]) -> int:
+    """How many samples carry half of the KL of a map that changes the outputs by `change`."""
+    log_p = log_softmax(baseline.astype(np.float64))
+    falling = np.sort(kl_per_sample(log_p, baseline + change))[::-1].cumsum()
+    return int(np.searchsorted(falling, falling[-1] / 2)) + 1
 
 
 def random_codes(layers: LayerTable, precisions: int, count: int) -> NDArray[np.int8]:
@@ -95,6 +106,7 @@ def judge(
                 projector.figures(projector.change(codes, FIRST_ORDER)),
                 sum(alone[c - 1][i] for i, c in enumerate(codes) if c > 0),
                 projector.figures(change),
+                carriers(evidence.baseline, change),
             )
         )
     return rows
@@ -128,12 +140,13 @@ def summary(rows: list[Row]) -> list[str]:
         f"{np.mean(kl_inside):.0%}",
         f"{np.mean(drop_inside):.0%}",
         f"{np.mean([r.simulated.flips for r in rows]):.1f}",
+        f"{np.mean([r.carriers for r in rows]):.0f}",
     ]
 
 
 COLUMNS = (
     "weights", "samples", "Spearman KL", "log error", "first order", "sum of scalars",
-    "drop error, pts", "nothing changes, pts", "KL in range", "drop in range", "flips",
+    "drop error, pts", "nothing changes, pts", "KL in range", "drop in range", "flips", "half of KL",
 )  # fmt: skip
 ZOO_SAMPLES = 400
 

@@ -280,3 +280,16 @@ def test_records_of_samples_lie_outside_the_program(tmp_path: Path) -> None:
 
     assert sample not in (records.home_of(sample), *records.home_of(sample).parents)
     assert records.home_of(tmp_path) == tmp_path
+
+
+def test_a_profile_of_a_busy_machine_says_so() -> None:
+    """What a profile says in words asks to take it again where FP32 rounds spread widely."""
+    import msgspec
+
+    from core.cli_runtime_tables import said_of
+
+    quiet = msgspec.structs.replace(profile(ANALYSIS), noise_pct=2.0)
+    busy = msgspec.structs.replace(quiet, noise_pct=40.0)
+
+    assert not any("take the profile again" in line for line in said_of(quiet))
+    assert any("±40.0 %" in line and "take the profile again" in line for line in said_of(busy))
