@@ -10,8 +10,9 @@ precision that exists only here. `--zoo` does the same for small models of the t
 and not trained, which are analyzed first. Printed per row: Spearman's rank correlation of KL; the mean
 absolute log error of KL for the projection, for the first order alone, and for the sum of the
 layers' own KL; the mean absolute error of the accuracy drop beside that of "nothing changes";
-the share of simulated values inside the projected 90 % range; and how many samples carry half of
-a map's KL: where these are few, which of them change is chance, and no form can tell.
+the share of simulated values inside the projected 90 % range; how many samples carry half of a
+map's KL, and how well two halves of the samples agree on the rank of the simulated maps. Where a
+few samples carry the KL, which of them a map tips is chance, and halves disagree.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ from tests.zoo import models
 from tests.zoo.sources import source_of
 
 INT4 = Precision("INT4-stress", 4, "integer", "4")
+SPLITS = 40
 MAP_SEED = 4711  # not the probes' seed: maps that judge must not be maps that taught
 
 
@@ -59,14 +61,26 @@ class Row:
     first_order: Figures
     scalar_kl: float
     simulated: Figures
-    carriers: int
+    sample_kl: NDArray[np.float64]
 
 
-def carriers(baseline: NDArray[np.floating], change: NDArray[np.floating]) -> int:
-    """How many samples carry half of the KL of a map that changes the outputs by `change`."""
-    log_p = log_softmax(baseline.astype(np.float64))
-    falling = np.sort(kl_per_sample(log_p, baseline + change))[::-1].cumsum()
+def carriers(kl: NDArray[np.float64]) -> int:
+    """How many samples carry half of the KL of a map, given that of each sample."""
+    falling = np.sort(kl)[::-1].cumsum()
     return int(np.searchsorted(falling, falling[-1] / 2)) + 1
+
+
+def halves(kl: NDArray[np.float64]) -> float:
+    """Mean rank correlation of the KL of maps on one half of the samples with that on the other
+    (maps, samples): what is left of a rank when other samples are drawn.
+    """
+    rng = np.random.default_rng(MAP_SEED)
+    found = []
+    for _ in range(SPLITS):
+        order = rng.permutation(kl.shape[1])
+        one, other = np.array_split(order, 2)
+        found.append(spearmanr(kl[:, one].mean(axis=1), kl[:, other].mean(axis=1)).statistic)
+    return float(np.mean(found))
 
 
 def random_codes(layers: LayerTable, precisions: int, count: int) -> NDArray[np.int8]:
@@ -92,6 +106,7 @@ def judge(
     alone = [
         [projector.figures(change).kl for change in changes] for changes in evidence.perturbations
     ]
+    log_p = log_softmax(evidence.baseline.astype(np.float64))
     rows = []
     console = Console(stderr=True)
     maps = random_codes(layers, len(precisions), count)
@@ -106,7 +121,7 @@ def judge(
                 projector.figures(projector.change(codes, FIRST_ORDER)),
                 sum(alone[c - 1][i] for i, c in enumerate(codes) if c > 0),
                 projector.figures(change),
-                carriers(evidence.baseline, change),
+                kl_per_sample(log_p, evidence.baseline + change),
             )
         )
     return rows
@@ -140,13 +155,15 @@ def summary(rows: list[Row]) -> list[str]:
         f"{np.mean(kl_inside):.0%}",
         f"{np.mean(drop_inside):.0%}",
         f"{np.mean([r.simulated.flips for r in rows]):.1f}",
-        f"{np.mean([r.carriers for r in rows]):.0f}",
+        f"{np.mean([carriers(r.sample_kl) for r in rows]):.0f}",
+        f"{halves(np.stack([r.sample_kl for r in rows])):.2f}",
     ]
 
 
 COLUMNS = (
     "weights", "samples", "Spearman KL", "log error", "first order", "sum of scalars",
     "drop error, pts", "nothing changes, pts", "KL in range", "drop in range", "flips", "half of KL",
+    "halves",
 )  # fmt: skip
 ZOO_SAMPLES = 400
 
