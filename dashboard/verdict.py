@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+from core import precision as registry
 from core.decide.difference import in_words
 from core.decide.gains import Gain, gains
 from core.decide.outcome import CONFIDENCE_MEANING, outcome
@@ -204,9 +205,10 @@ def _offer(view: View) -> None:
     if better is None:
         return
     found = outcome(study, better).totals
+    latency = found["latency_ms"]
     st.button(
-        f"Use FP32 in place of half precisions: {format_quantity(found['latency_ms'])} estimated, "
-        f"{format_quantity(found['size_bytes'])}",
+        f"Use {registry.REFERENCE} in place of half precisions: {format_quantity(latency)} "
+        f"{latency.kind}, {format_quantity(found['size_bytes'])}",
         key="use_fp32",
         icon=":material/speed:",
         on_click=state.load,

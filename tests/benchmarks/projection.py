@@ -1,12 +1,12 @@
 """Projected against simulated: random maps of a sample, at 8 bits and with 4-bit weights.
 
     python -m tests.benchmarks.projection [--sample informer] [--maps 50] [--samples 1500]
+    python -m tests.benchmarks.projection --sample informer --only stress --bits 3
     python -m tests.benchmarks.projection --zoo
 
-
 Every map is simulated directly and projected from layers measured one at a time. At 8 bits the
-shipped analysis is judged; for the stress the layers are measured anew with 4-bit weights, a
-precision that exists only here. `--zoo` does the same for small models of the tests, of many kinds
+shipped analysis is judged; for the stress the layers are measured anew with weights of 4 bits, or
+of `--bits`, a precision that exists only here. `--zoo` does the same for small models of the tests, of many kinds
 and not trained, which are analyzed first. Printed per row: Spearman's rank correlation of KL; the mean
 absolute log error of KL for the projection, for the first order alone, and for the sum of the
 layers' own KL; the mean absolute error of the accuracy drop beside that of "nothing changes";
@@ -47,7 +47,7 @@ from core.source.contract import ModelSource, Split
 from tests.zoo import models
 from tests.zoo.sources import source_of
 
-INT4 = Precision("INT4-stress", 4, "integer", "4")
+BITS = 4
 SPLITS = 40
 MAP_SEED = 4711  # not the probes' seed: maps that judge must not be maps that taught
 
@@ -188,7 +188,12 @@ def zoo() -> dict[str, ModelSource]:
 
 
 def rows_of(
-    source: ModelSource, analysis: Analysis, maps: int, only: str | None, count: int | None
+    source: ModelSource,
+    analysis: Analysis,
+    maps: int,
+    only: str | None,
+    count: int | None,
+    bits: int = BITS,
 ) -> list[tuple[str, ...]]:
     """The printed rows of one model."""
     found: list[tuple[str, ...]] = []
@@ -202,13 +207,14 @@ def rows_of(
             source,
             selection=Split(source.selection.inputs[:n], None if targets is None else targets[:n]),
         )
-        with registry.registered(INT4):
+        narrow = Precision(f"INT{bits}-stress", bits, "integer", str(bits))
+        with registry.registered(narrow):
             console = Console(stderr=True)
-            console.print(f"measuring {len(analysis.layers)} layers with 4-bit weights")
+            console.print(f"measuring {len(analysis.layers)} layers with {bits}-bit weights")
             scheme = SCHEMES[analysis.scheme]
-            stressed = measure(cut, analysis.layers, scheme, (INT4,)).evidence
-            rows = judge(cut, analysis.layers, stressed, maps, "4-bit")
-            found.append(("4 bit", str(n), *summary(rows)))
+            stressed = measure(cut, analysis.layers, scheme, (narrow,)).evidence
+            rows = judge(cut, analysis.layers, stressed, maps, f"{bits}-bit")
+            found.append((f"{bits} bit", str(n), *summary(rows)))
     return found
 
 
@@ -219,6 +225,7 @@ def main() -> None:
     options.add_argument("--zoo", action="store_true", help="small models of the tests instead")
     options.add_argument("--maps", type=int, default=50)
     options.add_argument("--samples", type=int, help="selection samples of the stress; all")
+    options.add_argument("--bits", type=int, default=BITS, choices=(2, 3, 4, 5, 6))
     options.add_argument("--only", choices=("8-bit", "stress"))
     chosen = options.parse_args()
     if chosen.zoo:
@@ -232,7 +239,7 @@ def main() -> None:
     for column in COLUMNS:
         table.add_column(column, justify="right")
     for source, analysis in given:
-        for row in rows_of(source, analysis, chosen.maps, chosen.only, chosen.samples):
+        for row in rows_of(source, analysis, chosen.maps, chosen.only, chosen.samples, chosen.bits):
             table.add_row(source.name, *row)
     Console(width=180).print(table)
 
