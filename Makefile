@@ -38,6 +38,9 @@ bench: setup-test
 	for sample in informer digits_vit digits_resnet; do \
 	  $(BIN)/python -m tests.benchmarks.projection --sample $$sample || exit 1; \
 	done
+	for sample in informer digits_vit digits_resnet; do \
+	  $(BIN)/python -m tests.benchmarks.projection --sample $$sample --only stress --bits 3 || exit 1; \
+	done
 	$(BIN)/python -m tests.benchmarks.projection --zoo
 	for sample in informer digits_vit digits_resnet; do \
 	  $(BIN)/python -m tests.benchmarks.budgets --sample $$sample || exit 1; \
