@@ -251,6 +251,8 @@ def _traffic(
         return moved, fixed
     if hardware.has_kernels_for(precision.name):
         return values * precision.bytes_per_weight + stored_bytes, fixed
-    # No kernels: everything is cast up on the way in and down on the way out.
+    # No kernels: everything is cast up on the way in and down on the way out, and what is stored
+    # is read in the width that the kernel computes in.
     casts = values * (FLOAT_BYTES + precision.bytes_per_weight)
-    return values * FLOAT_BYTES + stored_bytes + casts, fixed + 2 * hardware.boundary_us / US_PER_S
+    held = stored_bytes * FLOAT_BYTES / precision.bytes_per_weight
+    return values * FLOAT_BYTES + held + casts, fixed + 2 * hardware.boundary_us / US_PER_S

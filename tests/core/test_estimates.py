@@ -394,3 +394,15 @@ def test_kl_is_what_the_definition_says(rows: list[list[float]]) -> None:
         expected = sum(x * math.log(x / y) for x, y in zip(a, b, strict=True) if x > 0 and y > 0)
         assert kl == pytest.approx(expected, abs=1e-6, rel=1e-6)
     assert np.abs(kl_per_sample(log_p, p)).max() < 1e-12
+
+
+def test_a_format_without_kernels_makes_no_layer_faster(informer_study: Study) -> None:
+    """Where a device has no kernels for a half precision, no layer is estimated faster in it than
+    in FP32: its values are cast and its weights read as FP32.
+    """
+    model = informer_study.latency("server-cpu-vnni")
+    own = model.own_ms()
+    precisions = informer_study.precisions
+
+    assert (own[precisions.index("FP16")] >= own[precisions.index("FP32")]).all()
+    assert (own[precisions.index("BF16")] >= own[precisions.index("FP32")]).all()
