@@ -7,12 +7,12 @@ import streamlit as st
 from core import precision as registry
 from core.decide.difference import in_words
 from core.decide.gains import Gain, gains
-from core.decide.outcome import CONFIDENCE_MEANING, outcome
+from core.decide.outcome import CONFIDENCE_MEANING
 from core.decide.verified import faster_without_half
 from core.estimate import hardware as hardware_profiles
 from core.estimate.projection import RELATIVE
 from core.estimate.quantity import Quantity
-from dashboard import state, theme
+from dashboard import state, studies, theme
 from dashboard.losses import NO_LABELS, Losses, losses
 from dashboard.tables import (
     format_number,
@@ -204,7 +204,7 @@ def _offer(view: View) -> None:
     better = faster_without_half(study, view.now.chosen)
     if better is None:
         return
-    found = outcome(study, better).totals
+    found = studies.priced(view.opened, better.policy)[1].totals
     latency = found["latency_ms"]
     st.button(
         f"Use {registry.REFERENCE} in place of half precisions: {format_quantity(latency)} "

@@ -12,7 +12,7 @@ from core import precision as registry
 from core.decide.decision import BY_LACK, PrecisionMap
 from core.decide.holding import held_back
 from core.decide.policy import Policy
-from core.decide.verified import sentences, verification_of, with_measured
+from core.decide.verified import sentences, verification_of, with_measured, without_kernels
 from core.estimate import hardware as hardware_profiles
 from core.estimate.projection import FEW_SAMPLES, Projection, nothing_projected
 from core.estimate.quantity import Quantity
@@ -143,17 +143,10 @@ def _warnings(
             f"{faster[1]:.2f} ms): precision boundaries and layers without kernels cost more "
             "than the narrow layers save."
         )
-    cast = [
-        name
-        for name in study.precisions[1:]
-        if chosen.count(name)
-        and registry.get(name).kind == "float"
-        and not profile.has_kernels_for(name)
-    ]
     said += [
         f"{profile.title.split(' (')[0]} has no {name} kernels: {name} makes the file smaller "
         f"there but gains no speed. {registry.REFERENCE} is the faster choice."
-        for name in cast
+        for name in without_kernels(study, chosen)
     ]
     said += _float_layers(study, chosen)
     run = verification_of(study, chosen)

@@ -91,8 +91,10 @@ class Proposals:
         )
         loss = here.place.cost + self._gains(here)[codes, unit]
         found: set[Axis] = {"size"} if (size > self.limits.size).any() else set()
-        if np.isfinite(self.limits.ms) and (self._times(here, unit, codes) > self.limits.ms).any():
-            found.add("latency")
+        if np.isfinite(self.limits.ms):
+            ms = self.terrain.flipped_ms(here.picked, unit, codes)
+            if (ms > self.limits.ms).any():
+                found.add("latency")
         if (loss > self.limits.loss).any():
             found.add("loss")
         if np.isfinite(self.limits.judged) and self.task.minimise != "loss":
@@ -139,7 +141,9 @@ class Proposals:
             added = added[keep]
         if not len(unit):
             return []
-        ms = self._times(here, unit, codes) - here.ms if self.task.timed else np.zeros(len(unit))
+        ms = np.zeros(len(unit))
+        if self.task.timed:
+            ms = terrain.flipped_ms(here.picked, unit, codes) - here.ms
         found = [
             (key, unit[[k]], codes[[k]])
             for key, k in self._promising(
@@ -213,11 +217,6 @@ class Proposals:
         to, back = codes * count + unit, here.picked[unit] * count + unit
         shift = q[to] - q[back]
         return np.asarray(2 * (shift[:, to] - shift[:, back]))
-
-    def _times(self, here: Here, unit: Ints, codes: Ints) -> Doubles:
-        picked = np.repeat(here.picked[None], len(unit), axis=0)
-        picked[np.arange(len(unit)), unit] = codes
-        return self.terrain.latency.times_ms(self.terrain.choices.codes_of(picked))
 
     def _promising(
         self, here: Here, loss: Doubles, size: Doubles, ms: Doubles, tried: int, worth: Figures

@@ -17,13 +17,13 @@ RETIMED = 4
 
 
 def starts(
-    task: Task, count: int, beyond: Callable[[Codes], float] = lambda codes: 0.0,
-    late: Callable[[], bool] = lambda: False, *, first: bool = False,
+    task: Task, count: int, beyond: Callable[[Codes], float], late: Callable[[], bool], *,
+    first: bool,
 ) -> list[Codes]:  # fmt: skip
     """Up to `count` maps that keep the limits, the best first, else the one that comes closest.
 
     `beyond` tells how far a map lies beyond a limit that is checked by projection, `late` when
-    to hurry.
+    to hurry. `first` asks for a first answer, which prices boundaries anew only once.
     """
     pool = _pool(task)
     if task.timed:

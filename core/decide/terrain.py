@@ -181,7 +181,9 @@ class Terrain:
         `codes` (L,) as part of its price.
         """
         here = float(self.latency.times_ms(codes[None])[0])
-        flipped = self._flipped_ms(self.choices.picked(codes))
+        shape = self.choices.options.shape
+        code, unit = (every.ravel() for every in np.indices(shape))
+        flipped = self.flipped_ms(self.choices.picked(codes), unit, code).reshape(shape)
         by_ms = knapsack(self.alone, flipped - here)
         found = [np.zeros((0, len(self.choices)), dtype=np.int64)]
         if np.isfinite(ms):
@@ -190,17 +192,16 @@ class Terrain:
             found.append(by_ms.losing(loss))
         return self._best_of(np.unique(np.concatenate(found), axis=0), size, ms, loss)
 
-    def _flipped_ms(self, picked: Ints) -> Doubles:
-        """Milliseconds of the map `picked` (U,) with each unit in each precision (P, U)."""
-        shape = self.choices.options.shape
-        every = np.arange(shape[0] * shape[1])
+    def flipped_ms(self, picked: Ints, unit: Ints, codes: Ints) -> Doubles:
+        """Milliseconds of the maps that differ from `picked` (U,) by one flip each (F,)."""
         together = max(1, MOST_CODES // max(len(self.choices.unit_of), 1))
-        found = []
-        for part in np.split(every, np.arange(together, len(every), together)):
-            rows = np.repeat(picked[None], len(part), axis=0)
-            rows[np.arange(len(part)), part % shape[1]] = part // shape[1]
-            found.append(self.latency.times_ms(self.choices.codes_of(rows)))
-        return np.concatenate(found).reshape(shape)
+        found = np.empty(len(unit))
+        for start in range(0, len(unit), together):
+            part = slice(start, start + together)
+            rows = np.repeat(picked[None], len(unit[part]), axis=0)
+            rows[np.arange(len(rows)), unit[part]] = codes[part]
+            found[part] = self.latency.times_ms(self.choices.codes_of(rows))
+        return found
 
     def _best_of(self, picked: Ints, size: float, ms: float, loss: float) -> Pool:
         """Of maps (M, U) the few that suit the budgets best."""

@@ -119,6 +119,18 @@ def half_layers(study: Study, found: Verification) -> list[str]:
     ]
 
 
+def without_kernels(study: Study, chosen: PrecisionMap) -> list[str]:
+    """Float precisions that `chosen` uses and its device has no kernels for."""
+    profile = hardware.get(chosen.policy.hardware)
+    return [
+        name
+        for name in study.precisions[1:]
+        if chosen.count(name)
+        and registry.get(name).kind == "float"
+        and not profile.has_kernels_for(name)
+    ]
+
+
 def without_half(policy: Policy) -> Policy:
     """`policy` with the reference precision in place of half ones, wherever it sends layers."""
 
@@ -142,13 +154,7 @@ def faster_without_half(study: Study, chosen: PrecisionMap) -> PrecisionMap | No
     weighs this itself.
     """
     policy = chosen.policy
-    profile = hardware.get(policy.hardware)
-    slow = any(
-        registry.get(name).kind == "float" and not profile.has_kernels_for(name)
-        for name in {*chosen.assigned}
-        if name is not None
-    )
-    if policy.strategy == "budget" or not slow:
+    if policy.strategy == "budget" or not without_kernels(study, chosen):
         return None
     other = study.decide(without_half(policy))
     model = study.latency(policy.hardware)

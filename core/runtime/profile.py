@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import msgspec
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
@@ -94,8 +93,7 @@ def profile(
     start = time.perf_counter()
     probes = open_probes(bench, maps=maps, progress=progress)
     seen, timed = observe(probes, rounds, progress=progress)
-    found = conclude(bench, probes, seen, timed)
-    return msgspec.structs.replace(found, seconds=round(time.perf_counter() - start, 1))
+    return conclude(bench, probes, seen, timed, time.perf_counter() - start)
 
 
 def open_probes(
@@ -128,19 +126,19 @@ def observe(
     """
     seen: list[list[Profiled]] = [[] for _ in probes.maps]
     parts = []
+    together = {**probes.sessions, **(beside or {})}
     for done in range(PASSES):
         progress(len(probes.maps) + done, len(probes.maps) + PASSES, f"timing {done + 1}")
         for one, charger in zip(seen, probes.chargers, strict=True):
             one.append(charger.profiled(probes.given, probes.batch))
-        together = {**probes.sessions, **(beside or {})}
         parts.append(interleaved(together, probes.given, probes.batch, -(-rounds // PASSES)))
     return [middle(one) for one in seen], joined(parts)
 
 
 def conclude(
-    bench: Bench, probes: Probes, seen: Sequence[Profiled], timed: Rounds
+    bench: Bench, probes: Probes, seen: Sequence[Profiled], timed: Rounds, seconds: float
 ) -> MachineProfile:
-    """The profile from what was observed of its maps."""
+    """The profile from what was observed of its maps, which took `seconds`."""
     study, precisions, chosen = bench.study, probes.precisions, probes.maps
     totals = np.array([timed.median(str(number)) for number in range(len(chosen))])
     own, way = layer_times(study, precisions, chosen, seen, totals)
@@ -163,7 +161,7 @@ def conclude(
         noise_pct=round(timed.noise_pct("0"), 2),
         maps=len(chosen),
         way=way,
-        seconds=0.0,
+        seconds=round(seconds, 1),
     )
 
 
@@ -173,9 +171,10 @@ def layer_times(
 ) -> tuple[Floats, tuple[str, ...]]:  # fmt: skip
     """Times [P, L] of every layer in every precision, and how each layer's were found.
 
-    The mean over the maps that have it in that precision and in a kernel of its own. Where a layer that multiplies shows
-    nothing under the profiler, because its nodes were renamed beyond recognition, its time is the
-    difference between the means of the whole maps that have it in a precision and of the others.
+    The mean over the maps that have it in that precision and in a kernel of its own. Where a
+    layer that multiplies shows nothing under the profiler, because its nodes were renamed beyond
+    recognition, its time is the difference between the means of the whole maps that have it in a
+    precision and of the others.
     """
     count = len(study.layers)
     fused = [study.forms.changes(one.codes)[1] for one in chosen]

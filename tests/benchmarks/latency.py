@@ -12,6 +12,7 @@ the maps were timed again: where both are below 3 % the machine was quiet.
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -72,9 +73,11 @@ def measure(name: str, count: int, rounds: int) -> None:
     for key, one in zip(keys, maps, strict=True):
         built = assemble(bench.graph, analysis, one)
         sessions[key] = open_session(built.model, built.disabled)
+    start = time.perf_counter()
     seen, timed = profiling.observe(probes, rounds, beside=sessions)
+    seconds = time.perf_counter() - start
     again = interleaved(sessions, probes.given, probes.batch, rounds)
-    profile = profiling.conclude(bench, probes, seen, timed)
+    profile = profiling.conclude(bench, probes, seen, timed, seconds)
     guess, additive = (
         np.array(
             [_study(analysis, p).latency(THIS_MACHINE).estimate(m.codes).total.value for m in maps],
