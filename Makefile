@@ -36,12 +36,12 @@ lint: setup-test
 
 bench: setup-test
 	for sample in informer digits_vit digits_resnet; do \
-	  $(BIN)/python -m tests.benchmarks.projection --sample $$sample || exit 1; \
+	  $(BIN)/python -m tests.benchmarks.projection --sample $$sample --again || exit 1; \
 	done
 	for sample in informer digits_vit digits_resnet; do \
 	  $(BIN)/python -m tests.benchmarks.projection --sample $$sample --only stress --bits 3 || exit 1; \
 	done
-	$(BIN)/python -m tests.benchmarks.projection --zoo
+	$(BIN)/python -m tests.benchmarks.projection --zoo --again
 	for sample in informer digits_vit digits_resnet; do \
 	  $(BIN)/python -m tests.benchmarks.budgets --sample $$sample || exit 1; \
 	done

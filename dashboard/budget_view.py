@@ -7,42 +7,41 @@ from collections.abc import Mapping
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from core.decide.budget import Axis
 from core.decide.found_words import found_in_words
 from core.study import Study
 from dashboard import studies
 from dashboard.budget_controls import (
-    LATENCY_PCT,
     LEAST,
+    MAIN,
+    decimals,
     loss_scale,
-    size_ends,
-    size_step,
+    positions,
 )
 from dashboard.control import Control
 from dashboard.view import View
 
 
-def slider(study: Study, known: Mapping[str, Control], axis: str) -> DeltaGenerator:
+def slider(study: Study, known: Mapping[str, Control], axis: Axis) -> DeltaGenerator:
     """The main control of a budget. Returns where what it found belongs."""
     if study.analysis.evidence is None:
         st.info("Budgets need measurements: measure this model first.", icon=":material/science:")
+    control = known[MAIN[axis]]
     if axis == "size":
-        least, most = size_ends(study)
-        step = size_step(study)
         _slider(
-            "Size at most (MB)", least, most, known["size_at"], step, f"%.{_digits(step)}f",
+            "Size at most (MB)", control, positions(axis, study),
             "Tensor bytes of the whole map, exact. The map with the least projected loss within "
             "it is looked for.",
         )  # fmt: skip
     elif axis == "latency":
         _slider(
-            "Latency at most (% of FP32)", *LATENCY_PCT, known["latency_at"], 0.5, "%.1f",
+            "Latency at most (% of FP32)", control, positions(axis, study),
             "Of the estimated latency with every layer in FP32 on the chosen device, with every "
-            "precision boundary priced.",
+            "precision boundary priced.", places=1,
         )  # fmt: skip
     else:
-        scale = loss_scale(study)
         _slider(
-            scale.title, scale.least, scale.most, known["loss_at"], scale.step, "%.2f",
+            loss_scale(study).title, control, positions(axis, study),
             "Projected on the selection samples, checked by projecting the map that is found.",
         )  # fmt: skip
         st.segmented_control(
@@ -57,23 +56,21 @@ def slider(study: Study, known: Mapping[str, Control], axis: str) -> DeltaGenera
 
 
 def _slider(
-    title: str, least: float, most: float, control: Control, step: float, form: str, text: str
-) -> None:
+    title: str, control: Control, at: tuple[float, float, float], text: str,
+    places: int | None = None,
+) -> None:  # fmt: skip
+    least, most, step = at
     st.slider(
         title,
         least,
         most,
         float(control.default),
         step,
-        format=form,
+        format=f"%.{max(2, decimals(step)) if places is None else places}f",
         key=control.key,
         bind="query-params",
         help=text,
     )
-
-
-def _digits(step: float) -> int:
-    return max(2, len(f"{step:.6f}".rstrip("0").split(".")[1]))
 
 
 def beside() -> None:

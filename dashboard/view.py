@@ -55,6 +55,12 @@ def current() -> View:
     return found
 
 
+def previous() -> View | None:
+    """What this tab showed last; None before its first run."""
+    found: View | None = st.session_state.get(VIEW)
+    return found
+
+
 def build(opened: Opened) -> View:
     """Decide and price what is on screen, the reference and the pinned map, on one device."""
     tab = state.session()

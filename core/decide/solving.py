@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 Codes = NDArray[np.int8]
 T = TypeVar("T")
 
-KEPT = {"terrains": 6, "objectives": 4, "solutions": 256}
+KEPT = {"terrains": 6, "objectives": 4, "solutions": 256, "first answers": 1_024}
 HEDGE = 0.5
 """Weight of the sum of the layers' own losses in a loss that is minimised: interactions count by
 half. Those measured on some samples are noisy, and a search finds the noise that favours it."""
@@ -105,9 +105,9 @@ class Solver:
         except InfeasibleError as error:  # kept like an answer: finding out takes as long
             return error
 
-    def knows(self, policy: Policy) -> bool:
-        """Whether the full answer to `policy` is kept."""
-        return self.has("solutions", self._asked(policy))
+    def knows(self, policy: Policy, *, first: bool = False) -> bool:
+        """Whether the full answer to `policy` is kept, or with `first` a first one."""
+        return self.has("first answers" if first else "solutions", self._asked(policy))
 
     def has(self, shelf: str, key: Hashable) -> bool:
         """Whether something is kept under `key`."""

@@ -1,6 +1,6 @@
 """Projected against simulated: random maps of a sample, at 8 bits and with 4-bit weights.
 
-    python -m tests.benchmarks.projection [--sample informer] [--maps 50] [--samples 1500]
+    python -m tests.benchmarks.projection [--sample informer] [--maps 50] [--samples 1500] [--again]
     python -m tests.benchmarks.projection --sample informer --only stress --bits 3
     python -m tests.benchmarks.projection --zoo
 
@@ -12,7 +12,10 @@ absolute log error of KL for the projection, for the first order alone, and for 
 layers' own KL; the mean absolute error of the accuracy drop beside that of "nothing changes";
 the share of simulated values inside the projected 90 % range; how many samples carry half of a
 map's KL, and how well two halves of the samples agree on the rank of the simulated maps. Where a
-few samples carry the KL, which of them a map tips is chance, and halves disagree.
+few samples carry the KL, which of them a map tips is chance, and halves disagree. With `--again`
+every map is simulated a second time, the inputs shifted by a millionth of their mean size, and
+both simulations are compared like a projection with the first: no projection can be asked to
+come closer than that.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from rich.progress import track
 from rich.table import Table
 from scipy.stats import spearmanr
 from torch import nn
+from torch.utils._pytree import tree_map_only
 
 from core import precision as registry
 from core import store
@@ -43,18 +47,22 @@ from core.evidence.scheme import SCHEMES
 from core.layers import LayerTable
 from core.precision import Precision
 from core.source import samples
+from core.source.batches import Inputs
 from core.source.contract import ModelSource, Split
 from tests.zoo import models
 from tests.zoo.sources import source_of
 
 BITS = 4
 SPLITS = 40
+SHIFT = 1e-6
 MAP_SEED = 4711  # not the probes' seed: maps that judge must not be maps that taught
 
 
 @dataclass(frozen=True)
 class Row:
-    """One map: projected (with and without residual), the sum of scalars, and simulated."""
+    """One map: projected (with and without residual), the sum of scalars, and simulated; `again`
+    is the KL of a second simulation, nan where there was none.
+    """
 
     projected: Projection
     figures: Figures
@@ -62,6 +70,23 @@ class Row:
     scalar_kl: float
     simulated: Figures
     sample_kl: NDArray[np.float64]
+    again: float = float("nan")
+
+
+def shifted(inputs: Inputs) -> Inputs | None:
+    """`inputs` with noise of a millionth of their mean size; None where none of them is a float."""
+    draw = torch.Generator().manual_seed(MAP_SEED)
+    found: list[torch.Tensor] = []
+
+    def moved(given: torch.Tensor) -> torch.Tensor:
+        if not given.is_floating_point():
+            return given
+        noise = torch.randn(given.shape, generator=draw, dtype=given.dtype)
+        found.append(given + SHIFT * given.abs().mean() * noise)
+        return found[-1]
+
+    changed: Inputs = tree_map_only(torch.Tensor, moved, inputs)
+    return changed if found else None
 
 
 def carriers(kl: NDArray[np.float64]) -> int:
@@ -97,9 +122,10 @@ def random_codes(layers: LayerTable, precisions: int, count: int) -> NDArray[np.
 
 
 def judge(
-    source: ModelSource, layers: LayerTable, evidence: Evidence, count: int, title: str
-) -> list[Row]:
-    """Simulate and project `count` random maps."""
+    source: ModelSource, layers: LayerTable, evidence: Evidence, count: int, title: str,
+    *, again: bool,
+) -> list[Row]:  # fmt: skip
+    """Simulate and project `count` random maps; with `again` simulate each a second time."""
     projector = Projector(evidence, registry.REFERENCE)
     simulator = make_simulator(source, layers, SCHEMES[evidence.scheme])
     precisions = tuple(registry.get(name) for name in evidence.precisions)
@@ -108,12 +134,16 @@ def judge(
     ]
     log_p = log_softmax(evidence.baseline.astype(np.float64))
     rows = []
+    other = shifted(source.selection.inputs) if again else None
     console = Console(stderr=True)
     maps = random_codes(layers, len(precisions), count)
     for codes in track(maps, description=title, console=console):
         assignment = assignment_of((codes - 1).astype(np.int8), layers, precisions)
         with np.errstate(invalid="ignore"):
             change = simulator.run(assignment, source.selection.inputs) - evidence.baseline
+            second = float("nan")
+            if other is not None:
+                second = projector.figures(simulator.run(assignment, other) - evidence.baseline).kl
         rows.append(
             Row(
                 projector.project(codes),
@@ -122,6 +152,7 @@ def judge(
                 sum(alone[c - 1][i] for i, c in enumerate(codes) if c > 0),
                 projector.figures(change),
                 kl_per_sample(log_p, evidence.baseline + change),
+                second,
             )
         )
     return rows
@@ -129,6 +160,13 @@ def judge(
 
 def _inside(value: float, low: float | None, high: float | None) -> bool:
     return low is not None and high is not None and low - 1e-9 <= value <= high + 1e-9
+
+
+def _reproduced(kl: NDArray[np.float64], again: NDArray[np.float64]) -> tuple[str, str]:
+    """Rank correlation and mean log error of the second simulation against the first."""
+    if np.isnan(again).any():
+        return "n/a", "n/a"
+    return f"{spearmanr(again, kl).statistic:.3f}", f"{np.abs(np.log(again / kl)).mean():.3f}"
 
 
 def summary(rows: list[Row]) -> list[str]:
@@ -157,13 +195,14 @@ def summary(rows: list[Row]) -> list[str]:
         f"{np.mean([r.simulated.flips for r in rows]):.1f}",
         f"{np.mean([carriers(r.sample_kl) for r in rows]):.0f}",
         f"{halves(np.stack([r.sample_kl for r in rows])):.2f}",
+        *_reproduced(kl, np.array([r.again for r in rows])),
     ]
 
 
 COLUMNS = (
     "weights", "samples", "Spearman KL", "log error", "first order", "sum of scalars",
     "drop error, pts", "nothing changes, pts", "KL in range", "drop in range", "flips", "half of KL",
-    "halves",
+    "halves", "again: Spearman", "again: log error",
 )  # fmt: skip
 ZOO_SAMPLES = 400
 
@@ -194,11 +233,13 @@ def rows_of(
     only: str | None,
     count: int | None,
     bits: int = BITS,
+    *,
+    again: bool = False,
 ) -> list[tuple[str, ...]]:
     """The printed rows of one model."""
     found: list[tuple[str, ...]] = []
     if only != "stress" and analysis.evidence is not None:
-        rows = judge(source, analysis.layers, analysis.evidence, maps, "8-bit")
+        rows = judge(source, analysis.layers, analysis.evidence, maps, "8-bit", again=again)
         found.append(("8 bit", str(analysis.evidence.samples), *summary(rows)))
     if only != "8-bit":
         n = count or len(source.selection)
@@ -213,7 +254,7 @@ def rows_of(
             console.print(f"measuring {len(analysis.layers)} layers with {bits}-bit weights")
             scheme = SCHEMES[analysis.scheme]
             stressed = measure(cut, analysis.layers, scheme, (narrow,)).evidence
-            rows = judge(cut, analysis.layers, stressed, maps, f"{bits}-bit")
+            rows = judge(cut, analysis.layers, stressed, maps, f"{bits}-bit", again=again)
             found.append((f"{bits} bit", str(n), *summary(rows)))
     return found
 
@@ -226,6 +267,7 @@ def main() -> None:
     options.add_argument("--maps", type=int, default=50)
     options.add_argument("--samples", type=int, help="selection samples of the stress; all")
     options.add_argument("--bits", type=int, default=BITS, choices=(2, 3, 4, 5, 6))
+    options.add_argument("--again", action="store_true", help="simulate every map twice")
     options.add_argument("--only", choices=("8-bit", "stress"))
     chosen = options.parse_args()
     if chosen.zoo:
@@ -239,9 +281,13 @@ def main() -> None:
     for column in COLUMNS:
         table.add_column(column, justify="right")
     for source, analysis in given:
-        for row in rows_of(source, analysis, chosen.maps, chosen.only, chosen.samples, chosen.bits):
+        rows = rows_of(
+            source, analysis, chosen.maps, chosen.only, chosen.samples, chosen.bits,
+            again=chosen.again,
+        )  # fmt: skip
+        for row in rows:
             table.add_row(source.name, *row)
-    Console(width=180).print(table)
+    Console(width=200).print(table)
 
 
 if __name__ == "__main__":

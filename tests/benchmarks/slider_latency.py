@@ -23,6 +23,8 @@ from tests.core.synthetic import synthetic_analysis
 
 SAMPLES = 200
 PAGES = ("", "tune", "compare", "export")
+REST_MS = 1_000
+KEYS = ("PageDown", "PageDown", "PageDown", "ArrowLeft", "PageUp", "PageUp", "ArrowLeft")
 BARE = """import streamlit as st
 k = st.sidebar.slider("Layers to narrow (k)", 0, 100, 50)
 for column in st.columns(4):
@@ -76,20 +78,22 @@ def cold(browser: Browser, url: str, count: int = 5) -> list[float]:
     return taken
 
 
-def budgets(page: Page, count: int) -> list[float]:
-    """Milliseconds from key press to KPI row for size budgets that were never solved before.
+def budgets(page: Page, count: int, rest_ms: int) -> list[float]:
+    """Milliseconds from key press to KPI row for size budgets that no key has met before.
 
-    The key moves the slider ten steps on; a budget whose map is the last one's changes nothing.
+    Keys move the slider by ten steps or by one, as fast as pages settle, or with a rest between
+    them in which the page looks ahead. A budget whose map is the last one's changes nothing.
     """
     page.evaluate(WATCH)
     thumb = page.get_by_test_id("stSidebar").get_by_role("slider", name="Size at most")
     thumb.focus()
-    for _ in range(count):
+    for i in range(count):
         before = page.evaluate("window.latency.taken.length")
-        page.keyboard.press("PageDown")
+        page.keyboard.press(KEYS[i % len(KEYS)])
         with contextlib.suppress(TimeoutError):
             page.wait_for_function(f"() => window.latency.taken.length > {before}", timeout=2_000)
         settle(page)
+        page.wait_for_timeout(rest_ms)
         page.evaluate("window.latency.taken.splice({before} + 1); window.latency.from = 0".replace(
             "{before}", str(before)))  # fmt: skip
     taken: list[float] = page.evaluate("window.latency.taken")
@@ -116,13 +120,14 @@ def report(browser: Browser, where: str, url: str, count: int) -> None:
 def report_budgets(browser: Browser, name: str, address: str, count: int) -> None:
     """Print how long a moved size budget takes to its first answer, on the first page and Tune."""
     for where in ("", "tune"):
-        page = browser.new_page(viewport={"width": 1440, "height": 1000})
-        page.goto(f"{address}/{where}?model={name}&strategy=size+budget")
-        settle(page)
-        page.wait_for_timeout(1_000)
-        title = f"{name} {where or 'overview'}: size budget to KPI row"
-        print(line(title, budgets(page, count)), flush=True)
-        page.close()
+        for rest_ms in (0, REST_MS):
+            page = browser.new_page(viewport={"width": 1440, "height": 1000})
+            page.goto(f"{address}/{where}?model={name}&strategy=size+budget")
+            settle(page)
+            page.wait_for_timeout(REST_MS)
+            title = f"{name} {where or 'overview'}: size budget, {rest_ms} ms of rest"
+            print(line(title, budgets(page, count, rest_ms)), flush=True)
+            page.close()
 
 
 def main() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,8 +17,19 @@ from core.decide.compare import Cost
 from core.decide.frontier import frontier
 from core.decide.policy import Policy
 from core.study import Study
-from dashboard import frontier_view, frontiers, state
-from dashboard.budget_controls import STRATEGIES, asked, loss_scale, to_values
+from dashboard import ahead, frontier_view, frontiers, state
+from dashboard.budget_controls import (
+    AXIS_OF,
+    MAIN,
+    STRATEGIES,
+    Moved,
+    asked,
+    listed,
+    loss_scale,
+    moved,
+    positions,
+    to_values,
+)
 from dashboard.frontier_chart import PICKED
 from tests.core.interacting import interacting_analysis
 from tests.dashboard.conftest import SHAPES, Open, failures, kpis, said
@@ -120,6 +132,101 @@ def test_the_loss_is_set_in_the_models_own_unit() -> None:
     """Points for classes, percent for a metric, a power of ten where no labels tell a loss."""
     assert loss_scale(Study(interacting_analysis(5))).unit == "metric"
     assert loss_scale(Study(interacting_analysis(5, values=True))).power
+
+
+def _beside(study: Study, strategy: str, at: float | None = None) -> tuple[Policy, list[Moved]]:
+    """The policy of a budget's slider, and those at its other positions."""
+    values = {control.key: control.default for control in listed(study)} | {"strategy": strategy}
+    if at is not None:
+        values[MAIN[AXIS_OF[strategy]]] = at
+    here = Policy(strategy="budget", **asked(values, study))
+    return here, list(moved(here, values, study))
+
+
+@pytest.mark.parametrize("strategy", AXIS_OF)
+def test_neighbours_are_every_position_of_the_slider(strategy: str) -> None:
+    """Each position but the one at hand is there once, the nearest first, with its way."""
+    study, axis = Study(interacting_analysis(6)), AXIS_OF[strategy]
+    least, most, step = positions(axis, study)
+
+    here, beside = _beside(study, strategy)
+
+    amounts = [policy.budgets[0].amount for _, policy in beside]
+    away = np.abs(np.array(amounts) - here.budgets[0].amount)
+    assert len(set(amounts)) == len(amounts) >= int((most - least) / step)
+    assert here.budgets[0].amount not in amounts
+    assert (np.diff(away) > -1e-9 * away.max()).all()
+    assert all((amount > here.budgets[0].amount) == (way == 1)
+               for amount, (way, _) in zip(amounts, beside, strict=True))  # fmt: skip
+
+
+def test_neighbours_keep_what_stands_beside_the_slider() -> None:
+    """Pins, the loss that is minimised and further budgets are those of the map on screen."""
+    study = Study(interacting_analysis(6))
+    values = {c.key: c.default for c in listed(study)}
+    values |= {"strategy": "size budget", "also": "latency=0.9", "target": "labels"}
+    here = Policy(strategy="budget", pins=((study.layers.names[0], "FP16"),),
+                  **asked(values, study))  # fmt: skip
+
+    _, neighbour = next(moved(here, values, study))
+
+    assert (neighbour.pins, neighbour.target) == (here.pins, "labels")
+    assert neighbour.budgets[1] == here.budgets[1]
+
+
+def test_what_was_looked_for_ahead_is_the_first_answer() -> None:
+    """A first answer made ahead is kept, and is the one that is found without."""
+    study, other = (Study(interacting_analysis(6)) for _ in range(2))
+    _, beside = _beside(study, "size budget")
+
+    ahead.solve(study.solver, beside[:3], Event())
+
+    for _, policy in beside[:3]:
+        assert study.solver.knows(policy, first=True)
+        assert not study.solver.knows(policy)
+        found, alone = (s.solver.decide(policy, first=True) for s in (study, other))
+        assert (found.codes == alone.codes).all()
+    assert not study.solver.knows(beside[3][1], first=True)
+
+
+def test_looking_ahead_ends_when_a_page_runs() -> None:
+    """Nothing is solved once it is over."""
+    study, over = Study(interacting_analysis(6)), Event()
+    _, beside = _beside(study, "size budget")
+    over.set()
+
+    ahead.solve(study.solver, beside, over)
+
+    assert not any(study.solver.knows(policy, first=True) for _, policy in beside)
+
+
+def test_looking_ahead_turns_back_where_nothing_is_feasible() -> None:
+    """Beyond the first impossible latency no smaller one is tried; larger ones are."""
+    study = Study(interacting_analysis(6))
+    least = 100 * study.solver.least_ms(Policy()) / study.uniform_ms(Policy().hardware)["FP32"]
+    _, beside = _beside(study, "latency budget", at=float(np.ceil(least) + 1))
+
+    ahead.solve(study.solver, beside, Event())
+
+    tried = {way: [p for w, p in beside if w == way and study.solver.knows(p, first=True)]
+             for way in (-1, 1)}  # fmt: skip
+    below = [policy.budgets[0].amount for policy in tried[-1]]
+    assert sum(amount < least / 100 - 1e-9 for amount in below) == 1
+    assert len(tried[1]) == sum(way == 1 for way, _ in beside)
+
+
+def test_a_resting_page_looks_ahead(open_app: Open) -> None:
+    """Soon after a budget is on screen its neighbours are answered."""
+    app = open_app("measured", strategy="size budget")
+    shown = view(app)
+    values = {**to_values(shown.policy, shown.study), "strategy": "size budget"}
+    _, nearest = next(moved(shown.policy, values, shown.study))
+
+    end = time.monotonic() + 20
+    while not shown.study.solver.knows(nearest, first=True) and time.monotonic() < end:
+        time.sleep(0.02)
+
+    assert shown.study.solver.knows(nearest, first=True)
 
 
 def _wait(app: AppTest, axis: Cost) -> None:
