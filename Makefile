@@ -38,9 +38,9 @@ bench: setup-test
 	for sample in informer digits_vit digits_resnet; do \
 	  $(BIN)/python -m tests.benchmarks.projection --sample $$sample --again || exit 1; \
 	done
-	for sample in informer digits_vit digits_resnet; do \
-	  $(BIN)/python -m tests.benchmarks.projection --sample $$sample --only stress --bits 3 || exit 1; \
-	done
+	for sample in informer digits_vit digits_resnet; do for bits in 3 2; do \
+	  $(BIN)/python -m tests.benchmarks.projection --sample $$sample --only stress --bits $$bits || exit 1; \
+	done; done
 	$(BIN)/python -m tests.benchmarks.projection --zoo --again
 	for sample in informer digits_vit digits_resnet; do \
 	  $(BIN)/python -m tests.benchmarks.budgets --sample $$sample || exit 1; \

@@ -20,7 +20,7 @@ from dashboard.budget_controls import Moved
 REST_S = 0.1
 """How long a page rests before its neighbours are looked for: an animation, a held key."""
 MOST_S = 5.0
-"""Processor time that is spent on one budget's neighbours at most."""
+"""Time that is spent on one budget's neighbours at most."""
 
 
 class _Worker:
