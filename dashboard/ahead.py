@@ -23,7 +23,7 @@ MOST_S = 5.0
 """Time that is spent on one budget's neighbours at most."""
 
 
-class _Worker:
+class Worker:
     """Looks for the neighbours of one budget at a time, the last one asked for."""
 
     def __init__(self) -> None:
@@ -31,12 +31,12 @@ class _Worker:
         self._over = Event()
 
     def stop(self) -> None:
-        """Look for nothing more."""
+        """Look for nothing more, since a page is being made."""
         self._over.set()
 
     def look(self, solver: Solver, beside: Iterable[Moved]) -> None:
-        """Answer the policies `beside` in their order until something else is asked."""
-        self._over.set()
+        """Look for first answers to `beside`, the nearest first, until something else is asked."""
+        self.stop()
         self._over = over = Event()
         self._pool.submit(solve, solver, beside, over)
 
@@ -63,15 +63,6 @@ def solve(solver: Solver, beside: Iterable[Moved], over: Event) -> None:
 
 
 @st.cache_resource(show_spinner=False)
-def _worker() -> _Worker:
-    return _Worker()
-
-
-def pause() -> None:
-    """Look for nothing while a page is made."""
-    _worker().stop()
-
-
-def look(solver: Solver, beside: Iterable[Moved]) -> None:
-    """Look for first answers to `beside`, the nearest first."""
-    _worker().look(solver, beside)
+def worker() -> Worker:
+    """The one worker of this server."""
+    return Worker()

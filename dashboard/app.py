@@ -75,12 +75,12 @@ def _look_ahead(shown: View, values: Mapping[str, Value]) -> None:
     """Have the budgets beside the one on screen answered while the page rests."""
     few = len(shown.study.layers) <= studies.MANY_LAYERS
     if few and shown.policy.strategy == "budget" and values["strategy"] in AXIS_OF:
-        ahead.look(shown.study.solver, moved(shown.policy, values, shown.study))
+        ahead.worker().look(shown.study.solver, moved(shown.policy, values, shown.study))
 
 
 def main() -> None:
     """One run of the script."""
-    ahead.pause()
+    ahead.worker().stop()
     st.set_page_config(
         page_title="Quantscape",
         page_icon=brand.icon(),

@@ -26,24 +26,22 @@ def slider(study: Study, known: Mapping[str, Control], axis: Axis) -> DeltaGener
     """The main control of a budget. Returns where what it found belongs."""
     if study.analysis.evidence is None:
         st.info("Budgets need measurements: measure this model first.", icon=":material/science:")
+    least, most, step = positions(axis, study)
+    title, text = _in_words(study, axis)
+    places = 1 if axis == "latency" else max(2, decimals(step))
     control = known[MAIN[axis]]
-    if axis == "size":
-        _slider(
-            "Size at most (MB)", control, positions(axis, study),
-            "Tensor bytes of the whole map, exact. The map with the least projected loss within "
-            "it is looked for.",
-        )  # fmt: skip
-    elif axis == "latency":
-        _slider(
-            "Latency at most (% of FP32)", control, positions(axis, study),
-            "Of the estimated latency with every layer in FP32 on the chosen device, with every "
-            "precision boundary priced.", places=1,
-        )  # fmt: skip
-    else:
-        _slider(
-            loss_scale(study).title, control, positions(axis, study),
-            "Projected on the selection samples, checked by projecting the map that is found.",
-        )  # fmt: skip
+    st.slider(
+        title,
+        least,
+        most,
+        float(control.default),
+        step,
+        format=f"%.{places}f",
+        key=control.key,
+        bind="query-params",
+        help=text,
+    )
+    if axis == "loss":
         st.segmented_control(
             "Make least",
             LEAST,
@@ -55,21 +53,20 @@ def slider(study: Study, known: Mapping[str, Control], axis: Axis) -> DeltaGener
     return st.container()
 
 
-def _slider(
-    title: str, control: Control, at: tuple[float, float, float], text: str,
-    places: int | None = None,
-) -> None:  # fmt: skip
-    least, most, step = at
-    st.slider(
-        title,
-        least,
-        most,
-        float(control.default),
-        step,
-        format=f"%.{max(2, decimals(step)) if places is None else places}f",
-        key=control.key,
-        bind="query-params",
-        help=text,
+def _in_words(study: Study, axis: Axis) -> tuple[str, str]:
+    """The title of a budget's main control, and its help."""
+    if axis == "size":
+        return "Size at most (MB)", (
+            "Tensor bytes of the whole map, exact. The map with the least projected loss within "
+            "it is looked for."
+        )
+    if axis == "latency":
+        return "Latency at most (% of FP32)", (
+            "Of the estimated latency with every layer in FP32 on the chosen device, with every "
+            "precision boundary priced."
+        )
+    return loss_scale(study).title, (
+        "Projected on the selection samples, checked by projecting the map that is found."
     )
 
 

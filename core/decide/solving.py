@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 Codes = NDArray[np.int8]
 T = TypeVar("T")
 
+SHELF = {False: "solutions", True: "first answers"}
 KEPT = {"terrains": 6, "objectives": 4, "solutions": 256, "first answers": 1_024}
 HEDGE = 0.5
 """Weight of the sum of the layers' own losses in a loss that is minimised: interactions count by
@@ -93,7 +94,7 @@ class Solver:
         """
         if time_limit_s is not None:
             return self._solve(policy, time_limit_s, first=first)
-        shelf = "first answers" if first else "solutions"
+        shelf = SHELF[first]
         kept = self.keep(shelf, self._asked(policy), lambda: self._tried(policy, first=first))
         if isinstance(kept, InfeasibleError):
             raise kept.with_traceback(None)
@@ -107,7 +108,7 @@ class Solver:
 
     def knows(self, policy: Policy, *, first: bool = False) -> bool:
         """Whether the full answer to `policy` is kept, or with `first` a first one."""
-        return self.has("first answers" if first else "solutions", self._asked(policy))
+        return self.has(SHELF[first], self._asked(policy))
 
     def has(self, shelf: str, key: Hashable) -> bool:
         """Whether something is kept under `key`."""

@@ -6,10 +6,10 @@
 
 Every map is simulated directly and projected from layers measured one at a time. At 8 bits the
 shipped analysis is judged; for the stress the layers are measured anew with weights of 4 bits, or
-of `--bits`, a precision that exists only here. `--zoo` does the same for small models of the tests, of many kinds
-and not trained, which are analyzed first. Printed per row: Spearman's rank correlation of KL; the mean
-absolute log error of KL for the projection, for the first order alone, and for the sum of the
-layers' own KL; the mean absolute error of the accuracy drop beside that of "nothing changes";
+of `--bits`, a precision that exists only here. `--zoo` does the same for small models of the
+tests, of many kinds and not trained, which are analyzed first. Printed per row: Spearman's rank
+correlation of KL; the mean absolute log error of KL for the projection, for the first order alone,
+and for the sum of the layers' own KL; the mean absolute error of the accuracy drop beside that of "nothing changes";
 the share of simulated values inside the projected 90 % range; how many samples carry half of a
 map's KL, and how well two halves of the samples agree on the rank of the simulated maps. Where a
 few samples carry the KL, which of them a map tips is chance, and halves disagree. With `--again`

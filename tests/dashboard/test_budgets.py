@@ -20,7 +20,6 @@ from core.study import Study
 from dashboard import ahead, frontier_view, frontiers, state
 from dashboard.budget_controls import (
     AXIS_OF,
-    MAIN,
     STRATEGIES,
     Moved,
     asked,
@@ -134,12 +133,13 @@ def test_the_loss_is_set_in_the_models_own_unit() -> None:
     assert loss_scale(Study(interacting_analysis(5, values=True))).power
 
 
-def _beside(study: Study, strategy: str, at: float | None = None) -> tuple[Policy, list[Moved]]:
+def _beside(
+    study: Study, strategy: str, pins: tuple[tuple[str, str], ...] = (), **changed: str | float
+) -> tuple[Policy, list[Moved]]:
     """The policy of a budget's slider, and those at its other positions."""
-    values = {control.key: control.default for control in listed(study)} | {"strategy": strategy}
-    if at is not None:
-        values[MAIN[AXIS_OF[strategy]]] = at
-    here = Policy(strategy="budget", **asked(values, study))
+    values = {control.key: control.default for control in listed(study)}
+    values |= {"strategy": strategy, **changed}
+    here = Policy(strategy="budget", pins=pins, **asked(values, study))
     return here, list(moved(here, values, study))
 
 
@@ -163,13 +163,11 @@ def test_neighbours_are_every_position_of_the_slider(strategy: str) -> None:
 def test_neighbours_keep_what_stands_beside_the_slider() -> None:
     """Pins, the loss that is minimised and further budgets are those of the map on screen."""
     study = Study(interacting_analysis(6))
-    values = {c.key: c.default for c in listed(study)}
-    values |= {"strategy": "size budget", "also": "latency=0.9", "target": "labels"}
-    here = Policy(strategy="budget", pins=((study.layers.names[0], "FP16"),),
-                  **asked(values, study))  # fmt: skip
+    pins = ((study.layers.names[0], "FP16"),)
 
-    _, neighbour = next(moved(here, values, study))
+    here, beside = _beside(study, "size budget", pins, also="latency=0.9", target="labels")
 
+    _, neighbour = beside[0]
     assert (neighbour.pins, neighbour.target) == (here.pins, "labels")
     assert neighbour.budgets[1] == here.budgets[1]
 
@@ -204,7 +202,7 @@ def test_looking_ahead_turns_back_where_nothing_is_feasible() -> None:
     """Beyond the first impossible latency no smaller one is tried; larger ones are."""
     study = Study(interacting_analysis(6))
     least = 100 * study.solver.least_ms(Policy()) / study.uniform_ms(Policy().hardware)["FP32"]
-    _, beside = _beside(study, "latency budget", at=float(np.ceil(least) + 1))
+    _, beside = _beside(study, "latency budget", latency_at=float(np.ceil(least) + 1))
 
     ahead.solve(study.solver, beside, Event())
 
