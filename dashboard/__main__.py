@@ -13,7 +13,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-from core import store
+from core.analysis import store
 from core.errors import ModelError, QuantscapeError
 from core.source import python_file
 from dashboard import FOLDERS_VARIABLE, SOURCES_VARIABLE
@@ -21,8 +21,8 @@ from dashboard import FOLDERS_VARIABLE, SOURCES_VARIABLE
 ROOT = Path(__file__).resolve().parents[1]
 BAD_INPUT = 2
 MAX_PORT = 65_535
-FIRST_USED = ("dashboard.verdict", "dashboard.sidebar", "dashboard.score_chart",
-              "dashboard.curve_chart", "dashboard.layer_table")  # fmt: skip
+FIRST_USED = ("dashboard.frame.verdict", "dashboard.frame.sidebar", "dashboard.charts.scores",
+              "dashboard.charts.curve", "dashboard.app_pages.tune.layer_table")  # fmt: skip
 """Imported before serving, so that the first page does not wait for pandas and Altair."""
 
 

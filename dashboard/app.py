@@ -9,22 +9,13 @@ from contextlib import contextmanager
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from dashboard import (
-    ahead,
-    brand,
-    budget_view,
-    job_view,
-    sidebar,
-    state,
-    studies,
-    theme,
-    verdict,
-    view,
-)
-from dashboard.boundary import boundary
-from dashboard.budget_controls import AXIS_OF, moved
-from dashboard.control import Value
-from dashboard.view import View
+from dashboard.app_pages.measure import job_list
+from dashboard.frame import brand, budget_view, sidebar, verdict
+from dashboard.session import prefetch, state, studies, theme, view
+from dashboard.session.boundary import boundary
+from dashboard.session.budget_controls import AXIS_OF, moved
+from dashboard.session.control import Value
+from dashboard.session.view import View
 
 NOTICE_SECONDS = 20
 SIDEBAR_PX = 340
@@ -75,12 +66,12 @@ def _look_ahead(shown: View, values: Mapping[str, Value]) -> None:
     """Have the budgets beside the one on screen answered while the page rests."""
     few = len(shown.study.layers) <= studies.MANY_LAYERS
     if few and shown.policy.strategy == "budget" and values["strategy"] in AXIS_OF:
-        ahead.worker().look(shown.study.solver, moved(shown.policy, values, shown.study))
+        prefetch.worker().look(shown.study.solver, moved(shown.policy, values, shown.study))
 
 
 def main() -> None:
     """One run of the script."""
-    ahead.worker().stop()
+    prefetch.worker().stop()
     st.set_page_config(
         page_title="Quantscape",
         page_icon=brand.icon(),
@@ -91,19 +82,19 @@ def main() -> None:
     tab = state.session()
     page = st.navigation(
         [
-            st.Page("app_pages/overview.py", title="Overview", icon=":material/landscape:",
+            st.Page("app_pages/overview/page.py", title="Overview", icon=":material/landscape:",
                     url_path="overview", default=True, help="Is INT8 a good idea here?"),
-            st.Page("app_pages/measure.py", title="Measure", icon=":material/science:",
+            st.Page("app_pages/measure/page.py", title="Measure", icon=":material/science:",
                     url_path="measure", help="Measure a model, beside everything else"),
-            st.Page("app_pages/tune.py", title="Tune", icon=":material/tune:",
+            st.Page("app_pages/tune/page.py", title="Tune", icon=":material/tune:",
                     url_path="tune", help="Move it and see what flips"),
-            st.Page("app_pages/compare.py", title="Compare", icon=":material/compare:",
+            st.Page("app_pages/compare/page.py", title="Compare", icon=":material/compare:",
                     url_path="compare", help="Which strategy should I ship?"),
-            st.Page("app_pages/verify.py", title="Verify", icon=":material/verified:",
+            st.Page("app_pages/verify/page.py", title="Verify", icon=":material/verified:",
                     url_path="verify", help="Does it hold on a real runtime?"),
-            st.Page("app_pages/export.py", title="Export", icon=":material/download:",
+            st.Page("app_pages/export/page.py", title="Export", icon=":material/download:",
                     url_path="export", help="Give me the file"),
-            st.Page("app_pages/method.py", title="Method", icon=":material/functions:",
+            st.Page("app_pages/method/page.py", title="Method", icon=":material/functions:",
                     url_path="method", help="What these numbers mean"),
         ],
         position="top",
@@ -127,7 +118,7 @@ def main() -> None:
             state.confirm(known, settled)
     if page.title not in {"Measure", "Verify"}:
         with frame, boundary("the progress"):
-            job_view.line()
+            job_list.line()
     while tab.notices:
         st.toast(tab.notices.pop(0), icon=":material/info:", duration=NOTICE_SECONDS)
     if shown is None:

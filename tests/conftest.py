@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from core import job_folder
-from core.analysis import Analysis
-from core.study import Study
+from core.analysis.analysis import Analysis
+from core.decide.study import Study
+from core.jobs import job_folder
 
 # How long an example takes says something of the machine's load, nothing of the code.
 settings.register_profile("no-deadline", deadline=None)
@@ -25,7 +25,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Tests leave the user's cache alone."""
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("core.cache.default_folder", lambda: folder)
+        patch.setattr("core.evidence.measure.cache.default_folder", lambda: folder)
         patch.setenv("XDG_CACHE_HOME", str(folder))  # for the processes that tests start
         yield
 
@@ -60,7 +60,7 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
 @pytest.fixture(scope="session")
 def tiny_analysis() -> Analysis:
     """The measured analysis of a tiny transformer."""
-    from core.evidence.analyze import analyze
+    from core.analysis.analyze import analyze
     from tests.zoo.sources import tiny_source
 
     return analyze(tiny_source())
@@ -75,7 +75,7 @@ def tiny_study(tiny_analysis: Analysis) -> Study:
 @pytest.fixture(scope="session")
 def informer_study() -> Study:
     """The shipped analysis of the Informer."""
-    from core import store
+    from core.analysis import store
     from core.source import samples
 
     return Study(store.load(samples.get("informer").analysis))

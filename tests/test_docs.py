@@ -10,8 +10,8 @@ from typing import get_args
 import msgspec
 import pytest
 
-from core.cli import parser
-from core.decide.advice import (
+from core.cli.main import parser
+from core.decide.advise.advice import (
     AVOID_DROP_PTS,
     EDGE_DROP_PTS,
     HIGH_PRECISION_DROP_PTS,
@@ -20,20 +20,20 @@ from core.decide.advice import (
     PROCEED_DROP_PTS,
     Feasibility,
 )
-from core.decide.loss import VALUES
-from core.decide.outcome import Confidence, outcome
-from core.decide.policy import STRATEGIES, Policy
+from core.decide.assess.loss import VALUES
+from core.decide.assess.outcome import Confidence, outcome
+from core.decide.policy.policy import STRATEGIES, Policy
+from core.decide.study import Study
 from core.estimate import hardware
 from core.estimate.projection import FEW_SAMPLES
-from core.estimate.quantity import Kind
 from core.evidence.scorers import SCORERS
-from core.export import session
-from core.export.checklist import checks
-from core.export.precision_map import MapFile, MapLayer
+from core.export.map import session
+from core.export.map.checklist import checks
+from core.export.map.precision_map import MapFile, MapLayer
 from core.export.targets.registry import TARGETS, get
 from core.layers import State
+from core.quantity import Kind
 from core.source.contract import OPTIONAL, REQUIRED
-from core.study import Study
 from core.task import TASKS
 from tests.conftest import REPOSITORY
 
@@ -185,13 +185,14 @@ def test_links_and_pictures_of_the_docs_exist() -> None:
 
 
 def test_the_tree_in_the_readme_is_the_real_one() -> None:
-    """Files and folders that README's tree names exist."""
-    tree = README.split("```\ncore/")[1].split("```")[0]
-    for name in re.findall(r"\b([a-z_]+\.(?:py|md))\b", tree):
-        assert list(REPOSITORY.glob(f"core/{name}")) or list(REPOSITORY.glob(f"docs/{name}")), name
-    for name in ("source", "evidence", "estimate", "decide", "export"):
-        assert f"  {name}/" in tree
-        assert (REPOSITORY / "core" / name).is_dir()
+    """README's tree names every folder of core, at its place, and none that is not there."""
+    tree = README.split("```\ncore/")[1].split("\ndashboard/")[0]
+    named = set(re.findall(r"^  (\w+)/", tree, re.MULTILINE))
+    there = {p.name for p in (REPOSITORY / "core").iterdir() if (p / "__init__.py").is_file()}
+
+    assert named == there
+    for name in re.findall(r"\b([a-z_]+\.py)\b", tree):
+        assert (REPOSITORY / "core" / name).is_file(), name
 
 
 def test_hardware_profiles_are_in_the_help_and_have_sources() -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from core.estimate.weighing import Target, Weighing, weighing
+from core.estimate.loss_function import Target, Weighing, weighing
 from core.evidence.evidence import Evidence
 
 Doubles = NDArray[np.float64]

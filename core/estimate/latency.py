@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from core import precision as registry
 from core.estimate.hardware import Hardware
-from core.estimate.quantity import Quantity
 from core.layers import Layer, LayerTable
-from core.precision import Precision
+from core.numerics import precision as registry
+from core.numerics.precision import Precision
+from core.quantity import Quantity
 
 FLOAT_BYTES = 4
 INT_BYTES = 1

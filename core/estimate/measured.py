@@ -11,12 +11,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from core import precision as registry
 from core.estimate.hardware import Hardware
 from core.estimate.latency import MS_PER_S, LatencyModel
 from core.estimate.projection import Z90
 from core.layers import LayerTable
-from core.machine_profile import MachineProfile
+from core.numerics import precision as registry
+from core.records.machine_profile import MachineProfile
 
 
 class MeasuredLatency(LatencyModel):

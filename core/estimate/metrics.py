@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from core.evidence.logits import log_softmax
+from core.evidence.scorers.logits import log_softmax
 
 Floats = NDArray[np.float64]
 

@@ -1,6 +1,6 @@
 """Projecting the figures of any map of a classifier from perturbations of single layers.
 
-Changes of the outputs are combined per sample (`core.estimate.combine`); accuracy, KL and flips
+Changes of the outputs are combined per sample (`core.estimate.combine_perturbations`); accuracy, KL and flips
 follow. Probes, whole maps that were simulated, decide by cross-validation which form of
 combination suits the model, and say how far it errs (`core.estimate.trials`); that spread enters
 every range beside the sampling error.
@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.estimate.metrics import correct, kl_per_sample
-from core.estimate.quantity import Quantity, unknown
 from core.estimate.trials import MapProjector, spread_of
 from core.evidence.evidence import Evidence
-from core.evidence.logits import log_softmax
+from core.evidence.scorers.logits import log_softmax
+from core.quantity import Quantity, unknown
 
 Z90 = 1.6448536269514722
 """95 % quantile of the normal distribution: the half-width of a 90 % range in deviations."""

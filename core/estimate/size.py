@@ -1,4 +1,4 @@
-"""Bytes of a map's tensors: exact, as `core.export.tensors` writes them.
+"""Bytes of a map's tensors: exact, as `core.export.map.tensors` writes them.
 
 Integers: one value per weight, a float32 scale and a zero point per output channel (per tensor
 for an embedding table), an int32 per bias, and a float32 scale with a zero point per rounded
@@ -12,9 +12,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from core import precision as registry
 from core.layers import Layer, LayerTable, TensorSpec
-from core.precision import Precision
+from core.numerics import precision as registry
+from core.numerics.precision import Precision
 
 SCALE_BYTES = 4  # float32
 ZERO_POINT_BYTES = 1

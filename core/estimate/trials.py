@@ -9,7 +9,7 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from core.estimate.combine import FIRST_ORDER, FORMS, Combiner, Form
+from core.estimate.combine_perturbations import FIRST_ORDER, FORMS, Combiner, Form
 from core.evidence.evidence import Evidence
 
 FLOOR = 1e-12

@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from core.estimate.combine import FORMS, Combiner, Form
+from core.estimate.combine_perturbations import FORMS, Combiner, Form
 from core.estimate.projection import (
     NO_METRIC,
     NO_METRIC_LOSS,
@@ -28,9 +28,9 @@ from core.estimate.projection import (
     within,
     without_ranges,
 )
-from core.estimate.quantity import Quantity
 from core.estimate.trials import MapProjector, spread_of
 from core.evidence.evidence import Evidence, MetricRuns
+from core.quantity import Quantity
 from core.task import Metric
 
 Floats = NDArray[np.float64]

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from core.evidence.local import LocalStatistics
+from core.evidence.layer_alone import LocalStatistics
 
 Floats = NDArray[np.float32]
 

@@ -8,22 +8,23 @@ import zipfile
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from core.decide.compare import COSTS
-from core.decide.curves import threshold_curve
-from core.decide.decision import PrecisionMap
-from core.decide.outcome import outcome
+from core.decide.assess.compare import COSTS
+from core.decide.assess.curves import threshold_curve
+from core.decide.assess.outcome import outcome
+from core.decide.policy.decision import PrecisionMap
+from core.decide.study import Study
 from core.errors import MapError
-from core.evidence.agreement import agreements
-from core.export import html, markdown, precision_map
-from core.export.checklist import checks
-from core.export.csv_table import safe_cell, to_csv
-from core.export.html_data import figure_data
-from core.export.material import Material, gather
-from core.export.report import assemble
+from core.evidence.diagnose.agreement import agreements
+from core.export.map import precision_map
+from core.export.map.checklist import checks
+from core.export.map.csv_table import safe_cell, to_csv
+from core.export.map.words import quantity
+from core.export.report import html, markdown
+from core.export.report.assemble import assemble
+from core.export.report.html_data import figure_data
+from core.export.report.material import Material, gather
 from core.export.targets import registry
-from core.export.targets.graph import Graph
-from core.export.words import quantity
-from core.study import Study
+from core.onnx_graph.node_table import Graph
 
 DATE = (1980, 1, 1, 0, 0, 0)
 """Of every file inside, so that the same decision gives the same bytes."""

@@ -11,16 +11,16 @@ from dataclasses import dataclass, replace
 
 import onnx
 
-from core import precision as registry
-from core.analysis import Analysis
-from core.decide.decision import PrecisionMap
+from core.analysis.analysis import Analysis
+from core.decide.policy.decision import PrecisionMap
 from core.errors import ModelError
-from core.evidence import scheme as schemes
 from core.layers import Layer
-from core.runtime.graph import Graph, export
-from core.runtime.half import to_half
-from core.runtime.kernels import Executed, executed_kernels
-from core.runtime.quantize import Integers, quantize
+from core.numerics import precision as registry
+from core.numerics import scheme as schemes
+from core.onnx_graph.executed_kernels import Executed, executed_kernels
+from core.onnx_graph.half import to_half
+from core.onnx_graph.quantize import Integers, quantize
+from core.runtime.torch_export import Graph, export
 from core.source.contract import ModelSource
 
 SPOILERS = ("WeightBiasQuantization", "MatMulAddFusion", "GemmActivationFusion")

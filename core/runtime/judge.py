@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core import precision as registry
+from core.engines.torch.replay.replayer import Floats
 from core.estimate.projection import Projection, Projector
 from core.estimate.values import ValueProjector
 from core.evidence.evidence import Evidence, MetricRuns, spread_by_sample
-from core.evidence.judging import Judge, metric_runs
-from core.evidence.logits import by_step
-from core.evidence.reading import Reading
-from core.evidence.replay import Floats
+from core.evidence.measure.metric_runs import Judge, metric_runs
+from core.evidence.measure.outputs import Reading
+from core.evidence.scorers.logits import by_step
+from core.numerics import precision as registry
 from core.source.contract import ModelSource
 from core.source.data import Split
 from core.task import Metric

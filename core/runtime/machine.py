@@ -8,7 +8,7 @@ from pathlib import Path
 
 import onnxruntime
 
-from core.verification import Machine
+from core.records.verification import Machine
 
 TELLING = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16", "amx_int8")
 """Instruction sets that decide how fast integers and half precisions are."""

@@ -14,14 +14,14 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from core import precision as registry
-from core.analysis import Analysis
-from core.decide.decision import PrecisionMap
-from core.decide.policy import Policy
+from core.analysis.analysis import Analysis
+from core.decide.policy.decision import PrecisionMap
+from core.decide.policy.policy import Policy
+from core.decide.study import Study
+from core.numerics import precision as registry
+from core.onnx_graph.half import layer_of_node
 from core.runtime.build import assemble
-from core.runtime.graph import Graph
-from core.runtime.half import layer_of_node
-from core.study import Study
+from core.runtime.torch_export import Graph
 
 MIXED, MIXED_SEED = 2, 20219
 FIELD_BYTES = 4

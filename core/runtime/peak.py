@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from core.runtime.session import Feed, options
+from core.onnx_graph.session import Feed, options
 
 MODULE = "core.runtime.peak"
 ROOT = Path(__file__).resolve().parents[2]

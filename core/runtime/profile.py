@@ -19,18 +19,18 @@ from numpy.typing import NDArray
 from scipy.optimize import nnls
 
 import core
-from core import precision as registry
-from core.decide.decision import PrecisionMap
-from core.decide.policy import Policy
+from core.decide.policy.decision import PrecisionMap
+from core.decide.policy.policy import Policy
+from core.decide.study import Study
 from core.estimate import hardware
-from core.machine_profile import SCHEMA_VERSION, Conversion, MachineProfile
+from core.numerics import precision as registry
+from core.onnx_graph.session import Feed, open_session
+from core.records.machine_profile import SCHEMA_VERSION, Conversion, MachineProfile
 from core.runtime.build import BUILDABLE_FLOATS, assemble
 from core.runtime.machine import this_machine
 from core.runtime.profiler import Charger, Profiled, middle
-from core.runtime.session import Feed, open_session
 from core.runtime.timing import Rounds, batch_for, interleaved, joined, repeated
 from core.runtime.verify import THREADS, Bench
-from core.study import Study
 
 MAPS, SEED = 10, 20221
 PASSES, ROUNDS = 3, 42

@@ -13,9 +13,9 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from core.layers import LayerTable
+from core.onnx_graph.executed_kernels import FLOAT, INTEGER, executed_layers
+from core.onnx_graph.session import Feed, executed, open_session, options
 from core.runtime.build import Built
-from core.runtime.kernels import FLOAT, INTEGER, executed_layers
-from core.runtime.session import Feed, executed, open_session, options
 
 RUNS, WARM_UP = 12, 3
 CONVERSIONS = frozenset(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from core.analysis import Analysis
-from core.evidence import scheme as schemes
-from core.evidence.ranges import Ranges
-from core.evidence.rounding import Range
-from core.evidence.simulate import Simulator
+from core.analysis.analysis import Analysis
+from core.engines.torch.simulate.simulator import Simulator
 from core.layers import ROOT
+from core.numerics import scheme as schemes
+from core.numerics.ranges import Ranges
+from core.numerics.rounding import Range
 from core.source.contract import ModelSource
 from core.source.ownership import owners
 

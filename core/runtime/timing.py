@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from core.runtime.session import Feed, feed
+from core.onnx_graph.session import Feed, feed
 from core.source.batches import Inputs, count, pick
 
 ROUNDS = 20

@@ -13,30 +13,30 @@ import numpy as np
 import onnxruntime as ort
 
 import core
-from core import precision as registry
-from core.analysis import Analysis
-from core.decide.decision import PrecisionMap
-from core.decide.outcome import accuracy_totals
-from core.decide.policy import Policy
+from core.analysis.analysis import Analysis
+from core.decide.assess.outcome import accuracy_totals
+from core.decide.policy.decision import PrecisionMap
+from core.decide.policy.policy import Policy
+from core.decide.study import Study
+from core.engines.torch.replay.replayer import Floats
+from core.engines.torch.simulate.simulator import Simulator
 from core.errors import DataError, ModelError
-from core.estimate.quantity import Quantity
-from core.evidence.reading import Reading, read
-from core.evidence.replay import Floats
-from core.evidence.simulate import Simulator
+from core.evidence.measure.outputs import Reading, read
+from core.numerics import precision as registry
+from core.onnx_graph.session import BATCH, open_session, run
+from core.onnx_graph.surgery import tensor_bytes
+from core.quantity import Quantity
+from core.records.verification import SCHEMA_VERSION, LayerRun, Timing, Verification
 from core.runtime.build import Built, assemble, check_same_model
-from core.runtime.graph import Graph, export
 from core.runtime.judge import judge, sqnr_db
 from core.runtime.machine import this_machine
 from core.runtime.overhead import Overhead, measure_overhead
 from core.runtime.peak import peak_bytes
-from core.runtime.session import BATCH, open_session, run
 from core.runtime.simulation import stored_simulator
-from core.runtime.surgery import tensor_bytes
 from core.runtime.timing import ROUNDS, batch_for, interleaved, repeated
+from core.runtime.torch_export import Graph, export
 from core.source.contract import ModelSource
 from core.source.data import Split
-from core.study import Study
-from core.verification import SCHEMA_VERSION, LayerRun, Timing, Verification
 
 Progress = Callable[[int, int, str], None]
 STEPS = ("building", "running the simulation", "running the model", "timing", "measuring memory")

@@ -13,9 +13,9 @@ from contextlib import suppress
 import torch
 from torch import nn
 
-from core import kernels
 from core.errors import ModelError
 from core.layers import ROOT, Edge, Fused, Layer, LayerTable, State, TensorSpec
+from core.numerics import kernel_table
 from core.source.batches import (
     SEED,
     call,
@@ -35,7 +35,7 @@ from core.source.roles import DROPOUTS, RECURRENTS, check_roles, role_of
 
 def _runs(module: nn.Module, role: str, operations: Mapping[str, int]) -> str:
     """What `module` runs, as a row of the table of kernels."""
-    runs = kernels.runs_of(role, operations)
+    runs = kernel_table.runs_of(role, operations)
     if isinstance(module, DROPOUTS):
         runs = "dropout"
     elif isinstance(module, nn.LSTM) and not module.proj_size:  # ONNX has none with a projection
@@ -132,8 +132,8 @@ def _table(source: ModelSource, observer: Observer) -> LayerTable:
             is_last_product=name == observer.last_product,
         )
         what = _runs(module, role, seen.operations), type(module).__name__
-        dynamic = kernels.is_dynamic(kernels.DEFAULT, *what)
-        state = "nothing" if name in folded else kernels.state(kernels.DEFAULT, *what)
+        dynamic = kernel_table.is_dynamic(kernel_table.DEFAULT, *what)
+        state = "nothing" if name in folded else kernel_table.state(kernel_table.DEFAULT, *what)
         layers.append(
             Layer(
                 name=name or ROOT,

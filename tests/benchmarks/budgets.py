@@ -23,22 +23,22 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from core import precision as registry
-from core import store
-from core.analysis import Analysis
-from core.decide.budget import Budget
-from core.decide.policy import Policy
-from core.decide.programme import Programme
-from core.decide.solving import HEDGE, Solver
+from core.analysis import store
+from core.analysis.analysis import Analysis
+from core.decide.policy.budget import Budget
+from core.decide.policy.policy import Policy
+from core.decide.solve.milp import Programme
+from core.decide.solve.solver import HEDGE, Solver
+from core.decide.study import Study
 from core.estimate.metrics import kl_per_sample
 from core.estimate.projection import Projector
-from core.evidence.logits import log_softmax
-from core.evidence.measure import assignment_of, make_simulator, measure
-from core.evidence.scheme import SCHEMES
-from core.precision import Precision
+from core.evidence.measure.measure import assignment_of, make_simulator, measure
+from core.evidence.scorers.logits import log_softmax
+from core.numerics import precision as registry
+from core.numerics.precision import Precision
+from core.numerics.scheme import SCHEMES
 from core.source import samples
 from core.source.contract import ModelSource, Split
-from core.study import Study
 
 INT4 = Precision("INT4-stress", 4, "integer", "4")
 SHARES = (0.05, 0.15, 0.3, 0.5, 0.75)

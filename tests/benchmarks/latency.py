@@ -21,19 +21,19 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from core import store
-from core.analysis import Analysis
-from core.decide.decision import PrecisionMap
-from core.decide.policy import Policy
+from core.analysis import store
+from core.analysis.analysis import Analysis
+from core.decide.policy.decision import PrecisionMap
+from core.decide.policy.policy import Policy
+from core.decide.study import Study
 from core.estimate.hardware import THIS_MACHINE
-from core.machine_profile import Conversion, MachineProfile
+from core.onnx_graph.session import open_session
+from core.records.machine_profile import Conversion, MachineProfile
 from core.runtime import profile as profiling
 from core.runtime import verify as verifying
 from core.runtime.build import assemble
-from core.runtime.session import open_session
 from core.runtime.timing import interleaved
 from core.source import samples
-from core.study import Study
 
 SEED = 77
 Floats = NDArray[np.float64]

@@ -33,19 +33,19 @@ from scipy.stats import spearmanr
 from torch import nn
 from torch.utils._pytree import tree_map_only
 
-from core import precision as registry
-from core import store
-from core.analysis import Analysis
-from core.estimate.combine import FIRST_ORDER
+from core.analysis import store
+from core.analysis.analysis import Analysis
+from core.analysis.analyze import analyze
+from core.estimate.combine_perturbations import FIRST_ORDER
 from core.estimate.metrics import kl_per_sample
 from core.estimate.projection import Figures, Projection, Projector
-from core.evidence.analyze import analyze
 from core.evidence.evidence import Evidence
-from core.evidence.logits import log_softmax
-from core.evidence.measure import assignment_of, make_simulator, measure
-from core.evidence.scheme import SCHEMES
+from core.evidence.measure.measure import assignment_of, make_simulator, measure
+from core.evidence.scorers.logits import log_softmax
 from core.layers import LayerTable
-from core.precision import Precision
+from core.numerics import precision as registry
+from core.numerics.precision import Precision
+from core.numerics.scheme import SCHEMES
 from core.source import samples
 from core.source.batches import Inputs
 from core.source.contract import ModelSource, Split

@@ -25,14 +25,14 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from core.evidence.engine import Engine, Run, prepare
-from core.evidence.measure import make_simulator, planned_runs
-from core.evidence.memory import BATCH
-from core.evidence.reading import read
-from core.evidence.scheme import ORT_CPU
-from core.evidence.workers import Work, made, tasks
+from core.evidence.measure.engine import Engine, Run, prepare
+from core.evidence.measure.measure import make_simulator, planned_runs
+from core.evidence.measure.memory import BATCH
+from core.evidence.measure.outputs import read
+from core.evidence.measure.workers import Work, made, tasks
 from core.layers import LayerTable
-from core.precision import FP16, INT8
+from core.numerics.precision import FP16, INT8
+from core.numerics.scheme import ORT_CPU
 from core.source import samples
 from core.source.batches import take
 from core.source.contract import ModelSource

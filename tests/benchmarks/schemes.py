@@ -16,14 +16,14 @@ from rich.console import Console
 from rich.table import Table
 
 from core.estimate.metrics import kl_per_sample
-from core.evidence import calibrators
-from core.evidence import scheme as schemes
-from core.evidence.logits import log_softmax
-from core.evidence.measure import make_simulator
-from core.evidence.scheme import Scheme
-from core.evidence.states import under
+from core.evidence.measure.measure import make_simulator
+from core.evidence.scorers.logits import log_softmax
 from core.layers import LayerTable
-from core.precision import INT8
+from core.numerics import scheme as schemes
+from core.numerics.calibrate import calibrators
+from core.numerics.precision import INT8
+from core.numerics.scheme import Scheme
+from core.numerics.states import under
 from core.source import samples
 from core.source.contract import ModelSource
 from core.source.inventory import take_inventory

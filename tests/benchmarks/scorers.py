@@ -22,17 +22,17 @@ from rich.progress import track
 from rich.table import Table
 from scipy.stats import kendalltau, spearmanr
 
-from core import precision as registry
-from core import store
-from core.analysis import Analysis
+from core.analysis import store
+from core.analysis.analysis import Analysis
+from core.engines.torch.simulate.folding import stored_tensors
+from core.evidence.diagnose.local_measure import second_order
+from core.evidence.diagnose.weights import weight_kurtosis, weight_sqnr_db
 from core.evidence.evidence import Evidence
-from core.evidence.folding import stored_tensors
-from core.evidence.local_measure import second_order
-from core.evidence.measure import make_simulator
-from core.evidence.reading import read
-from core.evidence.scheme import SCHEMES
+from core.evidence.measure.measure import make_simulator
+from core.evidence.measure.outputs import read
 from core.evidence.scorers import SCORERS, kl
-from core.evidence.weights import weight_kurtosis, weight_sqnr_db
+from core.numerics import precision as registry
+from core.numerics.scheme import SCHEMES
 from core.source import samples
 from core.source.batches import count, take
 from core.source.contract import ModelSource

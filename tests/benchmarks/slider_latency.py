@@ -16,7 +16,7 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Page, TimeoutError, sync_playwright  # noqa: A004
 
-from core import store
+from core.analysis import store
 from core.source import samples
 from tests.browser.server import chromium, launch, serving, serving_script, settle
 from tests.core.synthetic import synthetic_analysis

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from core.decide.budget import parse_budgets
-from core.decide.outcome import outcome
-from core.decide.policy import Policy
-from core.decide.search import search
+from core.decide.assess.outcome import outcome
+from core.decide.policy.budget import parse_budgets
+from core.decide.policy.policy import Policy
+from core.decide.solve.search import search
+from core.decide.study import Study
 from core.estimate.projection import Projector
-from core.study import Study
 from tests.core.synthetic import synthetic_analysis, synthetic_evidence, synthetic_layers
 
 

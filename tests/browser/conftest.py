@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
-from core import store
+from core.analysis import store
 from tests.browser.server import chromium, launch, serving, settle
 from tests.core.synthetic import synthetic_analysis
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, sync_playwright
 
-from core.cli import main as command_line
-from core.precision import REFERENCE
+from core.cli.main import main as command_line
+from core.numerics.precision import REFERENCE
 from core.source import samples
 from tests.browser.controls import PATHS
 from tests.browser.server import chromium, launch, serving, settle

@@ -8,11 +8,11 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from playwright.sync_api import Page, expect
 
-from core import store
-from core.decide.policy import Policy
+from core.analysis import store
+from core.decide.policy.policy import Policy
+from core.decide.study import Study
 from core.source import samples
-from core.study import Study
-from dashboard.budget_controls import AXIS_OF, MAIN, asked, listed, moved
+from dashboard.session.budget_controls import AXIS_OF, MAIN, asked, listed, moved
 from tests.browser.conftest import Visit
 from tests.browser.controls import chart, kpi, press, scroll_to, slider
 from tests.browser.server import settle

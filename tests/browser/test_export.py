@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from core import store
-from core.decide.policy import Policy
-from core.export import csv_table, html, markdown, precision_map
+from core.analysis import store
+from core.decide.policy.policy import Policy
+from core.decide.study import Study
+from core.export.map import csv_table, precision_map
+from core.export.report import html, markdown
 from core.source import samples
-from core.study import Study
 from tests.browser.conftest import Visit
 from tests.browser.server import settle
 from tests.browser.test_browser import kpi, kpis, press, slider

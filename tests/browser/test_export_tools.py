@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Error, Page, expect
 
-from core.decide.policy import Policy
-from core.export import bundle, precision_map
-from core.export.targets.graph import Graph, beside, lay_over
+from core.decide.policy.policy import Policy
+from core.export import bundle
+from core.export.map import precision_map
 from core.export.targets.legality import legality
 from core.export.targets.registry import TARGETS, export, get
+from core.onnx_graph.node_table import Graph, beside, lay_over
 from core.source import samples
 from tests.browser.conftest import Visit
 from tests.browser.server import settle

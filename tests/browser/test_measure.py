@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from core import jobs
+from core.jobs import jobs
 from tests.browser.conftest import Visit
 from tests.browser.controls import kpi, press, slider
 from tests.browser.server import serving, settle

@@ -7,11 +7,11 @@ import re
 import pytest
 from playwright.sync_api import Locator, Page, WebSocket, expect
 
-from core import store
-from core.decide.policy import Policy
+from core.analysis import store
+from core.decide.policy.policy import Policy
+from core.decide.study import Study
 from core.source import samples
-from core.study import Study
-from dashboard.tables import format_bytes
+from dashboard.session.tables import format_bytes
 from tests.browser.conftest import Visit
 from tests.browser.controls import chart, kpi, press, scroll_to, slider, thumb_label, thumb_of
 from tests.browser.server import settle

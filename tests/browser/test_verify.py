@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from core import jobs
-from core.cli import main as command_line
+from core.cli.main import main as command_line
+from core.jobs import jobs
 from tests.browser.conftest import Visit
 from tests.browser.controls import kpi, press, slider
 from tests.browser.server import serving

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from core.decide.decision import PrecisionMap
-from core.decide.policy import Policy
-from core.export.targets.graph import Graph, Node, NodeTable, lay_over
+from core.decide.policy.decision import PrecisionMap
+from core.decide.policy.policy import Policy
+from core.decide.study import Study
 from core.layers import Edge, Layer, LayerTable, TensorSpec
-from core.study import Study
+from core.onnx_graph.node_table import Graph, Node, NodeTable, lay_over
 from tests.core.synthetic import synthetic_analysis, synthetic_evidence
 
 Operations = tuple[tuple[str, int], ...]

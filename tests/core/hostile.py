@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from core.study import Study
+from core.decide.study import Study
 from tests.core.synthetic import synthetic_analysis
 
 EVIL = '</script><img src=x onerror="alert(1)">{{=cmd()}}'

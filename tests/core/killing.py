@@ -21,13 +21,13 @@ from pathlib import Path
 
 import torch
 
-from core.cache import Cache, Unit
-from core.cache_files import FILE
-from core.evidence import shelf
 from core.evidence.evidence import Evidence
-from core.evidence.measure import measure
-from core.evidence.scheme import ORT_CPU
-from core.precision import FP16, INT8
+from core.evidence.measure import run_cache
+from core.evidence.measure.cache import Cache, Unit
+from core.evidence.measure.cache_store import FILE
+from core.evidence.measure.measure import measure
+from core.numerics.precision import FP16, INT8
+from core.numerics.scheme import ORT_CPU
 from core.source.inventory import take_inventory
 from tests.zoo.sources import tiny_source
 
@@ -70,14 +70,14 @@ class Analyses:
         code = 1
         try:
             log = os.open(self.folder / f"{name}.log", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
-            add = shelf.Shelf.add
+            add = run_cache.Shelf.add
 
-            def logged(self: shelf.Shelf, unit: Unit) -> None:
+            def logged(self: run_cache.Shelf, unit: Unit) -> None:
                 os.write(log, f"{unit.run} {unit.start} {unit.stop}\n".encode())
                 add(self, unit)
 
-            shelf.Shelf.add = logged  # type: ignore[method-assign]
-            shelf.FLUSH_SECONDS = 0.0  # every run is written at once
+            run_cache.Shelf.add = logged  # type: ignore[method-assign]
+            run_cache.FLUSH_SECONDS = 0.0  # every run is written at once
             said: list[str] = []
             cache = Cache(self.cache, say=said.append)
             found = measure(self.source, self.layers, ORT_CPU, (FP16, INT8), cache=cache)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from core.analysis import Analysis
+from core.analysis.analysis import Analysis
 from core.evidence.evidence import Partial
 from tests.core.synthetic import synthetic_analysis
 

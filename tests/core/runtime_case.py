@@ -8,21 +8,21 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from core import precision as registry
-from core.analysis import Analysis
-from core.decide.decision import PrecisionMap
-from core.decide.policy import Policy
+from core.analysis.analysis import Analysis
+from core.decide.policy.decision import PrecisionMap
+from core.decide.policy.policy import Policy
+from core.decide.study import Study
+from core.engines.torch.simulate.simulator import Simulator
 from core.evidence.evidence import Calibration, Identity, SplitSizes
-from core.evidence.measure import make_simulator
-from core.evidence.scheme import ORT_CPU
-from core.evidence.simulate import Simulator
+from core.evidence.measure.measure import make_simulator
+from core.numerics import precision as registry
+from core.numerics.scheme import ORT_CPU
+from core.onnx_graph.session import open_session, run
 from core.runtime.build import Built, assemble
-from core.runtime.graph import Graph, export
-from core.runtime.session import open_session, run
+from core.runtime.torch_export import Graph, export
 from core.source.batches import Inputs
 from core.source.contract import ModelSource
 from core.source.inventory import take_inventory
-from core.study import Study
 
 Floats = NDArray[np.float32]
 

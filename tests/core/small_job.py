@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from core import jobs
-from core.jobs import Job
+from core.jobs import jobs
+from core.jobs.jobs import Job
 
 PATIENCE_S = 90.0
 """For one job on a busy machine; nothing here waits that long."""

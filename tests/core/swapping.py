@@ -16,7 +16,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from core import folders, store
+from core.analysis import store, swap
 from tests.core.synthetic import synthetic_analysis
 
 STEPS = (
@@ -48,7 +48,7 @@ def main() -> None:
     """Kill saves until one gets through."""
     folder, way = Path(sys.argv[1]) / "analysis", sys.argv[2]
     if way == "aside":
-        folders.exchange = lambda one, other: False  # type: ignore[assignment]
+        swap.exchange = lambda one, other: False  # type: ignore[assignment]
     old = synthetic_analysis(3, samples=4)
     new = replace(old, title="the new one")
     found: list[str] = []

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from core.analysis import Analysis
+from core.analysis.analysis import Analysis
 from core.evidence.evidence import Evidence, Identity, SplitSizes
-from core.evidence.local import LocalStatistics
+from core.evidence.layer_alone import LocalStatistics
 from core.layers import ROLES, Edge, Layer, LayerTable, State, TensorSpec
 
 STATES: dict[str, State] = {"dropout": "nothing", "layer_norm": "rounds output",

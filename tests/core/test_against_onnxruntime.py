@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from core.evidence.measure import make_simulator
-from core.evidence.scheme import ORT_CPU
-from core.precision import INT8
+from core.evidence.measure.measure import make_simulator
+from core.numerics.precision import INT8
+from core.numerics.scheme import ORT_CPU
 from core.source.inventory import take_inventory
 from tests.zoo import awkward, by_hand, fusing
 from tests.zoo.sources import source_of

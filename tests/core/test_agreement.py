@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import rankdata, spearmanr
 
-from core.evidence.agreement import TRUTH, agreements, mean_ranks
+from core.evidence.diagnose.agreement import TRUTH, agreements, mean_ranks
 
 scores = st.lists(st.sampled_from([0.0, 0.1, 0.2, 0.5, 0.9, 1.0]), min_size=1, max_size=30)
 

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core import store
-from core.cli import main
-from core.decide.budget import (
+from core.analysis import store
+from core.cli.main import main
+from core.decide.policy.budget import (
     Budget,
     checked,
     format_budgets,
@@ -22,10 +22,10 @@ from core.decide.budget import (
     parse_budget,
     parse_budgets,
 )
-from core.decide.policy import Policy, parse_groups
+from core.decide.policy.policy import Policy, parse_groups
+from core.decide.study import Study
 from core.errors import PolicyError
-from core.export import precision_map, session
-from core.study import Study
+from core.export.map import precision_map, session
 from tests.core.interacting import interacting_analysis
 
 UNITS = [

@@ -9,21 +9,23 @@ from pathlib import Path
 
 import pytest
 
-from core import store, verification
-from core.cli import main
-from core.decide.gains import gains
-from core.decide.outcome import outcome
-from core.decide.policy import Policy
-from core.estimate.quantity import Quantity
-from core.export import bundle, precision_map
-from core.export.blocks import Facts, Table
-from core.export.markdown import render
-from core.export.report import build
-from core.export.targets import graph as graphs
+from core.analysis import store
+from core.cli.main import main
+from core.decide.assess.gains import gains
+from core.decide.assess.outcome import outcome
+from core.decide.policy.policy import Policy
+from core.decide.study import Study
+from core.export import bundle
+from core.export.map import precision_map
+from core.export.map.words import amount, gain
+from core.export.report.assemble import build
+from core.export.report.blocks import Facts, Table
+from core.export.report.markdown import render
 from core.export.targets.registry import TARGETS, export, get
-from core.export.words import amount, gain
-from core.study import Study
-from core.verification import LayerRun, Machine, Timing, Verification
+from core.onnx_graph import node_table as graphs
+from core.quantity import Quantity
+from core.records import verification
+from core.records.verification import LayerRun, Machine, Timing, Verification
 from tests.core import deployable
 from tests.core.hostile import EVIL, named
 from tests.core.synthetic import synthetic_analysis

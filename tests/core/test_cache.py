@@ -18,16 +18,16 @@ import pytest
 import torch
 from torch import nn
 
-from core.cache import Cache, default_folder
-from core.cache_files import FILE, STALE_SECONDS
-from core.cli import main
-from core.evidence import shelf
-from core.evidence.content import content_key, run_key
+from core.cli.main import main
 from core.evidence.evidence import Measured
-from core.evidence.measure import make_simulator, measure
-from core.evidence.scheme import ORT_CPU, Scheme
+from core.evidence.measure import run_cache
+from core.evidence.measure.cache import Cache, default_folder
+from core.evidence.measure.cache_key import content_key, run_key
+from core.evidence.measure.cache_store import FILE, STALE_SECONDS
+from core.evidence.measure.measure import make_simulator, measure
 from core.layers import LayerTable
-from core.precision import FP16, INT8, Precision
+from core.numerics.precision import FP16, INT8, Precision
+from core.numerics.scheme import ORT_CPU, Scheme
 from core.source.contract import ModelSource, model_source
 from core.source.inventory import take_inventory
 from tests.conftest import REPOSITORY
@@ -55,14 +55,14 @@ class Counted:
             cache = Cache(cache)
         if cache is not None:
             cache.say = self.said.append
-        add = shelf.Shelf.add
+        add = run_cache.Shelf.add
 
-        def counted(at: shelf.Shelf, unit) -> None:  # noqa: ANN001 (as it is)
+        def counted(at: run_cache.Shelf, unit) -> None:  # noqa: ANN001 (as it is)
             self.made.add((unit.run, unit.start, unit.stop))
             add(at, unit)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(shelf.Shelf, "add", counted)
+            patch.setattr(run_cache.Shelf, "add", counted)
             return measure(
                 self.source, self.layers, ORT_CPU, self.precisions, probes=2, cache=cache
             )
@@ -247,7 +247,7 @@ def test_a_full_disk_is_said_and_left(
     """When writes begin to fail the analysis says so once and goes on; what was kept before is
     whole and is found afterwards.
     """
-    monkeypatch.setattr(shelf, "FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr(run_cache, "FLUSH_SECONDS", 0.0)
     counted.measure(tmp_path / "whole")
     most = (tmp_path / "whole" / FILE).stat().st_size - 1 if late else 0  # bytes of any file
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -290,7 +290,7 @@ def test_an_analysis_larger_than_the_cache_is_kept_in_part(
     counted: Counted, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where one analysis alone exceeds the limit the rest is not kept, and that is said once."""
-    monkeypatch.setattr(shelf, "FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr(run_cache, "FLUSH_SECONDS", 0.0)
     found = counted.measure(Cache(tmp_path, limit_bytes=20_000))
 
     assert digest(found.evidence) == expected
@@ -346,7 +346,7 @@ def test_the_key_covers_what_a_run_depends_on(monkeypatch: pytest.MonkeyPatch) -
     moved = replace(source.selection, inputs=source.selection.inputs + 1e-3)
     assert _key(replace(source, selection=moved)) != key
     with monkeypatch.context() as patch:
-        patch.setattr("core.evidence.content.EVIDENCE_VERSION", 0)
+        patch.setattr("core.evidence.measure.cache_key.EVIDENCE_VERSION", 0)
         assert _key(source) != key
     with monkeypatch.context() as patch:
         patch.setattr(torch, "get_num_threads", lambda: 77)
@@ -455,7 +455,7 @@ def test_the_cache_command_names_what_it_cannot_read(
 
 def test_the_cache_lies_where_the_user_keeps_caches() -> None:
     """XDG_CACHE_HOME if it is absolute, else ~/.cache."""
-    code = "from core.cache import default_folder; print(default_folder())"
+    code = "from core.evidence.measure.cache import default_folder; print(default_folder())"
     for given, wanted in (("/somewhere", "/somewhere/quantscape"), ("here", None), ("", None)):
         done = subprocess.run(
             [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True,
@@ -466,6 +466,6 @@ def test_the_cache_lies_where_the_user_keeps_caches() -> None:
 
 def test_tests_use_a_cache_of_their_own() -> None:
     """No test writes to the user's cache."""
-    from core import cache
+    from core.evidence.measure import cache
 
     assert cache.default_folder() is not default_folder()

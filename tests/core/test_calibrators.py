@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.errors import PolicyError
-from core.evidence import calibrators
-from core.evidence import scheme as schemes
-from core.evidence.calibrate import ENTROPY_BINS, ENTROPY_LEVELS, Observed, chosen
-from core.evidence.calibrators import Calibrator
-from core.evidence.grids import grid_of, round_to, squared_errors
-from core.evidence.histograms import Histogram
-from core.evidence.rounding import Range
-from core.evidence.scheme import OPENVINO, ORT_CPU, TENSORRT, Scheme
+from core.numerics import scheme as schemes
+from core.numerics.activation_grids import grid_of, round_to, squared_errors
+from core.numerics.calibrate import calibrators
+from core.numerics.calibrate.calibrators import Calibrator
+from core.numerics.calibrate.choose import ENTROPY_BINS, ENTROPY_LEVELS, Observed, chosen
+from core.numerics.calibrate.histograms import Histogram
+from core.numerics.rounding import Range
+from core.numerics.scheme import OPENVINO, ORT_CPU, TENSORRT, Scheme
 
 SITE = ("layer", 0, 0)
 ALL = [calibrators.get(name) for name in calibrators.names()]

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from core.analysis import Analysis
-from core.evidence.analyze import analyze
-from core.evidence.causes import Diagnosis, diagnose
+from core.analysis.analysis import Analysis
+from core.analysis.analyze import analyze
+from core.evidence.diagnose.causes import Diagnosis, diagnose
 from core.evidence.evidence import Evidence
-from core.evidence.local import VARIANTS
+from core.evidence.layer_alone import VARIANTS
 from core.source.contract import model_source
 from tests.core.synthetic import synthetic_evidence, synthetic_layers
 

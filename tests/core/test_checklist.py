@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core import store
-from core.cli import main
-from core.decide.decision import PrecisionMap
-from core.decide.outcome import outcome
-from core.decide.policy import Policy
+from core.analysis import store
+from core.cli.main import main
+from core.decide.assess.outcome import outcome
+from core.decide.policy.decision import PrecisionMap
+from core.decide.policy.policy import Policy
+from core.decide.study import Study
 from core.errors import MapError
-from core.estimate.quantity import unknown
-from core.export import checklist, precision_map
-from core.export.checklist import MAX_NAMED, Check, checks
+from core.export.map import checklist, precision_map
+from core.export.map.checklist import MAX_NAMED, Check, checks
 from core.layers import LayerTable
-from core.study import Study
+from core.quantity import unknown
 from tests.core.hostile import EVIL, named
 from tests.core.synthetic import synthetic_analysis, synthetic_evidence, synthetic_layers
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from core import store
-from core.analysis import Analysis
-from core.cli import main
+from core.analysis import store
+from core.analysis.analysis import Analysis
+from core.cli.main import main
 from tests.conftest import REPOSITORY
 
 
@@ -174,7 +174,7 @@ def test_an_unexpected_failure_exits_with_1(
     def fail(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("core.cli_commands.Study.decide", fail)
+    monkeypatch.setattr("core.cli.commands.Study.decide", fail)
 
     assert main(["show", folder]) == 1
     assert "ZeroDivisionError" in caplog.text

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from core import store
-from core.cli import main
-from core.decide.names import unique_names
+from core.analysis import store
+from core.cli.main import main
+from core.decide.policy.names import unique_names
 from tests.core.hostile import named
 from tests.core.synthetic import synthetic_analysis
 

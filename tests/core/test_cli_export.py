@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from core import store
-from core.cli import main
-from core.export import precision_map
-from core.export.targets import graph as graphs
+from core.analysis import store
+from core.cli.main import main
+from core.export.map import precision_map
 from core.export.targets.registry import TARGETS, export
+from core.onnx_graph import node_table as graphs
 from tests.core import deployable
 
 STUDY = deployable.study()

@@ -8,12 +8,12 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.cli import parser
-from core.cli_commands import policy_from
-from core.decide.policy import Policy
-from core.export.commands import MAX_OVERRIDES, analyze_command, plan_command
-from core.export.markdown import to_markdown
-from core.study import Study
+from core.cli.commands import policy_from
+from core.cli.main import parser
+from core.decide.policy.policy import Policy
+from core.decide.study import Study
+from core.export.map.reproduce import MAX_OVERRIDES, analyze_command, plan_command
+from core.export.report.markdown import to_markdown
 from tests.core.synthetic import synthetic_analysis
 
 SYNTHETIC = Study(synthetic_analysis(28))

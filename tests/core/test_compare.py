@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.decide.compare import COSTS, SAME_MAP, Comparison, Strategy, compare, strategy
-from core.decide.pareto import Point, dominates, pareto_front
-from core.decide.policy import Policy
-from core.decide.strategies import named_strategies
+from core.decide.assess.compare import COSTS, SAME_MAP, Comparison, Strategy, compare, strategy
+from core.decide.assess.pareto import Point, dominates, pareto_front
+from core.decide.assess.strategies import named_strategies
+from core.decide.policy.policy import Policy
+from core.decide.study import Study
 from core.errors import MapError, PolicyError
-from core.estimate.quantity import Quantity
-from core.study import Study
+from core.quantity import Quantity
 from tests.core.synthetic import synthetic_analysis
 
 STUDY = Study(synthetic_analysis(42))

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from core.decide.by_role import by_role
-from core.decide.curves import MAX_POINTS, sweep_policy, threshold_curve
-from core.decide.gains import gains
-from core.decide.outcome import outcome
-from core.decide.policy import Policy
-from core.study import Study
+from core.decide.assess.by_role import by_role
+from core.decide.assess.curves import MAX_POINTS, sweep_policy, threshold_curve
+from core.decide.assess.gains import gains
+from core.decide.assess.outcome import outcome
+from core.decide.policy.policy import Policy
+from core.decide.study import Study
 from tests.core.synthetic import synthetic_analysis
 
 STUDY = Study(synthetic_analysis(57, samples=60))

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.decide.decision import BY_OVERRIDE, BY_PIN
-from core.decide.difference import difference, in_words
-from core.decide.policy import (
+from core.decide.assess.difference import difference, in_words
+from core.decide.assess.statistics import statistics
+from core.decide.policy.decision import BY_OVERRIDE, BY_PIN
+from core.decide.policy.policy import (
     DOCUMENT_WEIGHTS,
     Policy,
     format_rules,
@@ -20,9 +21,8 @@ from core.decide.policy import (
     parse_thresholds,
     parse_weights,
 )
-from core.decide.statistics import statistics
+from core.decide.study import Study
 from core.errors import PolicyError, QuantscapeError
-from core.study import Study
 from tests.core.synthetic import synthetic_analysis
 
 STUDY = Study(synthetic_analysis(42))

@@ -12,18 +12,18 @@ import pytest
 import torch
 from torch import nn
 
-from core import store
-from core.cli import main
+from core.analysis import store
+from core.analysis.analyze import analyze
+from core.cli.main import main
+from core.engines.torch.simulate.dynamic import round_dynamic
+from core.engines.torch.simulate.folding import folded
 from core.errors import PolicyError
-from core.evidence.analyze import analyze
-from core.evidence.content import content_key
-from core.evidence.curvature import combination
-from core.evidence.dynamic import round_dynamic
-from core.evidence.folding import folded
-from core.evidence.measure import make_simulator
-from core.evidence.rounding import round_bias, round_weight, weight_scales
-from core.evidence.scheme import ORT_CPU
-from core.precision import INT8
+from core.evidence.diagnose.curvature import combination
+from core.evidence.measure.cache_key import content_key
+from core.evidence.measure.measure import make_simulator
+from core.numerics.precision import INT8
+from core.numerics.rounding import round_bias, round_weight, weight_scales
+from core.numerics.scheme import ORT_CPU
 from core.source.batches import answers, copied, device_of
 from core.source.contract import Split, model_source
 from core.source.device import DEVICES, device_name, placed

@@ -9,12 +9,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from core.decide.document import comparisons
-from core.decide.policy import Policy
-from core.decide.scoring import HIGH, LEVELS
-from core.decide.statistics import statistics
-from core.evidence import priors
-from core.study import Study
+from core.decide.advise.document import comparisons
+from core.decide.assess.statistics import statistics
+from core.decide.policy.policy import Policy
+from core.decide.policy.scoring import HIGH, LEVELS
+from core.decide.study import Study
+from core.evidence.scorers import priors
 
 # The document's table, typed from it: role -> (count, level, total to three digits).
 TABLE = {

@@ -12,22 +12,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 
-from core import precision as registry
-from core.analysis import Analysis
-from core.decide.outcome import outcome, uniform_map
-from core.decide.policy import Policy
+from core.analysis.analysis import Analysis
+from core.analysis.analyze import analyze, registered
+from core.decide.assess.outcome import outcome, uniform_map
+from core.decide.policy.policy import Policy
+from core.decide.study import Study
 from core.errors import ProfileError
 from core.estimate import hardware
-from core.estimate.combine import FIRST_ORDER, FORMS, Combiner, Form
+from core.estimate.combine_perturbations import FIRST_ORDER, FORMS, Combiner, Form
 from core.estimate.metrics import kl_per_sample
 from core.estimate.projection import Projector
-from core.evidence.analyze import analyze, registered
-from core.evidence.logits import log_softmax
-from core.evidence.measure import assignment_of, make_simulator
-from core.evidence.scheme import ORT_CPU
-from core.export.tensors import write_tensors
-from core.precision import FP16, INT8, Precision
-from core.study import Study
+from core.evidence.measure.measure import assignment_of, make_simulator
+from core.evidence.scorers.logits import log_softmax
+from core.export.map.tensors import write_tensors
+from core.numerics import precision as registry
+from core.numerics.precision import FP16, INT8, Precision
+from core.numerics.scheme import ORT_CPU
 from tests.core.synthetic import synthetic_analysis, synthetic_evidence, synthetic_layers
 from tests.zoo import models
 from tests.zoo.sources import source_of, tiny_source

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from core.decide.outcome import outcome, uniform_map
-from core.evidence.analyze import analyze
+from core.analysis.analyze import analyze
+from core.decide.assess.outcome import outcome, uniform_map
+from core.decide.study import Study
 from core.source import python_file
 from core.source.contract import ModelSource, model_source
-from core.study import Study
 from tests.conftest import REPOSITORY
 
 FOLDER = REPOSITORY / "docs" / "examples"

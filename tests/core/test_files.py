@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core import store
-from core.analysis import Analysis
-from core.decide.policy import Policy
+from core.analysis import store
+from core.analysis.analysis import Analysis
+from core.decide.policy.policy import Policy
+from core.decide.study import Study
 from core.errors import AnalysisError, MapError, QuantscapeError
-from core.export import precision_map
-from core.export.csv_table import COLUMNS, to_csv
-from core.study import Study
+from core.export.map import precision_map
+from core.export.map.csv_table import COLUMNS, to_csv
 from tests.core.synthetic import synthetic_analysis
 
 POLICY = Policy(pins=(("head*", "FP32"),), overrides=(("embed", "FP16"),), medium="FP16")

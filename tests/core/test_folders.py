@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from core import folders, store
+from core.analysis import store, swap
 from core.errors import AnalysisError
 from tests.conftest import REPOSITORY
 from tests.core.synthetic import synthetic_analysis
@@ -48,7 +48,7 @@ def exchanges(folder: Path) -> bool:
     one, other = folder / "one", folder / "other"
     one.mkdir()
     other.mkdir()
-    return folders.exchange(one, other)
+    return swap.exchange(one, other)
 
 
 def test_a_folder_that_stepped_aside_is_found_by_opening(tmp_path: Path) -> None:

@@ -15,23 +15,23 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-from core import store
-from core.decide.outcome import outcome, uniform_map
-from core.decide.policy import Policy
+from core.analysis import store
+from core.analysis.analyze import analyze
+from core.decide.assess.outcome import outcome, uniform_map
+from core.decide.policy.policy import Policy
+from core.decide.study import Study
+from core.engines.torch.replay.replayer import Replayer
+from core.engines.torch.simulate.folding import stored_tensors
 from core.estimate import hardware
 from core.estimate.latency import LatencyModel
-from core.evidence.analyze import analyze
-from core.evidence.folding import stored_tensors
-from core.evidence.measure import make_simulator
-from core.evidence.own_output import OwnOutputs, own_outputs
-from core.evidence.replay import Replayer
-from core.evidence.scheme import ORT_CPU
-from core.export.tensors import write_tensors
+from core.evidence.diagnose.own_output import OwnOutputs, own_outputs
+from core.evidence.measure.measure import make_simulator
+from core.export.map.tensors import write_tensors
 from core.layers import LayerTable
-from core.precision import FP16, INT8
+from core.numerics.precision import FP16, INT8
+from core.numerics.scheme import ORT_CPU
 from core.source.contract import ModelSource, model_source
 from core.source.inventory import take_inventory
-from core.study import Study
 from tests.zoo import by_hand, fusing
 from tests.zoo.sources import source_of
 

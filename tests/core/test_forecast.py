@@ -6,18 +6,18 @@ from typing import Any
 
 import pytest
 
-from core.evidence import analyze as analysing
-from core.evidence import forecast
-from core.evidence.engine import Engine, prepare
-from core.evidence.local_measure import local_steps, with_local
-from core.evidence.measure import make_simulator, measure, planned_runs
-from core.evidence.own_output import OwnOutputs
-from core.evidence.reading import read
-from core.evidence.remedies import Variants
-from core.evidence.replay import Replayer
-from core.evidence.scheme import ORT_CPU
+from core.analysis import analyze as analysing
+from core.engines.torch.replay.replayer import Replayer
+from core.evidence.diagnose.local_measure import local_steps, with_local
+from core.evidence.diagnose.own_output import OwnOutputs
+from core.evidence.diagnose.remedies import Variants
+from core.evidence.measure import forecast
+from core.evidence.measure.engine import Engine, prepare
+from core.evidence.measure.measure import make_simulator, measure, planned_runs
+from core.evidence.measure.outputs import read
 from core.layers import LayerTable
-from core.precision import FP16, INT8, Precision
+from core.numerics.precision import FP16, INT8, Precision
+from core.numerics.scheme import ORT_CPU
 from core.source.batches import count
 from core.source.contract import ModelSource
 from core.source.inventory import take_inventory

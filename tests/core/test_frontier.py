@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.decide.budget import parse_budgets
-from core.decide.explain import explain
-from core.decide.frontier import frontier
-from core.decide.policy import Policy
-from core.decide.steadiness import steadiness
+from core.decide.advise.explain import explain
+from core.decide.policy.budget import parse_budgets
+from core.decide.policy.policy import Policy
+from core.decide.solve.frontier import frontier
+from core.decide.stability.budget_stability import steadiness
+from core.decide.study import Study
 from core.errors import PolicyError
-from core.estimate.quantity import Quantity
-from core.study import Study
+from core.quantity import Quantity
 from tests.core.interacting import interacting_analysis
 
 

@@ -14,12 +14,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from core import job_folder, jobs, processes, progress, store
-from core.cli import main
+from core.analysis import store
+from core.cli.main import main
 from core.errors import JobError
-from core.job_folder import Request
-from core.jobs import Job
-from core.progress import Progress, Reporter, reporting
+from core.jobs import job_folder, jobs, processes, progress
+from core.jobs.job_folder import Request
+from core.jobs.jobs import Job
+from core.jobs.progress import Progress, Reporter, reporting
 from tests.conftest import REPOSITORY
 from tests.core.small_job import ended, wait_for, write_model
 
@@ -404,7 +405,7 @@ def test_time_left_comes_after_three_runs_and_follows_the_recent_rate(
 ) -> None:
     """Before three timed runs nothing is guessed; after that late runs count, early ones fade."""
     now = 0.0
-    monkeypatch.setattr("core.progress.time.monotonic", lambda: now)
+    monkeypatch.setattr("core.jobs.progress.time.monotonic", lambda: now)
     reporter = Reporter(None)
     for done in range(3):
         reporter.step(done, 100, "")

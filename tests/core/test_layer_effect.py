@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from core.decide.layer_effect import by_precision, integer_precisions, layer_effect
-from core.decide.outcome import outcome, uniform_map
-from core.decide.policy import Policy
+from core.decide.assess.layer_effect import by_precision, integer_precisions, layer_effect
+from core.decide.assess.outcome import outcome, uniform_map
+from core.decide.policy.policy import Policy
+from core.decide.study import Study
 from core.estimate import hardware
 from core.estimate.metrics import kl_per_sample
-from core.evidence.logits import log_softmax
-from core.study import Study
+from core.evidence.scorers.logits import log_softmax
 from tests.core.synthetic import synthetic_analysis
 
 DEVICE = hardware.DEFAULT

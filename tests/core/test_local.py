@@ -9,16 +9,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from core.analysis import Analysis
+from core.analysis.analysis import Analysis
+from core.analysis.analyze import analyze
+from core.decide.study import Study
 from core.errors import AnalysisError
-from core.evidence.analyze import analyze
-from core.evidence.causes import diagnose
-from core.evidence.curvature import combination
+from core.evidence.diagnose.causes import diagnose
+from core.evidence.diagnose.curvature import combination
+from core.evidence.diagnose.weights import weight_kurtosis
 from core.evidence.scorers import SCORERS
-from core.evidence.weights import weight_kurtosis
 from core.layers import Layer, LayerTable, TensorSpec
 from core.source.contract import model_source
-from core.study import Study
 from tests.zoo import awkward, models
 from tests.zoo.sources import source_of, tiny_source
 
@@ -125,7 +125,7 @@ def test_trace_times_weight_error_is_worked_out() -> None:
 
 def test_a_damaged_array_is_named(tmp_path: pytest.TempPathFactory) -> None:
     """A local array of another shape or with NaN is an error that names the file."""
-    from core import store
+    from core.analysis import store
 
     analysis = analyze(tiny_source(), probes=2)
     folder = tmp_path / "a"  # type: ignore[operator]

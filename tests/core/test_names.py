@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.decide.decision import BY_OVERRIDE
-from core.decide.names import MAX_NAME, check_name, fresh_name, is_name
-from core.decide.policy import Policy
-from core.decide.policy_of import policy_of
+from core.decide.assess.policy_of import policy_of
+from core.decide.policy.decision import BY_OVERRIDE
+from core.decide.policy.names import MAX_NAME, check_name, fresh_name, is_name
+from core.decide.policy.policy import Policy
+from core.decide.study import Study
 from core.errors import PolicyError
-from core.export import precision_map
-from core.study import Study
+from core.export.map import precision_map
 from tests.core.synthetic import synthetic_analysis
 
 

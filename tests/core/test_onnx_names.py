@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from core.errors import MapError
-from core.export.targets import graph as graphs
-from core.export.targets import onnx_file
+from core.onnx_graph import node_table as graphs
+from core.onnx_graph import read_nodes
 from core.source import samples
 from tests.core import deployable
 
@@ -30,13 +30,13 @@ def node(op: str, name: str, inputs: list[str], scope: str = "") -> Any:
     found = onnx.helper.make_node(op, inputs, [f"{name}_out"], name=name)
     if scope:
         entry = found.metadata_props.add()
-        entry.key, entry.value = onnx_file.SCOPES, scope
+        entry.key, entry.value = read_nodes.SCOPES, scope
     return found
 
 
 def modules(given: Any) -> dict[str, str]:
     """Module of each node."""
-    return {n.name: n.module for n in onnx_file.table(given, LAYERS).nodes}
+    return {n.name: n.module for n in read_nodes.table(given, LAYERS).nodes}
 
 
 def test_metadata_of_the_dynamo_exporter_is_read() -> None:
@@ -83,13 +83,13 @@ def test_a_file_that_is_no_model_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"\x00\xff nothing")
 
     with pytest.raises(MapError, match="is no ONNX model"):
-        onnx_file.read(path, LAYERS)
+        read_nodes.read(path, LAYERS)
 
 
 @pytest.mark.parametrize("name", samples.names())
 def test_every_product_of_a_sample_has_its_nodes(name: str) -> None:
     """The table kept with a bundled analysis covers its layers, and none twice."""
-    from core import store
+    from core.analysis import store
 
     folder = samples.get(name).analysis
     table = graphs.beside(folder)

@@ -125,9 +125,9 @@ WRITTEN = {
 @pytest.mark.parametrize("name", WRITTEN)
 def test_a_stored_matrix_is_a_weight_however_the_product_is_written(name: str) -> None:
     """Its output channels get a scale each, it takes a byte per value, and INT8 rounds it so."""
-    from core.evidence.measure import make_simulator
-    from core.evidence.scheme import ORT_CPU
-    from core.precision import INT8
+    from core.evidence.measure.measure import make_simulator
+    from core.numerics.precision import INT8
+    from core.numerics.scheme import ORT_CPU
 
     call, axis = WRITTEN[name]
     torch.manual_seed(0)
@@ -150,7 +150,7 @@ def test_a_stored_matrix_is_a_weight_however_the_product_is_written(name: str) -
 
 def test_a_vector_that_multiplies_is_a_weight_with_one_scale() -> None:
     """`x @ v` is analyzed, and all values of the vector lie on one grid."""
-    from core.evidence.analyze import analyze
+    from core.analysis.analyze import analyze
 
     class Vector(nn.Module):
         def __init__(self) -> None:

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from core.decide.compare import Strategy, compare, strategy
-from core.decide.parallel import COSTS, MIDDLE, NARROW_LAYERS, axes
-from core.decide.policy import Policy
-from core.decide.strategies import named_strategies
-from core.estimate.quantity import Quantity
-from core.study import Study
+from core.decide.assess.compare import Strategy, compare, strategy
+from core.decide.assess.parallel import COSTS, MIDDLE, NARROW_LAYERS, axes
+from core.decide.assess.strategies import named_strategies
+from core.decide.policy.policy import Policy
+from core.decide.study import Study
+from core.quantity import Quantity
 from tests.core.synthetic import synthetic_analysis
 
 STUDY = Study(synthetic_analysis(42))

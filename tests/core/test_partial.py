@@ -11,25 +11,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core import store
-from core.analysis import Analysis
-from core.cli import main
-from core.decide.advice import feasibility, recommendations
-from core.decide.budget import Budget
-from core.decide.decision import BY_LACK, BY_OVERRIDE, BY_PIN
-from core.decide.holding import hold_back
-from core.decide.layer_effect import layer_effect
-from core.decide.outcome import outcome
-from core.decide.policy import Policy
+from core.analysis import analyze as analysing
+from core.analysis import store
+from core.analysis.analysis import Analysis
+from core.cli.main import main
+from core.decide.advise.advice import feasibility, recommendations
+from core.decide.assess.layer_effect import layer_effect
+from core.decide.assess.outcome import outcome
+from core.decide.policy.budget import Budget
+from core.decide.policy.decision import BY_LACK, BY_OVERRIDE, BY_PIN
+from core.decide.policy.policy import Policy
+from core.decide.policy.unmeasured import hold_back
+from core.decide.study import Study
 from core.errors import PolicyError
-from core.evidence import analyze as analysing
-from core.evidence import glimpse
 from core.evidence.evidence import Partial
-from core.evidence.glimpse import Glimpses
-from core.export import markdown, precision_map
+from core.evidence.measure import partial_results
+from core.evidence.measure.partial_results import Glimpses
+from core.export.map import precision_map
+from core.export.report import markdown
+from core.jobs.progress import Reporter
 from core.layers import LayerTable
-from core.progress import Reporter
-from core.study import Study
 from tests.core.partial import MEASURED, partial_analysis
 from tests.core.small_job import write_model
 from tests.core.synthetic import synthetic_analysis, synthetic_layers
@@ -112,11 +113,11 @@ class Assembled:
         return given[2].sum(), None
 
 
-def looking(seconds: float) -> tuple[glimpse.Glimpses, list[int], np.ndarray]:
+def looking(seconds: float) -> tuple[partial_results.Glimpses, list[int], np.ndarray]:
     """Glimpses of a measurement, what they tell, and what it has done."""
     told: list[int] = []
     done = np.zeros((500, 1), dtype=np.bool_)
-    found = glimpse.Glimpses(Assembled(seconds), lambda e, p: told.append(int(e)))  # type: ignore[arg-type]
+    found = partial_results.Glimpses(Assembled(seconds), lambda e, p: told.append(int(e)))  # type: ignore[arg-type]
     found.watch(np.zeros((500, 1, 1), np.float32), done[:, 0], done, [slice(0, 1)])
     return found, told, done
 
@@ -127,8 +128,8 @@ def test_partial_results_are_told_seldom_and_the_last_one_always(
     """Hundreds of quick runs are told a few times, in order and with the last; the measurement
     never waits for a slow writer but at its end.
     """
-    monkeypatch.setattr(glimpse, "EVERY_S", 0.01)
-    monkeypatch.setattr(glimpse, "MOST_SHARE", 0.5)
+    monkeypatch.setattr(partial_results, "EVERY_S", 0.01)
+    monkeypatch.setattr(partial_results, "MOST_SHARE", 0.5)
     watching, told, done = looking(0.05)
     with watching:
         start = time.monotonic()
@@ -145,7 +146,7 @@ def test_partial_results_are_told_seldom_and_the_last_one_always(
 
 def test_what_comes_before_a_long_run_is_told_during_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that is finished right after a telling is told while the next, long one goes on."""
-    monkeypatch.setattr(glimpse, "EVERY_S", 0.05)
+    monkeypatch.setattr(partial_results, "EVERY_S", 0.05)
     watching, told, done = looking(0.0)
     with watching:
         for i in range(3):
@@ -413,7 +414,7 @@ def test_an_analysis_that_is_stopped_leaves_what_it_measured(
     assert whole.partial is None
     before = store.stamp(out)
     with monkeypatch.context() as patch:
-        patch.setattr("core.evidence.measure.collect", interrupted)
+        patch.setattr("core.evidence.measure.measure.collect", interrupted)
         assert main(command) == 1
     assert store.stamp(out) == before
     assert store.load(out).partial is None
@@ -436,7 +437,7 @@ def test_a_full_disk_costs_partial_results_and_nothing_else(
             raise store.AnalysisError("The disk is full.", "Free some room.")
         save(analysis, folder)
 
-    monkeypatch.setattr(glimpse, "EVERY_S", 0.0)
+    monkeypatch.setattr(partial_results, "EVERY_S", 0.0)
     monkeypatch.setattr(store, "save", failing)
     source = write_model(tmp_path / "mine")
     assert main(["analyze", source, "--out", str(tmp_path / "out"), "--no-cache"]) == 0

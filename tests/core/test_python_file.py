@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from core.cli import main
+from core.cli.main import main
 from core.errors import DataError, ModelError, QuantscapeError
 from core.source import python_file
 from core.source.batches import count
@@ -301,7 +301,7 @@ def test_only_the_command_line_runs_a_persons_file() -> None:
         if re.search(r"python_file\.load\b|python_file import .*\bload\b", path.read_text("utf-8"))
     }
 
-    assert users == {"core/cli_commands.py"}
+    assert users == {"core/cli/commands.py"}
 
 
 def test_a_csv_is_refused_for_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

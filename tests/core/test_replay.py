@@ -14,19 +14,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from core import precision as registry
-from core import store
-from core.cli import main
+from core.analysis import store
+from core.analysis.analyze import analyze, dry_run
+from core.cli.main import main
+from core.engines.torch.replay.replayer import Replayer
+from core.engines.torch.simulate.simulator import Simulator
 from core.errors import PolicyError
-from core.evidence.analyze import analyze, dry_run
-from core.evidence.engine import prepare
-from core.evidence.measure import make_simulator, measure, planned_runs
-from core.evidence.memory import BATCH, SMALLEST, batches, free_bytes
-from core.evidence.reading import read
-from core.evidence.replay import Replayer
-from core.evidence.scheme import ORT_CPU
-from core.evidence.simulate import Simulator
-from core.precision import FP16, INT8
+from core.evidence.measure.engine import prepare
+from core.evidence.measure.measure import make_simulator, measure, planned_runs
+from core.evidence.measure.memory import BATCH, SMALLEST, batches, free_bytes
+from core.evidence.measure.outputs import read
+from core.numerics import precision as registry
+from core.numerics.precision import FP16, INT8
+from core.numerics.scheme import ORT_CPU
 from core.source import samples
 from core.source.batches import take
 from core.source.contract import ModelSource, Split, model_source

@@ -7,10 +7,10 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
-from core.decide.policy import Policy
-from core.export.html import SCRIPTS, STYLES, _asset, to_html
-from core.export.html_data import LAYER_FIELDS
-from core.study import Study
+from core.decide.policy.policy import Policy
+from core.decide.study import Study
+from core.export.report.html import SCRIPTS, STYLES, _asset, to_html
+from core.export.report.html_data import LAYER_FIELDS
 from tests.core.hostile import EVIL, named
 from tests.core.synthetic import synthetic_analysis
 

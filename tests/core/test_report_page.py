@@ -14,9 +14,9 @@ from typing import TypeVar, cast
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from core.decide.policy import Policy
-from core.export.html import to_html
-from core.study import Study
+from core.decide.policy.policy import Policy
+from core.decide.study import Study
+from core.export.report.html import to_html
 from tests.browser.server import chromium, launch
 from tests.core.hostile import EVIL, named
 from tests.core.synthetic import synthetic_analysis

@@ -10,15 +10,16 @@ from typing import Any
 
 import pytest
 
-from core import store
-from core.decide.policy import Policy
-from core.export import markdown, precision_map
-from core.export.blocks import Bullets, Code, Facts, Report, Table, Text
-from core.export.html import to_html
-from core.export.markdown import to_markdown
-from core.export.report import build
+from core.analysis import store
+from core.decide.policy.policy import Policy
+from core.decide.study import Study
+from core.export.map import precision_map
+from core.export.report import markdown
+from core.export.report.assemble import build
+from core.export.report.blocks import Bullets, Code, Facts, Report, Table, Text
+from core.export.report.html import to_html
+from core.export.report.markdown import to_markdown
 from core.source import samples
-from core.study import Study
 from tests.core.synthetic import synthetic_analysis
 
 POLICY = Policy(pins=(("head*", "FP32"),), overrides=(("embed", "FP16"),))

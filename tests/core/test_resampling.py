@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.decide.decision import decide
-from core.decide.policy import STRATEGIES, Policy
-from core.decide.resampling import DRAWS, draws, settling
+from core.decide.policy.decision import decide
+from core.decide.policy.policy import STRATEGIES, Policy
+from core.decide.stability.resampling import DRAWS, draws, settling
+from core.decide.study import Study
 from core.layers import LayerTable
-from core.study import Study
 from tests.core.synthetic import synthetic_analysis
 
 STUDY = Study(synthetic_analysis(28, samples=60))

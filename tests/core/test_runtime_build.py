@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from core.errors import ModelError
-from core.evidence.rounding import Range, affine_grid
-from core.precision import INT8
+from core.numerics.precision import INT8
+from core.numerics.rounding import Range, affine_grid
+from core.onnx_graph.executed_kernels import FLOAT, INTEGER
+from core.onnx_graph.half import layer_of_node
 from core.runtime.build import build
-from core.runtime.graph import export
-from core.runtime.half import layer_of_node
-from core.runtime.kernels import FLOAT, INTEGER
+from core.runtime.torch_export import export
 from core.source.batches import take
 from core.source.contract import ModelSource, model_source
 from core.source.inventory import take_inventory

@@ -7,17 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from core import store
-from core.analysis import Analysis
-from core.decide.policy import Policy
-from core.evidence.analyze import analyze
+from core.analysis import store
+from core.analysis.analysis import Analysis
+from core.analysis.analyze import analyze
+from core.decide.policy.policy import Policy
+from core.decide.study import Study
 from core.runtime import profile as profiling
 from core.runtime import verify as verifying
 from core.runtime.build import assemble
 from core.runtime.profiler import Charger, Profiled, middle
 from core.runtime.timing import repeated
 from core.source import samples
-from core.study import Study
 from tests.core.verified import narrowed
 from tests.zoo.sources import tiny_source
 

@@ -15,19 +15,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from core import store, verification
-from core.cli import main
+from core.analysis import store
+from core.analysis.analyze import analyze
+from core.cli.main import main
+from core.decide.study import Study
 from core.errors import AnalysisError, ModelError
-from core.evidence.analyze import analyze
-from core.export import precision_map
+from core.export.map import precision_map
+from core.records import verification
+from core.records.verification import Machine, Verification
 from core.runtime import verify as verifying
 from core.runtime.judge import sqnr_db
 from core.runtime.machine import saturates
 from core.runtime.timing import Rounds
 from core.source import samples
 from core.source.batches import take
-from core.study import Study
-from core.verification import Machine, Verification
 from tests.core.runtime_case import Case, as_asked_or_why, case_of, decibels, flips, with_ranges
 from tests.zoo.sources import tiny_source
 
@@ -79,9 +80,9 @@ def test_flips_of_a_stress_are_foreseen(sample: tuple[Case, Any]) -> None:
 
 def _widened(case: Case, factor: float) -> Case:
     """The same model with every calibrated range `factor` times as wide."""
-    from core.evidence.ranges import Ranges
-    from core.evidence.rounding import Range
-    from core.evidence.simulate import Simulator
+    from core.engines.torch.simulate.simulator import Simulator
+    from core.numerics.ranges import Ranges
+    from core.numerics.rounding import Range
 
     old = case.simulator
     simulator = Simulator(case.source.model, case.analysis.layers, old.owner, old.scheme)
@@ -296,7 +297,7 @@ def test_a_model_that_draws_random_numbers_is_not_verified() -> None:
 
 def test_agreement_is_decibels_of_the_signal() -> None:
     """A difference of a tenth of the centred logits leaves 20 dB."""
-    from core.evidence.reading import read
+    from core.evidence.measure.outputs import read
 
     reading = read(tiny_source())
     logits = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)

@@ -15,31 +15,39 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from core import kernels, store
-from core.cli import main
-from core.decide.outcome import outcome
-from core.decide.policy import Policy
+from core.analysis import store
+from core.analysis.analyze import analyze
+from core.cli.main import main
+from core.decide.assess.outcome import outcome
+from core.decide.policy.policy import Policy
+from core.decide.study import Study
+from core.engines.torch.replay.replayer import Replayer
 from core.errors import PolicyError
 from core.estimate.hardware import profiles
-from core.evidence import calibrators
-from core.evidence import scheme as schemes
-from core.evidence.analyze import analyze
-from core.evidence.content import content_key
-from core.evidence.grids import Grid, grid_of, round_to
-from core.evidence.measure import make_simulator
-from core.evidence.ranges import OUTPUT
-from core.evidence.replay import Replayer
-from core.evidence.rounding import Range, affine_grid, round_activation
-from core.evidence.saturation import saturates, warning
-from core.evidence.scheme import OPENVINO, OPENVINO_MIXED, ORT_CPU, ORT_CPU_ALL, TENSORRT, Scheme
-from core.evidence.states import states, under
-from core.export.tensors import write_tensors
+from core.evidence.measure.cache_key import content_key
+from core.evidence.measure.measure import make_simulator
+from core.export.map.tensors import write_tensors
 from core.layers import ROLES, State
-from core.precision import FP16, INT8
+from core.numerics import kernel_table
+from core.numerics import scheme as schemes
+from core.numerics.activation_grids import Grid, grid_of, round_to
+from core.numerics.calibrate import calibrators
+from core.numerics.precision import FP16, INT8
+from core.numerics.ranges import OUTPUT
+from core.numerics.rounding import Range, affine_grid, round_activation
+from core.numerics.saturation import saturates, warning
+from core.numerics.scheme import (
+    OPENVINO,
+    OPENVINO_MIXED,
+    ORT_CPU,
+    ORT_CPU_ALL,
+    TENSORRT,
+    Scheme,
+)
+from core.numerics.states import states, under
 from core.source.batches import take
 from core.source.contract import ModelSource
 from core.source.inventory import take_inventory
-from core.study import Study
 from tests.zoo import fusing, models, passes
 from tests.zoo.sources import source_of, tiny_source
 
@@ -117,12 +125,12 @@ def test_the_table_of_kernels_is_complete_and_sourced() -> None:
     """Each scheme has a state and a source for everything that a layer can run."""
     known = set(get_args(State))
     for name in schemes.names():
-        for runs in kernels.ROWS:
-            row = kernels.row(name, runs)
+        for runs in kernel_table.ROWS:
+            row = kernel_table.row(name, runs)
             assert row["state"] in known, (name, runs)
             assert len(row["source"]) > 5, (name, runs)
-        assert kernels.state(name, "dropout") == "nothing"
-    for name, rows in kernels.table().items():
+        assert kernel_table.state(name, "dropout") == "nothing"
+    for name, rows in kernel_table.table().items():
         assert name in schemes.names()
         assert all(row["state"] in known and row["source"] for row in rows.values())
 
@@ -131,7 +139,7 @@ def test_the_table_of_kernels_is_complete_and_sourced() -> None:
 @pytest.mark.parametrize("operations", [{}, {"linear": 1}, {"conv": 1}, {"embedding": 1}])
 def test_every_role_has_a_row(role: str, operations: dict[str, int]) -> None:
     """Whatever a layer's role and operations are, the table has something to say."""
-    assert kernels.runs_of(role, operations) in kernels.ROWS
+    assert kernel_table.runs_of(role, operations) in kernel_table.ROWS
 
 
 @pytest.mark.parametrize(

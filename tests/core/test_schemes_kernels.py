@@ -10,17 +10,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from core import kernels
-from core.evidence import scheme as schemes
-from core.evidence.dynamic import round_dynamic
-from core.evidence.folding import clips, stored_tensors
-from core.evidence.grids import grid_of, round_to
-from core.evidence.measure import make_simulator
-from core.evidence.ranges import OUTPUT
-from core.evidence.rounding import Range
-from core.evidence.scheme import OPENVINO, ORT_CPU, ORT_CPU_ALL, TENSORRT, Scheme
-from core.evidence.states import under
-from core.precision import FP16, INT8
+from core.engines.torch.simulate.dynamic import round_dynamic
+from core.engines.torch.simulate.folding import clips, stored_tensors
+from core.evidence.measure.measure import make_simulator
+from core.numerics import kernel_table
+from core.numerics import scheme as schemes
+from core.numerics.activation_grids import grid_of, round_to
+from core.numerics.precision import FP16, INT8
+from core.numerics.ranges import OUTPUT
+from core.numerics.rounding import Range
+from core.numerics.scheme import OPENVINO, ORT_CPU, ORT_CPU_ALL, TENSORRT, Scheme
+from core.numerics.states import under
 from core.source.contract import ModelSource
 from core.source.inventory import take_inventory
 from tests.zoo import awkward, by_hand, fusing
@@ -193,7 +193,9 @@ def test_dynamic_ranges_lie_on_the_schemes_own_grid() -> None:
     """Each sample is rounded as its scheme's grid over the sample's own range rounds it."""
     x = torch.randn(7, 9, 4, generator=torch.Generator().manual_seed(0))
     x[:, 0], x[:, 1], x[:, 2] = 0.0, x[:, 1].abs(), -x[:, 2].abs()
-    dynamic = [s for s in ALL if any(kernels.is_dynamic(s.name, runs) for runs in kernels.ROWS)]
+    dynamic = [
+        s for s in ALL if any(kernel_table.is_dynamic(s.name, runs) for runs in kernel_table.ROWS)
+    ]
     assert {s.name for s in dynamic} == {"ort-cpu", "ort-cpu-all"}
     for scheme in dynamic:
         found = round_dynamic(x, scheme.activation_bits)

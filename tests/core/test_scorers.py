@@ -10,20 +10,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core import store
-from core.analysis import Analysis
+from core.analysis import store
+from core.analysis.analysis import Analysis
+from core.decide.study import Study
 from core.estimate.metrics import kl_per_sample
 from core.evidence.evidence import Evidence, Outputs
-from core.evidence.local import AXES, LocalStatistics
-from core.evidence.logits import log_softmax
+from core.evidence.layer_alone import AXES, LocalStatistics
 from core.evidence.scorers import SCORERS, sample_table, score_table
 from core.evidence.scorers.contract import Scorer, decades_to_score, sqnr_to_score
 from core.evidence.scorers.flips import per_sample as flips
 from core.evidence.scorers.kl import per_sample as divergence
+from core.evidence.scorers.logits import log_softmax
 from core.evidence.scorers.task_loss import per_sample as task_loss
 from core.layers import LayerTable
 from core.source import samples
-from core.study import Study
 from tests.core.synthetic import synthetic_evidence, synthetic_layers
 
 LAYERS = synthetic_layers(28)

@@ -12,17 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.decide.budget import Budget, parse_budgets
-from core.decide.certificate import certify
-from core.decide.decision import PrecisionMap
-from core.decide.policy import Policy
-from core.decide.solving import HEDGE, Solver
+from core.decide.policy.budget import Budget, parse_budgets
+from core.decide.policy.decision import PrecisionMap
+from core.decide.policy.policy import Policy
+from core.decide.solve.certificate import certify
+from core.decide.solve.solver import HEDGE, Solver
+from core.decide.study import Study
 from core.errors import InfeasibleError, PolicyError
-from core.estimate.combine import FORMS
+from core.estimate.combine_perturbations import FORMS
 from core.estimate.interactions import interactions
-from core.estimate.moves import MapObjective
+from core.estimate.map_objective import MapObjective
 from core.evidence.evidence import Evidence
-from core.study import Study
 from tests.benchmarks.budgets import additive
 from tests.core.interacting import interacting_analysis, interacting_evidence
 

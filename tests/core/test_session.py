@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.decide.policy import Policy
+from core.decide.policy.policy import Policy
+from core.decide.study import Study
 from core.errors import MapError
-from core.export import precision_map, session
-from core.export.session import (
+from core.export.map import precision_map, session
+from core.export.map.session import (
     MAX_NAME,
     MAX_STRATEGIES,
     Session,
@@ -24,7 +25,6 @@ from core.export.session import (
     restore,
     to_json,
 )
-from core.study import Study
 from tests.core.synthetic import synthetic_analysis
 
 STUDY = Study(synthetic_analysis(14))

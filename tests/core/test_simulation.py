@@ -9,19 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from core import precision as registry
-from core.decide.outcome import outcome
-from core.decide.policy import Policy
-from core.evidence.analyze import analyze
+from core.analysis.analyze import analyze
+from core.decide.assess.outcome import outcome
+from core.decide.policy.policy import Policy
+from core.decide.study import Study
 from core.evidence.evidence import Evidence
-from core.evidence.measure import make_simulator, measure, planned_runs
-from core.evidence.rounding import Range, affine_grid, round_activation, round_weight
-from core.evidence.scheme import ORT_CPU
-from core.precision import FP16, INT8, Precision
+from core.evidence.measure.measure import make_simulator, measure, planned_runs
+from core.numerics import precision as registry
+from core.numerics.precision import FP16, INT8, Precision
+from core.numerics.rounding import Range, affine_grid, round_activation, round_weight
+from core.numerics.scheme import ORT_CPU
 from core.source.contract import ModelSource
 from core.source.inventory import take_inventory
 from core.source.operations import attention_by_products
-from core.study import Study
 from tests.conftest import REPOSITORY
 from tests.zoo import models
 from tests.zoo.sources import source_of, tiny_source
@@ -190,7 +190,7 @@ def test_every_computing_layer_is_run_alone_in_every_precision() -> None:
 
 def test_probes_cover_the_shares_of_the_narrowest_precision() -> None:
     """Probe maps rise in their INT8 share and never leave a computing layer undefined."""
-    from core.evidence.measure import probe_codes
+    from core.evidence.measure.measure import probe_codes
 
     layers = take_inventory(tiny_source())
     codes = probe_codes(layers, (FP16, INT8))

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.cli import main
+from core.cli.main import main
 from core.errors import PolicyError
-from core.sizes import MOST_BYTES, UNITS, parse_bytes
+from core.evidence.measure.memory_size import MOST_BYTES, UNITS, parse_bytes
 
 
 @pytest.mark.parametrize(

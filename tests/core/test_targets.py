@@ -15,17 +15,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core import precision as registry
-from core.decide.outcome import outcome
+from core.decide.assess.outcome import outcome
+from core.decide.study import Study
 from core.errors import MapError, PolicyError
-from core.export.targets import graph as graphs
 from core.export.targets import names as naming
 from core.export.targets.contract import Exported
 from core.export.targets.legality import legality, meaning
 from core.export.targets.modules import modules_of
 from core.export.targets.registry import TARGETS, export, get
 from core.layers import ROOT
-from core.study import Study
+from core.numerics import precision as registry
+from core.onnx_graph import node_table as graphs
 from tests.core import deployable
 from tests.core.hostile import EVIL
 

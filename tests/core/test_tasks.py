@@ -13,28 +13,28 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from core import store
-from core.analysis import Analysis
-from core.cli import main
-from core.decide.advice import feasibility, recommendations
-from core.decide.compare import compare, strategy
-from core.decide.layer_effect import layer_effect
-from core.decide.loss import CLASSES, VALUES, loss_at_most, loss_figures, read_first
-from core.decide.outcome import Outcome, outcome, uniform_map
-from core.decide.parallel import NARROW_LAYERS, axes
-from core.decide.policy import Policy
+from core.analysis import store
+from core.analysis.analysis import Analysis
+from core.analysis.analyze import analyze, dry_run
+from core.cli.main import main
+from core.decide.advise.advice import feasibility, recommendations
+from core.decide.assess.compare import compare, strategy
+from core.decide.assess.layer_effect import layer_effect
+from core.decide.assess.loss import CLASSES, VALUES, loss_at_most, loss_figures, read_first
+from core.decide.assess.outcome import Outcome, outcome, uniform_map
+from core.decide.assess.parallel import NARROW_LAYERS, axes
+from core.decide.policy.policy import Policy
+from core.decide.study import Study
 from core.errors import AnalysisError, DataError, ModelError
 from core.estimate.projection import Projector
 from core.estimate.values import ValueProjector
-from core.evidence.analyze import analyze, dry_run
 from core.evidence.evidence import Evidence, Outputs
-from core.evidence.reading import read
-from core.export import html, markdown
-from core.export.checklist import checks
-from core.export.precision_map import describe, from_json, to_json
+from core.evidence.measure.outputs import read
+from core.export.map.checklist import checks
+from core.export.map.precision_map import describe, from_json, to_json
+from core.export.report import html, markdown
 from core.source.contract import model_source
 from core.source.inventory import take_inventory
-from core.study import Study
 from core.task import Metric
 from tests.core.synthetic import synthetic_analysis
 
@@ -159,9 +159,9 @@ def test_the_reference_loses_nothing(regression: Analysis, custom: Analysis) -> 
 
 def test_projected_ranges_hold_simulated_maps() -> None:
     """Maps that no probe has seen fall into the 90 % ranges of the metric mostly."""
-    from core.evidence.analyze import registered
-    from core.evidence.measure import assignment_of, make_simulator
-    from core.evidence.scheme import ORT_CPU
+    from core.analysis.analyze import registered
+    from core.evidence.measure.measure import assignment_of, make_simulator
+    from core.numerics.scheme import ORT_CPU
 
     source = model_source(_spec())
     study = Study(analyze(source))

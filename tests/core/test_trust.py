@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from core.decide.policy import Policy
-from core.decide.trust import trusting
-from core.study import Study
+from core.decide.policy.policy import Policy
+from core.decide.stability.by_scorer import trusting
+from core.decide.study import Study
 from tests.core.synthetic import synthetic_analysis
 
 STUDY = Study(synthetic_analysis(28, samples=60))

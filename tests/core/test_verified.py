@@ -8,18 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core import machine_profile, records, store
-from core.decide.budget import parse_budgets
-from core.decide.gains import gains
-from core.decide.learning import ENOUGH, correction, in_words, residuals
-from core.decide.outcome import outcome
-from core.decide.policy import Policy
-from core.decide.verified import faster_without_half, half_layers, sentences, without_half
+from core.analysis import store
+from core.decide.advise.corrections import ENOUGH, correction, in_words, residuals
+from core.decide.assess.gains import gains
+from core.decide.assess.outcome import outcome
+from core.decide.assess.verified import faster_without_half, half_layers, sentences, without_half
+from core.decide.policy.budget import parse_budgets
+from core.decide.policy.policy import Policy
+from core.decide.study import Study
 from core.estimate.hardware import DEFAULT, THIS_MACHINE
-from core.export import precision_map
-from core.export.checklist import checks
+from core.export.map import precision_map
+from core.export.map.checklist import checks
+from core.records import machine_profile, record_files
 from core.source import samples
-from core.study import Study
 from tests.core.synthetic import synthetic_analysis
 from tests.core.verified import narrowed, profile, verification, with_runs
 
@@ -241,7 +242,7 @@ def test_chance_is_not_corrected() -> None:
 
 def test_records_come_with_the_folder(tmp_path: Path) -> None:
     """What lies in an analysis folder is read with it, and its stamp tells that something came."""
-    from core import verification as kept
+    from core.records import verification as kept
 
     folder = tmp_path / "run"
     store.save(ANALYSIS, folder)
@@ -278,15 +279,15 @@ def test_records_of_samples_lie_outside_the_program(tmp_path: Path) -> None:
     """A bundled sample's folder belongs to the program; a person's own keeps its records."""
     sample = samples.get("digits_vit").analysis
 
-    assert sample not in (records.home_of(sample), *records.home_of(sample).parents)
-    assert records.home_of(tmp_path) == tmp_path
+    assert sample not in (record_files.home_of(sample), *record_files.home_of(sample).parents)
+    assert record_files.home_of(tmp_path) == tmp_path
 
 
 def test_a_profile_of_a_busy_machine_says_so() -> None:
     """What a profile says in words asks to take it again where FP32 rounds spread widely."""
     import msgspec
 
-    from core.cli_runtime_tables import said_of
+    from core.cli.runtime_tables import said_of
 
     quiet = msgspec.structs.replace(profile(ANALYSIS), noise_pct=2.0)
     busy = msgspec.structs.replace(quiet, noise_pct=40.0)

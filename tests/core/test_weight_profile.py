@@ -12,12 +12,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core import store
-from core.analysis import Analysis
+from core.analysis import store
+from core.analysis.analysis import Analysis
 from core.errors import AnalysisError
-from core.evidence.rounding import weight_scales
-from core.evidence.weight_profile import BINS, WeightProfile, axis_ends, weight_profiles
+from core.evidence.diagnose.weight_profile import BINS, WeightProfile, axis_ends, weight_profiles
 from core.layers import Layer, LayerTable, TensorSpec
+from core.numerics.rounding import weight_scales
 
 
 def profile_of(tensor: torch.Tensor, kind: str, channels: int) -> WeightProfile:

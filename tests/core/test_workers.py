@@ -13,17 +13,17 @@ import pytest
 import torch
 from torch import nn
 
-from core.cache import Cache
-from core.cli import main
+from core.cli.main import main
 from core.errors import ModelError, PolicyError
-from core.evidence.engine import prepare
 from core.evidence.evidence import Measured
-from core.evidence.measure import make_simulator, measure, planned_runs
-from core.evidence.memory import WORKER_BYTES
-from core.evidence.reading import read
-from core.evidence.scheme import ORT_CPU
-from core.evidence.workers import BLOCKS, THREADS, share_cores, tasks
-from core.precision import FP16, INT8
+from core.evidence.measure.cache import Cache
+from core.evidence.measure.engine import prepare
+from core.evidence.measure.measure import make_simulator, measure, planned_runs
+from core.evidence.measure.memory import WORKER_BYTES
+from core.evidence.measure.outputs import read
+from core.evidence.measure.workers import BLOCKS, THREADS, share_cores, tasks
+from core.numerics.precision import FP16, INT8
+from core.numerics.scheme import ORT_CPU
 from core.source.contract import ModelSource, model_source
 from core.source.inventory import take_inventory
 from tests.core.killing import digest, finished

@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from core.analysis import Analysis
-from core.decide.decision import PrecisionMap
-from core.decide.outcome import accuracy_totals
-from core.decide.policy import Policy
-from core.estimate.quantity import Quantity
-from core.machine_profile import Conversion, MachineProfile
-from core.study import Study
-from core.verification import LayerRun, Machine, Timing, Verification
+from core.analysis.analysis import Analysis
+from core.decide.assess.outcome import accuracy_totals
+from core.decide.policy.decision import PrecisionMap
+from core.decide.policy.policy import Policy
+from core.decide.study import Study
+from core.quantity import Quantity
+from core.records.machine_profile import Conversion, MachineProfile
+from core.records.verification import LayerRun, Machine, Timing, Verification
 
 MACHINE = Machine("a processor", ("avx512_vnni",), 2, 1, "Linux x86_64", "onnxruntime 1.32.0")
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.analysis import Analysis
-from core.evidence.analyze import analyze
+from core.analysis.analysis import Analysis
+from core.analysis.analyze import analyze
 from core.source.contract import model_source
 
 HOSTILE = "*e*<b>:r[$x]"

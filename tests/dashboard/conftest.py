@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from core import store
-from core.analysis import Analysis
-from core.evidence.analyze import analyze
+from core.analysis import store
+from core.analysis.analysis import Analysis
+from core.analysis.analyze import analyze
 from core.evidence.evidence import Partial
 from core.layers import LayerTable
 from core.source import samples
@@ -84,7 +84,7 @@ def open_app(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> Open:
             app.query_params[name] = value
         app.run()
         if page != "overview":
-            app.switch_page(f"app_pages/{page}.py").run()
+            app.switch_page(f"app_pages/{page}/page.py").run()
         return app
 
     return opened

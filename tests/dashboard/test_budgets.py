@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from core.decide.budget import Budget, parse_budgets
-from core.decide.classes import by_class
-from core.decide.compare import Cost
-from core.decide.frontier import frontier
-from core.decide.policy import Policy
-from core.study import Study
-from dashboard import ahead, frontier_view, frontiers, state
-from dashboard.budget_controls import (
+from core.decide.assess.classes import by_class
+from core.decide.assess.compare import Cost
+from core.decide.policy.budget import Budget, parse_budgets
+from core.decide.policy.policy import Policy
+from core.decide.solve.frontier import frontier
+from core.decide.study import Study
+from dashboard.app_pages.tune import frontier_view
+from dashboard.charts.frontier import PICKED
+from dashboard.session import frontiers, prefetch, state
+from dashboard.session.budget_controls import (
     AXIS_OF,
     STRATEGIES,
     Moved,
@@ -29,7 +31,6 @@ from dashboard.budget_controls import (
     positions,
     to_values,
 )
-from dashboard.frontier_chart import PICKED
 from tests.core.interacting import interacting_analysis
 from tests.dashboard.conftest import SHAPES, Open, failures, kpis, said
 from tests.dashboard.test_links import link
@@ -177,7 +178,7 @@ def test_what_was_looked_for_ahead_is_the_first_answer() -> None:
     study, other = (Study(interacting_analysis(6)) for _ in range(2))
     _, beside = _beside(study, "size budget")
 
-    ahead.solve(study.solver, beside[:3], Event())
+    prefetch.solve(study.solver, beside[:3], Event())
 
     for _, policy in beside[:3]:
         assert study.solver.knows(policy, first=True)
@@ -193,7 +194,7 @@ def test_looking_ahead_ends_when_a_page_runs() -> None:
     _, beside = _beside(study, "size budget")
     over.set()
 
-    ahead.solve(study.solver, beside, over)
+    prefetch.solve(study.solver, beside, over)
 
     assert not any(study.solver.knows(policy, first=True) for _, policy in beside)
 
@@ -204,7 +205,7 @@ def test_looking_ahead_turns_back_where_nothing_is_feasible() -> None:
     least = 100 * study.solver.least_ms(Policy()) / study.uniform_ms(Policy().hardware)["FP32"]
     _, beside = _beside(study, "latency budget", latency_at=float(np.ceil(least) + 1))
 
-    ahead.solve(study.solver, beside, Event())
+    prefetch.solve(study.solver, beside, Event())
 
     tried = {way: [p for w, p in beside if w == way and study.solver.knows(p, first=True)]
              for way in (-1, 1)}  # fmt: skip
@@ -300,7 +301,7 @@ def test_compare_stands_with_strategies_of_different_kinds(open_app: Open) -> No
     """Thresholds, a size budget, a latency budget and a map by hand, side by side."""
     app = open_app("measured", page="compare")
     tab = app.session_state[state.SESSION]
-    from dashboard.tab import Named
+    from dashboard.session.tab import Named
 
     tab.kept["measured"] = (
         Named("Small", Policy(strategy="budget", budgets=parse_budgets("size=0.4"))),

@@ -9,17 +9,18 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from core.decide.compare import SAME_MAP, Strategy, compare
-from core.decide.names import MAX_NAME
-from core.decide.policy import Policy
-from core.export.session import MAX_STRATEGIES
-from dashboard import comparing, state, strategies
-from dashboard.compare_cards import dominated
-from dashboard.compare_table import SELECTED, frame, take_row
-from dashboard.strategies import CURRENT, PINNED
-from dashboard.strategy_marks import MARKS, plain, short
-from dashboard.tab import Named, Tab
-from dashboard.theme import DARK, LIGHT
+from core.decide.assess.compare import SAME_MAP, Strategy, compare
+from core.decide.policy.names import MAX_NAME
+from core.decide.policy.policy import Policy
+from core.export.map.session import MAX_STRATEGIES
+from dashboard.app_pages.compare import actions
+from dashboard.app_pages.compare.cards import dominated
+from dashboard.app_pages.compare.table import SELECTED, frame, take_row
+from dashboard.session import state, strategies
+from dashboard.session.strategies import CURRENT, PINNED
+from dashboard.session.strategy_marks import MARKS, plain, short
+from dashboard.session.tab import Named, Tab
+from dashboard.session.theme import DARK, LIGHT
 from tests.dashboard.conftest import Open, failures, kpis, said
 from tests.dashboard.test_policy import view
 from tests.dashboard.test_theme import MACHADO, contrast, delta_e, lab, linear
@@ -79,7 +80,7 @@ def side_by_side(app: AppTest, *names: str) -> list[Strategy]:
 
 def keep(app: AppTest, name: str) -> None:
     """Type a name for the current map and press Keep."""
-    app.text_input(key=comparing.NEW_NAME).set_value(name)
+    app.text_input(key=actions.NEW_NAME).set_value(name)
     press(app, "Keep")
 
 
@@ -117,8 +118,8 @@ def test_the_choice_survives_page_and_model_switches(compared: Compared) -> None
     app.multiselect[0].set_value(["All FP16", "All FP32"]).run()
     app.radio[0].set_value("All FP32").run()
 
-    app.switch_page("app_pages/tune.py").run()
-    app.switch_page("app_pages/compare.py").run()
+    app.switch_page("app_pages/tune/page.py").run()
+    app.switch_page("app_pages/compare/page.py").run()
     assert shown(app) == ["All FP16", "All FP32"]
     assert app.radio[0].value == "All FP32"
 
@@ -204,7 +205,7 @@ def test_a_map_is_kept_under_a_name(compared: Compared) -> None:
     assert failures(app) == []
     assert tab(app).kept["measured"] == (Named("Mine", view(app).policy),)
     assert "Mine" in shown(app)
-    assert app.text_input(key=comparing.NEW_NAME).value == ""
+    assert app.text_input(key=actions.NEW_NAME).value == ""
 
 
 @pytest.mark.parametrize(("name", "cause"), [
@@ -221,7 +222,7 @@ def test_a_bad_name_is_explained_and_nothing_is_lost(
 
     assert len(failures(app)) == 1
     assert cause in failures(app)[0]
-    assert app.text_input(key=comparing.NEW_NAME).value == name
+    assert app.text_input(key=actions.NEW_NAME).value == name
     assert [one.name for one in tab(app).kept["measured"]] == ["Mine"]
     app.run()
     assert failures(app) == []
@@ -478,21 +479,21 @@ def test_a_late_message_is_no_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a browser sends for a widget that was replaced, or without a change, is ignored."""
     stored: dict[str, object] = {state.SESSION: Tab(link={}, model="m")}
     monkeypatch.setattr("streamlit.session_state", stored)
-    old = comparing.names_key(("a", "b"))
+    old = actions.names_key(("a", "b"))
     stored[old] = ["a", "b"]
-    assert comparing.names_key(("a", "b")) == old
-    new = comparing.names_key(("a", "c"))
+    assert actions.names_key(("a", "b")) == old
+    new = actions.names_key(("a", "c"))
     stored[new] = ["a", "c"]
     assert old != new
 
-    comparing.take_names(old)
-    comparing.take_names(new)
-    assert comparing.choice().names is None
+    actions.take_names(old)
+    actions.take_names(new)
+    assert actions.choice().names is None
 
     stored[new] = ["c"]
-    comparing.take_names(new)
-    assert comparing.choice().names == ("c",)
-    assert comparing.names_key(("c",)) == new
+    actions.take_names(new)
+    assert actions.choice().names == ("c",)
+    assert actions.names_key(("c",)) == new
 
 
 def test_a_short_name_is_no_longer_than_asked() -> None:
@@ -505,7 +506,7 @@ def test_a_short_name_is_no_longer_than_asked() -> None:
 def test_marks_differ_for_every_eye() -> None:
     """Shapes and dashes are unique; colours stand out and differ for colour-blind eyes."""
     for cue in ("glyph", "shape", "symbol", "dash"):
-        assert len({getattr(mark, cue) for mark in MARKS}) == len(MARKS) == comparing.MOST
+        assert len({getattr(mark, cue) for mark in MARKS}) == len(MARKS) == actions.MOST
     for look in (LIGHT, DARK):
         fills = [mark.colour(look.mode) for mark in MARKS]
         assert min(contrast(fill, look.background) for fill in fills) >= 3

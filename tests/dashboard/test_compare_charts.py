@@ -5,17 +5,17 @@ from __future__ import annotations
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from core.decide.compare import COSTS, Comparison, Cost, Strategy, compare, strategy
-from core.decide.curves import threshold_curve
-from core.decide.parallel import axes
-from core.decide.policy import Policy
-from core.decide.strategies import named_strategies
-from core.study import Study
-from dashboard import parallel_chart
-from dashboard.charts import Spec
-from dashboard.compare_charts import DIMMED, trade
-from dashboard.strategy_marks import MARKS
-from dashboard.theme import DARK, LIGHT, Theme
+from core.decide.assess.compare import COSTS, Comparison, Cost, Strategy, compare, strategy
+from core.decide.assess.curves import threshold_curve
+from core.decide.assess.parallel import axes
+from core.decide.assess.strategies import named_strategies
+from core.decide.policy.policy import Policy
+from core.decide.study import Study
+from dashboard.app_pages.compare.charts import DIMMED, trade
+from dashboard.charts import parallel as parallel_chart
+from dashboard.charts.layers import Spec
+from dashboard.session.strategy_marks import MARKS
+from dashboard.session.theme import DARK, LIGHT, Theme
 from tests.core.synthetic import synthetic_analysis
 from tests.dashboard.conftest import Open
 from tests.dashboard.test_policy import view

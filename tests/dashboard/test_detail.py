@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dashboard import selection, weight_charts
-from dashboard.figure import to_csv
-from dashboard.layer_table import show_row
-from dashboard.state import SESSION
-from dashboard.tab import ChartRound, Tab
-from dashboard.theme import LIGHT
+from dashboard.app_pages.tune.layer_table import show_row
+from dashboard.charts import weights
+from dashboard.charts.figure import to_csv
+from dashboard.session import selection
+from dashboard.session.state import SESSION
+from dashboard.session.tab import ChartRound, Tab
+from dashboard.session.theme import LIGHT
 from tests.dashboard.conftest import Open, failures, said
 from tests.dashboard.test_policy import view
 
@@ -124,8 +125,8 @@ def test_the_selection_stays(open_app: Open) -> None:
 
     app.slider(key="high_at").set_value(0.9).run()
     assert app.selectbox(key="layer_pick").value == "block.3.output_projection"
-    app.switch_page("app_pages/overview.py").run()
-    app.switch_page("app_pages/tune.py").run()
+    app.switch_page("app_pages/overview/page.py").run()
+    app.switch_page("app_pages/tune/page.py").run()
     assert app.selectbox(key="layer_pick").value == "block.3.output_projection"
     shown = app.data_editor[0].value
     assert list(shown.loc[shown["detail"] != "Show", "layer"]) == ["block.3.output_projection"]
@@ -234,7 +235,7 @@ def test_show_in_a_row_selects_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_chart_gives_all_its_data(open_app: Open) -> None:
     """The CSV of a chart has every row of every dataset and quotes formulas."""
     profile = view(open_app("informer")).study.analysis.weights[0]
-    data = weight_charts.channels(profile, LIGHT)["datasets"]
+    data = weights.channels(profile, LIGHT)["datasets"]
     assert len(to_csv(data).splitlines()) == len(profile.low) + 1
 
     frame = data["channels"].assign(name="=1+1").head(2)

@@ -10,19 +10,21 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from core import store
-from core.decide.decision import PrecisionMap
-from core.decide.policy import Policy
-from core.export import csv_table, html, markdown, precision_map
-from core.export.session import Session, entry
-from core.export.session import to_json as session_json
+from core.analysis import store
+from core.decide.policy.decision import PrecisionMap
+from core.decide.policy.policy import Policy
+from core.decide.study import Study
+from core.export.map import csv_table, precision_map
+from core.export.map.session import Session, entry
+from core.export.map.session import to_json as session_json
+from core.export.report import html, markdown
 from core.source import samples
-from core.study import Study
-from dashboard import export_view, exports, files, state, strategies
-from dashboard.exports import FORMATS
-from dashboard.import_view import MAP_UPLOADER, SESSION_UPLOADER
-from dashboard.tab import Named, Tab
-from dashboard.tables import plain
+from dashboard.app_pages.export import panel
+from dashboard.app_pages.export.import_panel import MAP_UPLOADER, SESSION_UPLOADER
+from dashboard.session import exports, state, strategies, uploads
+from dashboard.session.exports import FORMATS
+from dashboard.session.tab import Named, Tab
+from dashboard.session.tables import plain
 from tests.core.hostile import EVIL, named
 from tests.core.synthetic import synthetic_analysis
 from tests.dashboard.conftest import Open, failures, kpis, said
@@ -112,7 +114,7 @@ def test_markdown_is_also_rendered(open_app: Open) -> None:
 
     (report,) = (m.value for m in app.markdown if "Quantization sensitivity of" in m.value)
     assert report.startswith("### Quantization sensitivity of")
-    assert len(report.splitlines()) == export_view.RENDERED_LINES
+    assert len(report.splitlines()) == panel.RENDERED_LINES
 
 
 def test_html_is_shown_live_unless_it_is_large(
@@ -127,7 +129,7 @@ def test_html_is_shown_live_unless_it_is_large(
 
     assert frames() == [file_of(app, "html").decode()]
     assert "Quantization sensitivity of Synthetic, 57 layers, as the file opens" in said(app)
-    monkeypatch.setattr(export_view, "MOST_LIVE_BYTES", 1000)
+    monkeypatch.setattr(panel, "MOST_LIVE_BYTES", 1000)
     app.run()
     assert frames() == []
     assert "download it to look at it" in said(app)
@@ -148,7 +150,7 @@ def test_expensive_formats_are_made_once_and_only_when_asked(
         return replace(kind, make=make)
 
     fresh = {name: counted(name) for name in FORMATS}
-    for module in (exports, export_view):
+    for module in (exports, panel):
         monkeypatch.setattr(module, "FORMATS", fresh)
     app = open_app("measured", page="export", high_at="0.61")
     assert made == ["json"]
@@ -165,8 +167,8 @@ def test_the_choice_survives_page_switches_and_lost_strategies(open_app: Open) -
     tab(app).kept["measured"] = (Named("Mine", LEAN),)
     app.run()
     app.selectbox(key="export_strategy").set_value("Mine").run()
-    app.switch_page("app_pages/tune.py").run()
-    app.switch_page("app_pages/export.py").run()
+    app.switch_page("app_pages/tune/page.py").run()
+    app.switch_page("app_pages/export/page.py").run()
     assert app.selectbox(key="export_strategy").value == "Mine"
     counts = ", ".join(f"{study().decide(LEAN).count(p)} {p}" for p in ("FP32", "FP16", "INT8"))
     assert counts in said(app)
@@ -393,7 +395,7 @@ def test_what_was_read_belongs_to_its_model(open_app: Open) -> None:
 def kept_session(app: AppTest) -> bytes:
     """The session file of what the app holds."""
     shown = view(app)
-    return files.saved(
+    return uploads.saved(
         shown.study, shown.policy, tab(app).pinned.get("measured"), tab(app).kept["measured"]
     )
 
@@ -518,10 +520,10 @@ def test_names_of_files_suit_every_system() -> None:
     """Names of strategies become lower-case words, and come back as names."""
     assert exports.file_name("my model", "Top-k 25%", "report.md") == "my-model.top-k-25.report.md"
     assert exports.file_name("../etc", "a/b\\c:d", "x") == "etc.a-b-c-d.x"
-    assert files.strategy_name("informer.lean.precision_map.json", "informer") == "lean"
-    assert files.strategy_name("C:\\maps\\two words.json", "informer") == "two words"
-    assert files.strategy_name(".json", "informer") == files.DEFAULT_NAME
-    assert len(files.strategy_name("x" * 300, "informer")) == 60
+    assert uploads.strategy_name("informer.lean.precision_map.json", "informer") == "lean"
+    assert uploads.strategy_name("C:\\maps\\two words.json", "informer") == "two words"
+    assert uploads.strategy_name(".json", "informer") == uploads.DEFAULT_NAME
+    assert len(uploads.strategy_name("x" * 300, "informer")) == 60
 
 
 def test_samples_are_named_by_their_folder_in_commands(open_app: Open) -> None:

@@ -16,13 +16,18 @@ import msgspec
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from core import cli, job_folder, jobs, processes, store
-from core.evidence import calibrators, scheme
-from core.job_folder import Request
-from core.progress import Progress
+from core.analysis import store
+from core.cli import main as cli
+from core.jobs import job_folder, jobs, processes
+from core.jobs.job_folder import Request
+from core.jobs.progress import Progress
+from core.numerics import scheme
+from core.numerics.calibrate import calibrators
 from core.source import samples
-from dashboard import SOURCES_VARIABLE, job_view, measure_options, measuring
+from dashboard import SOURCES_VARIABLE
 from dashboard.__main__ import main
+from dashboard.app_pages.measure import actions, job_list
+from dashboard.app_pages.measure import options as measure_options
 from tests.core.partial import partial_analysis
 from tests.core.synthetic import synthetic_analysis
 from tests.dashboard.conftest import Open, failures, kpis, said
@@ -92,7 +97,7 @@ def test_named_functions_come_first_and_samples_after(open_app: Open) -> None:
     """The select offers what was named at launch and the bundled samples, nothing else."""
     app = open_app("measured", page="measure")
 
-    options = app.selectbox(key=measuring.SOURCE).options
+    options = app.selectbox(key=actions.SOURCE).options
     assert options[0] == "mine.py:load (named at launch)"
     assert options[1] == "informer (bundled sample)"
     assert len(options) == 1 + len(samples.names())
@@ -106,7 +111,7 @@ def test_start_asks_for_what_the_form_says(
     """Source, precisions, units and the folder of the launch reach the job as they were chosen."""
     app = open_app("measured", page="measure")
     app.checkbox(key="measure_BF16").uncheck().run()
-    app.checkbox(key=measuring.UNITS).check().run()
+    app.checkbox(key=actions.UNITS).check().run()
 
     app.button(key="_measure_start").click().run()
     app.button(key="_measure_predict").click().run()
@@ -131,13 +136,13 @@ def test_no_precision_is_nothing_to_measure(open_app: Open) -> None:
 def test_choices_survive_a_page_switch(open_app: Open) -> None:
     """Source and precisions are as they were when one comes back."""
     app = open_app("measured", page="measure")
-    app.selectbox(key=measuring.SOURCE).set_value("sample:digits_vit").run()
+    app.selectbox(key=actions.SOURCE).set_value("sample:digits_vit").run()
     app.checkbox(key="measure_FP16").uncheck().run()
 
-    app.switch_page("app_pages/tune.py").run()
-    app.switch_page("app_pages/measure.py").run()
+    app.switch_page("app_pages/tune/page.py").run()
+    app.switch_page("app_pages/measure/page.py").run()
 
-    assert app.selectbox(key=measuring.SOURCE).value == "sample:digits_vit"
+    assert app.selectbox(key=actions.SOURCE).value == "sample:digits_vit"
     assert not app.checkbox(key="measure_FP16").value
 
 
@@ -154,7 +159,7 @@ def test_a_running_job_shows_its_progress(open_app: Open, make: Make) -> None:
     assert not buttons(app)["Start"]
     assert buttons(app)["Stop"]
     assert "mine-run-1 measures this model already" in said(app)
-    app.selectbox(key=measuring.SOURCE).set_value("sample:digits_vit").run()
+    app.selectbox(key=actions.SOURCE).set_value("sample:digits_vit").run()
     assert buttons(app)["Start"]
 
 
@@ -298,7 +303,7 @@ def test_what_was_not_named_at_launch_is_not_run(
     job = jobs.read(folder)
     assert job is not None
     with pytest.raises(jobs.JobError, match="not named at launch"):
-        measuring.check_allowed(job.request.source)
+        actions.check_allowed(job.request.source)
 
 
 def test_a_refused_start_is_said_beside_the_buttons(
@@ -350,7 +355,7 @@ def test_a_prediction_without_figures_says_na(open_app: Open, make: Make, tmp_pa
 def informer_form(open_app: Open) -> AppTest:
     """The form with the Informer chosen, which takes a CSV."""
     app = open_app("measured", page="measure")
-    app.selectbox(key=measuring.SOURCE).set_value("sample:informer").run()
+    app.selectbox(key=actions.SOURCE).set_value("sample:informer").run()
     return app
 
 
@@ -392,12 +397,12 @@ def test_a_good_csv_goes_along_and_can_be_left_out(open_app: Open, started: list
 
 def test_many_jobs_are_not_all_drawn(open_app: Open, make: Make) -> None:
     """A long list shows the newest and counts the rest, so that the page stays quick."""
-    for number in range(job_view.SHOWN + 3):
+    for number in range(job_list.SHOWN + 3):
         make(f"mine-run-{number + 1}", "stopped", done=1, total=2)
 
     app = open_app("measured", page="measure")
 
-    assert sum(b.label == "Resume" for b in app.button) == job_view.SHOWN
+    assert sum(b.label == "Resume" for b in app.button) == job_list.SHOWN
     assert "3 earlier ones are not shown" in said(app)
 
 
@@ -419,7 +424,7 @@ def test_the_page_opens_without_a_model(
 )  # fmt: skip
 def test_durations_in_words(seconds: float, text: str) -> None:
     """Seconds, minutes and hours as a person says them."""
-    assert job_view.duration(seconds) == text
+    assert job_list.duration(seconds) == text
 
 
 def test_a_missing_file_at_launch_is_one_clear_line(

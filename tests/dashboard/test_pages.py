@@ -7,7 +7,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from core.evidence.scorers import SCORERS
-from dashboard.sidebar import IN_VIEW
+from dashboard.frame.sidebar import IN_VIEW
 from tests.dashboard.by_task import FIRST
 from tests.dashboard.conftest import PAGES, SAMPLES, SHAPES, Open, failures, kpis, said
 from tests.dashboard.test_policy import view

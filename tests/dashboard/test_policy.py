@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from core.decide.policy import Policy
-from core.export.precision_map import to_builtins
-from dashboard import state
-from dashboard.layer_table import take_edits
-from dashboard.tab import Tab, TableRound
-from dashboard.view import VIEW, View
+from core.decide.policy.policy import Policy
+from core.export.map.precision_map import to_builtins
+from dashboard.app_pages.tune.layer_table import take_edits
+from dashboard.session import state
+from dashboard.session.tab import Tab, TableRound
+from dashboard.session.view import VIEW, View
 from tests.dashboard.conftest import Open, failures, kpis, said
 
 

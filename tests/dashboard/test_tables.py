@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from core.estimate.quantity import Quantity, unknown
-from dashboard.tables import (
+from core.quantity import Quantity, unknown
+from dashboard.session.tables import (
     UNKNOWN,
     format_bytes,
     format_number,

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from core import precision as registry
-from dashboard.theme import DARK, LIGHT, Theme
+from core.numerics import precision as registry
+from dashboard.session.theme import DARK, LIGHT, Theme
 
 Rgb = NDArray[np.float64]
 

@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from core import job_folder, jobs, machine_profile, store, verification
-from core.decide.policy import Policy
-from core.export import precision_map
-from core.study import Study
-from dashboard import FOLDERS_VARIABLE, SOURCES_VARIABLE, verifying
+from core.analysis import store
+from core.decide.policy.policy import Policy
+from core.decide.study import Study
+from core.export.map import precision_map
+from core.jobs import job_folder, jobs
+from core.records import machine_profile, verification
+from dashboard import FOLDERS_VARIABLE, SOURCES_VARIABLE
+from dashboard.app_pages.verify import actions
 from tests.conftest import REPOSITORY
 from tests.core import verified
 from tests.core.synthetic import synthetic_analysis
@@ -52,7 +55,7 @@ def opened(home: Path, study: Study, monkeypatch: pytest.MonkeyPatch) -> Opened:
         for name, value in {"strategy": "uniform", "uniform": "INT8", **parameters}.items():
             app.query_params[name] = value
         app.run()
-        return app.switch_page(f"app_pages/{page}.py").run() if page != "overview" else app
+        return app.switch_page(f"app_pages/{page}/page.py").run() if page != "overview" else app
 
     return at
 
@@ -100,7 +103,7 @@ def test_the_frontier_is_started_in_one_job(
 ) -> None:
     """Verify the frontier starts as many distinct maps as asked for, both ends among them."""
     app = opened()
-    app.number_input(key=verifying.POINTS).set_value(4).run()
+    app.number_input(key=actions.POINTS).set_value(4).run()
     next(b for b in app.button if b.label == "Verify the frontier").click().run()
 
     ((request, maps),) = started
@@ -111,7 +114,7 @@ def test_the_frontier_is_started_in_one_job(
 @pytest.mark.parametrize(("length", "count"), [(3, 8), (28, 8), (28, 2), (1, 4), (0, 4)])
 def test_places_are_spread(length: int, count: int) -> None:
     """Places are distinct, in order, no more than asked for, and hold both ends."""
-    found = verifying.spread(length, count)
+    found = actions.spread(length, count)
 
     assert found == sorted(set(found))
     assert len(found) == min(length, count)

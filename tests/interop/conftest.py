@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from core.export.targets.graph import Graph
+from core.onnx_graph.node_table import Graph
 from tests.interop import sample
 
 Exported = tuple[Path, Path, Graph]

@@ -14,16 +14,17 @@ import numpy as np
 import pytest
 from torch import Tensor, nn
 
-from core import store
-from core.decide.decision import PrecisionMap
-from core.decide.policy import Policy
-from core.export.targets import onnx_file, onnx_write
-from core.export.targets.graph import PRODUCTS, Graph, lay_over
+from core.analysis import store
+from core.decide.policy.decision import PrecisionMap
+from core.decide.policy.policy import Policy
+from core.decide.study import Study
+from core.export.targets import onnx_write
 from core.export.targets.legality import legality
 from core.export.targets.registry import export, get
+from core.onnx_graph import read_nodes
+from core.onnx_graph.node_table import PRODUCTS, Graph, lay_over
 from core.source import samples
 from core.source.contract import ModelSource
-from core.study import Study
 
 SAMPLES = ("digits_vit", "digits_resnet")
 
@@ -123,7 +124,7 @@ def exported(name: str, folder: Path) -> tuple[Path, Path, Graph]:
     onnx_write.write(source_of(name), path)
     np.savez(data, x=inputs_of(name).numpy())
     layers = study_of(name).layers
-    return path, data, lay_over(onnx_file.read(path, layers), layers)
+    return path, data, lay_over(read_nodes.read(path, layers), layers)
 
 
 def products_by_layer(graph: Graph) -> dict[str, set[str]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from core.export.targets.graph import PRODUCTS
+from core.onnx_graph.node_table import PRODUCTS
 from tests.interop import sample
 from tests.interop.conftest import Exported
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from core.export.targets.graph import beside, lay_over
+from core.onnx_graph.node_table import beside, lay_over
 from core.source import samples
 from tests.interop import sample
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor
 
-from core import store
+from core.analysis import store
 from core.errors import DataError, ModelError
 from core.source import samples
 from core.source.contract import model_source

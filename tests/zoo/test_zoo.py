@@ -14,21 +14,21 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from core.analysis import Analysis
-from core.cli import main
-from core.decide.outcome import outcome, uniform_map
+from core.analysis.analysis import Analysis
+from core.analysis.analyze import analyze
+from core.cli.main import main
+from core.decide.assess.outcome import outcome, uniform_map
+from core.decide.study import Study
+from core.engines.torch.simulate.simulator import Simulator
 from core.errors import ModelError
-from core.evidence import habits
-from core.evidence.analyze import analyze
 from core.evidence.evidence import Evidence
-from core.evidence.measure import make_simulator
-from core.evidence.scheme import ORT_CPU
-from core.evidence.simulate import Simulator
+from core.evidence.measure import model_notes
+from core.evidence.measure.measure import make_simulator
 from core.layers import ROOT
-from core.precision import FP16, INT8
+from core.numerics.precision import FP16, INT8
+from core.numerics.scheme import ORT_CPU
 from core.source.contract import ModelSource, model_source
 from core.source.inventory import take_inventory
-from core.study import Study
 from tests.zoo import awkward, by_hand, models
 from tests.zoo.sources import source_of
 
@@ -191,7 +191,7 @@ def test_dropout_that_is_always_on_hides_no_effect() -> None:
     source = _spec(_seeded(awkward.DropoutAlwaysOn), _draw(150, 5))
     analysis, evidence = _measured(source)
 
-    assert analysis.notes[0] == habits.RANDOM
+    assert analysis.notes[0] == model_notes.RANDOM
     assert "full passes: it draws random numbers" in analysis.notes[1]
     noise = np.abs(_plain(source.model, source.selection.inputs) - evidence.baseline).max()
     assert np.abs(evidence.perturbations[0]).max() < 0.01 * noise
@@ -298,7 +298,7 @@ def test_models_of_no_layer_and_one_layer(
     model: type[nn.Module], features: int, count: int, tmp_path: Path
 ) -> None:
     """They are analyzed, written, read back and decided like any other."""
-    from core import store
+    from core.analysis import store
 
     analysis, _ = _measured(_spec(_seeded(model), _draw(40, features)))
     store.save(analysis, tmp_path / "a")
@@ -439,7 +439,7 @@ def test_outputs_that_depend_on_the_batch_are_noted() -> None:
     analysis, evidence = _measured(_spec(model, x))
     expected = np.concatenate([_plain(model, x[:100]), _plain(model, x[100:])])
 
-    assert analysis.notes == (habits.BATCH,)
+    assert analysis.notes == (model_notes.BATCH,)
     np.testing.assert_allclose(evidence.baseline, expected, atol=1e-6)
     assert np.abs(evidence.perturbations[0]).max() < 0.01
 
@@ -448,7 +448,7 @@ def test_state_between_calls_is_noted() -> None:
     """A model that answers otherwise each time is measured, and the analysis says so."""
     analysis, _ = _measured(_spec(_seeded(awkward.Counting), _draw(20, 5)), probes=1)
 
-    assert analysis.notes[0] == habits.KEEPS_STATE
+    assert analysis.notes[0] == model_notes.KEEPS_STATE
     assert "full passes: attribute 'calls' changes" in analysis.notes[1]
 
 
@@ -588,7 +588,7 @@ def test_image_to_image_keeps_a_sample_of_its_outputs() -> None:
     """Large outputs are drawn with a fixed seed, targets along with them, and the analysis says
     how many; a transposed convolution and a group norm are layers.
     """
-    from core.evidence.reading import MAX_OUTPUTS
+    from core.evidence.measure.outputs import MAX_OUTPUTS
 
     model = _seeded(awkward.ImageToImage)
     clean = _draw(12, 1, 72, 72)

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.evidence.evidence import Evidence
-from core.evidence.logits import by_step
 from core.evidence.scorers.contract import (
     Doubles,
     PerSample,
@@ -25,6 +24,7 @@ from core.evidence.scorers.contract import (
     for_layers,
     from_samples,
 )
+from core.evidence.scorers.logits import by_step
 
 HARMLESS, RUINOUS = 1e-5, 1e-1
 

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.evidence.evidence import Evidence
-from core.evidence.logits import by_step, log_softmax
 from core.evidence.scorers.contract import (
     Doubles,
     PerSample,
@@ -19,6 +18,7 @@ from core.evidence.scorers.contract import (
     for_layers,
     from_samples,
 )
+from core.evidence.scorers.logits import by_step, log_softmax
 
 HARMLESS = 1e-8
 """Nats, or share of the variance: what rounding in float32 does to most models."""

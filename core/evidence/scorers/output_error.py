@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.evidence.evidence import Evidence
-from core.evidence.logits import by_step
 from core.evidence.scorers.contract import (
     Doubles,
     PerSample,
@@ -22,6 +21,7 @@ from core.evidence.scorers.contract import (
     from_samples,
     sqnr_to_score,
 )
+from core.evidence.scorers.logits import by_step
 
 
 def _to_score(noise_to_signal: Doubles) -> Doubles:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from core.evidence import priors
+from core.evidence.scorers import priors
 from core.evidence.scorers.contract import Score
 
 METHOD = "Sensitivity method of the reference document"

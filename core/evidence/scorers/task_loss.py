@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.evidence.evidence import Evidence, spread_by_sample
-from core.evidence.logits import by_step, log_softmax
 from core.evidence.scorers.contract import (
     Doubles,
     PerSample,
@@ -24,6 +23,7 @@ from core.evidence.scorers.contract import (
     for_layers,
     from_samples,
 )
+from core.evidence.scorers.logits import by_step, log_softmax
 
 HARMLESS, RUINOUS = 1e-5, 1e-1
 

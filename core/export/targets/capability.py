@@ -8,8 +8,8 @@ from typing import Literal
 
 import msgspec
 
-from core import precision as registry
 from core.errors import ProfileError
+from core.numerics import precision as registry
 
 Speaks = Literal["modules", "nodes"]
 Floats = Literal["per layer", "one"]

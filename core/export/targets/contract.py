@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from core.decide.decision import PrecisionMap
+from core.decide.policy.decision import PrecisionMap
+from core.decide.study import Study
 from core.export.targets.capability import Capability
-from core.export.targets.graph import Graph
-from core.study import Study
+from core.onnx_graph.node_table import Graph
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from core import precision as registry
-from core.decide.decision import PrecisionMap
-from core.export import words
-from core.export.checklist import named
+from core.decide.policy.decision import PrecisionMap
+from core.decide.study import Study
+from core.export.map import words
+from core.export.map.checklist import named
 from core.export.targets.capability import Capability
 from core.export.targets.contract import Line
-from core.export.targets.graph import Graph
 from core.export.targets.legality import meaning
-from core.study import Study
+from core.numerics import precision as registry
+from core.onnx_graph.node_table import Graph
 
 IDLE = "does nothing at inference"
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from core import precision as registry
 from core.export.targets.contract import Job
-from core.export.targets.graph import SHAPES
+from core.numerics import precision as registry
+from core.onnx_graph.node_table import SHAPES
 
 
 def nodes_in(job: Job, precision: str) -> list[str]:

@@ -6,17 +6,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from core import precision as registry
-from core.decide.decision import BY_OVERRIDE, PrecisionMap
-from core.decide.gains import Gain, gains
-from core.decide.loss import read_first
-from core.decide.outcome import outcome
-from core.export import words
+from core.decide.assess.gains import Gain, gains
+from core.decide.assess.loss import read_first
+from core.decide.assess.outcome import outcome
+from core.decide.policy.decision import BY_OVERRIDE, PrecisionMap
+from core.decide.study import Study
+from core.export.map import words
 from core.export.targets.capability import Capability
-from core.export.targets.graph import TYPES_OF, Graph, carriers
 from core.export.targets.modules import modules_of, why_none
 from core.layers import ROOT, Layer
-from core.study import Study
+from core.numerics import precision as registry
+from core.onnx_graph.node_table import TYPES_OF, Graph, carriers
 
 NODE_TYPES = {
     "layer_norm": "LayerNormalization", "group_norm": "GroupNormalization", "relu": "Relu",

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Collection, Iterable
 
 from core.errors import MapError
-from core.export.checklist import printable
+from core.export.map.checklist import printable
 
 MAX_NAMED = 5
 NEAREST = 3

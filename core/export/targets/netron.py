@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from core.decide.scoring import LEVELS
+from core.decide.policy.scoring import LEVELS
 from core.export.targets.contract import Job
 from core.export.targets.overlay import places
 

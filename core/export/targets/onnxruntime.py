@@ -12,7 +12,7 @@ def render(job: Job) -> str:
     """A Python script with `nodes_to_quantize` and the block list of the FP16 conversion.
 
     Weights symmetric per channel, activations affine unsigned per tensor, outputs of MatMul and
-    Gemm float: scheme `ort-cpu` (core/evidence/scheme.py).
+    Gemm float: scheme `ort-cpu` (core/numerics/scheme.py).
     """
     return python(
         job,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import ModuleType
 
-from core.decide.decision import PrecisionMap
+from core.decide.policy.decision import PrecisionMap
+from core.decide.study import Study
 from core.errors import MapError, PolicyError
-from core.export.checklist import printable
+from core.export.map.checklist import printable
 from core.export.targets import (
     aimet,
     brevitas,
@@ -31,11 +32,10 @@ from core.export.targets import names as naming
 from core.export.targets.capability import Capability
 from core.export.targets.contract import Exported, Job, Line, Render
 from core.export.targets.express import cannot, common_float, lines
-from core.export.targets.graph import Graph
 from core.export.targets.legality import Legality, legality
 from core.export.targets.schemes import mismatch
 from core.export.targets.script import head
-from core.study import Study
+from core.onnx_graph.node_table import Graph
 
 _MODULES: Mapping[str, ModuleType] = {
     "onnxruntime": onnxruntime,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import core.evidence.scheme as schemes
-from core.export.commands import FOLDER, analyze_command
+import core.numerics.scheme as schemes
+from core.decide.study import Study
+from core.export.map.reproduce import FOLDER, analyze_command
 from core.export.targets.capability import Capability
-from core.study import Study
 
 
 def mismatch(study: Study, target: Capability) -> str | None:

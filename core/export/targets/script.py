@@ -8,12 +8,12 @@ from importlib.resources import files
 from typing import Any
 
 import core
-from core.decide.decision import PrecisionMap
-from core.export.checklist import printable, short
+from core.decide.policy.decision import PrecisionMap
+from core.decide.study import Study
+from core.export.map.checklist import printable, short
 from core.export.targets.capability import Capability
 from core.export.targets.contract import Job
 from core.export.targets.legality import Legality
-from core.study import Study
 
 WIDTH = 100
 COMMON = "check_names"

@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Mapping
 
 from core.errors import MapError
-from core.export.checklist import named
+from core.export.map.checklist import named
 from core.export.targets.contract import Job
 from core.export.targets.floats import nodes_in
 from core.export.targets.script import comment

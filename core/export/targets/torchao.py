@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from core import precision as registry
 from core.export.targets.contract import Job
 from core.export.targets.script import python
+from core.numerics import precision as registry
 
 
 def render(job: Job) -> str:

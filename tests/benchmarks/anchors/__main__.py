@@ -24,14 +24,14 @@ import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
 
-from core import precision as registry
-from core.decide.policy import Policy
-from core.evidence.analyze import analyze
-from core.runtime.graph import export
+from core.analysis.analyze import analyze
+from core.decide.policy.policy import Policy
+from core.decide.study import Study
+from core.numerics import precision as registry
+from core.runtime.torch_export import export
 from core.source import samples
 from core.source.contract import ModelSource, model_source
 from core.source.inventory import take_inventory
-from core.study import Study
 from tests.benchmarks.anchors.tools import INPUT, TOOLS, Scores, Task, kl_of, quantized
 
 SAMPLE = "digits_resnet"

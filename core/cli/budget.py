@@ -1,0 +1,228 @@
+"""Budgets on the command line: `plan --budget`, `frontier` and `explain`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from core.analysis import store
+from core.cli.output import console, print_json
+from core.decide.advise.explain import explain
+from core.decide.assess.compare import COSTS
+from core.decide.policy.budget import AXES, Axis, checked, format_budget, parse_budgets
+from core.decide.policy.decision import PrecisionMap
+from core.decide.policy.policy import Policy, parse_groups, parse_rules
+from core.decide.solve.certificate import certify
+from core.decide.solve.frontier import UNITS, Frontier, frontier
+from core.decide.stability.budget_stability import steadiness
+from core.decide.study import Study
+from core.errors import PolicyError
+from core.export.map import precision_map
+from core.export.map.words import amount
+
+EXAMPLES = "size=0.5 (of FP32), size=4.8MB, latency=0.8, latency=0.8ms, loss=0.5"
+
+
+def add_budget_options(sub: argparse.ArgumentParser) -> None:
+    """Options of `plan` that ask for the best map under budgets."""
+    sub.add_argument(
+        "--budget",
+        action="append",
+        default=[],
+        metavar="AXIS=AMOUNT",
+        help=f"the most that a map may take, several at once: {EXAMPLES}; a loss is in points of "
+        "accuracy or in the unit of an error",
+    )
+    sub.add_argument(
+        "--minimise",
+        choices=AXES,
+        help="what to make least within the budgets; default: loss, or size if loss is budgeted",
+    )
+    sub.add_argument(
+        "--labels",
+        action="store_true",
+        help="minimise the loss against labels in place of the change of the outputs",
+    )
+    sub.add_argument(
+        "--group",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="layers that match a wildcard share one precision",
+    )
+    sub.add_argument(
+        "--certify",
+        type=float,
+        metavar="SECONDS",
+        help="prove how far the map may be from the best, for at most so long",
+    )
+    sub.add_argument(
+        "--stability",
+        action="store_true",
+        help="solve for resampled data and say how often each layer keeps its precision",
+    )
+
+
+def add_commands(add: Any, json_option: Any) -> None:
+    """The commands `frontier` and `explain`; `add` makes a parser of a name and a sentence."""
+    sub = add("frontier", "list the maps with the least loss for every size or latency")
+    sub.add_argument("folder", type=Path, metavar="DIR", help="analysis folder")
+    sub.add_argument("--axis", choices=COSTS, default="size", help="default: size")
+    for option, text in (
+        ("--pin", "keep layers that match a wildcard; the last match wins"),
+        ("--override", "set one layer; beats every pin"),
+    ):
+        sub.add_argument(option, action="append", default=[], metavar="PATTERN=P", help=text)
+    sub.add_argument("--group", action="append", default=[], metavar="PATTERN",
+                     help="layers that match a wildcard share one precision")  # fmt: skip
+    sub.add_argument("--hardware", metavar="NAME", help="latency profile")
+    json_option(sub)
+    sub.set_defaults(run=run_frontier)
+    sub = add("explain", "say in one line why a layer has its precision and what would flip it")
+    sub.add_argument("folder", type=Path, metavar="DIR", help="analysis folder")
+    sub.add_argument("map", type=Path, metavar="MAP", help="precision map")
+    sub.add_argument("layer", metavar="LAYER", help="name of the layer; `show` lists them")
+    json_option(sub)
+    sub.set_defaults(run=run_explain)
+
+
+def budget_changes(options: argparse.Namespace) -> dict[str, Any]:
+    """The fields of a policy that the budget options of `plan` set."""
+    changes: dict[str, Any] = {"groups": tuple(g for t in options.group for g in parse_groups(t))}
+    budgets = checked(b for text in options.budget for b in parse_budgets(text))
+    if not budgets:
+        if options.minimise is not None or options.certify is not None:
+            raise PolicyError("No budget is given.", "Write for instance --budget size=0.5.")
+        return changes
+    changes |= {"strategy": "budget", "budgets": budgets, "minimise": options.minimise}
+    if options.minimise is None:
+        by_loss = any(b.axis == "loss" for b in budgets)
+        free: list[Axis] = [a for a in AXES if a not in {b.axis for b in budgets}]
+        changes["minimise"] = free[0] if by_loss and free else "loss"
+    if options.labels:
+        changes["target"] = "labels"
+    return changes
+
+
+def solved_content(
+    study: Study, chosen: PrecisionMap, options: argparse.Namespace
+) -> dict[str, Any]:
+    """What `plan` adds of a solved budget; empty for another strategy."""
+    policy = chosen.policy
+    if policy.strategy != "budget":
+        return {}
+    solution = study.solver.solve(policy)
+    content: dict[str, Any] = {
+        "budgets": [
+            {
+                "budget": format_budget(b),
+                "limit": solution.limits[b.axis],
+                "used": solution.used[b.axis],
+                "binding": b.axis in solution.binding,
+            }
+            for b in policy.budgets
+        ],
+        "minimised": policy.minimise,
+        "steps": solution.found.steps,
+        "certificate": None,
+        "stability": None,
+    }
+    if options.certify is not None:
+        content["certificate"] = certify(study, policy, options.certify)
+    if options.stability:
+        found = steadiness(study, policy)
+        content["stability"] = {
+            "draws": found.draws,
+            "loss": found.loss,
+            "agreement": dict(zip(study.layers.names, found.of(chosen), strict=True)),
+        }
+    return {"solution": content}
+
+
+def print_solution(content: dict[str, Any]) -> None:
+    """The same for people."""
+    if not content:
+        return
+    out, found = console(), content["solution"]
+    for row in found["budgets"]:
+        tight = ": this one binds" if row["binding"] else ""
+        out.print(f"Budget {row['budget']}: {row['used']:.6g} of {row['limit']:.6g} used{tight}.")
+    if found["certificate"] is not None:
+        out.print(found["certificate"].in_words())
+    if found["stability"] is not None:
+        shares = [s for s in found["stability"]["agreement"].values() if s is not None]
+        sure = sum(share >= 0.9 for share in shares)
+        out.print(
+            f"Over {found['stability']['draws']} resamples {sure} of {len(shares)} layers keep "
+            f"their precision in at least 90 %; projected loss of this map "
+            f"{amount(found['stability']['loss'])}."
+        )
+
+
+def _rules(options: argparse.Namespace) -> Policy:
+    return Policy(
+        pins=tuple(rule for text in options.pin for rule in parse_rules(text)),
+        overrides=tuple(rule for text in options.override for rule in parse_rules(text)),
+        groups=tuple(g for text in options.group for g in parse_groups(text)),
+        hardware=options.hardware or Policy().hardware,
+    )
+
+
+def run_frontier(options: argparse.Namespace) -> None:
+    """List the points of a frontier."""
+    study = Study(store.load(options.folder))
+    options.hardware = options.hardware or study.default_hardware
+    found = frontier(study, _rules(options), options.axis)
+    if options.json:
+        print_json({"axis": found.axis, "points": _points(study, found)})
+    else:
+        console().print(_frontier_table(study, found))
+
+
+def _points(study: Study, found: Frontier) -> list[dict[str, Any]]:
+    return [
+        {
+            "budget": format_budget(point.policy.budgets[0]),
+            "size_bytes": point.size_bytes,
+            "latency_ms": point.latency_ms,
+            "objective": point.loss,
+            "totals": point.totals,
+            "precisions": {
+                name: int((point.codes == code).sum()) for code, name in enumerate(study.precisions)
+            },
+            "layers": study.decide(point.policy).by_layer,
+        }
+        for point in found.points
+    ]
+
+
+def _frontier_table(study: Study, found: Frontier) -> Table:
+    unit = UNITS[found.axis]
+    table = Table(title=f"Least loss by {found.axis} ({unit})", title_justify="left")
+    figures = found.points[0].totals if found.points else {}
+    costs = ("size_bytes", "latency_ms")
+    known = [n for n, figure in figures.items() if figure.value is not None and n not in costs]
+    for name in ("MB", "ms", *known, *study.precisions, "--budget"):
+        table.add_column(name, justify="right")
+    for point in found.points:
+        table.add_row(
+            f"{point.size_bytes / 1e6:.3f}",
+            f"{point.latency_ms:.4f}",
+            *(amount(point.totals[name]) for name in known),
+            *(str(int((point.codes == code).sum())) for code in range(len(study.precisions))),
+            format_budget(point.policy.budgets[0]),
+        )
+    return table
+
+
+def run_explain(options: argparse.Namespace) -> None:
+    """Explain one layer of a map."""
+    study = Study(store.load(options.folder))
+    found = explain(study, precision_map.read(options.map, study), options.layer)
+    if options.json:
+        print_json({"words": found.in_words(), "explanation": found})
+    else:
+        console().print(found.in_words())

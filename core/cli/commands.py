@@ -1,0 +1,269 @@
+"""What each command of the command line does."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from rich.console import Console
+from rich.text import Text
+
+from core.analysis import store
+from core.cli import budget, schemes, tables
+from core.cli.cache import opened
+from core.cli.output import console, print_json, progress_bar, write
+from core.cli.partial import keeper
+from core.decide.advise.advice import considerations, feasibility, recommendations
+from core.decide.advise.document import applies_to, comparisons
+from core.decide.assess.outcome import OPTIMISTIC, outcome
+from core.decide.policy.decision import PrecisionMap
+from core.decide.policy.policy import Policy, parse_rules, parse_thresholds, parse_weights
+from core.decide.study import Study
+from core.errors import PolicyError
+from core.export.map import precision_map
+from core.export.report import assemble as reports
+from core.export.report import markdown
+from core.jobs.progress import Reporter, reporting
+from core.numerics import precision as registry
+from core.source import python_file
+from core.source import samples as bundled
+
+if TYPE_CHECKING:
+    from core.analysis.analysis import Analysis
+    from core.numerics.precision import Precision
+    from core.source.contract import ModelSource
+
+
+def samples(options: argparse.Namespace) -> None:
+    """List bundled samples with the size of their model."""
+    rows = []
+    for name in bundled.names():
+        sample = bundled.get(name)
+        row: dict[str, Any] = {"name": name, "source": f"{bundled.PREFIX}{name}", "analysis": None}
+        if (sample.analysis / store.FILE).is_file():
+            analysis = store.load(sample.analysis)
+            row |= {
+                "analysis": str(sample.analysis),
+                "title": analysis.title,
+                "layers": len(analysis.layers),
+                "params": int(analysis.layers.params.sum()),
+                "holdout_accuracy": analysis.holdout_accuracy,
+                "majority_accuracy": analysis.majority_accuracy,
+            }
+        rows.append(row)
+    if options.json:
+        print_json(rows)
+    else:
+        console().print(tables.samples_table(rows))
+
+
+def _source(options: argparse.Namespace) -> ModelSource:
+    if options.source.startswith(bundled.PREFIX):
+        return bundled.load(options.source, options.csv)
+    if not python_file.is_reference(options.source):
+        raise PolicyError(
+            f"{options.source!r} is no source.",
+            "Use path/to/file.py:function, or sample:NAME; `samples` lists the names.",
+        )
+    if options.csv is not None:
+        raise PolicyError(
+            f"{options.source} takes no CSV, but {options.csv} was given.",
+            "Leave out --csv: the function brings its own data.",
+        )
+    return python_file.load(options.source)
+
+
+def _precisions(options: argparse.Namespace) -> tuple[Precision, ...]:
+    """The precisions to measure, without the reference, which is measured anyway."""
+    wanted = options.precisions
+    names = registry.simulated() if wanted is None else wanted.upper().split(",")
+    found = tuple(dict.fromkeys(registry.get(name.strip()) for name in names))
+    simulated = tuple(p for p in found if p.name != registry.REFERENCE)
+    if not simulated:
+        raise PolicyError(
+            f"--precisions {wanted} leaves nothing to measure.",
+            f"Name some of {', '.join(registry.simulated())}.",
+        )
+    return simulated
+
+
+def analyze(options: argparse.Namespace) -> None:
+    """Measure a source and write its analysis folder."""
+    with reporting(options.progress) as reporter:
+        _analyze(options, reporter)
+
+
+def _analyze(options: argparse.Namespace, reporter: Reporter) -> None:
+    # torch takes seconds to import, and only this command runs a model
+    from core.analysis import analyze as analysing
+    from core.evidence.measure.workers import share_cores
+    from core.source.device import placed
+
+    if options.out is None and not options.dry_run:
+        raise PolicyError("No folder to write to.", "Give --out DIR, or --dry-run.")
+    if not options.dry_run:
+        store.check_target(options.out)
+    share_cores(options.jobs)
+    source = placed(_source(options), options.device, options.jobs)
+    how = {
+        "precisions": _precisions(options),
+        "expand_units": options.expand_units,
+        "memory_bytes": options.memory,
+        "jobs": options.jobs,
+        **schemes.chosen(options),
+    }
+    plan = analysing.dry_run(source, **how)
+    if options.dry_run:
+        reporter.result = msgspec.to_builtins(plan)
+        if options.json:
+            print_json(plan)
+        else:
+            console().print(tables.plan_table(plan))
+        return
+    aside = Console(stderr=True)
+    aside.print(
+        f"{plan.layers} layers, {plan.runs} runs over {plan.samples:,} samples, "
+        f"about {plan.predicted_seconds / 60:.1f} min and {plan.peak_bytes / 1e6:,.0f} MB"
+    )
+
+    def say(sentence: str) -> None:
+        aside.print(sentence, markup=False, highlight=False)
+        reporter.say(sentence)
+
+    cache, keep = opened(options, say), keeper(options, say)
+    with progress_bar(aside) as progress:
+        task = progress.add_task("starting", total=plan.runs)
+
+        def step(done: int, total: int, label: str) -> None:
+            progress.update(task, total=total, completed=done, description=label)
+            reporter.step(done, total, label)
+
+        analysis = analysing.analyze(source, cache=cache, progress=step, glimpse=keep, **how)
+    store.save(analysis, options.out)
+    reporter.result = _summary(analysis, options.out)
+    for note in (*((OPTIMISTIC,) if analysis.optimistic else ()), *analysis.notes):
+        print(f"quantscape: note: {note}", file=sys.stderr)
+    if options.json:
+        print_json(reporter.result)
+    else:
+        console().print(f"Wrote {options.out}: {len(analysis.layers)} layers.")
+
+
+def _summary(analysis: Analysis, folder: Path) -> dict[str, Any]:
+    return {
+        "folder": str(folder),
+        "layers": len(analysis.layers),
+        "samples": analysis.splits.selection,
+        "seconds": analysis.seconds,
+        "identity": analysis.identity,
+        "optimistic": analysis.optimistic,
+        "notes": analysis.notes,
+    }
+
+
+def policy_from(options: argparse.Namespace) -> Policy:
+    """The policy that the options of `plan` describe."""
+    changes: dict[str, Any] = {"hardware": options.hardware or Policy().hardware}
+    if options.weights is not None:
+        changes["weights"] = parse_weights(options.weights)
+    if options.thresholds is not None:
+        high, medium = parse_thresholds(options.thresholds)
+        changes |= {"high_threshold": high, "medium_threshold": medium}
+    for level in ("high", "medium", "low", "uniform"):
+        given = getattr(options, level)
+        if given is not None:
+            changes[level] = given.upper()
+    if options.top_k is not None:
+        changes |= {"top_k": options.top_k, "strategy": "top-k"}
+    if options.strategy is not None:
+        changes["strategy"] = options.strategy
+    if changes.get("strategy") == "top-k" and options.top_k is None:
+        raise PolicyError("--strategy top-k needs --top-k K.", "Say how many layers go low.")
+    changes["pins"] = tuple(rule for text in options.pin for rule in parse_rules(text))
+    changes["overrides"] = tuple(rule for text in options.override for rule in parse_rules(text))
+    changes |= budget.budget_changes(options)
+    return replace(Policy(), **changes)
+
+
+def plan(options: argparse.Namespace) -> None:
+    """Decide a map and write it."""
+    study = Study(store.load(options.folder))
+    options.hardware = options.hardware or study.default_hardware
+    chosen = study.decide(policy_from(options))
+    unknown = [name for name, _ in chosen.policy.overrides if name not in study.layers.index]
+    if unknown:
+        raise PolicyError(
+            f"No layer is called {unknown[0]!r}.", f"Names: `show {options.folder}` lists them."
+        )
+    for pattern in chosen.ignored:
+        print(f"quantscape: note: no layer matches {pattern!r}", file=sys.stderr)
+    solved = budget.solved_content(study, chosen, options)
+    if options.out is not None:
+        write(options.out, precision_map.to_json(study, chosen))
+    if options.json:
+        print_json(_shown(study, chosen) | solved)
+        return
+    _print_map(study, chosen, document=False)
+    budget.print_solution(solved)
+    if options.out is not None:
+        console().print(f"Wrote {options.out}.")
+
+
+def show(options: argparse.Namespace) -> None:
+    """Show an analysis under a map, or under the document's policy."""
+    study = Study(store.load(options.folder))
+    chosen = (
+        study.decide(Policy()) if options.map is None else precision_map.read(options.map, study)
+    )
+    if options.json:
+        print_json(_shown(study, chosen))
+    else:
+        _print_map(study, chosen, document=True)
+
+
+def report(options: argparse.Namespace) -> None:
+    """Print or write a map's report as Markdown; as data with `--json`."""
+    study = Study(store.load(options.folder))
+    found = reports.build(study, precision_map.read(options.map, study))
+    if options.out is not None:
+        write(options.out, markdown.render(found).encode())
+    if options.json:
+        print_json(found if options.out is None else {"file": str(options.out)})
+    elif options.out is not None:
+        console().print(f"Wrote {options.out}.")
+    else:
+        sys.stdout.write(markdown.render(found))
+
+
+def _shown(study: Study, chosen: PrecisionMap) -> dict[str, Any]:
+    found = outcome(study, chosen)
+    content: dict[str, Any] = msgspec.to_builtins(precision_map.describe(study, chosen, found))
+    verdict = feasibility(study, chosen, found)
+    content["feasibility"] = msgspec.to_builtins(verdict)
+    content["considerations"] = considerations(study, chosen)
+    content["recommendations"] = msgspec.to_builtins(recommendations(study, chosen.policy))
+    hardware = chosen.policy.hardware
+    content["document"] = (
+        msgspec.to_builtins(comparisons(study, hardware)) if applies_to(study) else []
+    )
+    return content
+
+
+def _print_map(study: Study, chosen: PrecisionMap, *, document: bool) -> None:
+    out = console()
+    found = outcome(study, chosen)
+    out.print(tables.layer_table(study, chosen, found))
+    out.print(tables.statistics_table(chosen))
+    out.print(tables.totals_table(study, found, chosen.policy.hardware))
+    if document and applies_to(study):
+        out.print(tables.document_table(comparisons(study, chosen.policy.hardware)))
+    verdict = feasibility(study, chosen, found)
+    out.print(Text.assemble((verdict.feasibility, "bold"), f": {' '.join(verdict.reasons)}"))
+    for use in recommendations(study, chosen.policy):
+        out.print(Text.assemble(f"For {use.use}: ", (use.strategy, "bold"), f" ({use.why})."))
+    for sentence in (*considerations(study, chosen), *found.warnings):
+        out.print(f"- {sentence}")

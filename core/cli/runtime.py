@@ -1,0 +1,166 @@
+"""`build`, `verify` and `profile`: maps as models of ONNX Runtime, and what they measure."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from core.analysis import store
+from core.cli import runtime_tables as tables
+from core.cli.output import console, print_json, write
+from core.decide.assess.verified import sentences
+from core.decide.policy.decision import PrecisionMap
+from core.decide.study import Study
+from core.errors import PolicyError
+from core.estimate import hardware
+from core.export.map import precision_map
+from core.jobs.progress import Reporter, reporting
+from core.records import machine_profile, record_files, verification
+from core.source.samples import PREFIX
+
+if TYPE_CHECKING:
+    from core.analysis.analysis import Analysis
+    from core.source.contract import ModelSource
+
+Load = Callable[[argparse.Namespace], "ModelSource"]
+
+
+def add_progress(command: argparse.ArgumentParser) -> None:
+    """The option of commands that a page watches."""
+    command.add_argument(
+        "--progress", type=Path, metavar="FILE", help="keep a JSON file that says how far it is"
+    )
+
+
+def add_options(sub: argparse.ArgumentParser) -> None:
+    """What every command needs that runs the model of an analysis."""
+    sub.add_argument("folder", type=Path, metavar="DIR", help="analysis folder")
+    sub.add_argument(
+        "--source",
+        metavar="SOURCE",
+        help="the analyzed model, where the analysis is not of a bundled sample: "
+        "path/to/file.py:function, which is run with your rights",
+    )
+    sub.add_argument("--csv", type=Path, metavar="FILE", help="the OHLCV data that was analyzed")
+
+
+def source_of(options: argparse.Namespace, analysis: Analysis, load: Load) -> ModelSource:
+    """The source that `analysis` was made from.
+
+    A Python file is run only where the person names it: a folder may come from anybody.
+    """
+    if options.source is None:
+        if not analysis.source.startswith(PREFIX):
+            raise PolicyError(
+                f"{options.folder} was made from {analysis.source or 'an unknown source'}, which "
+                "is not run unless you name it.",
+                f"Give --source {analysis.source or 'path/to/file.py:function'}.",
+            )
+        options.source = analysis.source
+    return load(options)
+
+
+def build(options: argparse.Namespace, load: Load) -> None:
+    """Build a map and write it as an ONNX file."""
+    study, chosen = _opened(options)
+    from core.runtime.build import build as built_from
+
+    found = built_from(source_of(options, study.analysis, load), study.analysis, chosen)
+    write(options.out, found.model.SerializeToString())
+    content: dict[str, Any] = {
+        "file": str(options.out),
+        "file_bytes": found.file_bytes,
+        "as_asked": found.as_asked,
+        "left_out_optimizers": found.disabled,
+        "kernels": dict(found.kernels),
+        "layers": msgspec.to_builtins(found.report),
+    }
+    if options.json:
+        print_json(content)
+        return
+    out = console()
+    out.print(tables.layers_table(found.report))
+    out.print(f"Wrote {options.out} ({found.file_bytes / 1e6:.2f} MB).")
+    out.print(tables.advice(found.disabled))
+
+
+def verify(options: argparse.Namespace, load: Load) -> None:
+    """Build a map, run it on the holdout split and keep what was measured."""
+    with reporting(getattr(options, "progress", None)) as reporter:
+        _verify(options, load, reporter)
+
+
+def _verify(options: argparse.Namespace, load: Load, reporter: Reporter) -> None:
+    if options.repeat is not None and options.repeat < 1:
+        raise PolicyError("--repeat needs one round at least.", "Leave it out for the default.")
+    study = Study(store.load(options.folder))
+    maps = [(path.stem, precision_map.read(path, study)) for path in options.maps]
+    wanted = [
+        (label, chosen)
+        for label, chosen in maps
+        if not (options.skip_verified and chosen.assigned in study.verified)
+    ]
+    from core.runtime import verify as verifying
+    from core.runtime.timing import ROUNDS
+
+    reporter.step(0, max(len(wanted), 1) * len(verifying.STEPS), "exporting the model")
+    kept = []
+    if wanted:
+        bench = verifying.prepare(source_of(options, study.analysis, load), study.analysis)
+    for number, (label, chosen) in enumerate(wanted):
+
+        def step(
+            done: int, total: int, what: str, number: int = number, label: str = label
+        ) -> None:
+            reporter.step(number * total + done, len(wanted) * total, f"{label}: {what}")
+
+        found = verifying.verify(
+            bench, chosen, label=label, rounds=options.repeat or ROUNDS, progress=step
+        )
+        path = verification.save(record_files.home_of(options.folder), found)
+        kept.append((path, found, chosen))
+        for sentence in sentences(study, found):
+            print(f"quantscape: note: {sentence}", file=sys.stderr)
+    reporter.result = {"files": [str(path) for path, _, _ in kept]}
+    if options.json:
+        content = [{"file": str(path), **msgspec.to_builtins(one)} for path, one, _ in kept]
+        print_json(content[0] if len(options.maps) == 1 and content else content)
+        return
+    out = console()
+    for path, found, chosen in kept:
+        out.print(tables.layers_table(found.layers))
+        out.print(tables.figures_table(found, study.project(chosen.codes), study))
+        out.print(f"Kept as {path}.")
+    if len(wanted) < len(maps):
+        out.print(f"{len(maps) - len(wanted)} of {len(maps)} maps were verified before.")
+
+
+def profile(options: argparse.Namespace, load: Load) -> None:
+    """Time the layers on this machine and keep what was found."""
+    study = Study(store.load(options.folder))
+    from core.runtime import profile as profiling
+    from core.runtime import verify as verifying
+
+    with reporting(options.progress) as reporter:
+        bench = verifying.prepare(source_of(options, study.analysis, load), study.analysis)
+        found = profiling.profile(bench, progress=reporter.step)
+        path = machine_profile.save(record_files.home_of(options.folder), found)
+        reporter.result = {"file": str(path)}
+    if options.json:
+        print_json({"file": str(path), **msgspec.to_builtins(found)})
+        return
+    out = console()
+    out.print(tables.profile_table(found))
+    for sentence in tables.said_of(found):
+        out.print(sentence)
+    out.print(f"Kept as {path}; estimates on {hardware.THIS_MACHINE} use it.")
+
+
+def _opened(options: argparse.Namespace) -> tuple[Study, PrecisionMap]:
+    study = Study(store.load(options.folder))
+    return study, precision_map.read(options.map, study)

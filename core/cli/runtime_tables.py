@@ -1,0 +1,130 @@
+"""What `build`, `verify` and `profile` print."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from rich.table import Table
+
+from core.decide.assess.outcome import accuracy_totals
+from core.decide.assess.verified import BUSY_PCT
+from core.decide.study import Study
+from core.estimate.projection import Projection
+from core.quantity import Quantity
+from core.records.machine_profile import MachineProfile
+from core.records.verification import Verification
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+NAMES = {
+    "accuracy": "Accuracy",
+    "accuracy_drop_pts": "Accuracy loss",
+    "kl": "KL divergence",
+    "flips_pct": "Changed predictions",
+    "metric": "Metric",
+    "metric_loss_pct": "Loss of the metric",
+    "relative_mse": "Relative MSE",
+}
+
+
+class Row(Protocol):
+    """One layer of a report."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def asked(self) -> str | None: ...  # noqa: D102
+    @property
+    def got(self) -> str | None: ...  # noqa: D102
+    @property
+    def how(self) -> str: ...  # noqa: D102
+    @property
+    def why(self) -> str: ...  # noqa: D102
+
+
+def layers_table(rows: Sequence[Row]) -> RenderableType:
+    """Asked, got and why not, by layer."""
+    table = Table(title="Layers", title_justify="left")
+    for column in ("layer", "asked", "got", "how", "why not as asked"):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(row.name, row.asked or "–", row.got or "–", row.how, row.why)
+    return table
+
+
+def advice(left_out: Sequence[str]) -> str:
+    """How to run the file so that layers run as the report says."""
+    if not left_out:
+        return "Any session of ONNX Runtime on this CPU runs it so."
+    return (
+        "Open it with onnxruntime.InferenceSession(..., "
+        f"disabled_optimizers={list(left_out)}): otherwise ONNX Runtime runs some layers otherwise."
+    )
+
+
+def shown(quantity: Quantity | None) -> str:
+    """A figure with its range and unit; n/a where it is unknown."""
+    if quantity is None or quantity.value is None:
+        return "n/a"
+    text = f"{quantity.value:.4g} {quantity.unit}".strip()
+    if quantity.low is None or quantity.high is None:
+        return text
+    return f"{text} ({quantity.low:.4g} to {quantity.high:.4g})"
+
+
+def figures_table(
+    found: Verification, projection: Projection | None, study: Study
+) -> RenderableType:
+    """Measured figures beside the projected ones."""
+    table = Table(title=f"Measured on {found.samples:,} {found.split} samples",
+                  title_justify="left")  # fmt: skip
+    for column in ("figure", "measured", "projected"):
+        table.add_column(column)
+    projected = accuracy_totals(study, projection)
+    for name, quantity in found.figures.items():
+        table.add_row(NAMES[name], shown(quantity), shown(projected.get(name)))
+    timing = found.timing
+    table.add_row(f"Latency per sample, batch {timing.batch}", shown(timing.map_ms), "")
+    table.add_row("FP32, same batch", shown(timing.reference_ms), "")
+    table.add_row("Map ÷ FP32", shown(timing.ratio), "")
+    table.add_row("File", f"{found.file_bytes:,} bytes", f"{found.predicted_file_bytes:,} bytes")
+    table.add_row("FP32 file", f"{found.reference_file_bytes:,} bytes", "")
+    peak = "n/a" if found.peak_bytes is None else f"{found.peak_bytes / 1e6:.1f} MB"
+    table.add_row("Peak memory", peak, "")
+    for name, value in (
+        ("Agreement with the simulation", found.agreement_db), ("Error", found.error_db),
+        ("Error as simulated", found.simulated_error_db),
+    ):  # fmt: skip
+        table.add_row(name, "no difference" if value is None else f"{value:.1f} dB", "")
+    return table
+
+
+def profile_table(found: MachineProfile) -> RenderableType:
+    """Milliseconds of every layer in every precision."""
+    table = Table(title=f"ms per sample, batch {found.batch}", title_justify="left")
+    for column in ("layer", *found.precisions, "found by"):
+        table.add_column(column, overflow="fold")
+    for i, name in enumerate(found.layers):
+        table.add_row(name, *(f"{row[i]:.4f}" for row in found.layer_ms), found.way[i])
+    return table
+
+
+def said_of(found: MachineProfile) -> list[str]:
+    """What a profile says in words."""
+    machine, price = found.machine, found.quantized
+    conversion = f"{price.fixed_ms * 1e3:.2f} µs and {price.per_element_ms * 1e6:.3f} ns per value"
+    busy = ": the machine was busy, take the profile again" if found.noise_pct > BUSY_PCT else ""
+    said = [
+        f"{machine.processor}, {machine.threads} thread, {machine.runtime}.",
+        f"FP32 rounds spread by ±{found.noise_pct:.1f} %{busy}.",
+        f"A tensor that changes between float and integers costs {conversion}.",
+        f"{found.rest_ms:.4f} ms belong to no layer.",
+        f"Whole maps left out of the fit lay ±{100 * found.spread:.0f} % off (one deviation).",
+    ]
+    if found.batch > 1:
+        said.append(
+            f"A call of one sample is too short to time: {found.batch} samples were run at a time."
+        )
+    return said

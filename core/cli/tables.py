@@ -1,0 +1,188 @@
+"""Tables of the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from core.decide.advise.document import Comparison
+from core.decide.assess.compare import Comparison as SideBySide
+from core.decide.assess.compare import Strategy
+from core.decide.assess.outcome import Outcome
+from core.decide.assess.statistics import statistics
+from core.decide.policy.decision import PrecisionMap
+from core.decide.policy.scoring import LEVELS
+from core.decide.study import Study
+from core.export.map.words import MEGA, UNKNOWN, figures, gain, percent, quantity
+from core.export.targets.capability import Capability
+
+if TYPE_CHECKING:
+    from core.analysis.analyze import Plan
+
+NEVER_WRAPPED = ("layer", "source", "role")
+"""Names that a person copies into the next command."""
+
+
+def _table(title: str, columns: Sequence[str], numeric: Sequence[str] = ()) -> Table:
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for name in columns:
+        table.add_column(
+            name,
+            justify="right" if name in numeric else "left",
+            no_wrap=name in NEVER_WRAPPED,
+            overflow="fold",
+        )
+    return table
+
+
+def samples_table(rows: Sequence[dict[str, Any]]) -> Table:
+    """Bundled samples."""
+    numeric = ("layers", "parameters", "holdout accuracy", "majority class")
+    table = _table("Bundled samples", ("source", "title", *numeric), numeric)
+    for row in rows:
+        accuracy, majority = row.get("holdout_accuracy"), row.get("majority_accuracy")
+        table.add_row(
+            row["source"],
+            row.get("title", "(not analyzed yet)"),
+            str(row.get("layers", UNKNOWN)),
+            f"{row['params']:,}" if "params" in row else UNKNOWN,
+            UNKNOWN if accuracy is None else f"{accuracy:.1%}",
+            UNKNOWN if majority is None else f"{majority:.1%}",
+        )
+    return table
+
+
+def plan_table(plan: Plan) -> Table:
+    """What a measurement will cost."""
+    table = _table("Dry run: nothing was measured", ("what", "predicted"), ("predicted",))
+    table.add_row("layers", str(plan.layers))
+    table.add_row("runs over the selection split", str(plan.runs))
+    table.add_row("samples", f"{plan.samples:,}")
+    table.add_row("time", f"about {plan.predicted_seconds / 60:.1f} min")
+    table.add_row("memory at its peak", f"about {plan.peak_bytes / MEGA:,.0f} MB")
+    table.add_row("samples at a time", str(plan.batch))
+    table.add_row("each run", f"a full pass: {plan.full_passes}" if plan.full_passes
+                  else "what follows the layer")  # fmt: skip
+    table.add_row("perturbations on disk", f"{plan.perturbation_bytes / MEGA:.1f} MB")
+    return table
+
+
+def layer_table(study: Study, chosen: PrecisionMap, found: Outcome) -> Table:
+    """Every layer with its score, level, precision and reason."""
+    numeric = ("params", "MACs", "score", "size kB")
+    columns = ("layer", "role", *numeric[:2], "score", "level", "precision", "size kB", "document",
+               "reason")  # fmt: skip
+    table = _table(f"{study.analysis.title}: {len(study.layers)} layers", columns, numeric)
+    for i, layer in enumerate(study.layers):
+        table.add_row(
+            layer.name,
+            layer.role,
+            f"{layer.params:,}",
+            f"{layer.macs:,}",
+            f"{chosen.scores[i]:.3f}",
+            LEVELS[chosen.levels[i]],
+            chosen.assigned[i] or "-",
+            f"{found.layer_bytes[i] / 1e3:,.1f}",
+            chosen.document_precision(i),
+            chosen.reason(i),
+        )
+    return table
+
+
+def statistics_table(chosen: PrecisionMap) -> Table:
+    """Counts by level, over all layers and over those that compute."""
+    stats = statistics(chosen)
+    numeric = ("all layers", "layers that compute")
+    table = _table("Statistics", ("level", *numeric), numeric)
+    for every, computing in zip(stats.levels, stats.computing_levels, strict=True):
+        table.add_row(every.level, _share(every.layers, every.share_pct),
+                      _share(computing.layers, computing.share_pct))  # fmt: skip
+    table.add_row("quantizable", percent(stats.quantizable_pct),
+                  percent(stats.computing_quantizable_pct))  # fmt: skip
+    for name, count in stats.precisions.items():
+        document = stats.document_precisions.get(name)
+        table.add_row(f"in {name}", UNKNOWN if document is None else str(document), str(count))
+    return table
+
+
+def _share(count: int, share_pct: float | None) -> str:
+    return f"{count} ({percent(share_pct)})"
+
+
+def totals_table(study: Study, found: Outcome, hardware: str) -> Table:
+    """Figures of the whole map."""
+    names = {**figures(study.analysis), "latency_ms": f"latency on {hardware}"}
+    table = _table("Totals", ("figure", "value (90 % range) and kind"))
+    for key, title in names.items():
+        table.add_row(title, quantity(found.totals[key]))
+    table.add_row("precision boundaries", f"{found.boundaries} ({found.boundaries_ms:.3f} ms)")
+    table.add_row("confidence", found.confidence)
+    return table
+
+
+def document_table(rows: Sequence[Comparison]) -> Table:
+    """The reference document's figures beside the recomputed ones."""
+    table = _table("The document's figures", ("figure", "document", "recomputed", "comment"))
+    for row in rows:
+        table.add_row(row.figure, row.stated, quantity(row.recomputed), row.comment)
+    return table
+
+
+def strategies_table(study: Study, strategies: Sequence[Strategy], found: SideBySide) -> Table:
+    """Figures of each strategy, with its difference from the reference below."""
+    names = ("figure", *(s.name for s in strategies))
+    table = _table(f"Against {found.reference}, on {found.hardware}", names)
+    for key, title in figures(study.analysis).items():
+        cells = []
+        for s, column in zip(strategies, found.columns, strict=True):
+            text = quantity(s.outcome.totals[key])
+            if s.name != found.reference:
+                text += f"\n{gain(column.gains[key], s.outcome.totals[key].unit)}"
+            cells.append(text)
+        table.add_row(title, *cells)
+    return table
+
+
+def differing_table(found: SideBySide) -> Table:
+    """Layers that differ between any of the strategies, with counts on top."""
+    table = _table("Layers that differ", ("layer", "role", *(c.name for c in found.columns)))
+    counts = [
+        ", ".join(f"{n} {name}" for name, n in column.precisions.items() if n)
+        for column in found.columns
+    ]
+    amounts = [
+        f"{column.size_bytes / MEGA:.3f} MB, {column.latency_ms:.3f} ms" for column in found.columns
+    ]
+    table.add_row(f"{len(found.layers)} in all", "", *counts)
+    table.add_row("they take", "", *amounts, end_section=True)
+    for row in found.layers:
+        table.add_row(row.layer, row.role, *(name or "-" for name in row.precisions))
+    return table
+
+
+def targets_table(found: Sequence[Capability]) -> Table:
+    """Export targets: what each can do, and whether the tool itself proves it."""
+    table = _table(
+        "Export targets",
+        ("format", "tool", "written for", "names", "precisions", "INT8 for", "floats", "proved by"),
+    )
+    for one in found:
+        states = (
+            ("", one.computes), ("weights of ", one.stores), ("in the kernel before: ", one.folds),
+        )  # fmt: skip
+        table.add_row(
+            one.name,
+            one.title,
+            f"{one.package} {one.version}",
+            one.speaks,
+            ", ".join(one.precisions),
+            "anything"
+            if one.overlay
+            else "; ".join(f"{word}{', '.join(kinds)}" for word, kinds in states if kinds)
+            or "nothing",
+            one.floats,
+            "the tool" if one.proved == "tool" else "its documented form",
+        )
+    return table

@@ -1,0 +1,1 @@
+"""Figures in sentences: advice, explanations, corrections, the document's figures."""

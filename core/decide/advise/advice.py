@@ -1,0 +1,181 @@
+"""Feasibility, recommendation and considerations: what the figures come to in words.
+
+Cut-offs are stated in docs/method.md, "Feasibility".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from core.decide.assess.loss import loss_at_most, loss_figures
+from core.decide.assess.outcome import Outcome, outcome
+from core.decide.assess.statistics import statistics
+from core.decide.assess.strategies import named_strategies
+from core.decide.policy.decision import PrecisionMap
+from core.decide.policy.policy import Policy
+from core.decide.policy.scoring import HIGH
+from core.decide.study import Study
+from core.layers import ROLES
+from core.numerics import precision as registry
+
+Feasibility = Literal["proceed", "cautious", "avoid"]
+
+PROCEED_DROP_PTS = 1.0
+AVOID_DROP_PTS = 5.0
+LEAST_REDUCTION_PCT = 10.0
+LEAST_QUANTIZABLE_PCT = 25.0
+HIGH_PRECISION_DROP_PTS = 0.5
+EDGE_DROP_PTS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`feasibility` of a map with the reasons for it."""
+
+    feasibility: Feasibility
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """A named strategy for a use, with its policy and why."""
+
+    use: str
+    strategy: str
+    policy: Policy
+    why: str
+
+
+def feasibility(study: Study, chosen: PrecisionMap, found: Outcome) -> Verdict:
+    """Whether to ship `chosen`: *avoid*, *cautious* or *proceed*, with reasons."""
+    if found.forbidden:
+        return Verdict("avoid", (f"{len(found.forbidden)} layers overflow.",))
+    figures = loss_figures(found.totals)
+    drop, most = found.totals[figures.loss], loss_at_most(found.totals)
+    if study.projector is None:
+        share = statistics(chosen).computing_quantizable_pct or 0.0
+        reason = f"Nothing is measured; by rule {share:.0f} % of computing layers are quantizable."
+        return Verdict("cautious" if share >= LEAST_QUANTIZABLE_PCT else "avoid", (reason,))
+    if study.unknown is not None:
+        return Verdict("cautious", ("Not every layer is measured yet, so nothing bounds a loss.",))
+    if most is None:
+        change = found.totals[figures.divergence].value
+        moved = "" if change is None else f"; the outputs change by {change:.1e} of their variance"
+        return Verdict("cautious", (f"Without labels no loss is known{moved}.",))
+    # Without labels the changed predictions bound the loss.
+    what = "projected loss" if drop.high is not None else "loss, unknown without labels,"
+    unit = drop.unit
+    if most > AVOID_DROP_PTS:
+        return Verdict("avoid", (f"The {what} may reach {most:.1f} {unit}.",))
+    doubts: list[str] = []
+    if most > PROCEED_DROP_PTS:
+        worst = _most_sensitive(study, chosen)
+        doubts.append(f"The {what} may reach {most:.1f} {unit}{worst}.")
+    speedup = found.totals["speedup"].value
+    if speedup is not None and speedup < 1:
+        doubts.append(f"Estimated slower than {registry.REFERENCE} ({speedup:.2f}x).")
+    reduction = found.totals["size_reduction_pct"].value
+    if reduction is not None and reduction < LEAST_REDUCTION_PCT:
+        doubts.append(f"Saves only {reduction:.0f} % of the size.")
+    if doubts:
+        return Verdict("cautious", tuple(doubts))
+    return Verdict(
+        "proceed",
+        (f"The {what} stays below {_limit(PROCEED_DROP_PTS, unit)} in its 90 % range.",),
+    )
+
+
+def _limit(value: float, unit: str) -> str:
+    """As "1 pt", "2 pts" or "1 %"."""
+    return f"{value:g} {'pt' if (value, unit) == (1, 'pts') else unit}"
+
+
+def _most_sensitive(study: Study, chosen: PrecisionMap) -> str:
+    """The narrow layer that alone changes the outputs most, as the end of a sentence."""
+    scored = study.scores.get("output_error")
+    narrow = [i for i, name in enumerate(chosen.assigned) if name == study.narrowest]
+    if scored is None or not narrow:
+        return ""
+    worst = max(narrow, key=lambda i: float(scored[i]))
+    return f"; of the {study.narrowest} layers {study.layers.names[worst]} alone changes most"
+
+
+def considerations(study: Study, chosen: PrecisionMap) -> tuple[str, ...]:
+    """What to know about this model, per role that is in it, the largest groups first."""
+    said: list[str] = []
+    counts = {role: study.layers.roles.count(role) for role in ROLES}
+    high = [
+        (role, sum(1 for r, v in zip(study.layers.roles, chosen.levels, strict=True)
+                   if r == role and v == HIGH))
+        for role in ROLES
+    ]  # fmt: skip
+    kept = [(role, n) for role, n in high if n]
+    total = sum(n for _, n in kept)
+    if total:
+        share = 100 * total / len(study.layers)
+        roles = ", ".join(f"{n} {role.replace('_', ' ')}" for role, n in kept)
+        noun = "layer rates" if total == 1 else "layers rate"
+        said.append(f"{total} {noun} HIGH ({share:.1f} %): {roles}.")
+    scored = study.scores.get("output_error")
+    if scored is not None and len(study.layers):
+        worst = int(scored.argmax())
+        layer = study.layers.layers[worst]
+        said.append(
+            f"The layer that hurts most in {study.narrowest} by measurement is {layer.name} "
+            f"(output error {scored[worst]:.2f} of 1)."
+        )
+    if counts["output_projection"]:
+        said.append("Verify the output projection: its error reaches the prediction directly.")
+    if counts["dropout"]:
+        said.append(
+            f"{counts['dropout']} dropout layers do nothing at inference; counting them as "
+            "quantized would flatter the ratio."
+        )
+    return tuple(said)
+
+
+def recommendations(study: Study, policy: Policy) -> tuple[Recommendation, ...]:
+    """A strategy each for production, edge and high-precision use.
+
+    *Production* takes the fastest of the named strategies whose projected loss stays within
+    1 pt over its whole 90 % range; *edge* the smallest within 2 pts; *high precision* the
+    smallest within 0.5 pts. A model whose outputs are values is held to as many percent of its
+    metric. Without measurements the document's own advice is given.
+    """
+    candidates = named_strategies(study, policy)
+    if study.projector is None or study.unknown is not None:
+        what = "nothing" if study.projector is None else "not every layer"
+        return tuple(
+            Recommendation(use, title, candidates[title], f"by rule: {what} is measured yet")
+            for use, title in (
+                ("production", "Document thresholds"),
+                ("edge", f"All {study.narrowest}"),
+                ("high precision", f"All {study.precisions[1]}"),
+            )
+            if title in candidates
+        )
+    priced = {title: outcome(study, study.decide(p)) for title, p in candidates.items()}
+    uses = (
+        ("production", PROCEED_DROP_PTS, "latency_ms", "fastest"),
+        ("edge", EDGE_DROP_PTS, "size_bytes", "smallest"),
+        ("high precision", HIGH_PRECISION_DROP_PTS, "size_bytes", "smallest"),
+    )
+    found = []
+    for use, limit, axis, word in uses:
+        bounds = {title: loss_at_most(o.totals) for title, o in priced.items()}
+        fitting = {
+            title: o
+            for title, o in priced.items()
+            if (bound := bounds[title]) is not None and bound <= limit
+        }
+        title = min(
+            fitting, key=lambda t: fitting[t].totals[axis].value or 0.0,
+            default=f"All {registry.REFERENCE}",
+        )  # fmt: skip
+        unit = next(o.totals[loss_figures(o.totals).loss].unit for o in priced.values())
+        why = f"the {word} whose projected loss stays within {_limit(limit, unit)}"
+        if all(bound is None for bound in bounds.values()):
+            why = "without labels no loss is known"
+        found.append(Recommendation(use, title, candidates[title], why))
+    return tuple(found)

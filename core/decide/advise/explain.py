@@ -1,0 +1,227 @@
+"""Why a layer has its precision: what it saves, what it costs, what decided, what would flip it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from core.decide.policy.budget import AXES, Axis
+from core.decide.policy.decision import BY_OVERRIDE, BY_PIN, PrecisionMap
+from core.decide.policy.scoring import LEVELS
+from core.errors import PolicyError
+from core.quantity import Quantity
+
+if TYPE_CHECKING:
+    from core.decide.solve.problem import Limits
+    from core.decide.study import Study
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """The map with the layer (and those that move with it) in `precision` instead.
+
+    Changes are against the map at hand: positive = more bytes, slower, more loss. `exceeds`
+    names the budgets that it would break.
+    """
+
+    precision: str
+    size_bytes: int
+    latency_ms: float
+    loss: float
+    exceeds: tuple[Axis, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """One layer of a map. `saves_bytes`, `saves_ms` and `costs` are against the reference
+    precision for this layer alone, with the rest of the map as it is.
+    """
+
+    layer: str
+    precision: str | None
+    together: tuple[str, ...]
+    saves_bytes: Quantity
+    saves_ms: Quantity
+    costs: Quantity
+    decided: str
+    flip: str
+    alternatives: tuple[Alternative, ...] = ()
+
+    def in_words(self) -> str:
+        """All of it in one line."""
+        if self.precision is None:
+            return f"{self.layer}: does nothing at inference, so it has no precision."
+        saved = self.saves_bytes.value or 0.0
+        faster = self.saves_ms.value or 0.0
+        beside = f" (with {', '.join(self.together)})" if self.together else ""
+        parts = [
+            f"saves {saved / 1e3:,.1f} kB" if saved >= 0 else f"takes {-saved / 1e3:,.1f} kB more",
+            f"{abs(faster):.4f} ms {'faster' if faster >= 0 else 'slower'} (estimated)",
+        ]
+        if self.costs.value is not None:
+            parts.append(f"costs {self.costs.value:.2e} {self.costs.unit} (projected)")
+        return (
+            f"{self.layer}{beside}: {self.precision} {', '.join(parts)}; "
+            f"{self.decided}; {self.flip}."
+        )
+
+
+def explain(study: Study, chosen: PrecisionMap, layer: str) -> Explanation:
+    """Why `layer` has its precision in `chosen`; raises `PolicyError` for an unknown layer.
+
+    Losses are unknown before anything was measured.
+    """
+    if layer not in study.layers.index:
+        raise PolicyError(f"No layer is called {layer!r}.", "`show` lists the names.")
+    i = study.layers.index[layer]
+    nothing = Quantity(None, "bytes", "exact")
+    if chosen.codes[i] < 0:
+        unknown = Quantity(None, "ms", "estimated")
+        return Explanation(layer, None, (), nothing, unknown, unknown, "", "")
+    members = _moving(study, chosen, i)
+    here = _figures(study, chosen, members, int(chosen.codes[i]))
+    rows = {
+        name: _figures(study, chosen, members, code)
+        for code, name in enumerate(study.precisions)
+        if code != chosen.codes[i]
+    }
+    reference = rows.get(study.precisions[0], here)
+    limits = _limits(study, chosen)
+    alternatives = tuple(
+        Alternative(
+            name, int(size - here[0]), ms - here[1], loss - here[2],
+            _exceeds(limits, size, ms, loss),
+        )
+        for name, (size, ms, loss) in rows.items()
+    )  # fmt: skip
+    loss = here[2] - reference[2]
+    unit = "nats" if study.analysis.metric is None else "of variance"
+    return Explanation(
+        layer=layer,
+        precision=chosen.assigned[i],
+        together=tuple(study.layers.names[m] for m in members if m != i),
+        saves_bytes=Quantity(reference[0] - here[0], "bytes", "exact"),
+        saves_ms=Quantity(reference[1] - here[1], "ms", "estimated"),
+        costs=Quantity(None if np.isnan(loss) else loss, unit, "projected"),
+        decided=_decided(chosen, i, alternatives),
+        flip=_flip(chosen, i, alternatives, limits, here),
+        alternatives=alternatives,
+    )
+
+
+def _moving(study: Study, chosen: PrecisionMap, i: int) -> list[int]:
+    """Layer `i` and those that share its precision by a group."""
+    from core.decide.policy.grouping import groups_of
+
+    if chosen.origin[i] in {BY_PIN, BY_OVERRIDE}:
+        return [i]
+    for group in groups_of(study.layers, chosen.policy.groups)[0]:
+        if i in group:
+            return [m for m in group if chosen.codes[m] == chosen.codes[i] and not chosen.origin[m]]
+    return [i]
+
+
+def _figures(
+    study: Study, chosen: PrecisionMap, members: list[int], code: int
+) -> tuple[float, float, float]:
+    """Bytes, milliseconds and projected divergence of the map with `members` in `code`."""
+    codes = chosen.codes.copy()
+    codes[members] = code
+    rows = np.maximum(codes, 0)
+    size = float(study.size_bytes[rows, np.arange(len(codes))].sum()) + study.glue_bytes
+    ms = float(study.latency(chosen.policy.hardware).times_ms(codes[None])[0])
+    projection = study.project(codes)
+    if projection is None:
+        return size, ms, float("nan")
+    moved = projection.kl if projection.kl.value is not None else projection.relative_mse
+    return size, ms, float("nan") if moved.value is None else moved.value
+
+
+def _limits(study: Study, chosen: PrecisionMap) -> Limits | None:
+    if chosen.policy.strategy != "budget":
+        return None
+    return study.solver.task(chosen.policy).limits
+
+
+def _exceeds(limits: Limits | None, size: float, ms: float, loss: float) -> tuple[Axis, ...]:
+    if limits is None:
+        return ()
+    most = {"size": limits.size, "latency": limits.ms, "loss": limits.loss}
+    given = {"size": size, "latency": ms, "loss": loss}
+    return tuple(axis for axis in AXES if given[axis] > most[axis] * (1 + 1e-9))
+
+
+def _decided(chosen: PrecisionMap, i: int, alternatives: tuple[Alternative, ...]) -> str:
+    policy = chosen.policy
+    if chosen.origin[i] == BY_OVERRIDE:
+        return "set by hand"
+    if chosen.origin[i] == BY_PIN:
+        return "pinned by a rule"
+    if policy.strategy == "thresholds":
+        return f"its score {chosen.scores[i]:.3f} is {LEVELS[chosen.levels[i]]}"
+    if policy.strategy == "top-k":
+        return f"its score {chosen.scores[i]:.3f} decided its place among the layers"
+    if policy.strategy != "budget":
+        return f"the {policy.strategy} strategy decided"
+    better = [a for a in alternatives if _improves(policy.minimise, a)]
+    blocked = {axis for a in better for axis in a.exceeds}
+    if not better:
+        return f"no other precision gives less {policy.minimise}"
+    if blocked:
+        names = " and ".join(axis for axis in AXES if axis in blocked)
+        return f"the {names} budget decided"
+    return "what it leaves of the budgets serves other layers better"
+
+
+def _improves(minimise: Axis, a: Alternative) -> bool:
+    return {"loss": a.loss, "size": a.size_bytes, "latency": a.latency_ms}[minimise] < 0
+
+
+def _flip(
+    chosen: PrecisionMap, i: int, alternatives: tuple[Alternative, ...],
+    limits: Limits | None, here: tuple[float, float, float],
+) -> str:  # fmt: skip
+    """What it would take to give the layer another precision, the cheapest way first."""
+    policy = chosen.policy
+    if chosen.origin[i] in {BY_OVERRIDE, BY_PIN}:
+        return "taking the rule away would let the strategy decide"
+    if policy.strategy == "thresholds":
+        return _threshold_flip(chosen, i)
+    if policy.strategy == "top-k":
+        place = int((chosen.scores < chosen.scores[i]).sum()) + 1
+        return f"top-k {'below' if place <= policy.top_k else 'of at least'} {place} would flip it"
+    if policy.strategy != "budget" or limits is None:
+        return "setting it by hand would flip it"
+    better = [a for a in alternatives if _improves(policy.minimise, a)]
+    if not better:
+        nearest = min(alternatives, key=lambda a: abs(a.loss))
+        return f"only a rule would make it {nearest.precision}"
+    a = min(better, key=lambda a: (len(a.exceeds), abs(a.size_bytes)))
+    missing = []
+    if "size" in a.exceeds:
+        missing.append(f"{(here[0] + a.size_bytes - limits.size) / 1e3:,.1f} kB more room")
+    if "latency" in a.exceeds:
+        missing.append(f"{here[1] + a.latency_ms - limits.ms:.4f} ms more time")
+    if "loss" in a.exceeds:
+        missing.append(f"{here[2] + a.loss - limits.loss:.2e} more loss allowed")
+    if not missing:
+        return f"another layer giving way would make it {a.precision}"
+    return f"{' and '.join(missing)} would let it be {a.precision}"
+
+
+def _threshold_flip(chosen: PrecisionMap, i: int) -> str:
+    policy, score = chosen.policy, float(chosen.scores[i])
+    borders = [
+        (abs(policy.high_threshold - score), "high", policy.high_threshold,
+         policy.high != policy.medium),
+        (abs(policy.medium_threshold - score), "medium", policy.medium_threshold,
+         policy.medium != policy.low),
+    ]  # fmt: skip
+    moving = [b for b in borders if b[3]]
+    if not moving:
+        return "no threshold would flip it, since all levels go to one precision"
+    _, name, at, _ = min(moving)
+    side = "above" if score >= at else "down to"
+    return f"a {name} threshold {side} {score:.3f} (now {at:g}) would flip it"

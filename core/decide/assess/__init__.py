@@ -1,0 +1,1 @@
+"""What a map comes to: totals, differences, comparisons and curves."""

@@ -1,0 +1,162 @@
+"""Maps that were run: their measured figures in place of the projected ones, and what to know."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.decide.policy.decision import PrecisionMap
+from core.decide.policy.policy import Policy
+from core.decide.study import Study
+from core.estimate import hardware
+from core.estimate.hardware import THIS_MACHINE
+from core.numerics import precision as registry
+from core.quantity import Quantity
+from core.records.verification import Verification
+
+BUSY_PCT = 10.0
+"""A machine whose FP32 rounds spread by more is too busy to trust its times."""
+
+
+def verification_of(study: Study, chosen: PrecisionMap) -> Verification | None:
+    """The latest run of exactly this map; None where it was not run."""
+    return study.verified.get(chosen.assigned)
+
+
+def replaces(found: Verification) -> bool:
+    """Whether its outputs are those of the map: every layer ran in the precision that it was given,
+    and none of them overflows in simulation, which a run in wider floats would hide.
+    """
+    return found.is_as_asked and not found.overflow
+
+
+def with_measured(
+    study: Study, chosen: PrecisionMap, totals: dict[str, Quantity]
+) -> tuple[dict[str, Quantity], bool]:
+    """`totals` with what was measured of `chosen`, and whether that covers its outputs.
+
+    Latency is replaced on this machine alone: a published device is another one.
+    """
+    found = verification_of(study, chosen)
+    if found is None:
+        return totals, False
+    given = dict(totals)
+    if replaces(found):
+        given |= {name: q for name, q in found.figures.items() if name in totals}
+    if chosen.policy.hardware == THIS_MACHINE and study.analysis.profile is not None:
+        given["latency_ms"] = found.timing.map_ms
+        given["speedup"] = _inverse(found.timing.ratio)
+    return given, replaces(found)
+
+
+def _inverse(ratio: Quantity) -> Quantity:
+    value, low, high = (None if not x else 1 / x for x in (ratio.value, ratio.high, ratio.low))
+    return Quantity(value, "x", "measured", low, high)
+
+
+def ran_codes(study: Study, found: Verification) -> NDArray[np.int8]:
+    """What ran, as codes of the study's precisions; -1 where a layer does nothing."""
+    index = {name: i for i, name in enumerate(study.precisions)}
+    codes = [-1 if name is None else index.get(name, 0) for name in found.ran]
+    return np.array(codes, dtype=np.int8)
+
+
+def sentences(study: Study, found: Verification) -> list[str]:
+    """What a reader of a verification has to know, the gravest first."""
+    said = []
+    if found.overflow:
+        said.append(
+            f"{', '.join(found.overflow[:3])} overflowed in simulation: this run, in wider floats, "
+            "does not clear the map."
+        )
+    if found.otherwise:
+        asked = sorted({str(layer.asked) for layer in found.otherwise})
+        got = sorted({str(layer.got) for layer in found.otherwise})
+        said.append(
+            f"{_layers(len(found.otherwise))} asked for {'/'.join(asked)} ran in "
+            f"{'/'.join(got)}: what was measured of the outputs holds for what ran, and the map's "
+            "own figures stay projected."
+        )
+    ratio = found.timing.ratio
+    if ratio.value is not None and ratio.low is not None and ratio.low > 1:
+        said.append(
+            f"When it was run, it was {ratio.value:.2f} times as slow as FP32 on {found.machine.processor}: all "
+            f"{registry.REFERENCE} is faster there."
+        )
+    half = half_layers(study, found)
+    if half:
+        said.append(
+            f"{_layers(len(half))} in half precision ran in {registry.REFERENCE} there and gained no "
+            f"speed: the same map with {registry.REFERENCE} in their place is no "
+            "slower, and can be measured as a whole."
+        )
+    if found.timing.noise_pct > BUSY_PCT:
+        said.append(
+            f"The machine was busy when it was run (FP32 rounds ±{found.timing.noise_pct:.0f} %): distrust the times."
+        )
+    if found.left_out:
+        said.append(
+            f"It was run without ONNX Runtime's optimisers {', '.join(found.left_out)}, which would undo "
+            "the map."
+        )
+    return said
+
+
+def _layers(count: int) -> str:
+    return f"{count} layer{'' if count == 1 else 's'}"
+
+
+def half_layers(study: Study, found: Verification) -> list[str]:
+    """Layers that were given a half precision and ran in the reference."""
+    return [
+        layer.name
+        for layer in found.otherwise
+        if layer.asked is not None
+        and registry.get(layer.asked).kind == "float"
+        and layer.got == registry.REFERENCE
+    ]
+
+
+def without_kernels(study: Study, chosen: PrecisionMap) -> list[str]:
+    """Float precisions that `chosen` uses and its device has no kernels for."""
+    profile = hardware.get(chosen.policy.hardware)
+    return [
+        name
+        for name in study.precisions[1:]
+        if chosen.count(name)
+        and registry.get(name).kind == "float"
+        and not profile.has_kernels_for(name)
+    ]
+
+
+def without_half(policy: Policy) -> Policy:
+    """`policy` with the reference precision in place of half ones, wherever it sends layers."""
+
+    def widened(name: str) -> str:
+        return registry.REFERENCE if registry.get(name).kind == "float" else name
+
+    return replace(
+        policy,
+        high=widened(policy.high),
+        medium=widened(policy.medium),
+        low=widened(policy.low),
+        uniform=widened(policy.uniform),
+        pins=tuple((pattern, widened(name)) for pattern, name in policy.pins),
+        overrides=tuple((layer, widened(name)) for layer, name in policy.overrides),
+    )
+
+
+def faster_without_half(study: Study, chosen: PrecisionMap) -> PrecisionMap | None:
+    """The map of the same policy with the reference precision in place of half ones, where the
+    device has no kernels for these and the map is estimated faster. None for a budget, which
+    weighs this itself.
+    """
+    policy = chosen.policy
+    if policy.strategy == "budget" or not without_kernels(study, chosen):
+        return None
+    other = study.decide(without_half(policy))
+    model = study.latency(policy.hardware)
+    now, then = (model.estimate(m.codes).total.value or 0.0 for m in (chosen, other))
+    return other if then < now else None

@@ -1,0 +1,1 @@
+"""What a person asked for, and the map that follows by rules."""

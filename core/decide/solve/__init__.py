@@ -1,0 +1,1 @@
+"""The best map within budgets: search, bounds and frontiers."""

@@ -1,0 +1,267 @@
+"""The best map under limits: steepest descent by flips and swaps from additive starts.
+
+Every step predicts what each flip of a unit and each pair of flips would change, from the slope
+of the projected cost at the map at hand and the interactions Q, and tries the most promising on
+the true projected cost, the true bytes and the true milliseconds with boundaries. What is
+returned was evaluated, not predicted.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.decide.policy.budget import Axis
+from core.decide.solve.moves import TRIED, Here, Proposals
+from core.decide.solve.problem import SLACK, Task
+from core.decide.solve.starts import starts
+from core.estimate.map_objective import Change, Place
+
+Doubles = NDArray[np.float64]
+Codes = NDArray[np.int8]
+Merit = tuple[float, float, float]
+"""Excess over the limits, what is minimised, and what breaks ties: less is better, from the left."""
+
+THOROUGH = 64
+THOROUGH_ELEMENTS = 150_000
+"""Moves tried where a descent has ended, before it is believed: as many as this many outputs allow."""
+KICK_ELEMENTS = 600_000
+MIN_KICKS, MAX_KICKS, KICK_STEPS = 3, 24, 6
+"""Flips that are forced once a descent has ended, by the numbers that evaluating them takes."""
+TOGETHER = 4
+"""Moves that are evaluated before the best of them is taken, if it improves."""
+STARTS, MANY_STARTS = 2, 8
+STEPS = 200
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """A map with its figures; `judged` is nan where nothing judges it. `feasible` says whether
+    it keeps every limit, `finished` whether the search ended before its time limit. `binding`
+    are the axes whose limits keep a flip away that would pay.
+    """
+
+    codes: Codes
+    loss: float
+    size: float
+    ms: float
+    judged: float
+    feasible: bool
+    finished: bool = True
+    steps: int = 0
+    binding: frozenset[Axis] = frozenset()
+
+
+def search(
+    task: Task, time_limit_s: float | None = None, given: NDArray[np.int8] | None = None, *,
+    first: bool = False,
+) -> Found:  # fmt: skip
+    """The best map that was found; infeasible only if no feasible one was.
+
+    `given` (S, L) are maps to start from beside the search's own. `first` asks for a first
+    answer: where the descent from the best start ends. Without `time_limit_s` the same task gives
+    the same map every time.
+    """
+    return _Search(task, time_limit_s).run(given, first=first)
+
+
+class _Search:
+    def __init__(self, task: Task, time_limit_s: float | None) -> None:
+        self.task, self.terrain, self.limits = task, task.terrain, task.limits
+        self.proposals = Proposals(task)
+        self.end = np.inf if time_limit_s is None else time.perf_counter() + time_limit_s
+        self.steps = 0
+        self._judged: dict[bytes, float] = {}
+
+    def run(self, given: NDArray[np.int8] | None, *, first: bool) -> Found:
+        own = starts(self.task, MANY_STARTS, self._beyond, self._late, first=first)
+        best = self._at(own[0])
+        # Small problems are cheap: more starts, and a descent that is believed from each.
+        small = self._kicks(best) == MAX_KICKS
+        own = own[: 1 if first else MANY_STARTS if small else STARTS]
+        for codes in (*(() if given is None else given), *own):
+            if self._late():
+                break
+            here = self._descend(self._at(codes))
+            here = self._settle(here) if small and not first else here
+            if self._merit(here) < self._merit(best):
+                best = here
+        if not first or best.over > 0:
+            best = self._tightened(self._kicked(self._settle(best)))
+        codes = best.place.codes
+        ms = float(self.terrain.latency.times_ms(codes[None])[0])
+        return Found(
+            codes, best.place.cost, best.size, ms, best.judged,
+            best.over <= 0, not self._late() and not first, self.steps,
+            frozenset(self.proposals.blocked(best)) if len(self.terrain.choices) else frozenset(),
+        )  # fmt: skip
+
+    def _late(self) -> bool:
+        return time.perf_counter() > self.end
+
+    # ---- merit
+
+    def _beyond(self, codes: Codes) -> float:
+        """How far the loss of a map lies beyond a budget that is checked by projection."""
+        if not np.isfinite(self.limits.judged):
+            return 0.0
+        beyond = self._judge(codes) - self.limits.judged
+        return beyond if beyond > SLACK else 0.0
+
+    def _judge(self, codes: Codes) -> float:
+        if self.task.judge is None:
+            return float("nan")
+        key = codes.tobytes()
+        if key not in self._judged:
+            self._judged[key] = self.task.judge(codes)
+        return self._judged[key]
+
+    def _merit(self, here: Here) -> Merit:
+        return self._ranked(here.over, here.size, here.ms, here.loss)
+
+    def _ranked(self, over: float, size: float, ms: float, loss: float) -> Merit:
+        if self.task.minimise == "loss":
+            return over, loss, size
+        return over, size if self.task.minimise == "size" else ms, loss
+
+    def _at(self, codes: Codes) -> Here:
+        return self._here(self.terrain.objective.place(codes))
+
+    def _here(self, place: Place) -> Here:
+        codes = place.codes
+        size = float(self.terrain.sizes_of(codes[None])[0])
+        ms = float(self._times(codes[None])[0])
+        over = float(self.limits.over(size, ms, place.cost)) + self._beyond(codes)
+        picked = self.terrain.choices.picked(codes)
+        loss = float(self.task.weighed(place.cost, self.terrain.added(codes[None])[0]))
+        return Here(place, size, ms, picked, loss, self._judge(codes), over)
+
+    def _times(self, codes: NDArray[np.int8]) -> Doubles:
+        """Latency of maps (C, L); 0 where it does not matter, since it takes time."""
+        return self.terrain.latency.times_ms(codes) if self.task.timed else np.zeros(len(codes))
+
+    # ---- descent
+
+    def _descend(self, here: Here) -> Here:
+        for _ in range(STEPS):
+            if self._late():
+                break
+            better = self._step(here, TRIED)
+            if better is None:
+                break
+            here = better
+        return here
+
+    def _settle(self, here: Here) -> Here:
+        """Descend on from better maps among many more moves, until there are none."""
+        tried = THOROUGH_ELEMENTS // max(here.place.sums.shape[1], 1)
+        tried = min(max(tried, 2 * TRIED), THOROUGH)
+        for _ in range(STEPS):
+            if self._late():
+                break
+            better = self._step(here, tried)
+            if better is None:
+                break
+            here = self._descend(better)
+        return here
+
+    def _kicked(self, best: Here) -> Here:
+        """Force one flip at a time that pays but breaks a limit, and repair what it broke.
+
+        Chains of moves lead where no pair does. How many are forced depends on what they cost.
+        """
+        tried: set[tuple[int, int]] = set()
+        for _ in range(self._kicks(best)):
+            forced = next((f for f in self.proposals.forced(best) if f not in tried), None)
+            if forced is None or self._late():
+                break
+            tried.add(forced)
+            change = self.proposals.flip(*forced)
+            here = self._here(self.terrain.objective.after(best.place, change))
+            for _ in range(KICK_STEPS):
+                better = self._step(here, TRIED, held=forced[0])
+                if better is None:
+                    break
+                here = better
+                if _less(self._merit(here), self._merit(best)):
+                    break
+            if _less(self._merit(here), self._merit(best)):
+                best = self._settle(here)
+        return best
+
+    def _kicks(self, here: Here) -> int:
+        per_kick = max(int(here.place.sums.shape[1]) * len(self.terrain.choices), 1)
+        return min(max(KICK_ELEMENTS // per_kick, MIN_KICKS), MAX_KICKS)
+
+    def _tightened(self, best: Here) -> Here:
+        """Where a cost is minimised and searching is cheap: the least loss for a cost just below.
+
+        If that keeps the limits, the map is better. The loss is the smoother thing to minimise.
+        """
+        if self.task.minimise == "loss" or self._kicks(best) == MIN_KICKS:
+            return best
+        for _ in range(MAX_KICKS):
+            if best.over > 0 or self._late():
+                break
+            limits = replace(self.limits, loss=np.inf, judged=np.inf)
+            if self.task.minimise == "size":
+                limits = replace(limits, size=best.size - 1)
+            else:
+                limits = replace(limits, ms=best.ms * (1 - 1e-6))
+            found = search(Task(self.terrain, "loss", limits), self._left())
+            here = self._at(found.codes)
+            if not _less(self._merit(here), self._merit(best)):
+                break
+            best = self._settle(here)
+        return best
+
+    def _left(self) -> float | None:
+        return self.end - time.perf_counter() if np.isfinite(self.end) else None
+
+    def _step(self, here: Here, tried: int, held: int = -1) -> Here | None:
+        """The best of the moves tried if it improves on `here`; unit `held` stays as it is."""
+        self.steps += 1
+        changes = self.proposals.changes(here, tried, held)
+        together = TOGETHER if tried <= TRIED else 2 * TOGETHER
+        for start in range(0, len(changes), together):
+            better = self._best_of(here, changes[start : start + together])
+            if better is not None:
+                return better
+        return None
+
+    def _best_of(self, here: Here, changes: list[Change]) -> Here | None:
+        """The best of some moves if it improves on `here`."""
+        losses = self.terrain.objective.moved(here.place, changes)
+        rows = np.repeat(here.place.codes[None], len(changes), axis=0)
+        for row, (layers, codes) in zip(rows, changes, strict=True):
+            row[layers] = codes
+        sizes = self.terrain.sizes_of(rows)
+        times = self._times(rows)
+        over = self.limits.over(sizes, times, losses)
+        goal = np.asarray(self.task.weighed(losses, self.terrain.added(rows)))
+        merits = [
+            self._ranked(*(float(x) for x in figures))
+            for figures in zip(over, sizes, times, goal, strict=True)
+        ]
+        now = self._merit(here)
+        for merit, k in sorted((merit, k) for k, merit in enumerate(merits)):
+            if not _less(merit, now):
+                return None
+            total = (merit[0] + self._beyond(rows[k]), *merit[1:])
+            if _less(total, now):
+                return self._here(self.terrain.objective.after(here.place, changes[k]))
+        return None
+
+
+def _less(left: Merit, right: Merit) -> bool:
+    """Whether `left` is smaller by more than rounding, read from the left."""
+    for a, b in zip(left, right, strict=True):
+        margin = 1e-9 * max(abs(a), abs(b))
+        if a < b - margin:
+            return True
+        if a > b + margin:
+            return False
+    return False

@@ -1,0 +1,300 @@
+"""Budgets of a policy, solved: limits in bytes, milliseconds and loss, and the map that keeps them.
+
+Tables that depend on the evidence, the device and the rules are made once and kept, so that a
+moved budget costs a search alone.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, replace
+from functools import partial
+from threading import Lock
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.decide.policy.budget import AXES, Axis, Budget, in_words
+from core.decide.policy.decision import PrecisionMap
+from core.decide.policy.scoring import levels, total_scores
+from core.decide.solve.choices import choices
+from core.decide.solve.problem import Limits, Task
+from core.decide.solve.search import Found, search
+from core.decide.solve.search_tables import Terrain
+from core.errors import InfeasibleError, PolicyError
+from core.estimate.map_objective import MapObjective
+from core.estimate.projection import Projection
+from core.estimate.values import ValueProjector
+from core.numerics import precision as registry
+
+if TYPE_CHECKING:
+    from core.decide.policy.policy import Policy
+    from core.decide.study import Study
+
+Codes = NDArray[np.int8]
+T = TypeVar("T")
+
+SHELF = {False: "solutions", True: "first answers"}
+KEPT = {"terrains": 6, "objectives": 4, "solutions": 256, "first answers": 1_024}
+HEDGE = 0.5
+"""Weight of the sum of the layers' own losses in a loss that is minimised: interactions count by
+half. Those measured on some samples are noisy, and a search finds the noise that favours it."""
+KEPT_OTHERWISE = 12
+"""Tables and answers that are kept: rules and budgets move one at a time."""
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """The map that was found for a policy's budgets.
+
+    `used` and `limits` by axis are in bytes, ms, and the unit of the loss budget. `binding` are
+    the axes whose budgets keep a flip away that would pay.
+    """
+
+    found: Found
+    limits: dict[Axis, float]
+    used: dict[Axis, float]
+    binding: tuple[Axis, ...]
+
+
+class Solver:
+    """Solves budgets of one study. Safe to share between threads: kept tables are locked."""
+
+    def __init__(self, study: Study, hedge: float = HEDGE) -> None:
+        self._study, self._hedge = study, hedge
+        self._kept: dict[str, OrderedDict[Hashable, object]] = {}
+        self._lock = Lock()
+
+    # ---- what is asked
+
+    def decide(self, policy: Policy, *, first: bool = False) -> PrecisionMap:
+        """The map that `policy` gives; raises `InfeasibleError` where none was found.
+
+        `first` asks for a first answer, unless the full one is known already.
+        """
+        study = self._study
+        codes = self.solve(policy, first=first and not self.knows(policy)).found.codes
+        open_to = self.terrain(policy).choices
+        scores = total_scores(study.scores, policy, len(study.layers))
+        return PrecisionMap(
+            study.layers, study.precisions, codes, scores, levels(scores, policy), open_to.origin,
+            policy, open_to.ignored,
+        )  # fmt: skip
+
+    def solve(
+        self, policy: Policy, time_limit_s: float | None = None, *, first: bool = False
+    ) -> Solution:
+        """The best map found for the budgets of `policy`.
+
+        With a time limit the search may end early, with what it has; `first` asks for a first
+        answer, which takes a fraction of the time. Raises `InfeasibleError` naming the budget
+        that binds and the nearest value that was found to be possible.
+        """
+        if time_limit_s is not None:
+            return self._solve(policy, time_limit_s, first=first)
+        shelf = SHELF[first]
+        kept = self.keep(shelf, self._asked(policy), lambda: self._tried(policy, first=first))
+        if isinstance(kept, InfeasibleError):
+            raise kept.with_traceback(None)
+        return kept
+
+    def _tried(self, policy: Policy, *, first: bool) -> Solution | InfeasibleError:
+        try:
+            return self._solve(policy, None, first=first)
+        except InfeasibleError as error:  # kept like an answer: finding out takes as long
+            return error
+
+    def knows(self, policy: Policy, *, first: bool = False) -> bool:
+        """Whether the full answer to `policy` is kept, or with `first` a first one."""
+        return self.has(SHELF[first], self._asked(policy))
+
+    def has(self, shelf: str, key: Hashable) -> bool:
+        """Whether something is kept under `key`."""
+        with self._lock:
+            return key in self._kept.get(shelf, {})
+
+    def _asked(self, policy: Policy) -> Hashable:
+        return (self._rules(policy), policy.budgets, policy.minimise)
+
+    def found(self, policy: Policy) -> Found:
+        """The map of `solve`."""
+        return self.solve(policy).found
+
+    def least_ms(self, policy: Policy) -> float:
+        """The least latency that was found under the rules of `policy`."""
+        key = self._rules(policy)
+        terrain = self.terrain(policy)
+        return self.keep("least", key, lambda: search(Task(terrain, "latency", Limits())).ms)
+
+    def terrain(self, policy: Policy) -> Terrain:
+        """The tables that a search under the rules of `policy` needs."""
+        return self.keep("terrains", self._rules(policy), lambda: self._terrain(policy))
+
+    def keep(self, shelf: str, key: Hashable, make: Callable[[], T]) -> T:
+        """What `make` gives, made once for each key of the last few."""
+        with self._lock:
+            kept = self._kept.setdefault(shelf, OrderedDict())
+            if key in kept:
+                kept.move_to_end(key)
+                return kept[key]  # type: ignore[return-value]  # one type to a shelf
+        made = make()
+        with self._lock:
+            kept[key] = made
+            while len(kept) > KEPT.get(shelf, KEPT_OTHERWISE):
+                kept.popitem(last=False)
+        return made
+
+    # ---- limits
+
+    def limit(self, budget: Budget, hardware: str) -> float:
+        """`budget` in bytes, ms, or as it is for a loss."""
+        study = self._study
+        if budget.unit != "fraction":
+            return budget.amount
+        if budget.axis == "size":
+            return budget.amount * (int(study.size_bytes[0].sum()) + study.glue_bytes)
+        return budget.amount * study.uniform_ms(hardware)[registry.REFERENCE]
+
+    def loss(self, projection: Projection | None, unit: str) -> float:
+        """A projected loss in the unit of a budget; raises `PolicyError` where there is none."""
+        study = self._study
+        if projection is None or self._study.projector is None:
+            raise self._unmeasured()
+        by_value = isinstance(study.projector, ValueProjector)
+        if unit == "divergence":
+            value = (projection.relative_mse if by_value else projection.kl).value
+        elif not by_value:
+            if unit == "percent":
+                raise PolicyError(
+                    "A classifier's loss is counted in points of accuracy, not in percent.",
+                    "Write for instance --budget loss=0.5.",
+                )
+            value = projection.accuracy_drop_pts.value
+        else:
+            value = projection.metric_loss_pct.value
+            if value is not None and unit == "metric":
+                value *= abs(projector_reference(study)) / 100
+        if value is None:
+            raise PolicyError(
+                "The loss of this model is not known: there are no labels.",
+                "Budget the change of the outputs, for instance --budget loss=0.001nats.",
+            )
+        return value
+
+    # ---- how
+
+    def _rules(self, policy: Policy) -> Hashable:
+        return (policy.hardware, policy.pins, policy.overrides, policy.groups, policy.target)
+
+    def _unmeasured(self) -> PolicyError:
+        return PolicyError(
+            "Nothing of this model was measured, so no loss can be projected.",
+            "Measure it with `analyze`; thresholds work without.",
+        )
+
+    def _terrain(self, policy: Policy) -> Terrain:
+        study = self._study
+        evidence, projector = study.analysis.evidence, study.projector
+        if evidence is None or projector is None:
+            raise self._unmeasured()
+        open_to = choices(study.layers, evidence, policy, study.precisions)
+        objective = self.keep(
+            "objectives", policy.target,
+            lambda: MapObjective(evidence, projector.form, policy.target),
+        )  # fmt: skip
+        return Terrain(
+            open_to, objective, study.size_bytes, study.glue_bytes, study.latency(policy.hardware)
+        )
+
+    def _judged(self, unit: str, codes: Codes) -> float:
+        return self.loss(self._study.project(codes), unit)
+
+    def task(self, policy: Policy) -> Task:
+        """What is to be searched for under `policy`."""
+        terrain = self.terrain(policy)
+        given = {b.axis: b for b in policy.budgets}
+        limits = Limits()
+        judge: Callable[[Codes], float] | None = None
+        for axis, budget in given.items():
+            most = self.limit(budget, policy.hardware)
+            if axis == "size":
+                limits = replace(limits, size=most)
+            elif axis == "latency":
+                limits = replace(limits, ms=most)
+            elif budget.unit == "divergence" and policy.target == "divergence":
+                limits = replace(limits, loss=most)
+            else:
+                limits = replace(limits, judged=most)
+                judge = partial(self._judged, budget.unit)
+        if judge is not None:
+            judge(np.where(self._study.layers.computes, 0, -1).astype(np.int8))
+        return Task(terrain, policy.minimise, limits, judge, self._hedge)
+
+    def _solve(
+        self, policy: Policy, time_limit_s: float | None, *, first: bool = False
+    ) -> Solution:
+        task = self.task(policy)
+        found = search(task, time_limit_s, first=first)
+        if not found.feasible:
+            found = self._rescued(task, policy, time_limit_s)
+        limits = {b.axis: self.limit(b, policy.hardware) for b in policy.budgets}
+        used = {axis: _figure(found, task, axis) for axis in AXES}
+        binding = tuple(axis for axis in limits if axis in found.binding)
+        return Solution(found, limits, used, binding)
+
+    def _rescued(self, task: Task, policy: Policy, time_limit_s: float | None) -> Found:
+        """A map that keeps all budgets after all, found from the least of each; else raises."""
+        nearest: dict[Axis, float] = {}
+        for budget in policy.budgets:
+            axis = budget.axis
+            eased = replace(task, minimise=axis, limits=task.limits.without(axis))
+            least = search(eased, time_limit_s)
+            if not least.feasible:
+                continue
+            again = search(task, time_limit_s, given=least.codes[None])
+            if again.feasible:
+                return again
+            nearest[axis] = _figure(least, task, axis)
+        raise self._infeasible(policy, nearest)
+
+    def _infeasible(self, policy: Policy, nearest: dict[Axis, float]) -> InfeasibleError:
+        asked = {b.axis: b for b in policy.budgets}
+        for axis in (*(b.axis for b in policy.budgets if b.axis in nearest),):
+            value, budget = nearest[axis], asked[axis]
+            others = [in_words(b) for b in policy.budgets if b.axis != axis]
+            beside = f" with {' and '.join(others)}" if others else ""
+            words = in_words(_as_asked(self, budget, value, policy.hardware))
+            return InfeasibleError(
+                f"No map was found with {in_words(budget)}{beside}: the {axis} budget binds.",
+                f"The nearest that was found is {words}"
+                + ("; pins leave less room." if policy.pins or policy.overrides else "."),
+                axis, value, budget.unit,
+            )  # fmt: skip
+        return InfeasibleError(
+            f"No map was found with {' and '.join(in_words(b) for b in policy.budgets)}: "
+            "each alone is out of reach of the others.",
+            "Relax one of them, or take pins away.",
+        )
+
+
+def projector_reference(study: Study) -> float:
+    """The metric of the reference outputs of a model whose outputs are values."""
+    projector = study.projector
+    assert isinstance(projector, ValueProjector)
+    return projector.reference_metric or 0.0
+
+
+def _as_asked(solver: Solver, budget: Budget, value: float, hardware: str) -> Budget:
+    """A budget of `value` in the unit in which `budget` was given, rounded towards enough."""
+    if budget.unit != "fraction":
+        return replace(budget, amount=max(value, 0.0))
+    whole = solver.limit(replace(budget, amount=1.0), hardware)
+    return replace(budget, amount=float(np.ceil(value / whole * 1e4)) / 1e4)
+
+
+def _figure(found: Found, task: Task, axis: Axis) -> float:
+    if axis == "loss":
+        return found.loss if task.judge is None else task.judge(found.codes)
+    return found.size if axis == "size" else found.ms

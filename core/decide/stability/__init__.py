@@ -1,0 +1,1 @@
+"""How sure a decision is: other samples, other scorers."""

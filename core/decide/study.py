@@ -1,0 +1,179 @@
+"""One analysis made ready for questions: decide a policy, price a map, project its accuracy.
+
+Everything that does not depend on the policy (scores, sizes, perturbation sums, latency tables)
+is computed once, so that each answer costs a few milliseconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from core.decide.policy.decision import NO_PRECISION, PrecisionMap, decide
+from core.decide.policy.unmeasured import Unmeasured, unmeasured
+from core.decide.solve.solver import Solver
+from core.decide.stability.budget_stability import as_stability, steadiness
+from core.decide.stability.resampling import Resampled, Stability, draws, stability
+from core.estimate import hardware as hardware_profiles
+from core.estimate.latency import LatencyModel
+from core.estimate.measured import MeasuredLatency
+from core.estimate.projection import Projection, Projector
+from core.estimate.size import glue_bytes, size_table
+from core.estimate.values import ValueProjector
+from core.evidence.scorers import SCORERS, sample_table, score_table
+from core.numerics import precision as registry
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from core.analysis.analysis import Analysis
+    from core.decide.policy.policy import Policy
+    from core.evidence.evidence import Evidence
+    from core.records.verification import Verification
+
+
+class Study:
+    """An analysis with its derived tables. Safe to share between sessions: nothing mutates."""
+
+    def __init__(self, analysis: Analysis) -> None:
+        self.analysis = analysis
+        self.layers = analysis.layers
+        evidence = analysis.evidence
+        # Before anything was measured a map may use whatever is registered.
+        measured = registry.simulated() if evidence is None else evidence.precisions
+        self.precisions: tuple[str, ...] = (registry.REFERENCE, *measured)
+        self._latency: dict[str, LatencyModel] = {}
+        self._uniform_ms: dict[str, dict[str, float]] = {}
+
+    @cached_property
+    def narrowest(self) -> str:
+        """The precision with the fewest bits: the one that scores speak of."""
+        return min(self.precisions, key=lambda name: registry.get(name).bits)
+
+    @cached_property
+    def scores(self) -> dict[str, NDArray[np.float64]]:
+        """Scores by scorer, each of shape (L,)."""
+        found = score_table(self.layers, self.analysis.evidence, self.narrowest)
+        if self.unknown is None:
+            return found
+        # A layer that was not measured yet would score 0, as if it were harmless.
+        return {n: s for n, s in found.items() if SCORERS[n].per_sample is None}
+
+    @cached_property
+    def unknown(self) -> Unmeasured | None:
+        """Pairs [P, L] of `precisions` and layers not measured yet; None where none is missing."""
+        return unmeasured(self.layers, self.analysis.evidence)
+
+    @cached_property
+    def resampled(self) -> Resampled:
+        """Measured scores of samples drawn again with replacement."""
+        evidence = self.analysis.evidence
+        counts = draws(0 if evidence is None else evidence.samples)
+        found = sample_table(evidence if self.unknown is None else None, self.narrowest)
+        scores = {name: samples.scores(counts) for name, samples in found.items()}
+        return Resampled(counts.shape[1], scores)
+
+    @cached_property
+    def size_bytes(self) -> NDArray[np.int64]:
+        """Stored bytes by precision and layer, shape (P, L)."""
+        return size_table(self.layers, self.precisions)
+
+    @cached_property
+    def glue_bytes(self) -> int:
+        """Stored bytes that belong to no layer."""
+        return glue_bytes(self.layers)
+
+    @cached_property
+    def projector(self) -> Projector | ValueProjector | None:
+        """Projects what the task is judged by; None before anything was measured."""
+        evidence = self.analysis.evidence
+        if evidence is None:
+            return None
+        if evidence.outputs.kind == "values":
+            return ValueProjector(evidence, registry.REFERENCE, self.analysis.metric)
+        return Projector(evidence, registry.REFERENCE)
+
+    @cached_property
+    def solver(self) -> Solver:
+        """Solves the budgets of policies."""
+        return Solver(self)
+
+    @cached_property
+    def forms(self) -> LatencyModel:
+        """Where tensors change their form on ONNX Runtime's CPU provider; its times mean nothing."""
+        here = hardware_profiles.get(hardware_profiles.THIS_MACHINE)
+        return LatencyModel(self.layers, self.size_bytes, self.precisions, here)
+
+    @cached_property
+    def verified(self) -> dict[tuple[str | None, ...], Verification]:
+        """The latest verification of every map that was run, by precisions in layer order."""
+        names = self.layers.names
+        return {
+            one.precisions: one
+            for one in self.analysis.verifications
+            if tuple(layer.name for layer in one.layers) == names
+        }
+
+    @property
+    def default_hardware(self) -> str:
+        """The device that maps are priced on unless a person names one: this machine, if profiled."""
+        profiled = self.analysis.profile is not None
+        return hardware_profiles.THIS_MACHINE if profiled else hardware_profiles.DEFAULT
+
+    def latency(self, hardware: str) -> LatencyModel:
+        """The latency model of this analysis on `hardware`.
+
+        This machine has the prices that its latest profile holds; without one the default device
+        stands in, and `outcome` says so.
+        """
+        if hardware not in self._latency:
+            self._latency[hardware] = self._latency_model(hardware)
+        return self._latency[hardware]
+
+    def _latency_model(self, name: str) -> LatencyModel:
+        tables = self.layers, self.size_bytes, self.precisions
+        if name != hardware_profiles.THIS_MACHINE:
+            return LatencyModel(*tables, hardware_profiles.get(name))
+        if self.analysis.profile is None:
+            return self.latency(hardware_profiles.DEFAULT)
+        return MeasuredLatency(*tables, hardware_profiles.get(name), self.analysis.profile)
+
+    def uniform_ms(self, hardware: str) -> dict[str, float]:
+        """Estimated latency with every layer in one precision, by precision."""
+        if hardware not in self._uniform_ms:
+            model = self.latency(hardware)
+            codes = [
+                np.where(self.layers.computes, code, NO_PRECISION).astype(np.int8)
+                for code in range(len(self.precisions))
+            ]
+            times = [model.estimate(row).total.value or 0.0 for row in codes]
+            self._uniform_ms[hardware] = dict(zip(self.precisions, times, strict=True))
+        return self._uniform_ms[hardware]
+
+    def with_evidence(self, evidence: Evidence) -> Study:
+        """The same model with other measurements; scores, sizes and prices are shared."""
+        other = Study(replace(self.analysis, evidence=evidence))
+        other.__dict__ |= {name: getattr(self, name) for name in ("scores", "size_bytes")}
+        other._latency, other._uniform_ms = self._latency, self._uniform_ms
+        return other
+
+    def decide(self, policy: Policy) -> PrecisionMap:
+        """The map that `policy` gives; raises `PolicyError` for what cannot be asked."""
+        if policy.strategy == "budget":
+            return self.solver.decide(policy)
+        return decide(self.layers, self.scores, policy, self.precisions, self.unknown)
+
+    def stability(self, policy: Policy) -> Stability:
+        """How often `policy` gives each layer each precision when the samples are drawn again."""
+        if policy.strategy == "budget":
+            return as_stability(steadiness(self, policy), len(self.layers), self.resampled.samples)
+        return stability(
+            self.layers, self.scores, self.resampled, policy, self.precisions, self.unknown
+        )
+
+    def project(self, codes: NDArray[np.int8]) -> Projection | None:
+        """Projection of a map; None before anything was measured."""
+        return None if self.projector is None else self.projector.project(codes)

@@ -1,0 +1,1 @@
+"""What runs a model under an assignment of precisions to its layers."""

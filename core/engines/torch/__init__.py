@@ -1,0 +1,1 @@
+"""PyTorch modules, run and replayed under an assignment."""

@@ -1,0 +1,1 @@
+"""Running a module with chosen layers rounded, operation by operation."""

@@ -1,0 +1,237 @@
+"""Running a model with chosen layers in another precision, by rounding what they touch.
+
+Integers: operands of products and convolutions are rounded to the scheme's grids and the
+product is taken in float32, which equals the integer kernel up to the order of summation
+(Jacob et al. 2018, arXiv:1712.05877). Half precision: weights and every result of a layer are
+rounded to the format while sums stay in float32, as tensor cores do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from core.engines.torch.replay.recording import version
+from core.engines.torch.simulate.operations import Operations
+from core.engines.torch.simulate.stored_weights import cast, give_back
+from core.layers import ROOT, LayerTable
+from core.numerics.calibrate.calibrators import MIN_MAX, Calibrator
+from core.numerics.calibrate.choose import Observed
+from core.numerics.precision import Precision
+from core.numerics.ranges import MODULE_OUTPUT, Site
+from core.numerics.rounding import Range
+from core.numerics.scheme import Scheme
+from core.source.batches import (
+    Inputs,
+    Output,
+    count,
+    failed,
+    fused_attention_off,
+    run_batch,
+    sizes_differ,
+    state_kept,
+    take,
+)
+from core.source.operations import COMPOSITES, as_separate_operands, operand, recognise
+from core.source.ownership import Arguments, ModuleStack
+from core.source.trees import map_tensors, tensors
+
+Assignment = Mapping[str, Precision]
+"""Layers that leave the reference precision. A layer that is not named stays as trained."""
+
+
+class Simulator(Operations):
+    """A model whose layers can be put into any precision, one assignment at a time.
+
+    Does not change the model. `calibrate` must run before an integer assignment. Batch b of
+    every run meets the same random state, so that a model which draws random numbers differs
+    from its reference only by the assignment.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: LayerTable,
+        owner: Mapping[str, str | None],
+        scheme: Scheme,
+        output: Output = None,
+        calibrator: Calibrator = MIN_MAX,
+    ) -> None:
+        super().__init__(model, layers, scheme, calibrator)
+        self._output = output
+        self.owner = self._folding.owners(owner)
+        self.varied = tuple(layer.name for layer in layers if layer.computes_at_inference)
+        self._rounded_modules = {
+            layer.name
+            for layer in layers
+            if layer.state == "rounds output" or layer.role == "pooling"
+        }
+        self._silent = {layer.name for layer in layers if layer.state == "nothing"}
+        self._stack = ModuleStack(model, self._entered, self._left)
+        self._assignment: Assignment = {}
+        self._recording = False
+        self._counts: dict[str, int] = {}
+        self._given: list[tuple[Arguments | None, list[int]]] = []
+
+    # ---- public
+
+    def calibrate(self, inputs: Inputs, batch_size: int = 64) -> None:
+        """Find the range of every activation that the scheme may round."""
+        self.ranges = observed = Observed(self.calibrator, self.scheme)
+        self._recording = True
+        try:
+            self._forward({}, inputs, batch_size)
+        finally:
+            self._recording = False
+        observed.settle()
+        observed.update(dict.fromkeys(self._functions.to_one, Range(0.0, 1.0)))
+
+    def run(
+        self, assignment: Assignment, inputs: Inputs, batch_size: int = 100, first: int = 0
+    ) -> NDArray[np.float32]:
+        """Outputs [N, K] of the model with `assignment` applied to `inputs` of N samples.
+
+        `first` is the number of the first sample: what it was in all the inputs if these are a
+        part of them, so that the part meets the same random state. Raises `ModelError` where the
+        model fails, or reaches an operation that no calibration sample reached.
+        """
+        active = {
+            name: precision
+            for name, precision in assignment.items()
+            if precision.float_dtype != "float32" and name not in self._silent
+        }
+        return self._forward(active, inputs, batch_size, first)
+
+    def counts(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> bool:
+        """Whether this call is an operation, which is numbered within its layer."""
+        return recognise(func, args, kwargs, self._stored) is not None
+
+    def answer(self, batch: Inputs, first: int) -> Tensor:
+        """The model's outputs [N, K] for one batch, whatever this simulator is set to."""
+        return run_batch(self.model, batch, self._output, seed=first)
+
+    def run_module(
+        self, assignment: Assignment, module: nn.Module, args: tuple[Any, ...],
+        kwargs: Mapping[str, Any], counts: Mapping[str, int],
+    ) -> Any:  # fmt: skip
+        """The output of one module of the model, as in a pass that has come this far.
+
+        `counts` are the operations that each layer has run before.
+        """
+        self._assignment = assignment
+        self._counts = dict(counts)
+        self._functions.begin()
+        self._given.clear()
+        hooks = self._stack.installed(module)
+        with torch.no_grad(), state_kept(module), fused_attention_off(), hooks, self:
+            return module(*args, **kwargs)
+
+    # ---- the pass
+
+    def _forward(
+        self, assignment: Assignment, inputs: Inputs, batch_size: int, first: int = 0
+    ) -> NDArray[np.float32]:
+        self._assignment = assignment
+        outputs: list[NDArray[np.float32]] = []
+        total = count(inputs)
+        with torch.no_grad(), state_kept(self.model), self._stack.installed(), self:
+            for start in range(0, total, batch_size):
+                self._counts.clear()
+                self._functions.begin()
+                self._given.clear()
+                batch = take(inputs, start, start + batch_size)
+                try:
+                    found = self.answer(batch, first + start)
+                except Exception as error:
+                    stop = min(start + batch_size, total) - 1
+                    where = f"on samples {first + start} to {first + stop}"
+                    raise failed(error, where, "those samples") from error
+                outputs.append(found.numpy())
+        if len({found.shape[1] for found in outputs}) > 1:
+            raise sizes_differ()
+        return np.concatenate(outputs)
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        args = as_separate_operands(func, args)
+        if func in COMPOSITES:
+            with self:
+                return COMPOSITES[func](*args, **kwargs)
+        path = self._stack.paths[-1] if self._stack.paths else None
+        name = self.owner.get(path) if path is not None else None
+        if name is None:
+            return func(*args, **kwargs)
+        operation = recognise(func, args, kwargs, self._stored)
+        if operation is None:
+            precision = self._assignment.get(name)
+            if self._folding.is_done(func, path):
+                return func(*args, **kwargs) if precision is None else args[0].clone()
+            if precision is not None and precision.kind == "float":
+                return self._float_function(precision, func, args, kwargs)
+            if self._recording or precision is not None:
+                return self._other_function(name, precision, func, args, kwargs)
+            return func(*args, **kwargs)
+        number = self._counts.get(name, 0)
+        self._counts[name] = number + 1
+        if self._recording:
+            return self._record(name, number, operation, func, args, kwargs)
+        precision = self._assignment.get(name)
+        if precision is None:
+            return func(*args, **kwargs)
+        args, kwargs = self._folding.operands(operation, args, kwargs)
+        if precision.kind == "float":
+            slots = (operation.weight, operation.bias)
+            held = [id(operand(slot, args, kwargs)) for slot in slots if slot]
+            return self._float_function(precision, func, args, kwargs, frozenset(held))
+        return self._integer_operation(name, number, operation, precision, func, args, kwargs)
+
+    def _entered(
+        self, path: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Arguments | None:
+        precision = self._assignment.get(path or ROOT)
+        self._functions.entered(self.owner, self._stack.paths)
+        versions = [version(value) if isinstance(value, Tensor) else 0 for value in args]
+        is_cast = precision is not None and precision.kind == "float"
+        self._given.append(((args, kwargs) if is_cast else None, versions))
+        if precision is None or not is_cast:
+            return None
+        given: Arguments = map_tensors((args, kwargs), lambda tensor: cast(tensor, precision))
+        return given
+
+    def _left(self, path: str, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        given, before = self._given.pop() if self._given else (None, [])
+        if given is not None:
+            give_back(given[0], args)
+        name = path or ROOT
+        if name not in self._rounded_modules:
+            return None
+        values = [tensor for tensor in tensors(output) if tensor.is_floating_point()]
+        if not values:
+            return None
+        site: Site = (name, *MODULE_OUTPUT)
+        if self._recording:
+            if not self._functions.gave(values[0]):
+                self._observe(site, values[0])
+            return None
+        precision = self._assignment.get(name)
+        if precision is None or precision.kind != "integer":
+            return None
+        rounded = self._rounded(site, values[0])
+        now = version(values[0])
+        if any(a is values[0] and v != now for a, v in zip(args, before, strict=False)):
+            values[0].copy_(rounded)  # it works in place: others hold the value too
+            return None
+        return map_tensors(output, lambda tensor: rounded if tensor is values[0] else tensor)

@@ -1,0 +1,124 @@
+"""Stored tensors in another precision, and values that are changed where they lie."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from core.numerics.precision import Precision
+from core.numerics.rounding import (
+    round_bias,
+    round_float,
+    round_table,
+    round_weight,
+    weight_scales,
+)
+from core.numerics.scheme import Scheme
+from core.source.operations import Operation, Stored, operand, replace_operand
+from core.source.trees import map_tensors, tensors
+
+
+class HeldWeights:
+    """A model's stored tensors as precisions store them, each rounded once."""
+
+    def __init__(self, stored: Stored, scheme: Scheme) -> None:
+        self._stored, self._scheme = stored, scheme
+        self._rounded: dict[tuple[object, ...], tuple[Tensor, Tensor]] = {}
+
+    def cast(self, value: Tensor, precision: Precision, *, always: bool) -> Tensor:
+        """A parameter in a float format, and with `always` any other tensor (a buffer that is
+        the weight of a product); everything else as it is.
+        """
+        if value.dtype != torch.float32 or not (always or isinstance(value, nn.Parameter)):
+            return value
+        if self._stored.root(value) is not value:
+            return round_float(value, precision)
+        key = (id(value), precision.name)
+        if key not in self._rounded:
+            self._rounded[key] = (round_float(value, precision), value)
+        return self._rounded[key][0]
+
+    def integers(
+        self, weight: Tensor, operation: Operation, precision: Precision
+    ) -> tuple[Tensor, Tensor]:
+        """The weight of `operation` on its integer grid, with its scales (channels,)."""
+        axis = operation.out_channel_axis
+        # Tied weights are a table to an embedding and a matrix to a product.
+        key = (id(weight), precision.name, operation.kind, axis)
+        if key in self._rounded:
+            return self._rounded[key]
+        if operation.kind == "embedding":
+            rounded = self._table(weight, precision), torch.ones(1)
+        else:
+            axis = axis if self._scheme.weights_per_channel else None
+            scales = weight_scales(weight, precision.bits, axis)
+            rounded = round_weight(weight, precision, axis), scales
+        if self._stored.root(weight) is weight:  # the id of anything else may be taken again
+            self._rounded[key] = rounded
+        return rounded
+
+    def _table(self, table: Tensor, precision: Precision) -> Tensor:
+        if self._scheme.table == "float":
+            return table.detach()
+        if self._scheme.table == "rows":
+            return round_weight(table, precision, 0)
+        return round_table(table, precision)
+
+    def place(
+        self, operation: Operation, precision: Precision, scale: float | None,
+        args: list[Any], kwargs: dict[str, Any],
+    ) -> None:  # fmt: skip
+        """Put the weight of `operation` on its grid, and its bias where the input has a `scale`.
+
+        Mutates `args` and `kwargs`.
+        """
+        weight = operand(operation.weight, args, kwargs) if operation.weight else None
+        if not operation.weight or weight is None:
+            return
+        rounded, scales = self.integers(weight, operation, precision)
+        replace_operand(operation.weight, rounded, args, kwargs)
+        if self._scheme.bias != "int32":
+            return
+        bias = operand(operation.bias, args, kwargs) if operation.bias else None
+        if bias is not None and operation.kind == "conv":  # transposed, in groups
+            scales = scales.repeat(max(len(bias) // len(scales), 1))
+        if operation.bias and bias is not None and scale is not None and len(scales) == len(bias):
+            replace_operand(operation.bias, round_bias(bias, scale, scales), args, kwargs)
+
+
+def cast(value: Tensor, precision: Precision) -> Tensor:
+    """A float32 tensor in a float format; any other as it is."""
+    return round_float(value, precision) if value.dtype == torch.float32 else value
+
+
+def settled(output: Any, given: Any, precision: Precision) -> Any:
+    """What a function returned for the arguments `given`, in a float format.
+
+    An argument that the function changed in place is rounded in place, and what holds rounded
+    values already stays as it is, so that the model's own sharing of memory goes on and a
+    function that hands back what it was given changes nothing.
+    """
+    arguments = tensors(given)
+    memory = {tensor.untyped_storage().data_ptr() for tensor in arguments}
+
+    def settle(tensor: Tensor) -> Tensor:
+        rounded = cast(tensor, precision)
+        if rounded is tensor or tensor.untyped_storage().data_ptr() not in memory:
+            return rounded
+        if torch.equal(rounded.view(torch.int32), tensor.view(torch.int32)):
+            return tensor
+        is_argument = any(tensor is argument for argument in arguments)
+        return tensor.copy_(rounded) if is_argument else rounded
+
+    return map_tensors(output, settle)
+
+
+def give_back(given: tuple[Any, ...], copies: tuple[Any, ...]) -> None:
+    """What a module changed in place in the copies it was given reaches the originals."""
+    for original, copy in zip(given, copies, strict=False):
+        if isinstance(original, Tensor) and isinstance(copy, Tensor) and original is not copy:
+            changed = copy._version > 0  # noqa: SLF001 (PyTorch's own count of changes in place)
+            if changed:
+                original.copy_(copy)

@@ -1,0 +1,1 @@
+"""Why a layer is sensitive: its weights, activations, curvature and remedies."""

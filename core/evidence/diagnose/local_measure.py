@@ -1,0 +1,221 @@
+"""Measuring each layer on its own, on calibration samples: bounded in samples and memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from core.engines.torch.simulate.folding import seen_at, stored_tensors
+from core.evidence.diagnose.curvature import Pulled, pull_back
+from core.evidence.diagnose.own_output import Outputs, OwnOutputs, error_of, own_outputs
+from core.evidence.diagnose.remedies import LayerProgress, Variants, examine
+from core.evidence.diagnose.weights import stored_in, weight_kurtosis
+from core.evidence.evidence import Calibration, Evidence, Measured, spread_by_sample
+from core.evidence.layer_alone import LocalStatistics
+from core.layers import LayerTable
+from core.numerics import precision as registry
+from core.numerics.precision import Precision
+from core.numerics.scheme import Scheme
+from core.source.batches import Inputs, count, pick, take
+from core.source.contract import ModelSource
+
+MOST_SAMPLES = 64
+"""Calibration samples that layers are looked at with, spread evenly over the split."""
+REMEDY_SAMPLES = 32
+DRAWS = 8
+"""Random combinations of the outputs per sample."""
+BATCH_BYTES = 256 * 10**6
+GRADIENT_SEED = 20217
+
+Doubles = NDArray[np.float64]
+
+
+def with_local(
+    source: ModelSource, layers: LayerTable, scheme: Scheme, measured: Measured,
+    *, expand_units: bool = False, progress: LayerProgress = lambda place, name: None,
+) -> Evidence:  # fmt: skip
+    """The evidence of `measured` with local statistics added. Does not change the model.
+
+    `progress(place, name)` is called before each step, of which `local_steps` tells how many.
+    """
+    evidence = measured.evidence
+    precisions = tuple(registry.get(name) for name in evidence.precisions)
+    simulator = own_outputs(
+        Variants, source, layers, scheme, measured.ranges, expand_units=expand_units
+    )
+    kurtosis = weight_kurtosis(layers, stored_tensors(layers, source.model))
+    gradient, trace = _second_order(
+        source, layers, precisions, simulator, evidence, progress
+    ) or (None, None)  # fmt: skip
+    narrowest = min(precisions, key=lambda p: p.bits)
+    local = LocalStatistics(weight_kurtosis=kurtosis, gradient_error=gradient, trace_error=trace)
+    if narrowest.kind == "integer":
+        local = _with_remedies(
+            local, source, layers, simulator, precisions, narrowest,
+            lambda place, name: progress(len(layers) + place, name),
+        )  # fmt: skip
+    return replace(evidence, local=local)
+
+
+def local_steps(layers: LayerTable) -> int:
+    """How many steps `with_local` takes: the error of each layer, then its remedies."""
+    return 2 * len(layers)
+
+
+def second_order(
+    source: ModelSource, layers: LayerTable, scheme: Scheme, ranges: tuple[Calibration, ...],
+    evidence: Evidence,
+) -> tuple[Doubles, Doubles] | None:  # fmt: skip
+    """`gradient_error` and `trace_error` alone, each [P, L]; None where they cannot be had."""
+    simulator = own_outputs(OwnOutputs, source, layers, scheme, ranges, expand_units=False)
+    precisions = tuple(registry.get(name) for name in evidence.precisions)
+    return _second_order(source, layers, precisions, simulator, evidence)
+
+
+def _with_remedies(
+    local: LocalStatistics, source: ModelSource, layers: LayerTable, simulator: Variants,
+    precisions: tuple[Precision, ...], integer: Precision, progress: LayerProgress,
+) -> LocalStatistics:  # fmt: skip
+    """`local` with the layers' own outputs under every remedy, on one batch."""
+    half = next((p for p in precisions if p.float_dtype == "float16"), None)
+    inputs = few(source)
+    batch = take(next(batches(inputs, layers, 2)), 0, REMEDY_SAMPLES)
+    found = examine(
+        simulator, layers, integer, half, source.calibration.inputs, batch,
+        take(source.selection.inputs, 0, MOST_SAMPLES), progress,
+    )  # fmt: skip
+    return replace(
+        local,
+        sqnr_db=found.sqnr_db,
+        activation_outliers=found.outliers,
+        activation_imbalance=found.imbalance,
+        clipping=found.clipping,
+        output_peak=found.peak,
+        output_underflow=found.underflow,
+    )
+
+
+def few(source: ModelSource) -> Inputs:
+    """The calibration samples that layers are looked at with."""
+    total = count(source.calibration.inputs)
+    rows = np.unique(np.linspace(0, total - 1, min(total, MOST_SAMPLES)).astype(np.int64))
+    chosen: Inputs = pick(source.calibration.inputs, rows)
+    return chosen
+
+
+def batches(inputs: Inputs, layers: LayerTable, copies: int) -> Iterator[Inputs]:
+    """`inputs` in batches of which `copies` of the outputs of all layers fit into `BATCH_BYTES`."""
+    size = 4 * copies * sum(layer.output_elements for layer in layers)
+    most = int(min(max(BATCH_BYTES // max(size, 1), 1), MOST_SAMPLES))
+    for start in range(0, count(inputs), most):
+        yield take(inputs, start, start + most)
+
+
+@dataclass(eq=False)
+class _Sums:
+    """What is added up over batches."""
+
+    errors: Doubles  # [P, L] sum of (g . dy)^2
+    weights: dict[str, float]  # squared norms of the gradients
+    outputs: list[Tensor]
+
+
+def _second_order(
+    source: ModelSource, layers: LayerTable, precisions: tuple[Precision, ...],
+    simulator: OwnOutputs, evidence: Evidence, progress: LayerProgress = lambda place, name: None,
+) -> tuple[Doubles, Doubles] | None:  # fmt: skip
+    """`gradient_error` and `trace_error`; None where a layer's own output cannot be seen, or where
+    PyTorch cannot differentiate the model.
+    """
+    steps = evidence.outputs.positions
+    values = evidence.outputs.kind == "values"
+    classes = None if values else evidence.baseline.shape[1] // steps
+    stored = source.model.state_dict(keep_vars=True)
+    parameters = {
+        spec.name: tensor
+        for layer in layers
+        for spec in layer.tensors
+        if isinstance(tensor := stored.get(spec.name), nn.Parameter) and tensor.is_floating_point()
+    }
+    sums = _Sums(np.zeros((len(precisions), len(layers))), dict.fromkeys(parameters, 0.0), [])
+    generator = torch.Generator().manual_seed(GRADIENT_SEED)
+    # The outputs, their gradients for every draw, and what PyTorch keeps for them.
+    parts = list(batches(few(source), layers, 3 + DRAWS))
+    for b, batch in enumerate(parts):
+        try:
+            outputs, pulled = pull_back(
+                source.model, seen_at(layers), parameters, batch, source.output, classes, DRAWS,
+                generator,
+            )  # fmt: skip
+        except RuntimeError:
+            return None
+        sums.outputs.append(outputs)
+        for draw in pulled:
+            for name, square in draw.weights.items():
+                sums.weights[name] += square
+
+        def begin(i: int, before: int = b * len(layers)) -> None:
+            progress((before + i) // len(parts), layers.names[i])
+
+        if not _add_errors(sums.errors, layers, precisions, simulator, batch, pulled, begin):
+            return None
+    found = torch.cat(sums.outputs).double().cpu().numpy()
+    # KL is half of the quadratic form, as a mean over answers; values are held against their spread.
+    answers = found.shape[0] * found.shape[1] / (classes or 1)
+    spread = float(spread_by_sample(found).sum())
+    unit = 1 / (2 * answers) if not values else (1 / spread if spread > 0 else math.inf)
+    with np.errstate(invalid="ignore"):
+        gradient = np.where(sums.errors > 0, sums.errors * unit / DRAWS, 0.0)
+    tensors = {name: tensor.detach() for name, tensor in parameters.items()}
+    trace = np.zeros_like(gradient)
+    for p, precision in enumerate(precisions):
+        for i, layer in enumerate(layers):
+            for spec in layer.tensors if layer.computes_at_inference else ():
+                weight = tensors.get(spec.name)
+                rounded = None if weight is None else stored_in(spec, weight, precision)
+                if weight is None or rounded is None:
+                    continue
+                noise = float((weight.double() - rounded.double()).square().sum())
+                mean = sums.weights[spec.name] / max(weight.numel(), 1) / DRAWS
+                trace[p, i] += mean * noise * unit if mean * noise > 0 else 0.0
+    return _known(gradient), _known(trace)
+
+
+def _known(values: Doubles) -> Doubles:
+    """Not a number means that something was not finite: infinitely bad."""
+    return np.where(np.isnan(values), np.inf, values)
+
+
+def _add_errors(
+    total: Doubles, layers: LayerTable, precisions: tuple[Precision, ...], simulator: OwnOutputs,
+    batch: Inputs, pulled: list[Pulled], begin: Callable[[int], None],
+) -> bool:  # fmt: skip
+    """Add (g . dy)^2 of every computing layer and precision to `total`. False where a layer's own
+    output cannot be seen. `begin` is told the place of each layer first.
+    """
+    reference: Outputs = simulator.reference(batch)
+    samples = count(batch)
+    for i, layer in enumerate(layers):
+        begin(i)
+        if not layer.computes_at_inference:
+            continue
+        before = reference.get(layer.name)
+        if before is None:
+            return False
+        for p, precision in enumerate(precisions):
+            after = simulator.of(layer.name, {layer.name: precision}, batch)
+            errors = error_of(after, before)
+            if errors is None or any(len(d.outputs.get(layer.name, before)) != len(before)
+                                     for d in pulled):  # fmt: skip
+                return False
+            if not all(bool(torch.isfinite(error).all()) for error in errors):
+                total[p, i] = math.inf
+                continue
+            total[p, i] += sum(draw.squared_dot(layer.name, errors, samples) for draw in pulled)
+    return True

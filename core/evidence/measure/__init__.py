@@ -1,0 +1,1 @@
+"""Measuring every layer alone: runs, their outputs, memory, workers and the cache."""

@@ -1,0 +1,90 @@
+"""What a measurement depends on, as one key: equal keys mean equal bits."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from dataclasses import asdict
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from core.engines.torch.simulate.simulator import Assignment, Simulator
+from core.evidence.measure.cache_store import sha256
+from core.layers import LayerTable
+from core.source.contract import ModelSource, tensor_bytes
+from core.source.device import device_name
+
+EVIDENCE_VERSION = 2
+"""To be raised with every change of this package that may change a bit of a run's outputs."""
+
+
+def content_key(
+    source: ModelSource,
+    layers: LayerTable,
+    simulator: Simulator,
+    reference: NDArray[np.float32],
+    *,
+    everything: bool,
+) -> str:
+    """SHA-256 of all that the outputs of a run depend on beside its assignment and batch.
+
+    `reference` are the model's own outputs, which stand for code that cannot be read and differ
+    if another division into batches does; `everything` says whether all outputs are kept.
+    """
+    digest = hashlib.sha256()
+    of_layers = [
+        (x.name, x.role, x.state, x.quantizes_output, repr(x.fused), x.dynamic) for x in layers
+    ]
+    ranges = [(*site, seen.low, seen.high) for site, seen in sorted(simulator.ranges.items())]
+    parts = {
+        "version": EVIDENCE_VERSION,
+        "torch": torch.__version__,
+        "kernels": (torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()),
+        "device": device_name(source.model),
+        "weights": source.fingerprint(),
+        "data": source.data_fingerprint(),
+        "task": (source.task, source.metric_name, source.output, everything),
+        "scheme": asdict(simulator.scheme),
+        "calibrator": asdict(simulator.calibrator),
+        "layers": of_layers,
+        "owners": sorted((path, name or "") for path, name in simulator.owner.items()),
+        "ranges": ranges,
+        "reference": sha256(reference),
+    }
+    digest.update(json.dumps(parts, sort_keys=True, default=repr).encode())
+    digest.update(_code(source.model).encode())
+    for name, buffer in sorted(source.model.named_buffers()):  # also those that are never saved
+        digest.update(f"{name}{tuple(buffer.shape)}".encode())
+        digest.update(tensor_bytes(buffer))
+    return digest.hexdigest()
+
+
+def run_key(assignment: Assignment) -> str:
+    """What identifies a run: the precision of each layer that leaves the reference."""
+    chosen = [(x, p.name, p.bits, p.kind, p.float_dtype) for x, p in sorted(assignment.items())]
+    return hashlib.sha256(json.dumps(chosen).encode()).hexdigest()
+
+
+def _code(model: nn.Module) -> str:
+    """The source of every class of module that is not PyTorch's own, where it can be read."""
+    found: dict[str, str] = {}
+    for module in model.modules():
+        for kind in type(module).__mro__:
+            name = f"{kind.__module__}.{kind.__qualname__}"
+            if name in found or kind.__module__.split(".")[0] in ("torch", "builtins"):
+                continue
+            try:
+                found[name] = inspect.getsource(kind)
+            except (OSError, TypeError):  # written at a prompt: the reference outputs stand for it
+                found[name] = ""
+    return json.dumps(sorted(found.items()))
+
+
+def is_repeatable(simulator: Simulator, batch: object) -> bool:
+    """Whether the model gives the same outputs for a batch when it is run again."""
+    first, again = (simulator.run({}, batch) for _ in range(2))  # type: ignore[arg-type]
+    return first.tobytes() == again.tobytes()

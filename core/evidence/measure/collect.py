@@ -1,0 +1,116 @@
+"""The outputs of every run on every sample, batch by batch, made or found on the shelf."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.errors import ModelError
+from core.evidence.measure.cache import Unit
+from core.evidence.measure.cache_key import run_key
+from core.evidence.measure.engine import Engine
+from core.evidence.measure.memory import batches
+from core.evidence.measure.partial_results import Glimpses
+from core.evidence.measure.run_cache import Shelf
+from core.evidence.measure.workers import Work, made, tasks
+from core.source.batches import count, sizes_differ, take
+from core.source.contract import ModelSource
+
+Floats = NDArray[np.float32]
+Progress = Callable[[int, int, str], None]
+"""(runs done, runs in all, what is done next); a run is counted once per batch."""
+
+
+@dataclass(frozen=True, eq=False)
+class Collected:
+    """Outputs of R runs on N samples: `outputs` [R, N, K], as `keep` left them; `finite` [R]
+    says whether all were finite, also those that were not kept. `full_passes` counts runs of a
+    batch that could not be replayed although others were.
+    """
+
+    outputs: Floats
+    finite: NDArray[np.bool_]
+    full_passes: int
+
+
+def reference_outputs(engine: Engine, source: ModelSource) -> Floats:
+    """All outputs [N, K] of the model as it is, from the batches that every run meets.
+
+    Raises `ModelError` where they are not finite.
+    """
+    inputs, found = source.selection.inputs, []
+    for part in engine.parts(source):
+        batch = take(inputs, part.start, part.stop)
+        found.append(engine.simulator.run({}, batch, engine.batch, part.start))
+        if found[-1].shape[1] != found[0].shape[1]:
+            raise sizes_differ()
+    reference = np.concatenate(found)
+    bad = np.flatnonzero(~np.isfinite(reference).all(axis=1))
+    if len(bad):
+        raise ModelError(
+            f"The model's own outputs are NaN or infinite, first on selection sample {bad[0]}.",
+            "Run it on that sample in FP32 and mend the model or leave the sample out.",
+        )
+    return reference
+
+
+def collect(
+    engine: Engine,
+    work: Work,
+    shelf: Shelf,
+    progress: Progress,
+    glimpses: Glimpses,
+    *,
+    jobs: int = 1,
+) -> Collected:
+    """Make every run but the first, the baseline. What is on the shelf is not made again."""
+    parts, runs = batches(count(work.inputs), engine.batch), work.runs
+    outputs = np.empty((len(runs) - 1, count(work.inputs), work.columns), dtype=np.float32)
+    finite = np.ones(len(runs) - 1, dtype=np.bool_)
+    finished = np.zeros((len(runs) - 1, len(parts)), dtype=np.bool_)
+    column = {part.start: b for b, part in enumerate(parts)}
+    keys = [run_key(run.assignment) for run in runs]
+    total, done, full_passes = len(runs) * len(parts), 0, 0
+
+    def place(i: int, unit: Unit) -> None:
+        nonlocal done, full_passes
+        done += 1
+        outputs[i - 1, unit.start : unit.stop] = unit.outputs
+        finite[i - 1] &= unit.finite
+        full_passes += unit.in_full and bool(runs[i].layer)
+        finished[i - 1, column[unit.start]] = True
+
+    def missing(part: slice) -> list[int]:
+        nonlocal done
+        progress(done, total, runs[0].label)
+        done += 1  # the baseline
+        found = shelf.find(part)
+        for i, key in enumerate(keys[1:], start=1):
+            if key in found:
+                place(i, found[key])
+        return [i for i, key in enumerate(keys) if i and key not in found]
+
+    glimpses.watch(outputs, finite, finished, parts)
+    with shelf, glimpses:
+        if jobs > 1:
+            for block in made(work, tasks([(part, missing(part)) for part in parts], jobs), jobs):
+                for i, unit in block:
+                    shelf.add(unit)
+                    place(i, unit)
+                    progress(done, total, runs[i].label)
+                glimpses.look()
+        else:
+            for part in parts:
+                todo = missing(part)
+                units = engine.units(work.inputs, runs, todo, part, work.kept, work.width)
+                for i in todo:
+                    progress(done, total, runs[i].label)
+                    unit = next(units)
+                    shelf.add(unit)
+                    place(i, unit)
+                    glimpses.look()
+    progress(total, total, "done")
+    return Collected(outputs, finite, full_passes)

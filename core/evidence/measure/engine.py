@@ -1,0 +1,188 @@
+"""How the runs of a measurement are made: by replay where a model allows it, within a bound."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.engines.torch.replay.replayer import Replayer
+from core.engines.torch.simulate.simulator import Assignment, Simulator
+from core.evidence.measure.cache import Unit
+from core.evidence.measure.cache_key import run_key
+from core.evidence.measure.memory import (
+    BATCH,
+    Footprint,
+    batch_size,
+    batches,
+    footprint,
+    free_bytes,
+    held_bytes,
+    too_little,
+)
+from core.evidence.measure.outputs import Reading
+from core.numerics.precision import Precision
+from core.source.batches import Inputs, count, device_of, sizes_differ, take
+from core.source.contract import ModelSource
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run over the selection split: which layers leave the reference precision.
+
+    `layer` is the one that does so alone, "" for the baseline and whole maps.
+    """
+
+    label: str
+    assignment: Assignment
+    layer: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """How the runs will be made: `batch` samples at a time, which `need` memory.
+
+    `note` says so where smaller batches than usual may change the last bits.
+    """
+
+    simulator: Simulator
+    replayer: Replayer
+    need: Footprint
+    batch: int
+    note: str = ""
+
+    @property
+    def reason(self) -> str:
+        """Why every run is a full pass; "" where layers are replayed."""
+        return self.replayer.refusal
+
+    @property
+    def peak_bytes(self) -> int:
+        """Predicted peak of memory."""
+        return self.need.peak(self.batch, replay=not self.reason)
+
+    def parts(self, source: ModelSource) -> list[slice]:
+        """The selection samples in batches, the same ones for every run."""
+        return batches(len(source.selection), self.batch)
+
+    def run(
+        self, batch: Inputs, runs: Sequence[Run], first: int = 0
+    ) -> Iterator[NDArray[np.float32]]:
+        """Outputs [N, K] of each of `runs` on inputs of N samples; the baseline comes first.
+
+        `first` is the number of the first sample.
+        """
+        others = runs[1:]
+        alone = [run for run in others if run.layer]
+        pairs = [(run.layer, run.assignment[run.layer]) for run in alone]
+        yield from self.replayer.run(batch, pairs, first)
+        for run in others[len(alone) :]:  # in a whole map nearly everything changes
+            yield self.simulator.run(run.assignment, batch, count(batch), first)
+
+    def units(
+        self,
+        inputs: Inputs,
+        runs: Sequence[Run],
+        positions: Sequence[int],
+        part: slice,
+        kept: NDArray[np.int64] | None,
+        width: int,
+    ) -> Iterator[Unit]:
+        """Make the runs at `positions` on the samples of `part`; the first of `runs`, the
+        baseline, is recorded before them. Every run has `width` outputs, those at `kept` are kept
+        (all if None).
+        """
+        batch = take(inputs, part.start, part.stop)
+        outputs = self.run(batch, [runs[0], *(runs[i] for i in positions)], part.start)
+        next(outputs)
+        before = self.replayer.full_passes
+        for i, found in zip(positions, outputs, strict=True):
+            if found.shape[1] != width:
+                raise sizes_differ()
+            in_full = self.replayer.full_passes > before  # a whole map is no exception
+            before = self.replayer.full_passes
+            yield Unit(
+                run_key(runs[i].assignment), part.start, part.stop,
+                found if kept is None else found[:, kept],
+                bool(np.isfinite(found).all()), in_full and bool(runs[i].layer),
+            )  # fmt: skip
+
+    def notes(self, full_passes: int) -> tuple[str, ...]:
+        """What a person should know of how the runs were made, `full_passes` of them against
+        the plan.
+        """
+        found = [self.note] if self.note else []
+        if self.reason:
+            found.append(f"Every layer was measured by full passes: {self.reason}.")
+        elif full_passes:
+            found.append(f"{full_passes} runs took another way through the model "
+                         "than the recorded pass and were made as full passes.")  # fmt: skip
+        return tuple(found)
+
+
+def prepare(
+    simulator: Simulator,
+    source: ModelSource,
+    reading: Reading,
+    precisions: tuple[Precision, ...],
+    runs: int,
+    memory_bytes: int | None = None,
+    jobs: int = 1,
+) -> Engine:
+    """Choose how to measure: replay if the model allows it, in batches that fit the memory.
+
+    `memory_bytes` is the bound for this process and its `jobs` workers together, half of what is
+    free if None. Raises `PolicyError` if not even
+    the smallest batches of full passes fit.
+    """
+    inputs = source.selection.inputs
+    samples = len(source.selection)
+    here = device_of(source.model)
+    limit = free_bytes(here) // 2 if memory_bytes is None else memory_bytes
+    pilot = take(inputs, 0, 2)
+    found = simulator.run({}, pilot)
+    # Outputs of all runs are held, and their changes beside them; a custom metric reads them all.
+    outputs = reading.keep(found).shape[1]
+    held = outputs + (outputs if source.metric is None else found.shape[1])
+    kinds = {p.kind: p for p in sorted(precisions, key=lambda p: -p.bits)}  # the narrowest of each
+    check = [(name, p) for name in simulator.varied for p in kinds.values()]
+    replayer = Replayer(simulator, pilot, check)
+    weights = sum(t.numel() * t.element_size() for t in simulator.model.parameters())
+    changes = runs * samples * held * np.dtype(np.float32).itemsize
+    need = footprint(
+        replayer.tape, replayer.plan.keep, count(pilot), len(precisions) * weights + changes
+    )
+    if jobs > 1:
+        need = need.shared(jobs, (len(precisions) + 1) * weights + held_bytes(inputs))
+    batch = 0 if replayer.refusal else batch_size(need, limit, samples, replay=True)
+    if not batch:
+        reason = "the values of a pass do not fit into the memory allowed"
+        replayer.refusal = replayer.refusal or reason
+        batch = batch_size(need, limit, samples, replay=False)
+    if not batch:
+        raise too_little(need, limit)
+    return Engine(
+        simulator, replayer, need, batch, _parts_note(simulator, inputs, batch, need, limit)
+    )
+
+
+def _parts_note(
+    simulator: Simulator, inputs: Inputs, batch: int, need: Footprint, limit: int
+) -> str:
+    """Empty if a batch gives the same bits in parts of `batch` samples, or none is parted."""
+    first = take(inputs, 0, BATCH)
+    samples = count(first)
+    if batch >= samples:
+        return ""
+    if need.peak(samples, replay=False) <= limit:
+        parts = [
+            simulator.run({}, take(first, p.start, p.stop), batch, p.start)
+            for p in batches(samples, batch)
+        ]
+        if np.concatenate(parts).tobytes() == simulator.run({}, first, BATCH).tobytes():
+            return ""
+    return (
+        f"Run in batches of {batch} to stay within the memory allowed, which may change last bits."
+    )

@@ -1,0 +1,98 @@
+"""How long an analysis will take: its runs, and its look at every layer by itself.
+
+Everything is counted in samples that go through the model, or a part of it, and two small batches
+say what a sample costs, forward and backward.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from core.engines.torch.simulate.folding import seen_at
+from core.evidence.diagnose.curvature import pull_back
+from core.evidence.diagnose.local_measure import DRAWS, MOST_SAMPLES, REMEDY_SAMPLES
+from core.evidence.measure.engine import Engine, Run
+from core.layers import Layer, LayerTable
+from core.numerics.precision import Precision
+from core.source.batches import count, take
+from core.source.contract import ModelSource
+
+TIMED = 64
+"""Samples that a pass is timed on."""
+BACKWARD_TIMED = 8
+UNKNOWN_SHARE = 0.5
+"""Part of a pass up to a layer, on average, where no tape tells."""
+
+
+def forecast_seconds(
+    engine: Engine, source: ModelSource, layers: LayerTable, precisions: tuple[Precision, ...],
+    runs: Sequence[Run], jobs: int,
+) -> float:  # fmt: skip
+    """Estimated duration of an analysis whose `runs` are shared among `jobs` processes."""
+    inputs = take(source.selection.inputs, 0, TIMED)
+    simulator = engine.simulator
+    simulator.run({}, take(inputs, 0, 8))
+    start = time.perf_counter()
+    simulator.run({}, inputs)
+    each = (time.perf_counter() - start) / count(inputs)
+    shares = {} if engine.reason else engine.replayer.shares(inputs)
+    passes = sum(shares.get(next(iter(r.assignment)) if r.layer else "", 1.0) for r in runs)
+    holdout = 0 if source.holdout is None else len(source.holdout)
+    once = len(source.calibration) + len(source.selection) + holdout
+    alone = _local_samples(engine, source, layers, precisions)
+    shared = passes * len(source.selection) / jobs
+    return each * (shared + once + alone) + _gradient_seconds(source, layers)
+
+
+def _local_samples(
+    engine: Engine, source: ModelSource, layers: LayerTable, precisions: tuple[Precision, ...]
+) -> float:
+    """Samples that go through the whole model while layers are looked at by themselves: what
+    precedes a layer is run, what follows it is not.
+    """
+    before = engine.replayer.prefixes(take(source.selection.inputs, 0, TIMED))
+    few = min(len(source.calibration), MOST_SAMPLES)
+    integer = min(precisions, key=lambda p: p.bits).kind == "integer"
+    half = any(p.float_dtype == "float16" for p in precisions)
+    total = float(few)
+    if integer:
+        total += len(source.calibration) + min(len(source.selection), MOST_SAMPLES) + REMEDY_SAMPLES
+    ranges = {site[0] for site in engine.simulator.ranges}
+    for layer in layers:
+        if not layer.computes_at_inference:
+            continue
+        variants = _variants(layer, layer.name in ranges) + half if integer else 0
+        samples = few * len(precisions) + min(few, REMEDY_SAMPLES) * variants
+        total += samples * before.get(layer.name, UNKNOWN_SHARE)
+    return total
+
+
+def _variants(layer: Layer, has_ranges: bool) -> int:
+    """Ways of rounding that a layer is tried in."""
+    weighted = any(spec.kind in {"weight", "table"} for spec in layer.tensors)
+    return 1 + has_ranges + 3 * (weighted and has_ranges)
+
+
+def _gradient_seconds(source: ModelSource, layers: LayerTable) -> float:
+    """Estimated time of the gradients of all samples that layers are looked at with."""
+    batch = take(source.calibration.inputs, 0, BACKWARD_TIMED)
+    stored = source.model.state_dict(keep_vars=True)
+    parameters = {
+        spec.name: tensor
+        for layer in layers
+        for spec in layer.tensors
+        if isinstance(tensor := stored.get(spec.name), nn.Parameter) and tensor.is_floating_point()
+    }
+    start = time.perf_counter()
+    try:
+        pull_back(source.model, seen_at(layers), parameters, batch, source.output, None, 2,
+                  torch.Generator().manual_seed(0))  # fmt: skip
+    except RuntimeError:
+        return 0.0  # nor will the analysis have them
+    took = time.perf_counter() - start
+    few = min(len(source.calibration), MOST_SAMPLES)
+    return took * few / count(batch) * (1 + DRAWS) / 3  # a forward pass and two draws were timed

@@ -1,0 +1,73 @@
+"""The reference model on held-back data: how good it is before any layer is changed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.engines.torch.simulate.simulator import Simulator
+from core.errors import DataError
+from core.evidence.measure.metric_runs import Judge
+from core.evidence.measure.outputs import Reading, read
+from core.layers import LayerTable
+from core.numerics.scheme import Scheme
+from core.source.contract import ModelSource
+from core.source.data import Split
+from core.task import RMSE, Metric
+
+
+def judged(source: ModelSource, layers: LayerTable, scheme: Scheme) -> dict[str, Any]:
+    """Fields of an analysis: accuracy and majority share of a classifier (in [0, 1], over steps
+    for a sequence of classes), or `metric` for values, each on the holdout split and None where
+    that has no labels.
+    """
+    reading = read(source)
+    metric = _metric(source, reading)
+    split = source.holdout
+    if split is None or split.targets is None:
+        return {"metric": metric}
+    outputs = Simulator(source.model, layers, {}, scheme, source.output).run({}, split.inputs)
+    if metric is None:
+        return _accuracy(reading, split, outputs)
+    if source.metric is not None:
+        value = float(Judge(source.metric, reading, split).score(outputs)[0])
+        return {"metric": _known(metric, value, None)}
+    targets = reading.targets(split)
+    if targets is None:
+        return {"metric": metric}
+    naive = _rmse(targets.mean(axis=0, keepdims=True), targets)
+    return {"metric": _known(metric, _rmse(reading.keep(outputs), targets), naive)}
+
+
+def _metric(source: ModelSource, reading: Reading) -> Metric | None:
+    if source.metric is not None:
+        return Metric(source.metric_name, source.higher_is_better)
+    return RMSE if reading.outputs.kind == "values" else None
+
+
+def _known(metric: Metric, holdout: float, naive: float | None) -> Metric:
+    finite = [v if v is not None and np.isfinite(v) else None for v in (holdout, naive)]
+    return Metric(metric.name, metric.higher_is_better, *finite)
+
+
+def _accuracy(reading: Reading, split: Split, outputs: NDArray[np.float32]) -> dict[str, Any]:
+    targets = reading.targets(split)
+    if targets is None:
+        return {}
+    rows = targets.ravel()
+    answers = reading.keep(outputs).reshape(len(rows), -1).argmax(axis=1)
+    counted = rows >= 0
+    if not counted.any():
+        raise DataError("No target of the holdout split is counted.", "Give labels to some.")
+    majority = np.bincount(rows[counted]).max() / counted.sum()
+    return {
+        "holdout_accuracy": float((answers == rows)[counted].mean()),
+        "majority_accuracy": float(majority),
+    }
+
+
+def _rmse(values: NDArray[np.float32], targets: NDArray[np.float32]) -> float:
+    difference = values.astype(np.float64) - targets
+    return float(np.sqrt(np.square(difference).mean()))

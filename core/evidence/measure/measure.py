@@ -1,0 +1,191 @@
+"""Measuring a model: every layer alone in every precision, whole maps, and probes.
+
+The runs are independent of one another; `planned_runs` lists them before anything is computed,
+so that a dry run can say what the measurement will cost. They are made batch by batch. A layer
+alone is a replay of what follows it where the model allows that, else a full pass with the same
+numbers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from core.engines.torch.simulate.folding import stored_tensors
+from core.engines.torch.simulate.simulator import Assignment, Simulator
+from core.evidence.diagnose.weights import weight_sqnr_db
+from core.evidence.evidence import Calibration, Evidence, Measured, MetricRuns, Partial
+from core.evidence.measure.assemble import Assembler
+from core.evidence.measure.cache import Cache
+from core.evidence.measure.collect import Collected, Progress, collect, reference_outputs
+from core.evidence.measure.engine import Run, prepare
+from core.evidence.measure.metric_runs import Judge, metric_runs
+from core.evidence.measure.outputs import read
+from core.evidence.measure.partial_results import Glimpses
+from core.evidence.measure.run_cache import no_shelf, open_shelf
+from core.evidence.measure.workers import Work, check
+from core.layers import ROOT, LayerTable
+from core.numerics.calibrate.calibrators import MIN_MAX, Calibrator
+from core.numerics.precision import Precision
+from core.numerics.scheme import Scheme
+from core.source.contract import ModelSource
+from core.source.ownership import owners
+
+Glimpse = Callable[[Evidence, tuple[Calibration, ...], Partial], None]
+PROBES = 12
+PROBE_SEED = 20211
+
+
+def probe_codes(
+    layers: LayerTable, precisions: tuple[Precision, ...], count: int = PROBES
+) -> NDArray[np.int8]:
+    """Whole maps spread over the shares of the narrowest precision, shape [M, L].
+
+    Map m puts a random (m + 1) / (count + 1) of the computing layers into the narrowest
+    precision; each of the others is equally likely to be in any wider one or the reference.
+    """
+    rng = np.random.default_rng(PROBE_SEED)
+    codes = np.full((count, len(layers)), -1, dtype=np.int8)
+    movable = np.flatnonzero(layers.computes)
+    narrowest = int(np.argmin([p.bits for p in precisions]))
+    others = [-1, *(i for i in range(len(precisions)) if i != narrowest)]
+    for m in range(count):
+        chosen = rng.permutation(movable)
+        cut = round(len(movable) * (m + 1) / (count + 1))
+        codes[m, chosen[:cut]] = narrowest
+        codes[m, chosen[cut:]] = rng.choice(others, size=len(movable) - cut)
+    return codes
+
+
+def assignment_of(
+    codes: NDArray[np.int8], layers: LayerTable, precisions: tuple[Precision, ...]
+) -> Assignment:
+    """Layer -> precision for a row of codes; the reference (-1) is left out."""
+    return {layers.names[i]: precisions[c] for i, c in enumerate(codes) if c >= 0}
+
+
+def planned_runs(
+    layers: LayerTable, precisions: tuple[Precision, ...], probes: int = PROBES
+) -> list[Run]:
+    """Every run of a measurement, in the order it is made: baseline, alone, whole, probes."""
+    runs = [Run("baseline", {})]
+    runs += [
+        Run(f"{layer.name} in {precision.name}", {layer.name: precision}, layer.name)
+        for layer in layers
+        if layer.computes_at_inference
+        for precision in precisions
+    ]
+    runs += [Run(f"all layers in {p.name}", dict.fromkeys(layers.names, p)) for p in precisions]
+    runs += [
+        Run(f"probe {m + 1}", assignment_of(row, layers, precisions))
+        for m, row in enumerate(probe_codes(layers, precisions, probes))
+    ]
+    return runs
+
+
+def make_simulator(
+    source: ModelSource, layers: LayerTable, scheme: Scheme, *, expand_units: bool = False,
+    calibrator: Calibrator = MIN_MAX,
+) -> Simulator:  # fmt: skip
+    """A simulator of `source.model`, calibrated on the calibration split."""
+    owner = owners(source.model, source.units, expand_units)
+    for name in layers.names:  # containers that turned out to compute on their own
+        owner["" if name == ROOT else name] = name
+    simulator = Simulator(source.model, layers, owner, scheme, source.output, calibrator)
+    simulator.calibrate(source.calibration.inputs)
+    return simulator
+
+
+def measure(
+    source: ModelSource,
+    layers: LayerTable,
+    scheme: Scheme,
+    precisions: tuple[Precision, ...],
+    *,
+    expand_units: bool = False,
+    calibrator: Calibrator = MIN_MAX,
+    probes: int = PROBES,
+    memory_bytes: int | None = None,
+    cache: Cache | None = None,
+    jobs: int = 1,
+    progress: Progress = lambda done, total, label: None,
+    glimpse: Glimpse | None = None,
+) -> Measured:
+    """Simulate every run of `planned_runs` on the selection split.
+
+    `progress(done, total, label)` is called before each run of each batch. Peak memory is kept
+    within `memory_bytes` (half of what is free if None) by smaller batches, which do not change
+    the numbers. What `cache` holds is not measured again; the rest is shared among `jobs` processes.
+    `glimpse` is given what is measured so far, now and then. Does
+    not change the model. Raises `PolicyError` if the bound is too small and
+    `ModelError` where the reference outputs are not finite.
+    """
+    start = time.perf_counter()
+    reading = read(source)
+    targets = None if source.metric is not None else reading.targets(source.selection)
+    judge = None
+    if source.metric is not None and source.selection.targets is not None:
+        judge = Judge(source.metric, reading, source.selection)
+    simulator = make_simulator(
+        source, layers, scheme, expand_units=expand_units, calibrator=calibrator
+    )
+    runs = planned_runs(layers, precisions, probes)
+    engine = prepare(simulator, source, reading, precisions, len(runs), memory_bytes, jobs)
+    check(engine, source.selection.inputs, jobs)
+    progress(0, len(runs) * len(engine.parts(source)), runs[0].label)
+    reference = reference_outputs(engine, source)
+    # What is wrong with the model or the metric is said before the hours of measuring.
+    first = None if judge is None else judge.score(reference)
+    shelf = no_shelf()
+    if cache is not None:
+        shelf = open_shelf(cache, engine, source, layers, reference, runs, everything=bool(judge))
+    work = Work(
+        source.model, source.selection.inputs, source.output, layers, dict(simulator.owner), scheme,
+        simulator.ranges, engine.need, engine.batch, engine.reason, tuple(runs),
+        reading.kept if judge is None else None, reference.shape[1], torch.get_num_threads(),
+    )  # fmt: skip
+    ranges = tuple(
+        Calibration(*site, seen.low, seen.high) for site, seen in sorted(simulator.ranges.items())
+    )
+    assembler = Assembler(
+        layers, precisions, scheme.name, runs[1:], probe_codes(layers, precisions, probes), reading,
+        reference, targets, _weight_sqnr(source, layers, precisions), judge is not None,
+    )  # fmt: skip
+    publish = None
+    if glimpse is not None:
+        publish = lambda evidence, how_far: glimpse(evidence, ranges, how_far)  # noqa: E731
+    found = collect(engine, work, shelf, progress, Glimpses(assembler, publish), jobs=jobs)
+    metrics = None
+    if judge is not None and first is not None:
+        metrics = _judged(judge, first, found, assembler)
+    evidence = assembler.whole(found.outputs, found.finite, metrics)
+    return Measured(evidence, ranges, time.perf_counter() - start, engine.notes(found.full_passes))
+
+
+def _weight_sqnr(
+    source: ModelSource, layers: LayerTable, precisions: tuple[Precision, ...]
+) -> NDArray[np.float64]:
+    return weight_sqnr_db(layers, stored_tensors(layers, source.model), precisions)
+
+
+def _judged(
+    judge: Judge, first: NDArray[np.float64], found: Collected, assembler: Assembler
+) -> MetricRuns:
+    """The custom metric of every run. Where outputs are not finite, a layer alone has that of
+    the reference model and a whole map is judged with the reference's outputs in their place.
+    """
+    precisions = len(assembler.precisions)
+    alone = np.tile(first, (precisions, len(assembler.layers), 1))
+    others: list[NDArray[np.float64]] = []
+    for run, outputs, finite in zip(assembler.runs, found.outputs, found.finite, strict=True):
+        if not run.layer:
+            usable = np.where(np.isfinite(outputs), outputs, assembler.reference)
+            others.append(judge.score(usable))
+        elif finite:
+            alone[assembler.position(run)] = judge.score(outputs)
+    scored = np.array(others).reshape(-1, len(first))
+    return metric_runs(first, alone, scored[:precisions], scored[precisions:])

@@ -1,0 +1,139 @@
+"""How much memory a measurement takes, and how many samples at a time fit.
+
+A forecast from a tape of few samples: sizes of values are exact, what a kernel needs while it
+runs is not seen, so the live part is counted twice.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from core.engines.torch.replay.recording import Tape
+from core.errors import PolicyError
+from core.source.batches import Inputs
+from core.source.trees import tensors
+
+BATCH = 100
+"""Samples of a full pass. Kernels may sum in another order for another number of rows."""
+
+SMALLEST = 16
+"""No batch is made smaller: parts then keep 8 rows or more, and with fewer the kernels measured
+here did sum in another order."""
+
+OVERHEAD_BYTES = 16 * 10**6
+"""Python's own objects and what an allocator keeps back."""
+
+WORKER_BYTES = 200 * 10**6
+"""What a process takes that has loaded PyTorch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """Bytes that a measurement holds at its peak: `fixed` ones, and more for each sample of a
+    batch (`kept` values of the recorded pass, and `live` ones of the pass that is running).
+    """
+
+    fixed: int
+    kept: int
+    live: int
+
+    def shared(self, jobs: int, each: int) -> Footprint:
+        """The footprint where `jobs` workers run batches, each with `each` bytes of its own."""
+        fixed = self.fixed + jobs * (WORKER_BYTES + each)
+        return Footprint(fixed, jobs * self.kept, jobs * self.live)
+
+    def peak(self, batch: int, *, replay: bool = True) -> int:
+        """Bytes at the peak with `batch` samples at a time; without replay nothing is kept."""
+        return self.fixed + batch * ((self.kept if replay else 0) + 2 * self.live)
+
+
+def footprint(tape: Tape, keep: AbstractSet[int], samples: int, fixed: int) -> Footprint:
+    """The footprint of suffixes that read `keep`, from a tape of `samples` samples."""
+    size = dict(zip(tape.storages, tape.sizes, strict=True))
+    kept = sum(size[storage] for storage in {tape.storages[slot] for slot in keep})
+    return Footprint(OVERHEAD_BYTES + fixed, -(-kept // samples), -(-_live(tape, size) // samples))
+
+
+def _live(tape: Tape, size: dict[int, int]) -> int:
+    """Bytes alive at once in a pass, where a value lives until it is read for the last time."""
+    last: dict[int, int] = {}
+    for i, call in enumerate(tape.calls):
+        for slot in (*call.reads, *call.makes):
+            last[tape.storages[slot]] = i
+    if tape.output >= 0:
+        last[tape.storages[tape.output]] = len(tape.calls)
+    ends: dict[int, list[int]] = {}
+    for storage, i in last.items():
+        ends.setdefault(i, []).append(storage)
+    alive: set[int] = set()
+    now = peak = 0
+    for i, call in enumerate(tape.calls):
+        for slot in call.makes:
+            if tape.storages[slot] not in alive:
+                alive.add(tape.storages[slot])
+                now += size[tape.storages[slot]]
+        peak = max(peak, now)
+        for storage in ends.get(i, ()):
+            if storage in alive:
+                alive.remove(storage)
+                now -= size[storage]
+    return peak
+
+
+def held_bytes(inputs: Inputs) -> int:
+    """Bytes of all tensors in `inputs`."""
+    return sum(t.numel() * t.element_size() for t in tensors(inputs))
+
+
+def free_bytes(device: torch.device | None = None) -> int:
+    """Bytes of memory that a new process could take; what the kernel or a container allows, and
+    no more than a CUDA `device` has free.
+    """
+    found = [os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    try:
+        for line in Path("/proc/meminfo").read_text("ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                found = [int(line.split()[1]) * 1024]
+        group = Path("/sys/fs/cgroup")
+        limit = (group / "memory.max").read_text("ascii").strip()
+        if limit != "max":
+            found.append(int(limit) - int((group / "memory.current").read_text("ascii")))
+    except (OSError, ValueError):
+        pass  # another system: what sysconf says
+    if device is not None and device.type == "cuda":
+        found.append(int(torch.cuda.mem_get_info(device)[0]))
+    return max(min(found), 0)
+
+
+def batch_size(need: Footprint, limit: int, samples: int, *, replay: bool) -> int:
+    """The most samples at a time, at most `BATCH`, that stay within `limit` bytes; 0 if none."""
+    for size in range(min(BATCH, max(samples, 1)), 0, -1):
+        if need.peak(size, replay=replay) <= limit:
+            return size if size >= min(SMALLEST, samples) else 0
+    return 0
+
+
+def batches(samples: int, size: int) -> list[slice]:
+    """All samples in batches of `BATCH`, each in as many even parts as `size` asks for."""
+    found = []
+    for start in range(0, samples, BATCH):
+        count = min(BATCH, samples - start)
+        parts = -(-count // size)
+        edges = [start + count * i // parts for i in range(parts + 1)]
+        found += [slice(a, b) for a, b in itertools.pairwise(edges)]
+    return found
+
+
+def too_little(need: Footprint, limit: int) -> PolicyError:
+    """The error where not even the smallest batches stay within `limit` bytes."""
+    least = need.peak(SMALLEST, replay=False)
+    return PolicyError(
+        f"Measuring needs about {least / 1e6:,.0f} MB, more than the {limit / 1e6:,.0f} MB allowed.",
+        f"Give --memory {least} or more, or fewer selection samples.",
+    )

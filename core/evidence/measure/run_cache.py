@@ -1,0 +1,101 @@
+"""The finished runs of one measurement, as the cache holds them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.evidence.measure.cache import Cache, Unit
+from core.evidence.measure.cache_key import content_key, is_repeatable, run_key
+from core.evidence.measure.engine import Engine, Run
+from core.layers import LayerTable
+from core.source.batches import take
+from core.source.contract import ModelSource
+
+FLUSH_SECONDS = 1.0
+"""Most work that a killed process loses: to write every run alone would cost more than this."""
+FLUSH_BYTES = 32 * 10**6
+
+
+class Shelf:
+    """Finished runs of one measurement; a context manager that leaves none unwritten."""
+
+    def __init__(self, cache: Cache | None, key: str, title: str) -> None:
+        self._cache, self._key, self._title = cache, key, title
+        self._waiting: list[Unit] = []
+        self._since = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self._flush()
+
+    def find(self, part: slice) -> dict[str, Unit]:
+        """Finished runs on the samples of `part`, by run."""
+        return {} if self._cache is None else self._cache.find(self._key, part.start, part.stop)
+
+    def add(self, unit: Unit) -> None:
+        """Keep a finished run."""
+        if self._cache is None:
+            return
+        self._waiting.append(unit)
+        is_late = time.monotonic() - self._since >= FLUSH_SECONDS
+        if is_late or sum(u.outputs.nbytes for u in self._waiting) >= FLUSH_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        together: dict[tuple[int, int], list[Unit]] = {}
+        for unit in self._waiting:
+            together.setdefault((unit.start, unit.stop), []).append(unit)
+        if self._cache is not None:
+            for units in together.values():
+                self._cache.put(self._key, self._title, units)
+        self._waiting = []
+        self._since = time.monotonic()
+
+
+def no_shelf() -> Shelf:
+    """A shelf that finds and keeps nothing."""
+    return Shelf(None, "", "")
+
+
+def open_shelf(
+    cache: Cache,
+    engine: Engine,
+    source: ModelSource,
+    layers: LayerTable,
+    reference: NDArray[np.float32],
+    runs: Sequence[Run],
+    *,
+    everything: bool,
+) -> Shelf:
+    """The shelf of a measurement. Says how much is on it, or why nothing can be."""
+    if not is_repeatable(engine.simulator, take(source.selection.inputs, 0, 2)):
+        cache.say("Nothing is kept in the cache: the model keeps state between calls, so that a "
+                  "run taken up again would give other figures.")  # fmt: skip
+        return no_shelf()
+    key = content_key(source, layers, engine.simulator, reference, everything=everything)
+    known = cache.begin(key, source.title)
+    parts = engine.parts(source)
+    wanted = [
+        (run.layer, run_key(run.assignment), p.start, p.stop) for run in runs[1:] for p in parts
+    ]
+    missing = [layer for layer, *unit in wanted if tuple(unit) not in known]
+    if len(missing) < len(wanted):
+        measured = {run.layer for run in runs} - {""}
+        complete = measured - set(missing)
+        share = 1 - len(missing) / len(wanted)
+        cache.say(f"Resuming: {share:.0%} of the work found, {len(complete)} of {len(measured)} "
+                  "layers whole.")  # fmt: skip
+    return Shelf(cache, key, source.title)

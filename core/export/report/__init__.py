@@ -1,0 +1,1 @@
+"""The report of a map: its chapters, as Markdown and as HTML."""

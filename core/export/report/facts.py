@@ -1,0 +1,51 @@
+"""What an analysis was made of and what its reference model reaches, in words for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from core.export.map.words import UNKNOWN, better, number
+
+if TYPE_CHECKING:
+    from core.analysis.analysis import Analysis
+
+
+def judged(analysis: Analysis) -> tuple[tuple[str, str], tuple[str, str]]:
+    """What the reference model reaches on the holdout split, and what a model would that has
+    learnt nothing: titles with measured values.
+    """
+    metric = analysis.metric
+    if metric is None:
+        best, naive = (
+            UNKNOWN if share is None else f"{100 * share:.1f} % measured"
+            for share in (analysis.holdout_accuracy, analysis.majority_accuracy)
+        )
+        return (
+            ("Accuracy in FP32, holdout split", best),
+            ("Always giving the most frequent class", naive),
+        )
+    best, naive = (
+        UNKNOWN if one is None else f"{number(one, '')} measured"
+        for one in (metric.holdout, metric.naive)
+    )
+    return (
+        (f"{metric.name} in FP32, holdout split ({better(metric)})", best),
+        ("Always giving the mean target", naive),
+    )
+
+
+def task(analysis: Analysis) -> str:
+    """What the model is asked to do, with the classes it chooses from."""
+    classes = ", ".join(analysis.class_names)
+    return f"{analysis.task}: {classes}" if classes else analysis.task
+
+
+def splits(analysis: Analysis) -> str:
+    """How many samples each split has, and whether they overlap."""
+    sizes = analysis.splits
+    if analysis.optimistic:
+        return f"{sizes.calibration:,} samples exact, for calibration and selection alike"
+    return (
+        f"calibration {sizes.calibration:,}, selection {sizes.selection:,}, holdout "
+        f"{sizes.holdout:,} samples exact, never overlapping"
+    )

@@ -1,0 +1,1 @@
+"""Analyses that run beside their caller."""

@@ -1,0 +1,134 @@
+"""The folder of a job: where it lies, what it is called, and the command that fills it."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from core.analysis import store
+from core.source import python_file
+from core.source.samples import PREFIX
+
+VARIABLE = "QUANTSCAPE_JOBS"
+"""Environment variable that names the folder of all jobs."""
+
+ROOT = Path(__file__).resolve().parents[2]
+RECORD, PROGRESS, LOG, ANALYSIS = "job.json", "progress.json", "log.txt", "analysis"
+MAX_FILE_BYTES = 1_000_000
+Read = TypeVar("Read", bound=msgspec.Struct)
+
+
+class Request(msgspec.Struct, frozen=True):
+    """What to analyze. `csv` is a file's name, `csv_digest` its SHA-256; `cwd` the folder that
+    relative paths of a Python file start from. `memory_bytes` is 0 for the usual bound,
+    `scheme` and `calibrator` are empty for the usual ones. With `verify`, the folder of an
+    analysis, nothing is analyzed: the `maps`, files in the job's folder, are built and run.
+    """
+
+    source: str
+    precisions: tuple[str, ...] = ()
+    expand_units: bool = False
+    dry_run: bool = False
+    csv: str = ""
+    csv_digest: str = ""
+    cwd: str = ""
+    device: str = "cpu"
+    memory_bytes: int = 0
+    processes: int = 1
+    scheme: str = ""
+    calibrator: str = ""
+    verify: str = ""
+    maps: tuple[str, ...] = ()
+
+
+def home() -> Path:
+    """The folder of all jobs; it need not exist yet."""
+    given = os.environ.get(VARIABLE)
+    if given:
+        return Path(given)
+    data = os.environ.get("XDG_DATA_HOME")
+    return (Path(data) if data else Path.home() / ".local" / "share") / "quantscape" / "jobs"
+
+
+def analyses() -> tuple[Path, ...]:
+    """Analyses that jobs have left, by the name of the job."""
+    return tuple(path.parent for path in sorted(home().glob(f"*/{ANALYSIS}/{store.FILE}")))
+
+
+def digest(content: bytes) -> str:
+    """The fingerprint by which a request knows its CSV."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def command(request: Request, folder: Path) -> list[str]:
+    """The words that run `request`; `-P` keeps a folder `core` of the person's from being run."""
+    if request.verify:
+        return _verifying(request, folder)
+    words = [sys.executable, "-P", "-m", "core", "analyze", request.source]
+    words += ["--progress", str(folder / PROGRESS)]
+    words += ["--dry-run"] if request.dry_run else ["--out", str(folder / ANALYSIS)]
+    words += ["--precisions", ",".join(request.precisions)] if request.precisions else []
+    words += ["--expand-units"] if request.expand_units else []
+    words += ["--scheme", request.scheme] if request.scheme else []
+    words += ["--calibrator", request.calibrator] if request.calibrator else []
+    words += ["--device", request.device] if request.device != "cpu" else []
+    words += ["--memory", str(request.memory_bytes)] if request.memory_bytes else []
+    words += ["--jobs", str(request.processes)] if request.processes > 1 else []
+    words += ["--csv", str(folder / file_name(request.csv))] if request.csv else []
+    return words
+
+
+def _verifying(request: Request, folder: Path) -> list[str]:
+    """What was verified before is left out, so that the same words take a stopped job up again."""
+    words = [sys.executable, "-P", "-m", "core", "verify", request.verify]
+    words += [str(folder / file_name(name, ".json")) for name in request.maps]
+    words += ["--source", request.source, "--skip-verified", "--progress", str(folder / PROGRESS)]
+    return words
+
+
+def new_folder(source: str) -> Path:
+    """A folder that nothing is in: the source's name with the next number."""
+    plain = source.removeprefix(PREFIX)
+    if python_file.is_reference(source):
+        file, _, function = source.rpartition(":")
+        plain = f"{Path(file).stem}.{function}"
+    stem = re.sub(r"[^\w.-]+", "_", plain)[:60].strip("._") or "model"
+    taken = [int(p.name.rpartition("-")[2]) for p in home().glob(f"{stem}-run-*")
+             if p.name.rpartition("-")[2].isdecimal()]  # fmt: skip
+    folder = home() / f"{stem}-run-{max(taken, default=0) + 1}"
+    folder.mkdir()
+    return folder
+
+
+def file_name(given: str, suffix: str = ".csv") -> str:
+    """A person's file name without what could lead out of the folder, or over another file."""
+    stem = re.sub(r"[^\w.-]+", "_", Path(given.replace("\\", "/")).name.removesuffix(suffix))
+    return f"{stem[:80].strip('._') or 'data'}{suffix}"
+
+
+def decode(path: Path, kind: type[Read]) -> Read | None:
+    """The content of a small JSON file; None where there is none of that kind."""
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            return None
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
+@contextmanager
+def locked(*, shared: bool = False) -> Iterator[None]:
+    """One starts while others wait: two starts of a source cannot both find it free."""
+    home().mkdir(parents=True, exist_ok=True)
+    with (home() / ".lock").open("a+b") as file:
+        fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+        yield

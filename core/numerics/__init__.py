@@ -1,0 +1,1 @@
+"""What numbers are: precisions, schemes, the kernel table, ranges, grids and rounding."""

@@ -1,0 +1,1 @@
+"""Ranges of activations: what is collected, and where a calibrator lets them end."""

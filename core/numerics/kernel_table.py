@@ -1,0 +1,69 @@
+"""What INT8 means for a layer, by scheme and by what the layer runs: read from `kernel_table.toml`.
+
+Facts of runtimes, each with its source; nothing here depends on a model.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from typing import get_args
+
+from core.layers import Layer, State
+
+DEFAULT = "ort-cpu"
+SAME_AS = {"openvino-mixed": "openvino"}
+"""Schemes that differ in their grids alone."""
+
+PRODUCTS = ("conv", "linear", "matmul")
+BY_ROLE = ("layer_norm", "batch_norm", "activation")
+ROWS = ("dropout", "lstm", "recurrent", "pooling", *PRODUCTS, "embedding", *BY_ROLE, "other")
+"""What a layer can run; every scheme says something of each. lstm: one without a projection."""
+_RECURRENT = frozenset(("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell"))
+
+
+@cache
+def table() -> dict[str, dict[str, dict[str, str]]]:
+    """Scheme -> what a layer runs, or its module type -> {state, source}."""
+    return tomllib.loads(files("core.numerics").joinpath("kernel_table.toml").read_text("utf-8"))
+
+
+def row(scheme: str, runs: str, kind: str = "") -> dict[str, str]:
+    """`state` and `source`, and how activations get their `ranges` if not by calibration, under `scheme` of a layer that runs `runs`, of module type `kind`."""
+    rows = table()[SAME_AS.get(scheme, scheme)]
+    return rows.get(kind) or rows[runs]
+
+
+def state(scheme: str, runs: str, kind: str = "") -> State:
+    """What INT8 means under `scheme`."""
+    found = row(scheme, runs, kind)["state"]
+    return next(one for one in get_args(State) if one == found)
+
+
+def is_dynamic(scheme: str, runs: str, kind: str = "") -> bool:
+    """Whether the kernel under `scheme` takes floats and sets ranges of activations itself."""
+    return row(scheme, runs, kind).get("ranges") == "dynamic"
+
+
+def runs_of(role: str, operations: Mapping[str, int]) -> str:
+    """What a layer that is neither dropout nor recurrent runs, as a row of the table."""
+    if role == "pooling":
+        return "pooling"
+    heaviest = next((name for name in (*PRODUCTS, "embedding") if name in operations), None)
+    return heaviest or (role if role in BY_ROLE else "other")
+
+
+def runs(layer: Layer) -> str:
+    """What `layer` runs, whatever scheme its `state` speaks of."""
+    if layer.state == "nothing":
+        return "dropout"
+    operations = dict(layer.operations)
+    projects = any("weight_hr" in spec.name for spec in layer.tensors)
+    if layer.dynamic or (layer.kind == "LSTM" and not projects):
+        return "lstm"
+    has_product = any(name in operations for name in PRODUCTS)
+    if layer.kind in _RECURRENT or (has_product and layer.state in ("stores", "float")):
+        return "recurrent"  # only of a recurrent layer are products not computed in integers
+    return runs_of(layer.role, operations)

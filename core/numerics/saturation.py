@@ -1,0 +1,36 @@
+"""Whether this processor's kernels add up U8S8 products without losing any.
+
+The x86 instruction VPMADDUBSW adds pairs of products of unsigned and signed bytes in 16 bits, and
+saturates; VNNI adds them in 32 (ONNX Runtime, "Quantize ONNX models", on U8S8 and reduce_range).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from core.numerics.scheme import Scheme
+
+X86 = ("x86_64", "x86")
+EXACT = ("avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8")
+
+
+def saturates(capabilities: Mapping[str, Any]) -> bool:
+    """Whether a processor with these capabilities, as PyTorch names them, saturates on U8S8."""
+    is_x86 = str(capabilities.get("architecture", "")).lower() in X86
+    return is_x86 and not any(capabilities.get(name) for name in EXACT)
+
+
+def warning(scheme: Scheme, capabilities: Mapping[str, Any] | None = None) -> tuple[str, ...]:
+    """What to say of an analysis under `scheme` on this processor; nothing where all is well."""
+    found = torch.cpu.get_capabilities() if capabilities is None else capabilities
+    if not scheme.is_mixed_sign or not saturates(found):
+        return ()
+    said = (
+        "This processor has no VNNI: kernels for unsigned activations and signed weights (U8S8) "
+        "may saturate on it, which the simulation does not show. Run the model on a processor "
+        "with VNNI, or quantize its weights to 7 bits (reduce_range)."
+    )
+    return (said,)

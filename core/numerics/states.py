@@ -1,0 +1,67 @@
+"""A layer table as another scheme sees it: states, what is stored, what is rounded."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+
+from core.evidence.evidence import Calibration
+from core.layers import Layer, LayerTable, State, TensorSpec
+from core.numerics import kernel_table
+from core.numerics.scheme import ONE_NORM, Scheme
+
+
+def states(layers: Iterable[Layer], scheme: Scheme) -> tuple[State, ...]:
+    """What INT8 means for each of `layers` under `scheme`, whichever they were measured under."""
+    return tuple(kernel_table.state(scheme.name, kernel_table.runs(x), x.kind) for x in layers)
+
+
+def under(layers: LayerTable, scheme: Scheme) -> LayerTable:
+    """`layers`, an inventory, with states, stored tensors and rounded outputs of `scheme`.
+
+    `activation_scales` stays as it was: see `with_sites`.
+    """
+    if scheme.name == kernel_table.DEFAULT:
+        return layers
+    found = [
+        replace(
+            layer,
+            state=state,
+            tensors=tuple(_stored(spec, layer, state, scheme) for spec in layer.tensors),
+            quantizes_output=_rounds_output(layer, state, scheme),
+            dynamic=kernel_table.is_dynamic(scheme.name, kernel_table.runs(layer), layer.kind),
+        )
+        for layer, state in zip(layers, states(layers, scheme), strict=True)
+    ]
+    return replace(layers, layers=tuple(found))
+
+
+def with_sites(layers: LayerTable, ranges: Iterable[Calibration]) -> LayerTable:
+    """`layers` with as many activation scales as each has calibrated activations."""
+    sites = Counter(one.layer for one in ranges)
+    found = [replace(layer, activation_scales=sites[layer.name]) for layer in layers]
+    return replace(layers, layers=tuple(found))
+
+
+def _rounds_output(layer: Layer, state: State, scheme: Scheme) -> bool:
+    if layer.role == "pooling" or state == "rounds output":
+        return True
+    kinds = {name for name, _ in layer.operations if name in kernel_table.PRODUCTS}
+    if kernel_table.is_dynamic(scheme.name, kernel_table.runs(layer), layer.kind):
+        return False  # it gives floats
+    return state == "computes" and bool(kinds) and kinds <= set(scheme.rounds_outputs)
+
+
+def _stored(spec: TensorSpec, layer: Layer, state: State, scheme: Scheme) -> TensorSpec:
+    if spec.kind == "float":
+        is_norm = any(name in ONE_NORM for name, _ in layer.operations)
+        scale = is_norm and len(spec.shape) == 1 and spec.name.rpartition(".")[2] == "weight"
+        return replace(spec, kind="weight") if scheme.norm_weights and scale else spec
+    if state == "float" or (spec.kind == "bias" and scheme.bias == "float"):
+        return replace(spec, kind="float", channels=1, operation=-1, channel_axis=0)
+    if spec.kind == "table" and scheme.table == "rows":
+        return replace(spec, kind="weight", channels=spec.shape[0])
+    if spec.kind == "weight" and not scheme.weights_per_channel:
+        return replace(spec, channels=1)
+    return spec

@@ -1,0 +1,205 @@
+"""Which nodes and tensors of a graph a layer in integers asks to be quantized, and on which grids."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import onnx
+from onnx import NodeProto
+
+from core.evidence.evidence import Calibration
+from core.layers import Layer
+from core.numerics.ranges import MODULE_OUTPUT, OUTPUT
+from core.numerics.scheme import Scheme
+from core.onnx_graph.surgery import readers
+from core.runtime.torch_export import Graph
+
+KINDS = {"Conv": "conv", "MatMul": "matmul", "Gemm": "linear"}
+"""Operators with integer kernels, and the kind of operation whose output a scheme may round."""
+BY_SIGN = "symmetric by sign"
+CLIPS = frozenset({"Relu", "Clip"})
+
+Span = tuple[float, float]
+
+
+@dataclass(eq=False)
+class Marks:
+    """What is to be quantized in a copy of a graph, gathered layer by layer.
+
+    `nodes` are names of nodes, `rounded` tensors that all their readers see rounded, `operands`
+    (node, input, range, layer) that the node alone reads rounded, `cause` the layer that a tensor
+    is quantized for. `reasons` and `merged` as in `Integers`.
+    """
+
+    graph: Graph
+    ranges: Iterable[Calibration]
+    scheme: Scheme
+    model: onnx.ModelProto = field(init=False)
+    reasons: dict[str, str] = field(default_factory=dict)
+    merged: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.model = onnx.ModelProto()
+        self.model.CopyFrom(self.graph.model)
+        self.node = {node.name: node for node in self.model.graph.node}
+        self.constants = {c.name for c in self.model.graph.initializer}
+        self.readers = readers(self.model)
+        self._outputs = {value.name for value in self.model.graph.output}
+        self._seen: dict[tuple[str, int], dict[int, Span]] = {}
+        for r in self.ranges:
+            self._seen.setdefault((r.layer, r.operation), {})[r.operand] = (r.low, r.high)
+        self.nodes: list[str] = []  # names of nodes
+        self.rounded: dict[str, Span] = {}
+        self.cause: dict[str, str] = {}  # tensor -> the layer that has it quantized
+        self.operands: list[tuple[NodeProto, int, Span, str]] = []
+
+    # ---- what a layer asks for
+
+    def take(self, layer: Layer) -> None:
+        """Mark the nodes of `layer`, or say why there is nothing to mark."""
+        if layer.state == "float":
+            self.reasons[layer.name] = f"scheme {self.scheme.name} has no integer kernel for it"
+            return
+        if layer.role == "pooling" or layer.state == "rounds output":
+            self._round_output(layer)
+        elif layer.role == "recurrent":
+            self.reasons[layer.name] = "the static quantizer leaves recurrent layers in float"
+        elif layer.state == "stores":
+            self._table(layer)
+        else:
+            self._products(layer)
+
+    def _products(self, layer: Layer) -> None:
+        if self._has_norm_left(layer):
+            self.reasons[layer.name] = (
+                "its batch norm stays apart in the exported graph, which the evidence has folded in"
+            )
+            return
+        nodes = [self.node[node.name] for node in self.graph.products(layer.name)]
+        numbers = sorted(
+            n for (name, n), seen in self._seen.items()
+            if name == layer.name and n >= 0 and any(operand >= 0 for operand in seen)
+        )  # fmt: skip
+        if len(nodes) < len(numbers) and _all_equal(self._seen[layer.name, n] for n in numbers):
+            numbers = numbers[: len(nodes)]  # products of equal operands were made one
+        if len(nodes) != len(numbers):
+            self.reasons[layer.name] = (
+                f"the exported graph multiplies {len(nodes)} times where {len(numbers)} products "
+                "were calibrated"
+            )
+            return
+        for node, number in zip(nodes, numbers, strict=True):
+            self._product(layer, node, self._seen[layer.name, number])
+
+    def _has_norm_left(self, layer: Layer) -> bool:
+        norms = {one.batch_norm for one in layer.fused}
+        return any(
+            node.op_type == "BatchNormalization"
+            and self.graph.layer_of[node.name] in norms | {layer.name}
+            for node in self.model.graph.node
+            if norms
+        )
+
+    def _product(self, layer: Layer, node: NodeProto, seen: Mapping[int, Span]) -> None:
+        operands = [span for operand, span in sorted(seen.items()) if operand != OUTPUT]
+        slots = [i for i, given in enumerate(node.input[:2]) if given not in self.constants]
+        if node.op_type not in KINDS:
+            self.reasons[layer.name] = f"ONNX Runtime has no integer kernel for {node.op_type}"
+            return
+        if len(slots) != len(operands):
+            self.reasons[layer.name] = (
+                f"node {node.name} reads {len(slots)} activations where {len(operands)} were "
+                "calibrated"
+            )
+            return
+        self.nodes.append(node.name)
+        self.operands += [
+            (node, slot, span, layer.name) for slot, span in zip(slots, operands, strict=True)
+        ]
+        self.cause |= {given: layer.name for given in node.input if given in self.constants}
+        if self.rounds(KINDS[node.op_type]) and OUTPUT in seen:
+            span = self._behind_norm(node) or seen[OUTPUT]
+            self._round(node.output[0], span, layer.name)
+            self._close_with_clip(node.output[0], span, layer.name)
+
+    def rounds(self, kind: str) -> bool:
+        """Whether the scheme rounds what operations of this kind give."""
+        return kind in self.scheme.rounds_outputs
+
+    def _behind_norm(self, node: NodeProto) -> Span | None:
+        """The range after a batch norm that only the exporter folds: others could read what comes
+        before it in the person's model, and nobody does in the graph.
+        """
+        norm = self.graph.absorbed.get(node.name, "")
+        layer = self.graph.layer_of[node.name]
+        span = self._seen.get((norm, MODULE_OUTPUT[0]), {}).get(MODULE_OUTPUT[1])
+        if span is not None and layer is not None:
+            self.merged[norm] = layer
+        return span
+
+    def _close_with_clip(self, tensor: str, span: Span, layer: str) -> None:
+        """An activation that only clips becomes the end of the convolution's kernel: what lies
+        beyond the grid is clipped anyway.
+        """
+        readers = self.readers.get(tensor, [])
+        if len(readers) != 1 or readers[0].op_type not in CLIPS or tensor in self._outputs:
+            return
+        self.nodes.append(readers[0].name)
+        self._round(readers[0].output[0], span, layer)
+        behind = self.graph.layer_of[readers[0].name]
+        if behind is not None and behind != layer:
+            self.merged[behind] = layer
+
+    def _round_output(self, layer: Layer) -> None:
+        span = self._seen.get((layer.name, MODULE_OUTPUT[0]), {}).get(MODULE_OUTPUT[1])
+        found = self._own_outputs(layer.name)
+        if span is None or len(found) != 1:
+            self.reasons[layer.name] = (
+                "it was not calibrated" if span is None
+                else "it is no node of its own in the exported graph" if not found
+                else f"it has {len(found)} outputs"
+            )  # fmt: skip
+            return
+        self._round(found[0], span, layer.name)
+        for node in self.model.graph.node:
+            # The largest of rounded values is the rounded largest, so that the grid of the
+            # output serves the input too, and the kernel works on integers.
+            if node.op_type == "MaxPool" and self.graph.layer_of[node.name] == layer.name:
+                self.nodes.append(node.name)
+                self.operands.append((node, 0, span, layer.name))
+
+    def _own_outputs(self, layer: str) -> list[str]:
+        """Tensors of `layer` that others read."""
+        return [
+            tensor
+            for node in self.model.graph.node
+            if self.graph.layer_of[node.name] == layer
+            for tensor in node.output
+            if tensor in self._outputs
+            or any(self.graph.layer_of[r.name] != layer for r in self.readers.get(tensor, ()))
+        ]
+
+    def _table(self, layer: Layer) -> None:
+        found = [
+            node
+            for node in self.model.graph.node
+            if node.op_type == "Gather"
+            and self.graph.layer_of[node.name] == layer.name
+            and node.input[0] in self.constants
+        ]
+        if not found:
+            self.reasons[layer.name] = "its table is no constant of a look-up in the exported graph"
+        for node in found:
+            self.nodes.append(node.name)
+            self.cause[node.input[0]] = layer.name
+            self.cause[node.output[0]] = layer.name
+
+    def _round(self, tensor: str, span: Span, layer: str) -> None:
+        self.rounded.setdefault(tensor, span)
+        self.cause.setdefault(tensor, layer)
+
+
+def _all_equal(values: Iterable[object]) -> bool:
+    first, *rest = values
+    return all(value == first for value in rest)

@@ -1,0 +1,1 @@
+"""What was found by running a model, one JSON file per finding."""

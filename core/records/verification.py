@@ -1,0 +1,134 @@
+"""What was measured of a map by running it, kept in the analysis folder that it belongs to.
+
+One JSON file per verification in `DIR/verifications/`, written whole or not at all; none is ever
+overwritten. Reading takes those of the same model and scheme and leaves out what is damaged.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from core.evidence.evidence import Identity
+from core.quantity import Quantity
+from core.records import record_files
+
+SCHEMA_VERSION = 1
+FOLDER = "verifications"
+MAX_FILES = 10_000
+
+
+class Machine(msgspec.Struct, frozen=True):
+    """Where it ran. `runtime` names ONNX Runtime and its version."""
+
+    processor: str
+    instructions: tuple[str, ...]
+    cores: int
+    threads: int
+    system: str
+    runtime: str
+
+
+class LayerRun(msgspec.Struct, frozen=True):
+    """What one layer asked for and got: precision names, None where it does nothing.
+
+    `how` says by what means it runs, `why` why not as asked ("" where it does).
+    """
+
+    name: str
+    asked: str | None
+    got: str | None
+    how: str
+    why: str = ""
+    kernels: tuple[str, ...] = ()
+
+
+class Timing(msgspec.Struct, frozen=True):
+    """Medians of interleaved rounds, in ms per sample; `ratio` is map ÷ FP32, below 1 = faster.
+
+    `batch` samples were run at a time. `noise_pct` is the half-width of the middle 90 % of the
+    FP32 rounds in percent of their median: how quiet the machine was.
+    """
+
+    map_ms: Quantity
+    reference_ms: Quantity
+    ratio: Quantity
+    batch: int
+    rounds: int
+    noise_pct: float
+
+
+class Verification(msgspec.Struct, frozen=True):
+    """A map that was built and run.
+
+    `figures` are measured on `samples` samples of `split`, by the names that totals have, and
+    `same_samples` on the selection split, which projections are of.
+    `agreement_db` compares the outputs with the simulation of what ran, `error_db` with FP32;
+    dB of the output's signal, None where there is no difference. `peak_bytes` is the largest
+    resident memory of a process that loads and runs the map, less what it held before.
+    """
+
+    schema_version: int
+    tool_version: str
+    created: str
+    label: str
+    identity: Identity
+    scheme: str
+    machine: Machine
+    layers: tuple[LayerRun, ...]
+    figures: dict[str, Quantity]
+    same_samples: dict[str, Quantity]
+    split: str
+    samples: int
+    agreement_db: float | None
+    error_db: float | None
+    simulated_error_db: float | None
+    disagreements: int | None
+    timing: Timing
+    file_bytes: int
+    tensor_bytes: int
+    reference_file_bytes: int
+    predicted_file_bytes: int
+    peak_bytes: int | None
+    reference_peak_bytes: int | None
+    left_out: tuple[str, ...]
+    overflow: tuple[str, ...]
+    seconds: float
+
+    @property
+    def precisions(self) -> tuple[str | None, ...]:
+        """The map: what each layer asked for, in the order of the layers."""
+        return tuple(layer.asked for layer in self.layers)
+
+    @property
+    def ran(self) -> tuple[str | None, ...]:
+        """What each layer ran in."""
+        return tuple(layer.got for layer in self.layers)
+
+    @property
+    def is_as_asked(self) -> bool:
+        """Whether every layer ran in the precision that it was given."""
+        return all(layer.asked == layer.got for layer in self.layers)
+
+    @property
+    def otherwise(self) -> tuple[LayerRun, ...]:
+        """The layers that ran in another precision than the one asked for."""
+        return tuple(layer for layer in self.layers if layer.asked != layer.got)
+
+
+def save(folder: Path, verification: Verification) -> Path:
+    """Write `verification` under the analysis folder `folder`; returns the file.
+
+    Raises `AnalysisError` where it cannot be written.
+    """
+    return record_files.write(folder / FOLDER, verification, verb="Verify")
+
+
+def load(folder: Path, identity: Identity, scheme: str) -> tuple[Verification, ...]:
+    """The verifications of this model under this scheme, the oldest first."""
+    return tuple(
+        record_files.read(
+            folder / FOLDER, Verification, identity, scheme, schema=SCHEMA_VERSION, most=MAX_FILES
+        )
+    )

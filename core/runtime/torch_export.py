@@ -1,0 +1,225 @@
+"""A source's model as an ONNX graph in float32 whose nodes know their layers.
+
+`torch.export` follows the model once; its module paths come along in the nodes' metadata and
+are read straight after, because whatever optimises the graph later drops them.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import logging
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass, field
+from typing import Any
+
+import onnx
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from core.errors import ModelError
+from core.layers import ROOT, LayerTable
+from core.runtime.export_errors import explained
+from core.source.batches import (
+    SEED,
+    Inputs,
+    Output,
+    call,
+    fixed_random_state,
+    fused_attention_off,
+    read_output,
+    state_kept,
+    take,
+)
+from core.source.contract import ModelSource
+from core.source.operations import COMPOSITES
+from core.source.ownership import owners
+from core.source.trees import map_tensors, named_tensors, tensors
+
+HEAVY = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm", "Einsum"})
+"""Operators that multiply: the ones that integer kernels exist for."""
+WITH_WEIGHT = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm"})
+LAYER_KEY = "layer"
+"""Key of the metadata in which a node of a built file names its layer."""
+
+_WRAPPED = "model"
+_SCOPES = "pkg.torch.onnx.name_scopes"
+_REPEATED_CALL = re.compile(r"@\d+")
+_TAKEN_APART = (F.scaled_dot_product_attention, F.multi_head_attention_forward)
+"""What the simulator sees as separate products has to be separate nodes; recurrent layers stay
+whole, because ONNX has operators for them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """A model in float32. Nobody changes `model`; builders copy it.
+
+    `layer_of` maps the name of every node to its layer, None for glue. `inputs` are the names
+    of the graph's inputs in the order of the source's input tensors. `output` is the name of the
+    output that is judged. `absorbed` maps products to the layer of the batch norm that the
+    exporter has folded into them.
+    """
+
+    model: onnx.ModelProto
+    layer_of: Mapping[str, str | None]
+    inputs: tuple[str, ...]
+    output: str
+    absorbed: Mapping[str, str] = field(default_factory=dict)
+
+    def products(self, layer: str) -> list[onnx.NodeProto]:
+        """The multiplying nodes of `layer` in the order in which the layer runs them."""
+        return [
+            node
+            for node in self.model.graph.node
+            if node.op_type in HEAVY and self.layer_of[node.name] == layer
+        ]
+
+
+def layer_owner(
+    source: ModelSource, layers: LayerTable, *, expand_units: bool
+) -> dict[str, str | None]:
+    """Module path -> layer, as the simulator has it; None for containers."""
+    found = owners(source.model, source.units, expand_units)
+    for name in layers.names:  # containers that turned out to compute on their own
+        found["" if name == ROOT else name] = name
+    known = set(layers.names)
+    return {path: (name or ROOT) if (name or ROOT) in known and name is not None else None
+            for path, name in found.items()}  # fmt: skip
+
+
+def export(source: ModelSource, layers: LayerTable, *, expand_units: bool = False) -> Graph:
+    """The model of `source` in ONNX, batch size free, from two of its calibration samples.
+
+    Does not change the model. Raises `ModelError` naming operator and layer where PyTorch cannot
+    export it.
+    """
+    owner = layer_owner(source, layers, expand_units=expand_units)
+    given = take(source.calibration.inputs, 0, 2)
+    wrapped = _Judged(source.model, given, source.output).eval()
+    flat = tuple(tensor.clone() for tensor in tensors(given))
+    free = tuple({0: torch.export.Dim.DYNAMIC} for _ in flat)
+    try:
+        with (
+            torch.no_grad(), fixed_random_state(SEED), fused_attention_off(),
+            state_kept(source.model), _quietly(), _SeparateProducts(),
+        ):  # fmt: skip
+            program = torch.onnx.export(
+                wrapped, flat, dynamo=True, dynamic_shapes=(free,), verbose=False,
+                external_data=False, input_names=_input_names(given),
+            )  # fmt: skip
+    except Exception as error:
+        raise explained(error, source.model, owner) from error
+    if program is None:
+        raise ModelError("PyTorch exported nothing.", "Run torch.onnx.export by hand.")
+    model: onnx.ModelProto = program.model_proto
+    return _read(model, owner, layers)
+
+
+class _Judged(nn.Module):
+    """The model as a function of its input tensors alone, giving the one output that is judged."""
+
+    def __init__(self, model: nn.Module, inputs: Inputs, output: Output) -> None:
+        super().__init__()
+        self.model = model
+        self._inputs, self._output = inputs, output
+
+    def forward(self, *flat: Tensor) -> Tensor:
+        """The output, in its own shape."""
+        rest = iter(flat)
+        return read_output(call(self.model, map_tensors(self._inputs, lambda _: next(rest))),
+                           self._output)  # fmt: skip
+
+
+class _SeparateProducts(TorchFunctionMode):
+    """Attention in one call becomes the two products that the simulator rounds."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:  # fmt: skip
+        if func in _TAKEN_APART:
+            with self:
+                return COMPOSITES[func](*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """The exporter speaks of optional packages, of PyTorch's own deprecations, and of what it
+    could not simplify or follow.
+    """
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with (
+            warnings.catch_warnings(), redirect_stdout(io.StringIO()),
+            redirect_stderr(io.StringIO()),
+        ):  # fmt: skip
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _input_names(inputs: Inputs) -> list[str]:
+    """A readable name for each input tensor: "input", or its place such as "input_mask"."""
+    paths = [re.sub(r"\W+", "_", path).strip("_") for path, _ in named_tensors(inputs)]
+    return [f"input_{path}" if path else "input" for path in paths]
+
+
+def _read(model: onnx.ModelProto, owner: Mapping[str, str | None], layers: LayerTable) -> Graph:
+    """Node -> layer from the metadata, which then makes room for the layer's name alone."""
+    norms = {layer.name for layer in layers if layer.role == "batch_norm"}
+    reader = {spec.name: layer.name for layer in layers for spec in layer.tensors}
+    layer_of: dict[str, str | None] = {}
+    absorbed: dict[str, str] = {}
+    for i, node in enumerate(model.graph.node):
+        node.name = node.name or f"node_{i}"
+        name = _owner_of(node, owner)
+        if node.op_type in WITH_WEIGHT and (name is None or name in norms):
+            # A folded batch norm leaves its own path on the product that holds it.
+            weights = (_plain(given) for given in node.input[1:2])
+            found = next((reader[w] for w in weights if w in reader), name)
+            if name is not None and found != name:
+                absorbed[node.name] = name
+            name = found
+        layer_of[node.name] = name
+        _strip(node)
+        if name is not None:
+            node.metadata_props.add(key=LAYER_KEY, value=name)
+        node.doc_string = ""
+    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output,
+                  *model.graph.initializer, model.graph, model):  # fmt: skip
+        _strip(value)
+    inputs = tuple(value.name for value in model.graph.input)
+    return Graph(model, layer_of, inputs, model.graph.output[0].name, absorbed)
+
+
+def _strip(value: Any) -> None:
+    del value.metadata_props[:]
+
+
+def _plain(name: str) -> str:
+    return name.removeprefix(f"{_WRAPPED}.")
+
+
+def _owner_of(node: onnx.NodeProto, owner: Mapping[str, str | None]) -> str | None:
+    """The layer of a node: that of the innermost module it was called in."""
+    said = next((p.value for p in node.metadata_props if p.key == _SCOPES), "")
+    try:
+        scopes = ast.literal_eval(said) if said else []
+    except (SyntaxError, ValueError):
+        scopes = []
+    for scope in reversed(scopes[:-1]):
+        path = _REPEATED_CALL.sub("", str(scope))
+        if path != _WRAPPED and not path.startswith(f"{_WRAPPED}."):
+            continue
+        inner = path.removeprefix(_WRAPPED).removeprefix(".")
+        if inner in owner:
+            return owner[inner]
+    return None

@@ -1,0 +1,1 @@
+"""Compare: which strategy to ship."""

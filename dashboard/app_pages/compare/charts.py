@@ -1,0 +1,250 @@
+"""Loss against size and against latency: one mark per strategy over the sweep of thresholds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Literal
+
+import altair as alt
+import numpy as np
+import pandas as pd
+import streamlit as st
+from numpy.typing import NDArray
+
+from core.decide.assess.compare import COSTS, TOTAL_OF, Comparison, Cost, Strategy
+from core.decide.assess.curves import CurvePoint
+from core.decide.solve.frontier import Frontier
+from core.quantity import Quantity
+from dashboard.app_pages.compare.cards import dominated
+from dashboard.charts import figure
+from dashboard.charts.curve import choose_loss
+from dashboard.charts.frontier import called
+from dashboard.charts.layers import Spec, filled, named, template
+from dashboard.session import frontiers, studies, tables, theme
+from dashboard.session.loss_labels import NO_LABELS, Losses, axis_format, losses
+from dashboard.session.strategy_marks import MARKS, plain, short
+from dashboard.session.theme import Mode, Theme, by_mode
+from dashboard.session.view import View
+
+HEIGHT = 330
+CHART_PX = 320
+"""Labels would overlap in a narrower chart; the second one goes below the first before."""
+AXES: dict[Cost, tuple[str, str]] = {
+    "size": ("size_mb", "Size (MB, exact)"),
+    "latency": ("latency_ms", "Latency (ms, estimated)"),
+}
+CLOUD, STRATEGIES, FRONTIER = "thresholds", "strategies", "frontier"
+DIMMED = 0.45
+CORNERS = (("above", -15), ("below", 17))
+ALIGNED: tuple[Literal["left", "center", "right"], ...] = ("left", "center", "right")
+
+
+def draw(view: View, sides: Sequence[Strategy], found: Comparison) -> None:
+    """Both charts with the choice of the loss, and who is dominated in words."""
+    read = losses(view)
+    with st.container(border=True, gap="xsmall"):
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.markdown("**Loss against what it saves**", width="content")
+            measure = choose_loss(read)
+        look, axis = theme.current(), read.axis(measure)
+        points = studies.curve(view.opened, view.policy)
+        fronts = {cost: frontiers.ready(view.opened, view.policy, cost) for cost in COSTS}
+        drawn = {
+            cost: trade(points, sides, found, cost, measure, axis, look, fronts[cost])
+            for cost in COSTS
+        }
+        if None in drawn.values():
+            st.info("n/a: nothing was measured, so no loss is projected.", icon=":material/info:")
+            return
+        title = read.chooser(measure)
+        with st.grid(2, min_column_width=CHART_PX, gap="medium"):
+            for cost, spec in drawn.items():
+                with st.container(gap="xsmall"):
+                    figure.draw(
+                        spec or {},
+                        key=f"compare_{cost}",
+                        alt=f"{title} against {cost}. Not dominated: "
+                        f"{', '.join(found.fronts[cost])}",
+                        file=f"{view.opened.name}.loss_{cost}",
+                    )
+        beaten = [(s.name, dominated(s.name, found)) for s in sides]
+        said = "; ".join(f"{name} is {by}" for name, by in beaten if by)
+        st.caption(
+            f"{plain(said) if said else 'None is dominated'}. One dominates another where "
+            f"{_yardstick(read)} and cost are no worse and one is better; dominated ones are pale. "
+            "Small points: the sweep of the HIGH threshold." + _front_said(sides, fronts)
+        )
+
+
+def _front_said(sides: Sequence[Strategy], fronts: Mapping[Cost, Frontier | None]) -> str:
+    """Whether the best maps that budgets give beat what is shown."""
+    if None in fronts.values():
+        return " The frontier of budgets is drawn here once it was made."
+    beaten = [
+        f"{plain(s.name)} by {plain(called(point, cost))}"
+        for cost, front in fronts.items()
+        for s in sides
+        if front is not None and (point := front.dominating(s.outcome.totals)) is not None
+    ]
+    said = f" It beats {'; '.join(beaten)}." if beaten else " It beats none of them."
+    return f" Line: the frontier of budgets.{said}"
+
+
+def _yardstick(read: Losses) -> str:
+    """What dominance looks at beside the cost."""
+    moved = tables.plain(read.titles[read.figures.divergence])
+    if not read.labelled:
+        return f"projected {moved} ({NO_LABELS})"
+    lost = tables.plain(read.titles[read.figures.loss])
+    return f"projected {lost} (a gain counts as none; {moved} between equal losses)"
+
+
+def trade(
+    points: Sequence[CurvePoint],
+    sides: Sequence[Strategy],
+    found: Comparison,
+    cost: Cost,
+    measure: str,
+    axis: str,
+    look: Theme,
+    front: Frontier | None = None,
+) -> Spec | None:
+    """The chart of `measure` against `cost`; None where nothing is projected."""
+    field, _ = AXES[cost]
+    cloud: list[dict[str, float]] = [
+        {
+            field: _amount(p.totals, cost),
+            measure: loss,
+            "threshold": p.high_threshold,
+        }
+        for p in points
+        if (loss := p.totals[measure].value) is not None
+    ]
+    marks = [
+        {
+            field: _amount(s.outcome.totals, cost),
+            measure: s.outcome.totals[measure].value,
+            "strategy": s.name,
+            "place": str(place),
+            "opacity": DIMMED if found.beaten(s.name)[cost] else 1.0,
+            "dominated_by": ", ".join(found.beaten(s.name)[cost]) or "no one",
+        }
+        for place, s in enumerate(sides)
+        if s.outcome.totals[measure].value is not None
+    ]
+    if not marks:
+        return None
+    data = _labelled(pd.DataFrame(marks), [*(row[field] for row in cloud)], field, measure, found)
+    columns = [field, measure, "threshold"]
+    best = [
+        {field: _amount(p.totals, cost), measure: p.totals[measure].value}
+        for p in (() if front is None else front.points)
+    ]
+    return filled(
+        _trade(look.mode, cost, measure, axis),
+        thresholds=pd.DataFrame(cloud, columns=columns),
+        frontier=pd.DataFrame(best, columns=columns[:2]),
+        strategies=data,
+    )
+
+
+def _amount(totals: dict[str, Quantity], cost: Cost) -> float:
+    value = totals[TOTAL_OF[cost]].value or 0.0
+    return value / 1e6 if cost == "size" else value
+
+
+def _labelled(
+    data: pd.DataFrame, others: Sequence[float], field: str, measure: str, found: Comparison
+) -> pd.DataFrame:
+    """Labels that keep apart: one for marks of the same map, on the other side of its mark than
+    the label of the nearest mark so far, and text that runs towards the middle of the chart.
+    """
+    labels, said = list[str](), set[str]()
+    for name in data["strategy"]:
+        group = [name, *found.same_as(name)]
+        labels.append("" if said & set(group) else " = ".join(short(one, 20) for one in group))
+        said.add(name)
+    x = _unit([*data[field], *others])[: len(data)]
+    y = _unit([*data[measure]])
+    sides = [CORNERS[0][0]] * len(data)
+    placed: list[int] = []
+    for i in (int(i) for i in np.argsort(x, kind="stable") if labels[i]):
+        if placed:
+            nearest = min(placed, key=lambda j: abs(x[i] - x[j]) + abs(y[i] - y[j]))
+            sides[i] = next(side for side, _ in CORNERS if side != sides[nearest])
+        placed.append(i)
+    return data.assign(
+        label=labels, side=sides, align=[ALIGNED[min(int(3 * place), 2)] for place in x]
+    )
+
+
+def _unit(values: Sequence[float]) -> NDArray[np.float64]:
+    """Values between the least (0) and the greatest (1) of them."""
+    found = np.asarray(values, dtype=np.float64)
+    span = float(np.ptp(found))
+    places: NDArray[np.float64] = (found - found.min()) / (span or 1.0)
+    return places
+
+
+@lru_cache(maxsize=16)
+def _trade(mode: Mode, cost: Cost, measure: str, title_y: str) -> Spec:
+    look = by_mode(mode)
+    field, title = AXES[cost]
+    x = alt.X(
+        f"{field}:Q",
+        title=title,
+        scale=alt.Scale(zero=False, nice=True, padding=12),
+        axis=alt.Axis(labelFlush=True, tickCount=6, format=".4~g"),
+    )
+    y = alt.Y(
+        f"{measure}:Q",
+        title=title_y,
+        scale=alt.Scale(padding=22),
+        axis=alt.Axis(tickCount=5, format=axis_format(measure)),
+    )
+    places = [str(place) for place in range(len(MARKS))]
+    colours = alt.Scale(domain=places, range=[mark.colour(mode) for mark in MARKS])
+    shapes = alt.Scale(domain=places, range=[mark.shape for mark in MARKS])
+    said = [
+        alt.Tooltip("strategy:N", title="Strategy"),
+        alt.Tooltip(f"{field}:Q", title=title, format=".3f"),
+        alt.Tooltip(f"{measure}:Q", title=title_y, format=".3g"),
+        alt.Tooltip("dominated_by:N", title="Dominated by"),
+    ]
+    swept = [
+        alt.Tooltip("threshold:Q", title="Sweep: HIGH from score", format=".3f"),
+        *said[1:3],
+    ]
+    cloud = named(CLOUD).mark_point(filled=True, size=22, opacity=0.5, color=look.muted)
+    marks = named(STRATEGIES).mark_point(filled=True, size=200, strokeWidth=1)
+    labels = [
+        named(STRATEGIES)
+        .mark_text(dy=dy, align=align, fontSize=12)
+        .encode(
+            x=x,
+            y=y,
+            text="label:N",
+            color=alt.condition("datum.opacity < 1", alt.value(look.muted), alt.value(look.text)),
+        )
+        .transform_filter(f"datum.side == '{side}' && datum.align == '{align}'")
+        for side, dy in CORNERS
+        for align in ALIGNED
+    ]
+    return template(
+        alt.layer(
+            named(FRONTIER)
+            .mark_line(color=look.muted, strokeWidth=2, interpolate="step-after", point=True)
+            .encode(x=x, y=y, order=alt.Order(f"{field}:Q"), tooltip=said[1:3]),
+            cloud.encode(x=x, y=y, tooltip=swept),
+            marks.encode(
+                x=x,
+                y=y,
+                color=alt.Color("place:N", scale=colours, legend=None),
+                shape=alt.Shape("place:N", scale=shapes, legend=None),
+                opacity=alt.Opacity("opacity:Q", scale=None, legend=None),
+                tooltip=said,
+            ),
+            *labels,
+        ).properties(height=HEIGHT)
+    )

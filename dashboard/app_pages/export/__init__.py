@@ -1,0 +1,1 @@
+"""Export: a map as a file, and back."""

@@ -1,0 +1,65 @@
+"""Export: give me the file, and take mine."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from dashboard.app_pages.export import import_panel, panel, tools_panel
+from dashboard.session import strategies
+from dashboard.session.boundary import boundary
+from dashboard.session.strategies import CURRENT
+from dashboard.session.tables import plain
+from dashboard.session.view import Side, View, current
+
+CHOICE = "export_strategy"
+COLUMN_PX = 400
+"""Narrower, the two columns become one."""
+
+
+def page() -> None:
+    """Draw the page for the current view."""
+    view = current()
+    if tools_panel.prepared():
+        st.switch_page("app_pages/measure/page.py", query_params={})
+    if not len(view.study.layers):
+        st.info(
+            f"{plain(view.study.analysis.title)} has no layer that can be quantized: every file "
+            "below holds an empty map.",
+            icon=":material/layers_clear:",
+        )
+    side = _choose(view)
+    grid = st.grid(2, min_column_width=COLUMN_PX, gap="small")
+    with grid.container(border=True, gap="small"), boundary("the file"):
+        panel.draw(view, side)
+    with grid.container(border=True, gap="small"), boundary("the checklist"):
+        panel.checklist(view, side)
+    with grid.container(border=True, gap="small"), boundary("the file for a tool"):
+        tools_panel.draw(view, side)
+    with grid.container(border=True, gap="small"), boundary("the bundle"):
+        tools_panel.bundle(view, side)
+    with grid.container(border=True, gap="small"), boundary("the import"):
+        import_panel.draw(view)
+    with grid.container(border=True, gap="small"), boundary("the session"):
+        import_panel.session(view)
+
+
+def _choose(view: View) -> Side:
+    """The map to export. One that is gone by now gives way to the current map."""
+    offers = strategies.offers(view)
+    gone = st.session_state.get(CHOICE, CURRENT)
+    if gone not in offers:
+        st.session_state[CHOICE] = CURRENT
+    name = st.selectbox(
+        "Strategy to export",
+        list(offers),
+        key=CHOICE,
+        persist_state="session",
+        width=360,
+        help="The map on screen, the pinned one, your own, and those that are always there.",
+    )
+    if gone not in offers:
+        st.caption(f"{plain(str(gone))} is no longer there; this is the current map.")
+    return strategies.side(view, offers[name or CURRENT])
+
+
+page()

@@ -1,0 +1,1 @@
+"""Measure: what each layer of a model does, and how long that takes."""

@@ -1,0 +1,169 @@
+"""The form of the page Measure: which model, whose data, which precisions, at what price."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from core.jobs.job_folder import Request
+from core.jobs.jobs import Job
+from core.numerics import precision as registry
+from dashboard.app_pages.measure import actions, options
+from dashboard.app_pages.measure.actions import CSV, MAX_MB, SOURCE, START, UNITS, UPLOADER, Source
+from dashboard.app_pages.measure.job_list import duration, log
+from dashboard.session import uploads
+from dashboard.session.boundary import show_expected
+from dashboard.session.tables import UNKNOWN, format_bytes, plain
+
+COLUMN_PX = 300
+NAMED = (
+    "To measure your own model, name its function when you start the dashboard: "
+    "`python -m dashboard path/to/file.py:function`. It runs with your rights, so it cannot be "
+    "uploaded."
+)
+
+
+def draw(found: tuple[Job, ...]) -> None:
+    """The form, and what a dry run of it found."""
+    grid = st.grid(2, min_column_width=COLUMN_PX, gap="medium")
+    with grid.container(gap="small"):
+        source = _source()
+        if source.takes_csv:
+            _csv(source)
+    with grid.container(gap="small"):
+        _precisions()
+    options.draw()
+    asked = actions.request(source)
+    _buttons(asked, found)
+    error = uploads.problem(START)
+    if error is not None:
+        show_expected(error)
+    _prediction(actions.prediction(asked, found))
+
+
+def _source() -> Source:
+    offers = actions.sources()
+    chosen = st.selectbox(
+        "Model to measure",
+        list(offers),
+        format_func=lambda reference: offers[reference].title,
+        key=SOURCE,
+        persist_state="session",
+        help=NAMED,
+    )
+    return offers[chosen or next(iter(offers))]
+
+
+def _csv(source: Source) -> None:
+    st.file_uploader(
+        f"Your own prices (CSV, at most {MAX_MB} MB; optional)",
+        type="csv",
+        key=UPLOADER,
+        max_upload_size=MAX_MB,
+        on_change=actions.take_csv,
+        args=(source,),
+        help="Columns open, high, low, close, volume and, if you like, timestamp. Larger files: "
+        "`analyze sample:informer --csv FILE` on the command line.",
+    )
+    error = uploads.problem(CSV)
+    if error is not None:
+        show_expected(error)
+    given = actions.given()
+    if given is None:
+        st.caption("Without a file the sample's own data are used.")
+        return
+    with st.container(horizontal=True, vertical_alignment="center"):
+        rows = f"{given.rows:,} row{'' if given.rows == 1 else 's'}"
+        st.caption(f"Measured with {plain(given.name)}: {rows}.", width="content")
+        st.button("Leave it out", on_click=actions.drop_csv, type="tertiary", key="_measure_drop")
+
+
+def _precisions() -> None:
+    st.markdown(":small[Precisions to measure]")
+    with st.container(horizontal=True):
+        for name in registry.simulated():
+            one = registry.get(name)
+            st.checkbox(
+                name,
+                value=True,
+                key=actions.precision_key(name),
+                persist_state="session",
+                help=f"{one.bits} bits, {one.kind}.",
+            )
+    st.checkbox(
+        "Take attention and feed-forward units apart",
+        key=UNITS,
+        persist_state="session",
+        help="Every layer inside a unit is measured alone: more layers, more time.",
+    )
+
+
+def _buttons(asked: Request, found: tuple[Job, ...]) -> None:
+    busy = next((job for job in found if job.running and job.request.source == asked.source), None)
+    bad, option = uploads.problem(CSV) is not None, options.chosen().problem
+    closed = (
+        not asked.precisions
+        or bad
+        or option is not None
+        or (busy is not None and not busy.request.dry_run)
+    )
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.button(
+            "Start",
+            on_click=actions.start,
+            args=(asked,),
+            kwargs={"dry_run": False},
+            type="primary",
+            icon=":material/play_arrow:",
+            disabled=closed,
+            key="_measure_start",
+            help="Measures every layer alone in a process of its own; the dashboard stays usable.",
+        )
+        st.button(
+            "Predict time and size",
+            on_click=actions.start,
+            args=(asked,),
+            kwargs={"dry_run": True},
+            disabled=closed or busy is not None,
+            key="_measure_predict",
+            help="Loads the model and times one small batch; measures nothing.",
+        )
+        if not asked.precisions:
+            st.caption("Choose a precision: against FP32 alone there is nothing to measure.")
+        elif option is not None:
+            st.caption(f":orange[:material/warning:] {plain(str(option))}")
+        elif bad:
+            st.caption("Mend the CSV, or take it out of the uploader.")
+        elif busy is not None and not busy.request.dry_run:
+            st.caption(f"{plain(busy.name)} measures this model already.")
+
+
+def _prediction(job: Job | None) -> None:
+    if job is None or job.running:
+        return
+    if job.error is not None:
+        show_expected(job.error)
+        log(job)
+        return
+    plan = job.result
+    if plan is None:  # stopped
+        return
+    st.info(_in_words(plan), icon=":material/schedule:")
+
+
+def _in_words(plan: dict[str, object]) -> str:
+    def count(key: str) -> str:
+        value = plan.get(key)
+        return f"{value:,}" if isinstance(value, int) else UNKNOWN
+
+    seconds, size = plan.get("predicted_seconds"), plan.get("perturbation_bytes")
+    time = (
+        f"about {duration(max(seconds, 1.0))}"
+        if isinstance(seconds, int | float)
+        else f"time {UNKNOWN}"
+    )
+    room = format_bytes(size) if isinstance(size, int | float) else UNKNOWN
+    return (
+        f"**Predicted: {time}**, {room} of changed outputs on disk.  \n"
+        f"{count('layers')} layers, {count('runs')} runs over {count('samples')} samples. The time "
+        "is estimated from one small batch."
+    )

@@ -1,0 +1,1 @@
+"""Method: what the numbers mean."""

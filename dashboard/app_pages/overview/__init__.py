@@ -1,0 +1,1 @@
+"""Overview: what this model is, and whether INT8 is a good idea."""

@@ -1,0 +1,1 @@
+"""Tune: move it and see what flips."""

@@ -1,0 +1,1 @@
+"""Verify: whether a map does on a real runtime what is projected of it."""

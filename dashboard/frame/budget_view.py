@@ -1,0 +1,98 @@
+"""Budgets in the sidebar: one slider for what is limited, and what was found in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from core.decide.found_words import found_in_words
+from core.decide.policy.budget import Axis
+from core.decide.study import Study
+from dashboard.session import studies
+from dashboard.session.budget_controls import LEAST, MAIN, decimals, loss_scale, positions
+from dashboard.session.control import Control
+from dashboard.session.view import View
+
+
+def slider(study: Study, known: Mapping[str, Control], axis: Axis) -> DeltaGenerator:
+    """The main control of a budget. Returns where what it found belongs."""
+    if study.analysis.evidence is None:
+        st.info("Budgets need measurements: measure this model first.", icon=":material/science:")
+    least, most, step = positions(axis, study)
+    title, text = _in_words(study, axis)
+    places = 1 if axis == "latency" else max(2, decimals(step))
+    control = known[MAIN[axis]]
+    st.slider(
+        title,
+        least,
+        most,
+        float(control.default),
+        step,
+        format=f"%.{places}f",
+        key=control.key,
+        bind="query-params",
+        help=text,
+    )
+    if axis == "loss":
+        st.segmented_control(
+            "Make least",
+            LEAST,
+            default=known["least"].default,
+            key="least",
+            bind="query-params",
+            required=True,
+        )
+    return st.container()
+
+
+def _in_words(study: Study, axis: Axis) -> tuple[str, str]:
+    """The title of a budget's main control, and its help."""
+    if axis == "size":
+        return "Size at most (MB)", (
+            "Tensor bytes of the whole map, exact. The map with the least projected loss within "
+            "it is looked for."
+        )
+    if axis == "latency":
+        return "Latency at most (% of FP32)", (
+            "Of the estimated latency with every layer in FP32 on the chosen device, with every "
+            "precision boundary priced."
+        )
+    return loss_scale(study).title, (
+        "Projected on the selection samples, checked by projecting the map that is found."
+    )
+
+
+def beside() -> None:
+    """Texts that every budget may have beside its slider."""
+    st.text_input(
+        "Groups",
+        key="groups",
+        bind="query-params",
+        placeholder="blocks.0.*, head*",
+        help="Wildcards, separated by commas: the layers that one of them matches share a "
+        "precision, under every strategy.",
+    )
+    st.text_input(
+        "Further budgets",
+        key="also",
+        bind="query-params",
+        placeholder="latency=0.9, loss=0.5",
+        help="Kept beside the slider of a budget strategy, which they beat: size=0.5 of FP32 or "
+        "size=4.8MB, latency=0.8 or latency=0.8ms, loss=0.5.",
+    )
+
+
+def found(view: View, slot: DeltaGenerator) -> None:
+    """Say in `slot` what the budget of the map on screen found."""
+    policy = view.policy
+    if policy.strategy != "budget":
+        return
+    first = studies.first_only(view.opened, policy)
+    solution = view.study.solver.solve(policy, first=first)
+    more = ""
+    if first:
+        many = len(view.study.layers) > studies.MANY_LAYERS
+        more = " A first answer: `plan` searches on." if many else " Looking further…"
+    slot.caption(found_in_words(view.study, policy, solution) + more)

@@ -1,0 +1,246 @@
+"""The sidebar: the whole policy, every control bound to the URL."""
+
+from __future__ import annotations
+
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from core.decide.policy.decision import sides
+from core.decide.study import Study
+from core.errors import PolicyError, QuantscapeError
+from core.estimate import hardware as hardware_profiles
+from core.evidence.scorers import SCORERS
+from dashboard.charts.layers import in_words
+from dashboard.frame import actions, budget_view
+from dashboard.session import studies
+from dashboard.session.boundary import show_expected
+from dashboard.session.budget_controls import AXIS_OF, STRATEGIES
+from dashboard.session.control import Control
+from dashboard.session.controls import MODEL, movable_layers, precisions_offered, weight_key
+from dashboard.session.studies import Entry
+from dashboard.session.tables import format_bytes
+from dashboard.session.view import View
+
+IN_VIEW = ("theory", "importance", "empirical", "output_error", "kl")
+"""Scorers whose sliders come first; the others are behind an expander of their own."""
+STRATEGY_HELP = (
+    "**Thresholds**: each layer's level (HIGH, MEDIUM, LOW) decides.  \n"
+    "**Top-k**: the k least sensitive layers go to the LOW precision, the rest to HIGH's.  \n"
+    "**Size, latency, loss budget**: the map with the least projected loss within a size or a "
+    "latency, or the smallest or fastest within a loss, with interactions between layers.  \n"
+    "**Uniform**: one precision everywhere.  \n"
+    "**Manual**: everything in HIGH's precision until you override it."
+)
+
+
+def choose_model() -> Entry:
+    """The model select."""
+    entries = studies.entries()
+    name = st.selectbox(
+        "Model",
+        list(entries),
+        key=MODEL,
+        bind="query-params",
+        help="Analyses named at launch come first, then the bundled samples, then what you "
+        "measured.",
+    )
+    return entries[name or next(iter(entries))]
+
+
+def model_line(study: Study) -> None:
+    """Size of the model and what is known of it."""
+    st.caption(_model_line(study))
+
+
+def _model_line(study: Study) -> str:
+    size = format_bytes(int(study.size_bytes[0].sum()) + study.glue_bytes)
+    evidence = study.analysis.evidence
+    how = "nothing measured" if evidence is None else f"{evidence.samples:,} samples"
+    if study.analysis.partial is not None:
+        how += f" · :orange[{study.analysis.partial.in_words()}]"
+    return f"{len(study.layers):,} layers · {size} in {study.precisions[0]} · {how}"
+
+
+def draw(view: View, known: dict[str, Control], problems: dict[str, PolicyError]) -> DeltaGenerator:
+    """Every control of the policy, what was wrong with them, and what can be done to it.
+
+    Returns where what the strategy gives is said.
+    """
+    study = view.study
+    actions_slot = st.container()
+    said_slot = _strategy(study, known).empty()
+    _weights(study, known)
+    weights_slot = st.container()
+    _rules(known)
+    rules_slot = st.container()
+    profiles = dict(hardware_profiles.profiles())
+    here = hardware_profiles.THIS_MACHINE
+    if study.analysis.profile is not None or st.session_state.get("hardware") == here:
+        profiles = {here: hardware_profiles.get(here), **profiles}
+    device = st.selectbox(
+        "Hardware",
+        list(profiles),
+        key="hardware",
+        bind="query-params",
+        help="Latency is estimated from this device's published peaks; Method lists the sources.",
+    )
+    if device in profiles:
+        st.caption(profiles[device].title)
+    for key, error in problems.items():
+        slot = rules_slot if key in {"pins", "overrides", "also"} else weights_slot
+        with slot:
+            show_expected(QuantscapeError(error.cause, f"{error.next_step} Last valid kept."))
+    if view.policy.strategy == "thresholds":
+        counts = sides(view.now.chosen)
+        said_slot.caption(" · ".join(f"{counts[k]:,} {k}" for k in ("HIGH", "MEDIUM", "LOW")))
+    elif view.policy.strategy == "budget":
+        budget_view.found(view, said_slot)
+    else:
+        said_slot.caption(f"Gives {in_words(view)}.")
+    with actions_slot:
+        actions.draw(known)
+    return said_slot
+
+
+def _strategy(study: Study, known: dict[str, Control]) -> DeltaGenerator:
+    """The strategy with its main control. Returns where what it gives is said."""
+    strategy = st.pills(
+        "Strategy",
+        STRATEGIES,
+        default=known["strategy"].default,
+        key="strategy",
+        bind="query-params",
+        required=True,
+        help=STRATEGY_HELP,
+    )
+    if strategy in AXIS_OF:
+        return budget_view.slider(study, known, AXIS_OF[strategy])
+    slot = None
+    if strategy == "thresholds":
+        slot = _thresholds(known)
+    elif strategy == "top-k" and movable_layers(study):
+        st.slider(
+            "Layers to narrow (k)",
+            0,
+            movable_layers(study),
+            int(known["k"].default),
+            key="k",
+            bind="query-params",
+            help="The k layers with the lowest scores go to the precision of LOW.",
+        )
+    elif strategy == "uniform":
+        st.segmented_control(
+            "Precision of every layer",
+            precisions_offered(study),
+            default=known["uniform"].default,
+            key="uniform",
+            bind="query-params",
+            required=True,
+            help="Layers that do nothing at inference get none.",
+        )
+    if strategy != "uniform":
+        _destinations(study, known, str(strategy))
+    return slot or st.container()
+
+
+def _thresholds(known: dict[str, Control]) -> DeltaGenerator:
+    for key, other, title, meaning in (
+        ("high_at", "medium_at", "HIGH from score", "HIGH: keep it precise"),
+        ("medium_at", "high_at", "MEDIUM from score", "MEDIUM, below it LOW"),
+    ):
+        st.slider(
+            title,
+            0.0,
+            1.0,
+            float(known[key].default),
+            0.01,
+            key=key,
+            bind="query-params",
+            on_change=_push,
+            args=(key, other),
+            help=f"A layer whose score reaches this is {meaning}. Scores run from 0 to 1, higher "
+            "= more sensitive. MEDIUM never lies above HIGH: one slider takes the other along.",
+        )
+    return st.container()
+
+
+def _push(moved: str, other: str) -> None:
+    """Keep MEDIUM at or below HIGH: the slider that was moved takes the other along."""
+    at, rest = st.session_state[moved], st.session_state.get(other)
+    if rest is not None and (at < rest if moved == "high_at" else at > rest):
+        st.session_state[other] = at
+
+
+def _destinations(study: Study, known: dict[str, Control], strategy: str) -> None:
+    needed = {"thresholds": ("high", "medium", "low"), "top-k": ("high", "low")}
+    keys = needed.get(strategy, ("high",))
+    offered = precisions_offered(study)
+    grid = st.grid(len(keys), min_column_width=64, gap="xsmall")
+    for key in keys:
+        grid.selectbox(
+            f"{key.upper()} to",
+            offered,
+            index=offered.index(str(known[key].default)),
+            key=key,
+            bind="query-params",
+        )
+
+
+def _weights(study: Study, known: dict[str, Control]) -> None:
+    values: dict[str, float] = {}
+    with st.expander("Scorer weights", icon=":material/balance:"):
+        for name in IN_VIEW:
+            values[name] = _weight(study, known, name)
+        shares = st.container()
+    with st.expander("More scorers", icon=":material/balance:"):
+        for name in SCORERS:
+            if name not in IN_VIEW:
+                values[name] = _weight(study, known, name)
+    total = sum(values.values())
+    if total > 0:
+        parts = (f"{SCORERS[n].title} {values[n] / total:.0%}" for n in SCORERS if values[n])
+        shares.caption("Shares: " + " · ".join(parts))
+
+
+def _weight(study: Study, known: dict[str, Control], name: str) -> float:
+    scorer, missing = SCORERS[name], name not in study.scores
+    value: float = st.slider(
+        scorer.title,
+        0.0,
+        1.0,
+        float(known[weight_key(name)].default),
+        0.05,
+        key=weight_key(name),
+        bind="query-params",
+        disabled=missing,
+        help=f"{scorer.description} Source: {scorer.source}."
+        + (f" Not available: it needs {_needs(study, name)}." if missing else ""),
+    )
+    return value
+
+
+def _needs(study: Study, name: str) -> str:
+    if study.unknown is not None and SCORERS[name].per_sample is not None:
+        return "every layer measured, and some are not yet"
+    return SCORERS[name].needs
+
+
+def _rules(known: dict[str, Control]) -> None:
+    with st.expander("Pins, overrides, further budgets", icon=":material/push_pin:"):
+        st.text_input(
+            "Pins",
+            key="pins",
+            bind="query-params",
+            placeholder="head*=FP16, blocks.0.*=INT8",
+            help="Wildcard=precision, separated by commas; the last that matches wins. A pin beats "
+            "the strategy.",
+        )
+        st.text_input(
+            "Overrides",
+            key="overrides",
+            bind="query-params",
+            placeholder="head=FP16",
+            help="Layer=precision, separated by commas. An override beats a pin. The table on Tune "
+            "writes here, and the link carries it.",
+        )
+        budget_view.beside()

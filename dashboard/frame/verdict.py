@@ -1,0 +1,216 @@
+"""The frame of every page: the KPI row and one sentence on what the map comes to."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from core.decide.assess.difference import in_words
+from core.decide.assess.gains import Gain, gains
+from core.decide.assess.outcome import CONFIDENCE_MEANING
+from core.decide.assess.verified import faster_without_half
+from core.estimate import hardware as hardware_profiles
+from core.estimate.projection import RELATIVE
+from core.numerics import precision as registry
+from core.quantity import Quantity
+from dashboard.session import state, studies, theme
+from dashboard.session.loss_labels import NO_LABELS, Losses, losses
+from dashboard.session.tables import (
+    format_number,
+    format_quantity,
+    format_range,
+    plain,
+    typeset,
+    with_range,
+)
+from dashboard.session.view import View
+
+KIND_HELP = {
+    "exact": "**Exact**: counted.",
+    "estimated": "**Estimated**: from a cost model of the device, with a plausible range.",
+    "projected": "**Projected**: from layers measured one at a time, with a 90 % range.",
+    "measured": "**Measured**: this map was run.",
+    "prior": "**Prior**: a rule's score.",
+}
+
+
+def draw(view: View) -> None:
+    """KPI row, verdict sentence and warnings."""
+    _kpis(view)
+    _sentence(view)
+
+
+def _kpis(view: View) -> None:
+    totals, base = view.now.found.totals, view.base.found
+    change = gains(base, view.now.found)
+    against = "vs pinned" if view.pinned else f"vs {view.reference.label}"
+    reference, read = view.reference.found.totals, losses(view)
+    with st.grid(4, min_column_width=190, gap="small"):
+        _card(
+            "Size",
+            totals["size_bytes"],
+            change["size_bytes"],
+            against,
+            f"{format_quantity(reference['size_bytes'])} in {view.reference.label}",
+        )
+        _card(
+            "Latency",
+            totals["latency_ms"],
+            change["latency_ms"],
+            against,
+            f"range {format_range(totals['latency_ms'])}",
+        )
+        _loss_card(view, read, change[read.first], against)
+        _layers_card(view, against)
+
+
+def _loss_card(view: View, read: Losses, gain: Gain, against: str) -> None:
+    totals = view.now.found.totals
+    loss, judged = totals[read.first], totals[read.figures.judged]
+    span = format_range(loss)
+    with st.container(border=True, height="stretch", gap="xxsmall"):
+        st.metric(
+            f"{plain(read.title(read.first))} · {loss.kind}",
+            # "of variance" leaves the card no room for the number; the caption says it.
+            format_quantity(loss).removesuffix(f" {RELATIVE}"),
+            # Against FP32 the loss is its own delta; what the model is judged by says more.
+            _delta(loss.unit, gain)
+            if view.pinned
+            else plain(read.judged_in_brief(format_quantity(judged))),
+            delta_color="inverse" if view.pinned else "off",
+            delta_arrow="auto" if view.pinned else "off",
+            delta_description=against if view.pinned and gain.change is not None else None,
+            help=f"{KIND_HELP[loss.kind]} {_meaning(read)}",
+        )
+        said = f"90 % range {span}" if span else "nothing is projected for this map"
+        if loss.value is not None and not span:
+            said = "90 % range n/a"
+        known = loss.value is not None
+        st.caption(f"{said} · :orange[{read.remark}]" if read.remark and known else said)
+
+
+def _meaning(read: Losses) -> str:
+    """What the loss on the card says."""
+    if not read.labelled:
+        return f"There are {NO_LABELS}: how far the outputs move from those in FP32 stands in its place."
+    if read.metric is None:
+        return "In points of accuracy on the selection samples."
+    return (
+        f"In percent of the FP32 model's {plain(read.metric.name)}{read.direction}, on the selection "
+        "samples; positive is worse."
+    )
+
+
+def _card(title: str, quantity: Quantity, gain: Gain, against: str, note: str) -> None:
+    with st.container(border=True, height="stretch", gap="xxsmall"):
+        st.metric(
+            f"{title} · {quantity.kind}",
+            format_quantity(quantity),
+            _delta(quantity.unit, gain),
+            delta_color="inverse",
+            delta_description=against if gain.change is not None else None,
+            help=KIND_HELP[quantity.kind],
+        )
+        st.caption(note)
+
+
+def _delta(unit: str, gain: Gain) -> str | int | None:
+    if gain.change is None:
+        return None
+    text = format_number(gain.change, unit, signed=True)
+    if not any(digit in text for digit in "123456789"):
+        return 0  # Streamlit draws a number 0 grey and without an arrow, but no text
+    percent = "" if gain.change_pct is None else f"{gain.change_pct:+.0f}"
+    # A percentage of a loss near 0 would say nothing, and neither does one that rounds to 0.
+    told = unit in {"bytes", "ms"} and percent not in {"", "+0", "-0"}
+    return f"{text} ({percent} %)" if told else text
+
+
+def _layers_card(view: View, against: str) -> None:
+    chosen, narrow = view.now.chosen, view.study.narrowest
+    computing = int(view.study.layers.computes.sum())
+    with st.container(border=True, height="stretch", gap="xxsmall"):
+        st.metric(
+            f"Layers in {narrow} · exact",
+            f"{chosen.count(narrow):,} of {computing:,}",
+            chosen.count(narrow) - view.base.chosen.count(narrow),
+            delta_color="off",
+            delta_description=against,
+            help="Of the layers that compute; those that do nothing at inference have no "
+            "precision.",
+        )
+        counts = [(name, chosen.count(name)) for name in view.study.precisions]
+        st.markdown(
+            " ".join(f":{theme.LIGHT.of(n).badge}-badge[{k:,} {n}]" for n, k in counts if k)
+            or "no layer computes"
+        )
+
+
+def _sentence(view: View) -> None:
+    now, reference = view.now.found.totals, view.reference.found.totals
+    chosen = view.now.chosen
+    counts = ", ".join(
+        f"{chosen.count(name):,} {name}" for name in view.study.precisions if chosen.count(name)
+    )
+    reduction = now["size_reduction_pct"].value
+    less = "" if reduction is None else f" ({typeset(f'{-reduction:+.0f} %')})"
+    said_loss = _said_loss(view, losses(view))
+    device = hardware_profiles.get(view.policy.hardware).title.split(" (")[0]
+    sentence = (
+        f"**{counts or 'No layer computes'}**: size "
+        f"{format_quantity(reference['size_bytes'])} → **{format_quantity(now['size_bytes'])}** "
+        f"exact{less}, latency {format_quantity(reference['latency_ms'])} → "
+        f"**{with_range(now['latency_ms'])}** {now['latency_ms'].kind} on {device}, "
+        f"**{said_loss}**, against {view.reference.label}."
+    )
+    found = view.now.found
+    notes = [
+        f"Confidence: **{found.confidence}**, {CONFIDENCE_MEANING[found.confidence]}.",
+        f"Against the pinned map ({view.base.label}): {in_words(view.changes)}."
+        if view.pinned
+        else "Nothing is pinned: Pin (Alt+P) keeps this map to compare with.",
+    ]
+    with st.container(border=True, gap="xsmall", key="verdict"):
+        st.markdown(sentence)
+        st.caption(" ".join(notes))
+        _warnings(view, found.warnings)
+
+
+def _said_loss(view: View, read: Losses) -> str:
+    loss = view.now.found.totals[read.first]
+    said = f"{loss.kind} {plain(read.titles[read.first])} {format_quantity(loss)}"
+    span = format_range(loss)
+    notes = [f"90 % range {span}"] if span else []
+    if loss.value is not None and read.remark:
+        notes.append(read.remark)
+    if not read.labelled:
+        notes.append(NO_LABELS)
+    return f"{said} ({'; '.join(notes)})" if notes else said
+
+
+def _warnings(view: View, warnings: tuple[str, ...]) -> None:
+    warnings = tuple(plain(warning) for warning in warnings)  # they name layers
+    if len(warnings) == 1:
+        st.markdown(f":orange[:material/warning:] {warnings[0]}")
+        _offer(view)
+    elif warnings:
+        with st.expander(f"{len(warnings)} things to know", icon=":material/warning:"):
+            st.markdown("\n".join(f"- {warning}" for warning in warnings))
+            _offer(view)
+
+
+def _offer(view: View) -> None:
+    """A button for the same map without half precisions, where that is faster."""
+    study = view.study
+    better = faster_without_half(study, view.now.chosen)
+    if better is None:
+        return
+    found = studies.priced(view.opened, better.policy)[1].totals
+    latency = found["latency_ms"]
+    st.button(
+        f"Use {registry.REFERENCE} in place of half precisions: {format_quantity(latency)} "
+        f"{latency.kind}, {format_quantity(found['size_bytes'])}",
+        key="use_fp32",
+        icon=":material/speed:",
+        on_click=state.load,
+        args=(better.policy, study),
+    )

@@ -1,0 +1,1 @@
+"""What a session remembers, its controls, and what is asked of core for it."""

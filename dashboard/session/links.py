@@ -1,0 +1,75 @@
+"""A policy as the address of a page, and what an address means for a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlencode
+
+import streamlit as st
+
+from core.decide.policy.policy import parse_rules
+from core.decide.study import Study
+from core.errors import PolicyError
+from dashboard.session import studies
+from dashboard.session.control import Control, Value
+from dashboard.session.controls import MODEL
+
+NO_ADDRESS = "http://localhost:8501"
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What a link says: values by key, controls to put back to their default, and notices."""
+
+    values: dict[str, Value]
+    repairs: dict[str, Value]
+    notices: tuple[str, ...]
+
+
+def read(given: Mapping[str, str], known: Mapping[str, Control], study: Study) -> Read:
+    """Take the parameters of a link apart. Nothing in it is trusted; what is ignored is named."""
+    values: dict[str, Value] = {}
+    repairs: dict[str, Value] = {}
+    ignored = [key for key in given if key not in known and key != MODEL]
+    for key, control in known.items():
+        if key not in given:
+            continue
+        try:
+            values[key] = control.read(given[key])
+        except ValueError:
+            ignored.append(key)
+            repairs[key] = control.default
+    if MODEL in given and given[MODEL] not in studies.entries():
+        ignored.append(MODEL)
+    notices = []
+    if ignored:
+        notices.append(
+            f"Link had values that mean nothing here: {', '.join(sorted(ignored))} ignored, "
+            "defaults used."
+        )
+    strangers = _strangers(given.get("overrides", ""), study)
+    if strangers:
+        notices.append(f"Link had layer names that are not in this model: {len(strangers)} ignored")
+    return Read(values, repairs, tuple(notices))
+
+
+def _strangers(text: str, study: Study) -> list[str]:
+    try:
+        rules = parse_rules(text)
+    except PolicyError:
+        return []
+    return [name for name, _ in rules if name not in study.layers.index]
+
+
+def write(values: Mapping[str, Value], known: Mapping[str, Control], model: str) -> str:
+    """The full URL of the page on screen; values at their default are left out."""
+    changed = {k: _text(v) for k, v in values.items() if v != known[k].default}
+    if model != next(iter(studies.entries())):
+        changed = {MODEL: model, **changed}
+    address = (st.context.url or "").rstrip("/") or NO_ADDRESS
+    return f"{address}/?{urlencode(changed)}" if changed else address
+
+
+def _text(value: Value) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,218 @@
+"""What a session remembers: the link it came by, the history of its policy, the pinned policy.
+
+The bound widgets are the state of the policy; this module reads and writes them by key. They may
+be written before they are drawn (a callback, or the start of a run), never after.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import streamlit as st
+
+from core.decide.policy.budget import bounds_in_words
+from core.decide.policy.policy import Policy, format_rules
+from core.decide.study import Study
+from core.errors import PolicyError
+from dashboard.session import links, studies
+from dashboard.session.budget_controls import MAIN
+from dashboard.session.control import Control, Value
+from dashboard.session.controls import controls, to_policy, to_values
+from dashboard.session.studies import Opened
+from dashboard.session.switch_model import Shelved, carry
+from dashboard.session.tab import Tab, TableRound
+
+SESSION = "_session"
+MAX_HISTORY = 200
+
+
+def session() -> Tab:
+    """This tab's session; made on the first run, before any widget, to keep the raw link."""
+    if SESSION not in st.session_state:
+        st.session_state[SESSION] = Tab(link=st.query_params.to_dict())
+    found: Tab = st.session_state[SESSION]
+    return found
+
+
+def begin(opened: Opened) -> dict[str, Control]:
+    """Make the controls of `opened` ready to draw: repairs, the link's values, legal ranges."""
+    tab = session()
+    known = controls(opened.study)
+    for key, value in tab.repairs.items():
+        st.session_state[key] = value
+    tab.repairs.clear()
+    if not tab.link_read:
+        tab.link_read = True
+        found = links.read(tab.link, known, opened.study)
+        for key, value in found.values.items():
+            st.session_state[key] = value
+        tab.repairs.update(found.repairs)
+        tab.notices.extend(found.notices)
+    if tab.model != opened.name:
+        if tab.model:
+            _take_along(tab, opened, known)
+        tab.model, tab.history, tab.place = opened.name, [], -1
+        tab.last = studies.fallback(opened, tab.last)
+    for key, control in known.items():
+        if key in st.session_state:
+            _legalise(key, control)
+    for key in (*MAIN.values(), "least", "also"):
+        # Streamlit writes a value that a callback gave to a control into the URL only if the
+        # control was known in the run before, drawn or not.
+        st.session_state.setdefault(key, known[key].default)
+    return known
+
+
+def _take_along(tab: Tab, opened: Opened, known: dict[str, Control]) -> None:
+    """Fit the policy to another model, and leave a notice of what could not come along."""
+    back = tab.shelved.pop(opened.name, Shelved())
+    carried = carry(values_of(known), known, opened.study, back, old=tab.model, new=opened.name)
+    tab.shelved[tab.model] = carried.shelved
+    write(carried.writes)
+    if carried.notice:
+        tab.notices.append(carried.notice)
+
+
+def _legalise(key: str, control: Control) -> None:
+    """A value kept from another model may not exist here."""
+    try:
+        control.read(str(st.session_state[key]))
+    except ValueError:
+        if key not in {
+            "pins",
+            "overrides",
+            "also",
+        }:  # half-typed rules stay on screen with their message
+            st.session_state[key] = control.default
+
+
+def values_of(known: dict[str, Control]) -> dict[str, Value]:
+    """What every control holds, drawn or not."""
+    return {key: st.session_state.get(key, c.default) for key, c in known.items()}
+
+
+def settle(opened: Opened, known: dict[str, Control]) -> dict[str, PolicyError]:
+    """Take the controls over: policy and history. Returns what was wrong, by key.
+
+    Run before the controls are drawn, so that the figures need not wait for them. What is wrong
+    keeps its last valid value, so that figures never vanish under a typo.
+    """
+    tab = session()
+    values = values_of(known)
+    if float(values["medium_at"]) > float(values["high_at"]):  # only a link can cross them
+        tab.repairs["medium_at"] = values["high_at"]
+    policy, problems = to_policy(values, tab.last, opened.study)
+    try:
+        studies.decided(opened, policy)
+    except PolicyError as error:
+        problems["policy"] = error
+        policy = replace(studies.fallback(opened, tab.last), hardware=policy.hardware)
+    tab.last = policy
+    _record(tab, values)
+    return problems
+
+
+def confirm(known: dict[str, Control], settled: dict[str, Value]) -> None:
+    """Run again where drawing the controls changed them: repairs, or the browser's Back."""
+    if session().repairs or values_of(known) != settled:
+        st.rerun()
+
+
+def _record(tab: Tab, values: dict[str, Value]) -> None:
+    if tab.place >= 0 and tab.history[tab.place] == values:
+        return
+    del tab.history[tab.place + 1 :]
+    tab.history.append(values)
+    del tab.history[:-MAX_HISTORY]
+    tab.place = len(tab.history) - 1
+
+
+def move(step: int) -> None:
+    """Undo (-1) or redo (+1): write the controls that differ. Run from a callback."""
+    tab = session()
+    target = tab.place + step
+    if 0 <= target < len(tab.history):
+        tab.place = target
+        write(tab.history[target])
+
+
+def write(values: dict[str, Value]) -> None:
+    """Write controls that differ from what they hold. Run before they are drawn."""
+    for key, value in values.items():
+        if st.session_state.get(key) != value:
+            st.session_state[key] = value
+
+
+def reset(known: dict[str, Control]) -> None:
+    """All controls of the policy to their defaults; the model stays. Run from a callback."""
+    write({key: control.default for key, control in known.items()})
+
+
+def load(policy: Policy, study: Study) -> None:
+    """Put `policy` into the controls. Run from a callback."""
+    write(to_values(policy, study))
+
+
+def select(layer: str) -> None:
+    """Make `layer` the one that every page speaks of; an empty name is none."""
+    session().layer = layer
+
+
+def selected(study: Study) -> str:
+    """The selected layer, empty where none is, or where it belongs to another model."""
+    layer = session().layer
+    return layer if layer in study.layers.index else ""
+
+
+def pin() -> None:
+    """Make the current policy the one that others are held against."""
+    tab = session()
+    tab.pinned[tab.model] = tab.last
+
+
+def unpin() -> None:
+    """Compare with the reference precision again."""
+    tab = session()
+    tab.pinned.pop(tab.model, None)
+
+
+def table_round(names: tuple[str, ...]) -> TableRound:
+    """The table's round: a new one where its rows differ, or overrides changed elsewhere."""
+    tab = session()
+    text = str(st.session_state.get("overrides", ""))
+    if tab.table.names != names or tab.table.text != text:
+        tab.table = TableRound(tab.table.number + 1, tab.last.overrides, names, text)
+    return tab.table
+
+
+def set_overrides(edits: dict[str, str | None]) -> None:
+    """Write the table's edits, by layer (None = automatic), into the shareable text.
+
+    `edits` are all edits since the round began. Run from a callback.
+    """
+    tab = session()
+    policy = replace(tab.last, overrides=tab.table.base)
+    for layer, precision in edits.items():
+        policy = policy.with_override(layer, precision)
+    text = format_rules(policy.overrides)
+    tab.table = replace(tab.table, text=text)
+    st.session_state["overrides"] = text
+
+
+def force(layer: str, precision: str | None) -> None:
+    """Override one layer, or leave it to the policy again for None. Run from a callback."""
+    policy = session().last.with_override(layer, precision)
+    st.session_state["overrides"] = format_rules(policy.overrides)
+
+
+def describe(policy: Policy) -> str:
+    """A policy in a few words."""
+    extra = len(policy.pins) + len(policy.overrides) + len(policy.groups)
+    text = {
+        "thresholds": f"thresholds {policy.high_threshold:.2f} / {policy.medium_threshold:.2f}",
+        "top-k": f"top-k {policy.top_k}",
+        "uniform": f"all {policy.uniform}",
+        "manual": "manual",
+        "budget": bounds_in_words(policy.budgets),
+    }[policy.strategy]
+    return f"{text} + {extra} rule{'s' if extra > 1 else ''}" if extra else text

@@ -1,0 +1,210 @@
+"""Files that come back: an imported map, a saved session.
+
+What goes wrong in a callback is left in the session's `problem`, for the page to show beside the
+uploader that it belongs to.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import streamlit as st
+
+from core.decide.assess.policy_of import policy_of
+from core.decide.policy.decision import PrecisionMap
+from core.decide.policy.names import MAX_NAME, is_name
+from core.decide.policy.policy import Policy
+from core.decide.study import Study
+from core.errors import MapError, PolicyError, QuantscapeError
+from core.export.map import precision_map, session
+from core.export.map.session import MAX_STRATEGIES, Session
+from dashboard.session import state, strategies
+from dashboard.session.controls import to_policy, to_values
+from dashboard.session.exports import file_name
+from dashboard.session.studies import Opened
+from dashboard.session.tab import Named
+from dashboard.session.tables import plain
+from dashboard.session.view import View
+
+MAX_MB = precision_map.MAX_BYTES // 10**6
+MAP, SESSION = "export", "export session"
+"""Who a problem belongs to: the uploader of a map, or of a session."""
+
+SHELF = "_files"
+DEFAULT_NAME = "Imported"
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Imported:
+    """A map from a file: what it was called, and the policy that gives it back."""
+
+    file: str
+    name: str
+    chosen: PrecisionMap
+    policy: Policy
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Waiting:
+    """A session from a file, not yet put back."""
+
+    file: str
+    policy: Policy
+    pinned: Policy | None
+    kept: tuple[Named, ...]
+
+
+@dataclass
+class Shelf:
+    """What was read from files in this browser tab, for the analysis under `key`."""
+
+    key: str = ""
+    imported: Imported | None = None
+    waiting: Waiting | None = None
+
+
+def shelf(opened: Opened) -> Shelf:
+    """This tab's files; another analysis begins with an empty shelf."""
+    found: Shelf = st.session_state.setdefault(SHELF, Shelf())
+    if found.key != opened.key:
+        found.key, found.imported, found.waiting = opened.key, None, None
+        _solved(MAP, SESSION)
+    return found
+
+
+def strategy_name(file: str, model: str) -> str:
+    """A name for the map in `file`: what `file_name` put around it is taken off."""
+    stem = file.replace("\\", "/").rsplit("/", 1)[-1].removesuffix(".json")
+    stem = stem.removeprefix(f"{file_name(model)}.").removesuffix(".precision_map")
+    name = "".join(c if c.isprintable() else " " for c in stem)[:MAX_NAME].strip()
+    return name if is_name(name) else DEFAULT_NAME
+
+
+def take_map(uploader: str, opened: Opened) -> None:
+    """Read the map that was chosen in the uploader. Run from its callback."""
+    found, given = shelf(opened), _chosen(uploader, MAP)
+    found.imported = None
+    if given is None:
+        return
+    file, raw = given
+    try:
+        chosen = precision_map.from_json(raw, opened.study, file)
+        policy = policy_of(opened.study, chosen)
+    except QuantscapeError as error:
+        state.session().problem = (MAP, error)
+    else:
+        found.imported = Imported(file, strategy_name(file, opened.name), chosen, policy)
+
+
+def take_session(uploader: str, opened: Opened) -> None:
+    """Read the session that was chosen in the uploader. Run from its callback."""
+    found, given = shelf(opened), _chosen(uploader, SESSION)
+    found.waiting = None
+    if given is None:
+        return
+    file, raw = given
+    study = opened.study
+    try:
+        read = session.from_json(raw, study, file)
+        policies = [
+            (one.name, policy_of(study, session.restore(one, study, file)))
+            for one in (*((read.pinned,) if read.pinned else ()), *read.strategies)
+        ]
+    except QuantscapeError as error:
+        state.session().problem = (SESSION, error)
+        return
+    pinned = policies.pop(0)[1] if read.pinned else None
+    found.waiting = Waiting(file, read.policy, pinned, tuple(Named(*one) for one in policies))
+
+
+def _chosen(uploader: str, where: str) -> tuple[str, bytes] | None:
+    """Name and bytes of the file; an earlier problem of that uploader is over."""
+    _solved(where)
+    given = st.session_state.get(uploader)
+    return None if given is None else (str(given.name), bytes(given.getvalue()))
+
+
+def _solved(*places: str) -> None:
+    tab = state.session()
+    if tab.problem is not None and tab.problem[0] in places:
+        tab.problem = None
+
+
+def problem(where: str) -> QuantscapeError | None:
+    """What went wrong with the file of an uploader."""
+    found = state.session().problem
+    return found[1] if found is not None and found[0] == where else None
+
+
+def put_away(opened: Opened) -> None:
+    """Forget the imported map. Run from a callback."""
+    shelf(opened).imported = None
+
+
+def load(policy: Policy, study: Study, where: str = MAP) -> None:
+    """Put `policy` into the controls, if they can say its map exactly. Run from a callback."""
+    _solved(where)
+    again, problems = to_policy(to_values(policy, study), policy, study)
+    if problems or (study.decide(again).codes != study.decide(policy).codes).any():
+        state.session().problem = (
+            where,
+            PolicyError(
+                "The controls cannot say this map exactly.",
+                "Keep it for Compare, where it stays as it is.",
+            ),
+        )
+    else:
+        state.load(policy, study)
+
+
+def keep(view: View, found: Imported) -> None:
+    """Keep the imported map among the person's strategies. Run from a callback."""
+    _solved(MAP)
+    name = strategies.free_name(view, found.name)
+    try:
+        strategies.keep(name, found.policy, strategies.reserved(view))
+    except QuantscapeError as error:
+        state.session().problem = (MAP, error)
+    else:
+        state.session().notices.append(f"Kept as {plain(name)}.")
+
+
+def saved(study: Study, policy: Policy, pinned: Policy | None, kept: tuple[Named, ...]) -> bytes:
+    """A session file of the policy at hand, the pinned one and the strategies kept."""
+
+    def entry(name: str, given: Policy) -> session.Entry:
+        return session.entry(study, name, study.decide(given))
+
+    return session.to_json(Session(
+        study.analysis.identity, policy,
+        None if pinned is None else entry(strategies.PINNED, pinned),
+        tuple(entry(one.name, one.policy) for one in kept),
+    ))  # fmt: skip
+
+
+def restore(view: View, found: Waiting, *, merge: bool) -> None:
+    """Put a session back: in place of what is kept, or added to it. Run from a callback.
+
+    Added strategies that are there already are left out, and a pin of one's own stays.
+    """
+    tab, mine = state.session(), strategies.kept() if merge else ()
+    fresh = [one for one in found.kept if one not in mine]
+    if len(mine) + len(fresh) > MAX_STRATEGIES:
+        tab.problem = (SESSION, MapError(
+            f"Together these are more than {MAX_STRATEGIES} strategies.",
+            "Delete some, or replace yours.",
+        ))  # fmt: skip
+        return
+    load(found.policy, view.study, SESSION)
+    if problem(SESSION) is not None:
+        return
+    strategies.replace_all(mine)
+    for one in fresh:
+        name = strategies.free_name(view, one.name)
+        strategies.keep(name, one.policy, strategies.reserved(view))
+    if found.pinned is not None and not (merge and view.pinned):
+        tab.pinned[tab.model] = found.pinned
+    elif not merge:
+        tab.pinned.pop(tab.model, None)
+    shelf(view.opened).waiting = None
+    tab.notices.append(f"Session restored from {plain(found.file)}. Undo brings your policy back.")
