@@ -124,7 +124,7 @@ class Programme:
             self._row([(saved, 1.0), *((v, -c) for v, c in with_it)], -np.inf, 0)
             self.ms.append((saved, -float(own[code])))
 
-    def _forms(self, table: NDArray[np.int64], layer: int) -> dict[int, list[Term]]:
+    def _forms(self, table: NDArray[np.signedinteger], layer: int) -> dict[int, list[Term]]:
         """Form -> terms that add up to 1 where the layer has that form; -1 stands for "1"."""
         unit = int(self.terrain.choices.unit_of[layer])
         if unit < 0:
