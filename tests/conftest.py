@@ -11,6 +11,7 @@ from hypothesis import settings
 from core.analysis.analysis import Analysis
 from core.decide.study import Study
 from core.jobs import job_folder
+from tests.processors import NO_VNNI, VNNI
 
 # How long an example takes says something of the machine's load, nothing of the code.
 settings.register_profile("no-deadline", deadline=None)
@@ -28,6 +29,20 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setattr("core.evidence.measure.cache.default_folder", lambda: folder)
         patch.setenv("XDG_CACHE_HOME", str(folder))  # for the processes that tests start
         yield
+
+
+@pytest.fixture(params=["with VNNI", "without VNNI"])
+def vnni(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether the processor has VNNI, as far as this process can tell: once so, once so."""
+    found = VNNI if request.param == "with VNNI" else NO_VNNI
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: found)
+    return found is VNNI
+
+
+@pytest.fixture
+def no_vnni(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process takes its processor for one without VNNI."""
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: NO_VNNI)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

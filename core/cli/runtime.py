@@ -68,8 +68,11 @@ def source_of(options: argparse.Namespace, analysis: Analysis, load: Load) -> Mo
 def build(options: argparse.Namespace, load: Load) -> None:
     """Build a map and write it as an ONNX file."""
     study, chosen = _opened(options)
+    from core.onnx_graph.session import COPY, exact_sums
+    from core.onnx_graph.surgery import part_weights
     from core.runtime.build import build as built_from
 
+    config = exact_sums()
     found = built_from(source_of(options, study.analysis, load), study.analysis, chosen)
     write(options.out, found.model.SerializeToString())
     content: dict[str, Any] = {
@@ -77,6 +80,7 @@ def build(options: argparse.Namespace, load: Load) -> None:
         "file_bytes": found.file_bytes,
         "as_asked": found.as_asked,
         "left_out_optimizers": found.disabled,
+        "session_config": config,
         "kernels": dict(found.kernels),
         "layers": msgspec.to_builtins(found.report),
     }
@@ -86,7 +90,8 @@ def build(options: argparse.Namespace, load: Load) -> None:
     out = console()
     out.print(tables.layers_table(found.report))
     out.print(f"Wrote {options.out} ({found.file_bytes / 1e6:.2f} MB).")
-    out.print(tables.advice(found.disabled))
+    shared = part_weights(found.model, COPY) if config else []
+    out.print(tables.advice(found.disabled, config, shared))
 
 
 def verify(options: argparse.Namespace, load: Load) -> None:

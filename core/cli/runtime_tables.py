@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from rich.table import Table
@@ -54,14 +54,32 @@ def layers_table(rows: Sequence[Row]) -> RenderableType:
     return table
 
 
-def advice(left_out: Sequence[str]) -> str:
-    """How to run the file so that layers run as the report says."""
-    if not left_out:
-        return "Any session of ONNX Runtime on this CPU runs it so."
-    return (
-        "Open it with onnxruntime.InferenceSession(..., "
-        f"disabled_optimizers={list(left_out)}): otherwise ONNX Runtime runs some layers otherwise."
+def advice(left_out: Sequence[str], config: Mapping[str, str], shared: Sequence[str]) -> str:
+    """How to run the file so that layers run as the report says.
+
+    `config` are entries of the session's configuration that keep sums exact on this processor,
+    `shared` the weights with which ONNX Runtime does not take them.
+    """
+    said = "Any session of ONNX Runtime on this CPU runs it so."
+    if left_out:
+        said = (
+            "Open it with onnxruntime.InferenceSession(..., "
+            f"disabled_optimizers={list(left_out)}): otherwise ONNX Runtime runs some layers "
+            "otherwise."
+        )
+    if not config:
+        return said
+    entries = ", ".join(f'"{key}", "{value}"' for key, value in config.items())
+    exact = (
+        f"This processor has no VNNI: without SessionOptions.add_session_config_entry({entries}) "
+        "sums of 8-bit products saturate."
     )
+    if shared:
+        exact += (
+            f" ONNX Runtime does not take it where layers share a weight ({', '.join(shared[:3])}): "
+            "run this file on a processor with VNNI."
+        )
+    return f"{exact} {said}" if left_out else exact
 
 
 def shown(quantity: Quantity | None) -> str:
@@ -115,9 +133,14 @@ def said_of(found: MachineProfile) -> list[str]:
     """What a profile says in words."""
     machine, price = found.machine, found.quantized
     conversion = f"{price.fixed_ms * 1e3:.2f} µs and {price.per_element_ms * 1e6:.3f} ns per value"
+    exact = (
+        " No VNNI: sums were kept exact (session.x64quantprecision=1), which takes time."
+        if machine.exact_sums
+        else ""
+    )
     busy = ": the machine was busy, take the profile again" if found.noise_pct > BUSY_PCT else ""
     said = [
-        f"{machine.processor}, {machine.threads} thread, {machine.runtime}.",
+        f"{machine.processor}, {machine.threads} thread, {machine.runtime}.{exact}",
         f"FP32 rounds spread by ±{found.noise_pct:.1f} %{busy}.",
         f"A tensor that changes between float and integers costs {conversion}.",
         f"{found.rest_ms:.4f} ms belong to no layer.",

@@ -17,20 +17,22 @@ X86 = ("x86_64", "x86")
 EXACT = ("avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8")
 
 
-def saturates(capabilities: Mapping[str, Any]) -> bool:
-    """Whether a processor with these capabilities, as PyTorch names them, saturates on U8S8."""
-    is_x86 = str(capabilities.get("architecture", "")).lower() in X86
-    return is_x86 and not any(capabilities.get(name) for name in EXACT)
+WARNING = (
+    "This processor has no VNNI: kernels for unsigned activations and signed weights (U8S8) "
+    "may saturate on it, which the simulation does not show. Run the model on a processor "
+    "with VNNI, or quantize its weights to 7 bits (reduce_range)."
+)
+
+
+def saturates(capabilities: Mapping[str, Any] | None = None) -> bool:
+    """Whether a processor with these capabilities, as PyTorch names them, saturates on U8S8;
+    without them, this one.
+    """
+    found = torch.cpu.get_capabilities() if capabilities is None else capabilities
+    is_x86 = str(found.get("architecture", "")).lower() in X86
+    return is_x86 and not any(found.get(name) for name in EXACT)
 
 
 def warning(scheme: Scheme, capabilities: Mapping[str, Any] | None = None) -> tuple[str, ...]:
     """What to say of an analysis under `scheme` on this processor; nothing where all is well."""
-    found = torch.cpu.get_capabilities() if capabilities is None else capabilities
-    if not scheme.is_mixed_sign or not saturates(found):
-        return ()
-    said = (
-        "This processor has no VNNI: kernels for unsigned activations and signed weights (U8S8) "
-        "may saturate on it, which the simulation does not show. Run the model on a processor "
-        "with VNNI, or quantize its weights to 7 bits (reduce_range)."
-    )
-    return (said,)
+    return (WARNING,) if scheme.is_mixed_sign and saturates(capabilities) else ()

@@ -40,6 +40,44 @@ def own_constants(model: onnx.ModelProto, quantized: Collection[str], mark: str)
     return {copy: given for given, copy in fresh.items()}
 
 
+def part_weights(model: onnx.ModelProto, mark: str) -> list[str]:
+    """Every node that reads a dequantized INT8 weight gets one of its own, with its zero point and
+    its DequantizeLinear. Returns the weights that were shared.
+    """
+    constants = {c.name: c for c in model.graph.initializer if c.data_type == TensorProto.INT8}
+    reading: dict[str, list[tuple[NodeProto, int]]] = {}
+    for node in model.graph.node:
+        for slot, given in enumerate(node.input):
+            reading.setdefault(given, []).append((node, slot))
+    weights = [
+        node
+        for node in model.graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in constants
+    ]
+    taken: set[str] = set()
+    shared: list[str] = []
+    for first in weights:
+        given, made = first.input[0], first.output[0]
+        for number, (reader, slot) in enumerate(reading.get(made, ())):
+            own = first
+            if number:
+                own = model.graph.node.add()
+                own.CopyFrom(first)
+                own.name, own.output[0] = f"{first.name}{mark}{number}", f"{made}{mark}{number}"
+                reader.input[slot] = own.output[0]
+            if own.input[0] in taken and given not in shared:
+                shared.append(given)
+            for place, constant in enumerate(own.input):
+                if constant in taken:
+                    copy = model.graph.initializer.add()
+                    copy.CopyFrom(constants[constant])
+                    copy.name = own.input[place] = f"{constant}{mark}{len(taken)}"
+                    taken.add(copy.name)
+                elif constant in constants:
+                    taken.add(constant)
+    return shared
+
+
 def part_activations(
     model: onnx.ModelProto, nodes: Iterable[NodeProto], rounded: Collection[str], mark: str
 ) -> None:

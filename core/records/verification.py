@@ -20,7 +20,9 @@ MAX_FILES = 10_000
 
 
 class Machine(msgspec.Struct, frozen=True):
-    """Where it ran. `runtime` names ONNX Runtime and its version."""
+    """Where it ran. `runtime` names ONNX Runtime and its version; with `exact_sums` it was told to
+    keep sums of 8-bit products from saturating, which the processor would do and which takes time.
+    """
 
     processor: str
     instructions: tuple[str, ...]
@@ -28,6 +30,7 @@ class Machine(msgspec.Struct, frozen=True):
     threads: int
     system: str
     runtime: str
+    exact_sums: bool = False
 
 
 class LayerRun(msgspec.Struct, frozen=True):

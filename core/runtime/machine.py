@@ -8,6 +8,7 @@ from pathlib import Path
 
 import onnxruntime
 
+from core.onnx_graph.session import exact_sums
 from core.records.verification import Machine
 
 TELLING = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16", "amx_int8")
@@ -35,10 +36,5 @@ def this_machine(threads: int) -> Machine:
         threads=threads,
         system=f"{platform.system()} {platform.machine()}",
         runtime=f"onnxruntime {onnxruntime.__version__}",
+        exact_sums=bool(exact_sums()),
     )
-
-
-def saturates(machine: Machine) -> bool:
-    """Whether U8S8 products may saturate: x86 without VNNI adds pairs of them in 16 bits."""
-    has_vnni = {"avx512_vnni", "avx_vnni"} & set(machine.instructions)
-    return "x86" in machine.system and bool(machine.instructions) and not has_vnni

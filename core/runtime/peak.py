@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from core.onnx_graph.session import Feed, options
+from core.onnx_graph.session import Feed, options, serialized
 
 MODULE = "core.runtime.peak"
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,7 +30,7 @@ def peak_bytes(model: onnx.ModelProto, given: Feed, disabled: Sequence[str] = ()
     """
     with tempfile.TemporaryDirectory() as folder:
         file, arrays = Path(folder) / "model.onnx", Path(folder) / "inputs.npz"
-        file.write_bytes(model.SerializeToString())
+        file.write_bytes(serialized(model))
         np.savez(arrays, allow_pickle=False, **given)
         words = [sys.executable, "-P", "-m", MODULE, str(file), str(arrays), *disabled]
         try:

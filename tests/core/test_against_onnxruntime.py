@@ -19,7 +19,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from core.evidence.measure.measure import make_simulator
 from core.numerics.precision import INT8
+from core.numerics.saturation import saturates
 from core.numerics.scheme import ORT_CPU
+from core.onnx_graph.session import PROVIDERS, options
 from core.source.inventory import take_inventory
 from tests.zoo import awkward, by_hand, fusing
 from tests.zoo.sources import source_of
@@ -93,7 +95,7 @@ def test_a_folded_convolution_is_what_onnxruntime_runs(
         activation_type=quantization.QuantType.QUInt8, weight_type=quantization.QuantType.QInt8,
     )  # fmt: skip
     x = source.selection.inputs
-    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(path, options(), providers=PROVIDERS)
     expected = model.pooled(torch.from_numpy(session.run(None, {"x": x.numpy()})[0])).numpy()
     with torch.no_grad():
         error = np.abs(model(x).numpy() - expected)
@@ -141,7 +143,7 @@ def test_a_dynamic_lstm_is_what_onnxruntime_runs(tmp_path: Path) -> None:
         plain, path, per_channel=True, weight_type=quantization.QuantType.QInt8
     )
     assert [n.op_type for n in onnx.load(path).graph.node] == ["DynamicQuantizeLSTM"]
-    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(path, options(), providers=PROVIDERS)
     x = source.selection.inputs
 
     def run(part: Tensor) -> Floats:
@@ -166,6 +168,38 @@ def test_a_dynamic_lstm_is_what_onnxruntime_runs(tmp_path: Path) -> None:
     with torch.no_grad():
         assert distance_db(weight_only(x).numpy(), alone) < distance_db(reference, alone) + 6
     assert abs(distance_db(found, reference) - distance_db(together, reference)) < 6
+
+
+def test_sums_saturate_where_the_processor_is_said_to_and_not_in_our_sessions(
+    tmp_path: Path,
+) -> None:
+    """A plain session clips the sum of every pair of products to 16 bits exactly where `saturates`
+    says so; with our options every sum is that of integers. Both are held against NumPy.
+    """
+    rng = np.random.default_rng(0)
+    x = rng.integers(180, 256, (5, 64), dtype=np.uint8)
+    weight = rng.integers(60, 128, (64, 24)) * rng.choice([-1, 1], (64, 24), p=[0.2, 0.8])
+    helper, kinds = onnx.helper, onnx.TensorProto
+    graph = helper.make_graph(
+        [helper.make_node("MatMulInteger", ["x", "w"], ["y"], "product")], "graph",
+        [helper.make_tensor_value_info("x", kinds.UINT8, x.shape)],
+        [helper.make_tensor_value_info("y", kinds.INT32, [5, 24])],
+        [onnx.numpy_helper.from_array(weight.astype(np.int8), "w")],
+    )  # fmt: skip
+    path = tmp_path / "product.onnx"
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), path)
+    exact = x.astype(np.int64) @ weight
+    products = x[:, :, None].astype(np.int64) * weight
+    pairs = products[:, ::2] + products[:, 1::2]
+    clipped = np.clip(pairs, -(2**15), 2**15 - 1).sum(axis=1)
+
+    (plain,) = ort.InferenceSession(path, providers=PROVIDERS).run(None, {"x": x})
+    (ours,) = ort.InferenceSession(path, options(), providers=PROVIDERS).run(None, {"x": x})
+
+    assert np.abs(clipped - exact).min() > 0
+    np.testing.assert_array_equal(plain, clipped if saturates() else exact)
+    np.testing.assert_array_equal(ours, exact)
 
 
 def test_onnxruntime_has_no_integer_kernel_for_other_recurrent_layers() -> None:

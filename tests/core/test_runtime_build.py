@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import TensorProto
 from torch import Tensor, nn
 
 from core.errors import ModelError
@@ -16,12 +17,15 @@ from core.numerics.precision import INT8
 from core.numerics.rounding import Range, affine_grid
 from core.onnx_graph.executed_kernels import FLOAT, INTEGER
 from core.onnx_graph.half import layer_of_node
+from core.onnx_graph.session import executed
+from core.onnx_graph.surgery import part_weights
 from core.runtime.build import build
 from core.runtime.torch_export import export
 from core.source.batches import take
 from core.source.contract import ModelSource, model_source
 from core.source.inventory import take_inventory
 from tests.core.runtime_case import Case, as_asked_or_why, case_of, decibels
+from tests.processors import needs_x86
 from tests.zoo import awkward, fusing, models, passes
 from tests.zoo.sources import source_of, tiny_source
 
@@ -93,6 +97,44 @@ def test_integers_run_as_simulated(zoo: Case) -> None:
     assert decibels(reference, found - simulated) > EXACT_DB
     assert decibels(reference, found - reference) < 60  # there is something to agree on
     assert as_asked_or_why(built) == []
+
+
+SHARING = ("one module called several times", "weight of two convolutions",
+           "inputs in a dict, a mask among them")  # fmt: skip
+
+
+@pytest.mark.usefixtures("no_vnni")
+@pytest.mark.parametrize("name", SHARING)
+def test_weights_of_several_kernels_are_summed_exactly_without_vnni(name: str) -> None:
+    """Where sums are kept exact, a weight that several layers read is copied for the session, which
+    ONNX Runtime would refuse to open, and outputs are those of the simulation; the model that is
+    written keeps one copy.
+    """
+    torch.manual_seed(1)
+    case = case_of(ZOO[name]())
+    built, x = case.built(case.uniform("INT8")), case.source.selection.inputs
+    before = built.model.SerializeToString()
+
+    found = case.ran(built, x)
+
+    reference, simulated = case.simulator.run({}, x), case.simulated(built, x)
+    assert decibels(reference, found - simulated) > EXACT_DB
+    assert built.model.SerializeToString() == before
+    assert part_weights(built.model, "__copy")
+
+
+@needs_x86
+def test_sums_are_kept_exact_where_there_is_no_vnni(*, vnni: bool) -> None:
+    """A session multiplies by weights in int8 with VNNI, which is fast, and in uint8 without."""
+    case = case_of(tiny_source())
+
+    graph = executed(case.built(case.uniform("INT8")).model).graph
+
+    weights = {
+        c.data_type for c in graph.initializer
+        if c.data_type in {TensorProto.INT8, TensorProto.UINT8} and len(c.dims) > 1
+    }  # fmt: skip
+    assert weights == {TensorProto.INT8 if vnni else TensorProto.UINT8}
 
 
 def test_the_exported_reference_is_the_model(zoo: Case) -> None:

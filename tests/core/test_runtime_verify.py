@@ -18,14 +18,15 @@ from torch import Tensor, nn
 from core.analysis import store
 from core.analysis.analyze import analyze
 from core.cli.main import main
+from core.cli.runtime_tables import advice
 from core.decide.study import Study
 from core.errors import AnalysisError, ModelError
 from core.export.map import precision_map
 from core.records import verification
-from core.records.verification import Machine, Verification
+from core.records.verification import Verification
 from core.runtime import verify as verifying
 from core.runtime.judge import sqnr_db
-from core.runtime.machine import saturates
+from core.runtime.machine import this_machine
 from core.runtime.timing import Rounds
 from core.source import samples
 from core.source.batches import take
@@ -234,7 +235,11 @@ def test_build_writes_the_model(folder: Path, capsys: pytest.CaptureFixture[str]
     assert code == 0
     assert found["file_bytes"] == out.stat().st_size
     assert {row["name"] for row in found["layers"]} == set(store.load(folder / "run").layers.names)
-    session = onnxruntime.InferenceSession(out, disabled_optimizers=found["left_out_optimizers"])
+    told = onnxruntime.SessionOptions()
+    for key, value in found["session_config"].items():
+        told.add_session_config_entry(key, value)
+    left_out = found["left_out_optimizers"]
+    session = onnxruntime.InferenceSession(out, told, disabled_optimizers=left_out)
     (outputs,) = session.run(None, {session.get_inputs()[0].name: np.zeros((3, 1, 8, 8), "f")})
     assert outputs.shape == (3, 4)
 
@@ -316,14 +321,19 @@ def test_ratios_are_taken_round_by_round() -> None:
     assert rounds.noise_pct("reference") == pytest.approx(45)
 
 
-@pytest.mark.parametrize(
-    ("instructions", "expected"),
-    [(("avx2",), True), (("avx2", "avx512_vnni"), False), (("avx_vnni",), False), ((), False)],
-)
-def test_saturation_is_a_matter_of_instructions(
-    instructions: tuple[str, ...], expected: bool
-) -> None:
-    """Unsigned by signed products may saturate on x86 without VNNI, and only there."""
-    machine = Machine("cpu", instructions, 2, 1, "Linux x86_64", "onnxruntime")
+def test_a_record_says_whether_sums_were_kept_exact(*, vnni: bool) -> None:
+    """Without VNNI sessions keep sums exact, and the machine of a record says so."""
+    assert this_machine(1).exact_sums is not vnni
 
-    assert saturates(machine) == expected
+
+def test_the_words_behind_a_file_say_how_to_keep_sums_exact() -> None:
+    """Without VNNI the entry of the configuration is named, and where layers share a weight that it
+    is not to be had; with VNNI nothing is said of it.
+    """
+    config = {"session.x64quantprecision": "1"}
+
+    assert "add_session_config_entry" not in advice((), {}, ())
+    assert 'add_session_config_entry("session.x64quantprecision", "1")' in advice((), config, ())
+    both = advice(("MatMulAddFusion",), config, ("tied.weight",))
+    assert "disabled_optimizers=['MatMulAddFusion']" in both
+    assert "does not take it where layers share a weight (tied.weight)" in both

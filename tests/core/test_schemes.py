@@ -35,7 +35,7 @@ from core.numerics.calibrate import calibrators
 from core.numerics.precision import FP16, INT8
 from core.numerics.ranges import OUTPUT
 from core.numerics.rounding import Range, affine_grid, round_activation
-from core.numerics.saturation import saturates, warning
+from core.numerics.saturation import WARNING, saturates, warning
 from core.numerics.scheme import (
     OPENVINO,
     OPENVINO_MIXED,
@@ -48,6 +48,7 @@ from core.numerics.states import states, under
 from core.source.batches import take
 from core.source.contract import ModelSource
 from core.source.inventory import take_inventory
+from tests.processors import own_notes
 from tests.zoo import fusing, models, passes
 from tests.zoo.sources import source_of, tiny_source
 
@@ -560,3 +561,11 @@ def test_saturation_is_said_where_it_happens(
     assert bool(warning(ORT_CPU, capabilities)) is expected
     assert warning(TENSORRT, capabilities) == ()
     assert all("VNNI" in said for said in warning(replace(ORT_CPU, name="mine"), capabilities))
+
+
+def test_an_analysis_notes_that_its_processor_has_no_vnni(*, vnni: bool) -> None:
+    """Without VNNI an analysis notes it, with VNNI it does not; either way that is all it notes."""
+    analysis = analyze(source_of(models.LoopedModule(), (5,)), probes=2)
+
+    assert analysis.notes == (() if vnni else (WARNING,))
+    assert own_notes(analysis) == ()

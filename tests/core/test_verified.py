@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -74,6 +75,17 @@ def test_measured_is_said_only_of_what_ran_as_asked() -> None:
     assert set(sentences(PLAIN, run)) <= set(found.warnings)
     better = PLAIN.decide(without_half(replace(chosen.policy, high="FP16")))
     assert set(better.assigned) <= {"FP32", "INT8", None}
+
+
+def test_a_run_with_exact_sums_says_so() -> None:
+    """A run on a processor without VNNI names what kept its sums exact; one with VNNI does not."""
+    run = verification(PLAIN, narrowed(PLAIN, 6))
+    exact = msgspec.structs.replace(
+        run, machine=msgspec.structs.replace(run.machine, exact_sums=True)
+    )
+
+    assert not any("VNNI" in said for said in sentences(PLAIN, run))
+    assert any("session.x64quantprecision=1" in said for said in sentences(PLAIN, exact))
 
 
 def test_fp32_is_offered_where_half_precisions_gain_no_speed() -> None:

@@ -96,6 +96,12 @@ def sentences(study: Study, found: Verification) -> list[str]:
         said.append(
             f"The machine was busy when it was run (FP32 rounds ±{found.timing.noise_pct:.0f} %): distrust the times."
         )
+    if found.machine.exact_sums:
+        said.append(
+            f"{found.machine.processor} has no VNNI, so it was run with session.x64quantprecision=1, "
+            "which keeps sums of 8-bit products from saturating and takes time: a session without "
+            "is faster and gives other outputs."
+        )
     if found.left_out:
         said.append(
             f"It was run without ONNX Runtime's optimisers {', '.join(found.left_out)}, which would undo "
