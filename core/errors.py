@@ -4,6 +4,14 @@ Low-level code says what is wrong and where; the command line and the dashboard'
 print both sentences, so that no one has to read a traceback to go on.
 """
 
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterable
+
+MAX_NAMED = 5
+NEAREST = 3
+
 
 class QuantscapeError(Exception):
     """Something expected went wrong: bad input, a file of another kind, an impossible request.
@@ -65,3 +73,30 @@ class ProfileError(QuantscapeError):
 
 class JobError(QuantscapeError):
     """An analysis cannot run beside this process: busy source, folder that cannot be written."""
+
+
+def printable(text: str) -> str:
+    """`text` on one line without control characters, which a terminal would act on."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def nearest(name: str, known: Iterable[str]) -> tuple[str, ...]:
+    """The names among `known` that look most like `name`, the likeliest first."""
+    return tuple(difflib.get_close_matches(name, known, n=NEAREST, cutoff=0.5))
+
+
+def check_names(wanted: Iterable[str], known: Collection[str], where: str) -> None:
+    """Raise `MapError` naming what of `wanted` is not among `known`, each with the nearest."""
+    there = set(known)
+    missing = [name for name in wanted if name not in there]
+    if not missing:
+        return
+    said = []
+    for name in missing[:MAX_NAMED]:
+        near = ", ".join(printable(n) for n in nearest(name, known))
+        said.append(f"{printable(name)} (nearest: {near or 'nothing like it'})")
+    more = f" and {len(missing) - MAX_NAMED} more" if len(missing) > MAX_NAMED else ""
+    raise MapError(
+        f"{where} has no {', no '.join(said)}{more}.",
+        "Give the names of the model that the map was made for.",
+    )

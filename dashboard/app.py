@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from core.decide.solve.solver import Solver
 from dashboard.app_pages.measure import job_list
 from dashboard.frame import brand, budget_view, sidebar, verdict
 from dashboard.session import prefetch, state, studies, theme, view
@@ -66,7 +67,9 @@ def _look_ahead(shown: View, values: Mapping[str, Value]) -> None:
     """Have the budgets beside the one on screen answered while the page rests."""
     few = len(shown.study.layers) <= studies.MANY_LAYERS
     if few and shown.policy.strategy == "budget" and values["strategy"] in AXIS_OF:
-        prefetch.worker().look(shown.study.solver, moved(shown.policy, values, shown.study))
+        prefetch.worker().look(
+            shown.study.derived(Solver), moved(shown.policy, values, shown.study)
+        )
 
 
 def main() -> None:

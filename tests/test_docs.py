@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from core.cli.main import parser
+from core.decide import answer
 from core.decide.advise.advice import (
     AVOID_DROP_PTS,
     EDGE_DROP_PTS,
@@ -93,7 +94,7 @@ def test_every_key_of_a_map_is_documented(field: str) -> None:
     "field",
     [
         *(f.name for f in msgspec.structs.fields(session._File)),
-        *(f.name for f in msgspec.structs.fields(session.Entry)),
+        *(f.name for f in msgspec.structs.fields(session.KeptStrategy)),
         *(f.name for f in msgspec.structs.fields(session.Row)),
     ],
 )
@@ -107,7 +108,7 @@ def test_every_key_of_a_session_is_documented(field: str) -> None:
 
 def test_every_check_is_documented(tiny_study: Study) -> None:
     """The checklist's table has the rows of the code in its order, and the same limit."""
-    chosen = tiny_study.decide(Policy())
+    chosen = answer.decide(tiny_study, Policy())
     table = METHOD.split("**Checklist**")[1].split("An analysis folder")[0]
     titles = re.findall(r"^\| ([A-Z][\w ]+) \|", table, re.MULTILINE)
 
@@ -127,7 +128,7 @@ def test_every_page_is_documented() -> None:
 
 def test_every_total_is_documented(tiny_study: Study) -> None:
     """Each total that a map carries is named."""
-    totals = outcome(tiny_study, tiny_study.decide(Policy())).totals
+    totals = outcome(tiny_study, answer.decide(tiny_study, Policy())).totals
 
     assert all(f"`{name}`" in METHOD for name in totals)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from core.evidence.diagnose.weight_profile import WeightProfile
-from core.evidence.evidence import Calibration, Evidence, Identity, Partial, SplitSizes
+from core.evidence.evidence import Evidence, Identity, Partial, SplitSizes
 from core.layers import LayerTable
 from core.numerics import scheme as schemes
+from core.numerics.calibrate.calibration import Calibration
 from core.numerics.calibrate.calibrators import MIN_MAX
 from core.numerics.scheme import Scheme
 from core.records.machine_profile import MachineProfile

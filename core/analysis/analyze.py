@@ -14,7 +14,7 @@ from core.analysis.analysis import Analysis
 from core.engines.torch.simulate.folding import stored_tensors
 from core.evidence.diagnose.local_measure import local_steps, with_local
 from core.evidence.diagnose.weight_profile import weight_profiles
-from core.evidence.evidence import Calibration, Evidence, Identity, Partial, SplitSizes
+from core.evidence.evidence import Evidence, Identity, Partial, SplitSizes
 from core.evidence.measure import measure as measuring
 from core.evidence.measure.cache import Cache
 from core.evidence.measure.collect import Progress
@@ -25,6 +25,7 @@ from core.evidence.measure.model_notes import notes
 from core.evidence.measure.outputs import read
 from core.layers import LayerTable
 from core.numerics import precision as registry
+from core.numerics.calibrate.calibration import Calibration
 from core.numerics.calibrate.calibrators import MIN_MAX, Calibrator
 from core.numerics.precision import Precision
 from core.numerics.saturation import warning
@@ -42,7 +43,7 @@ ON_DEVICE = (
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Forecast:
     """What a measurement will cost.
 
     `batch` samples are run at a time, so that about `peak_bytes` of memory are taken at most.
@@ -95,7 +96,7 @@ def dry_run(
     expand_units: bool = False,
     memory_bytes: int | None = None,
     jobs: int = 1,
-) -> Plan:
+) -> Forecast:
     """Predict the cost of `analyze` from one small batch; measures nothing else."""
     precisions = precisions or registered()
     layers = under(take_inventory(source, expand_units=expand_units), scheme)
@@ -103,12 +104,12 @@ def dry_run(
     simulator = measuring.make_simulator(
         source, layers, scheme, expand_units=expand_units, calibrator=calibrator
     )
-    reading = read(source)
-    reading.targets(source.selection)  # what does not fit is said before the hours of measuring
-    outputs = reading.keep(simulator.run({}, take(source.selection.inputs, 0, 2))).shape[1]
-    engine = prepare(simulator, source, reading, precisions, len(runs), memory_bytes, jobs)
+    reader = read(source)
+    reader.targets(source.selection)  # what does not fit is said before the hours of measuring
+    outputs = reader.keep(simulator.run({}, take(source.selection.inputs, 0, 2))).shape[1]
+    engine = prepare(simulator, source, reader, precisions, len(runs), memory_bytes, jobs)
     values = len(precisions) * len(layers) * len(source.selection) * outputs
-    return Plan(
+    return Forecast(
         layers=len(layers),
         runs=len(runs),
         samples=len(source.selection),
@@ -132,14 +133,14 @@ def analyze(
     cache: Cache | None = None,
     jobs: int = 1,
     progress: Progress = lambda done, total, label: None,
-    glimpse: Callable[[Analysis], None] | None = None,
+    on_partial: Callable[[Analysis], None] | None = None,
 ) -> Analysis:
     """Measure `source` in `precisions` (all that are registered, by default) and return the
     analysis. Does not change the model's weights.
 
     `memory_bytes` bounds the memory taken (half of what is free if None). What `cache` holds of
     the same measurement is not measured again, and what is measured is kept there. `jobs`
-    processes share the work, with the same bits. `glimpse` is given a partial analysis now and
+    processes share the work, with the same bits. `on_partial` is given a partial analysis now and
     then: what is measured so far.
     """
     start = time.perf_counter()
@@ -148,8 +149,8 @@ def analyze(
     bare = replace(_bare(source, layers, scheme, expand_units), calibrator=calibrator.text)
 
     def look(evidence: Evidence, ranges: tuple[Calibration, ...], partial: Partial) -> None:
-        if glimpse is not None:
-            glimpse(replace(
+        if on_partial is not None:
+            on_partial(replace(
                 bare, evidence=evidence, ranges=ranges, partial=partial,
                 layers=with_sites(layers, ranges),
                 splits=replace(bare.splits, selection=partial.samples),
@@ -160,7 +161,7 @@ def analyze(
     measured = measuring.measure(
         source, layers, scheme, precisions,
         expand_units=expand_units, calibrator=calibrator, probes=probes, memory_bytes=memory_bytes,
-        cache=cache, jobs=jobs, progress=steps.run, glimpse=look if glimpse is not None else None,
+        cache=cache, jobs=jobs, progress=steps.run, on_partial=look if on_partial is not None else None,
     )  # fmt: skip
     evidence = with_local(
         source, layers, scheme, measured, expand_units=expand_units, progress=steps.layer

@@ -8,8 +8,9 @@ import msgspec
 
 from core.analysis.arrays import StoredWeights
 from core.errors import AnalysisError
-from core.evidence.evidence import Calibration, Identity, Outputs, Partial, SplitSizes
+from core.evidence.evidence import Identity, Outputs, Partial, SplitSizes
 from core.layers import ROLES, LayerTable
+from core.numerics.calibrate.calibration import Calibration
 from core.numerics.calibrate.calibrators import MIN_MAX
 from core.numerics.scheme import Scheme
 from core.task import Metric

@@ -10,14 +10,16 @@ from rich.table import Table
 
 from core.analysis import store
 from core.cli.output import console, print_json
+from core.decide import answer
 from core.decide.advise.explain import explain
 from core.decide.assess.compare import COSTS
+from core.decide.assess.frontier import UNITS, Frontier, frontier
 from core.decide.policy.budget import AXES, Axis, checked, format_budget, parse_budgets
 from core.decide.policy.decision import PrecisionMap
 from core.decide.policy.policy import Policy, parse_groups, parse_rules
 from core.decide.solve.certificate import certify
-from core.decide.solve.frontier import UNITS, Frontier, frontier
-from core.decide.stability.budget_stability import steadiness
+from core.decide.solve.solver import Solver
+from core.decide.stability.budget_stability import budget_stability
 from core.decide.study import Study
 from core.errors import PolicyError
 from core.export.map import precision_map
@@ -114,7 +116,7 @@ def solved_content(
     policy = chosen.policy
     if policy.strategy != "budget":
         return {}
-    solution = study.solver.solve(policy)
+    solution = study.derived(Solver).solve(policy)
     content: dict[str, Any] = {
         "budgets": [
             {
@@ -133,7 +135,7 @@ def solved_content(
     if options.certify is not None:
         content["certificate"] = certify(study, policy, options.certify)
     if options.stability:
-        found = steadiness(study, policy)
+        found = budget_stability(study, policy)
         content["stability"] = {
             "draws": found.draws,
             "loss": found.loss,
@@ -193,7 +195,7 @@ def _points(study: Study, found: Frontier) -> list[dict[str, Any]]:
             "precisions": {
                 name: int((point.codes == code).sum()) for code, name in enumerate(study.precisions)
             },
-            "layers": study.decide(point.policy).by_layer,
+            "layers": answer.decide(study, point.policy).by_layer,
         }
         for point in found.points
     ]

@@ -17,6 +17,7 @@ from core.cli import budget, schemes, tables
 from core.cli.cache import opened
 from core.cli.output import console, print_json, progress_bar, write
 from core.cli.partial import keeper
+from core.decide import answer
 from core.decide.advise.advice import considerations, feasibility, recommendations
 from core.decide.advise.document import applies_to, comparisons
 from core.decide.assess.outcome import OPTIMISTIC, outcome
@@ -142,7 +143,7 @@ def _analyze(options: argparse.Namespace, reporter: Reporter) -> None:
             progress.update(task, total=total, completed=done, description=label)
             reporter.step(done, total, label)
 
-        analysis = analysing.analyze(source, cache=cache, progress=step, glimpse=keep, **how)
+        analysis = analysing.analyze(source, cache=cache, progress=step, on_partial=keep, **how)
     store.save(analysis, options.out)
     reporter.result = _summary(analysis, options.out)
     for note in (*((OPTIMISTIC,) if analysis.optimistic else ()), *analysis.notes):
@@ -193,7 +194,7 @@ def plan(options: argparse.Namespace) -> None:
     """Decide a map and write it."""
     study = Study(store.load(options.folder))
     options.hardware = options.hardware or study.default_hardware
-    chosen = study.decide(policy_from(options))
+    chosen = answer.decide(study, policy_from(options))
     unknown = [name for name, _ in chosen.policy.overrides if name not in study.layers.index]
     if unknown:
         raise PolicyError(
@@ -217,7 +218,9 @@ def show(options: argparse.Namespace) -> None:
     """Show an analysis under a map, or under the document's policy."""
     study = Study(store.load(options.folder))
     chosen = (
-        study.decide(Policy()) if options.map is None else precision_map.read(options.map, study)
+        answer.decide(study, Policy())
+        if options.map is None
+        else precision_map.read(options.map, study)
     )
     if options.json:
         print_json(_shown(study, chosen))

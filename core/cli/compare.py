@@ -11,6 +11,7 @@ from typing import Any
 from core.analysis import store
 from core.cli import tables
 from core.cli.output import console, print_json
+from core.decide import answer
 from core.decide.assess.compare import SAME_MAP, Comparison, Strategy, compare, strategy
 from core.decide.assess.difference import in_words
 from core.decide.assess.strategies import DOCUMENT, named_strategies
@@ -64,7 +65,7 @@ def run(options: argparse.Namespace) -> None:
 def _map(text: str, study: Study) -> PrecisionMap:
     named = built_in(study)
     if text in named:
-        return study.decide(named[text])
+        return answer.decide(study, named[text])
     path = Path(text)
     if not path.exists() and path.suffix != ".json":
         raise PolicyError(

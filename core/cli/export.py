@@ -15,13 +15,13 @@ from core.cli.tables import targets_table
 from core.decide.assess.outcome import outcome
 from core.decide.policy.decision import PrecisionMap
 from core.decide.study import Study
-from core.errors import MapError, PolicyError
+from core.errors import MapError, PolicyError, printable
 from core.export.map import precision_map
-from core.export.map.checklist import checks, printable
+from core.export.map.checklist import checks
 from core.export.map.csv_table import to_csv
 from core.export.report import html, markdown
-from core.export.targets import names as naming
 from core.export.targets import registry
+from core.export.targets.names import NODES_FILE, kept_nodes, read_module_names
 from core.onnx_graph import node_table as graphs
 from core.onnx_graph import read_nodes
 from core.onnx_graph.node_table import Graph, NodeTable
@@ -108,7 +108,7 @@ def _unused(options: argparse.Namespace) -> None:
 
 
 def _to_tool(options: argparse.Namespace, study: Study, chosen: PrecisionMap) -> dict[str, Any]:
-    given = None if options.names is None else naming.read_module_names(_text(options.names))
+    given = None if options.names is None else read_module_names(_text(options.names))
     made = registry.export(
         study,
         chosen,
@@ -143,7 +143,7 @@ def nodes_of(folder: Path, onnx: Path | None, study: Study) -> Graph | None:
     if onnx is not None:
         table = read_nodes.read(onnx, study.layers)
         return graphs.lay_over(table, study.layers, str(onnx))
-    table = graphs.beside(folder)
+    table = kept_nodes(folder)
     return None if table is None else graphs.lay_over(table, study.layers, str(folder))
 
 
@@ -176,7 +176,7 @@ def nodes(options: argparse.Namespace) -> None:
     else:
         table = _exported(options, study)
     graph = graphs.lay_over(table, study.layers, str(options.onnx or options.source))
-    path = options.folder / graphs.FILE
+    path = options.folder / NODES_FILE
     write(path, graphs.to_json(table))
     if options.json:
         print_json({"file": str(path), "nodes": len(table.nodes), "layers": len(graph.of)})

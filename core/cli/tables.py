@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from core.decide.advise.document import Comparison
+from core.decide.advise.document import DocumentComparison
 from core.decide.assess.compare import Comparison as SideBySide
 from core.decide.assess.compare import Strategy
 from core.decide.assess.outcome import Outcome
@@ -19,7 +19,7 @@ from core.export.map.words import MEGA, UNKNOWN, figures, gain, percent, quantit
 from core.export.targets.capability import Capability
 
 if TYPE_CHECKING:
-    from core.analysis.analyze import Plan
+    from core.analysis.analyze import Forecast
 
 NEVER_WRAPPED = ("layer", "source", "role")
 """Names that a person copies into the next command."""
@@ -54,7 +54,7 @@ def samples_table(rows: Sequence[dict[str, Any]]) -> Table:
     return table
 
 
-def plan_table(plan: Plan) -> Table:
+def plan_table(plan: Forecast) -> Table:
     """What a measurement will cost."""
     table = _table("Dry run: nothing was measured", ("what", "predicted"), ("predicted",))
     table.add_row("layers", str(plan.layers))
@@ -122,7 +122,7 @@ def totals_table(study: Study, found: Outcome, hardware: str) -> Table:
     return table
 
 
-def document_table(rows: Sequence[Comparison]) -> Table:
+def document_table(rows: Sequence[DocumentComparison]) -> Table:
     """The reference document's figures beside the recomputed ones."""
     table = _table("The document's figures", ("figure", "document", "recomputed", "comment"))
     for row in rows:

@@ -1,4 +1,4 @@
-"""One analysis made ready for questions: decide a policy, price a map, project its accuracy.
+"""One analysis made ready for questions: the tables that decisions, prices and projections need.
 
 Everything that does not depend on the policy (scores, sizes, perturbation sums, latency tables)
 is computed once, so that each answer costs a few milliseconds.
@@ -6,33 +6,33 @@ is computed once, so that each answer costs a few milliseconds.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from threading import RLock
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 
-from core.decide.policy.decision import NO_PRECISION, PrecisionMap, decide
+from core.decide.policy.decision import NO_PRECISION
 from core.decide.policy.unmeasured import Unmeasured, unmeasured
-from core.decide.solve.solver import Solver
-from core.decide.stability.budget_stability import as_stability, steadiness
-from core.decide.stability.resampling import Resampled, Stability, draws, stability
 from core.estimate import hardware as hardware_profiles
 from core.estimate.latency import LatencyModel
 from core.estimate.measured import MeasuredLatency
 from core.estimate.projection import Projection, Projector
 from core.estimate.size import glue_bytes, size_table
 from core.estimate.values import ValueProjector
-from core.evidence.scorers import SCORERS, sample_table, score_table
+from core.evidence.scorers import SCORERS, score_table
 from core.numerics import precision as registry
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from core.analysis.analysis import Analysis
-    from core.decide.policy.policy import Policy
     from core.evidence.evidence import Evidence
     from core.records.verification import Verification
+
+T = TypeVar("T")
 
 
 class Study:
@@ -47,6 +47,8 @@ class Study:
         self.precisions: tuple[str, ...] = (registry.REFERENCE, *measured)
         self._latency: dict[str, LatencyModel] = {}
         self._uniform_ms: dict[str, dict[str, float]] = {}
+        self._derived: dict[object, object] = {}
+        self._lock = RLock()
 
     @cached_property
     def narrowest(self) -> str:
@@ -66,15 +68,6 @@ class Study:
     def unknown(self) -> Unmeasured | None:
         """Pairs [P, L] of `precisions` and layers not measured yet; None where none is missing."""
         return unmeasured(self.layers, self.analysis.evidence)
-
-    @cached_property
-    def resampled(self) -> Resampled:
-        """Measured scores of samples drawn again with replacement."""
-        evidence = self.analysis.evidence
-        counts = draws(0 if evidence is None else evidence.samples)
-        found = sample_table(evidence if self.unknown is None else None, self.narrowest)
-        scores = {name: samples.scores(counts) for name, samples in found.items()}
-        return Resampled(counts.shape[1], scores)
 
     @cached_property
     def size_bytes(self) -> NDArray[np.int64]:
@@ -97,11 +90,6 @@ class Study:
         return Projector(evidence, registry.REFERENCE)
 
     @cached_property
-    def solver(self) -> Solver:
-        """Solves the budgets of policies."""
-        return Solver(self)
-
-    @cached_property
     def forms(self) -> LatencyModel:
         """Where tensors change their form on ONNX Runtime's CPU provider; its times mean nothing."""
         here = hardware_profiles.get(hardware_profiles.THIS_MACHINE)
@@ -116,6 +104,13 @@ class Study:
             for one in self.analysis.verifications
             if tuple(layer.name for layer in one.layers) == names
         }
+
+    def derived(self, make: Callable[[Study], T]) -> T:
+        """What `make` gives for this study, made once and kept with it: its solver, for instance."""
+        with self._lock:
+            if make not in self._derived:
+                self._derived[make] = make(self)
+            return cast(T, self._derived[make])
 
     @property
     def default_hardware(self) -> str:
@@ -159,20 +154,6 @@ class Study:
         other.__dict__ |= {name: getattr(self, name) for name in ("scores", "size_bytes")}
         other._latency, other._uniform_ms = self._latency, self._uniform_ms
         return other
-
-    def decide(self, policy: Policy) -> PrecisionMap:
-        """The map that `policy` gives; raises `PolicyError` for what cannot be asked."""
-        if policy.strategy == "budget":
-            return self.solver.decide(policy)
-        return decide(self.layers, self.scores, policy, self.precisions, self.unknown)
-
-    def stability(self, policy: Policy) -> Stability:
-        """How often `policy` gives each layer each precision when the samples are drawn again."""
-        if policy.strategy == "budget":
-            return as_stability(steadiness(self, policy), len(self.layers), self.resampled.samples)
-        return stability(
-            self.layers, self.scores, self.resampled, policy, self.precisions, self.unknown
-        )
 
     def project(self, codes: NDArray[np.int8]) -> Projection | None:
         """Projection of a map; None before anything was measured."""

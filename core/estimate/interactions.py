@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from core.estimate.loss_function import Target, Weighing, weighing
+from core.estimate.loss_function import LossFunction, Target, loss_function
 from core.evidence.evidence import Evidence
 
 Doubles = NDArray[np.float64]
@@ -47,14 +47,14 @@ class Interactions:
 
 def interactions(evidence: Evidence, target: Target = "divergence") -> Interactions:
     """Q of `evidence`; raises `PolicyError` where `target` needs labels and there are none."""
-    return interactions_of(weighing(evidence, target)[0], evidence.perturbations.shape[1])
+    return interactions_of(loss_function(evidence, target)[0], evidence.perturbations.shape[1])
 
 
-def interactions_of(weighed: Weighing, layers: int) -> Interactions:
+def interactions_of(loss: LossFunction, layers: int) -> Interactions:
     """Q of what a search weighs."""
-    whitened = weighed.whitened()
+    whitened = loss.whitened()
     own = np.einsum("rk,rk->r", whitened, whitened, dtype=np.float64)
     matrix = None
     if len(whitened) <= MAX_PAIRS:
         matrix = (whitened @ whitened.T).astype(np.float64)
-    return Interactions(matrix, weighed.linear(), own, layers)
+    return Interactions(matrix, loss.linear(), own, layers)

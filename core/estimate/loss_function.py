@@ -33,7 +33,7 @@ SEED = 9176
 
 
 @dataclass(frozen=True, eq=False)
-class Weighing:
+class LossFunction:
     """Cost of changes [C, K, A] of A answers with K outputs each, the outputs side by side.
 
     `rows` are the changes of single layers [P * L, K * A]. `anchor` is what the cost is measured
@@ -120,7 +120,7 @@ def _side_by_side(
     return turned.reshape(len(outputs), answers.shape[1] * answers.shape[2])
 
 
-def weighing(evidence: Evidence, target: Target) -> tuple[Weighing, NDArray[np.bool_]]:
+def loss_function(evidence: Evidence, target: Target) -> tuple[LossFunction, NDArray[np.bool_]]:
     """What maps of `evidence` are weighed by, and which answers of the kept samples count.
 
     Raises `PolicyError` where labels are asked for and there are none.
@@ -158,7 +158,7 @@ def weighing(evidence: Evidence, target: Target) -> tuple[Weighing, NDArray[np.b
     rows = evidence.perturbations if kept is None else evidence.perturbations[:, :, kept]
     flat = _side_by_side(rows.reshape(precisions * layers, len(samples), -1), counted)
     transposed = None if p is None else np.ascontiguousarray(p.T)
-    return Weighing(
+    return LossFunction(
         flat.astype(np.float32, copy=False), transposed, np.ascontiguousarray(anchor.T), scale, kept
     ), counted
 

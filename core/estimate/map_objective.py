@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from core.estimate.combine_perturbations import Form
 from core.estimate.interactions import Interactions, interactions_of
-from core.estimate.loss_function import Target, weighing
-from core.estimate.subsampled_gains import CACHED_ELEMENTS, Glance
+from core.estimate.loss_function import Target, loss_function
+from core.estimate.subsampled_gains import CACHED_ELEMENTS, SubsampledGains
 from core.evidence.evidence import Evidence
 
 Doubles = NDArray[np.float64]
@@ -47,20 +47,20 @@ class MapObjective:
     """
 
     def __init__(self, evidence: Evidence, form: Form, target: Target = "divergence") -> None:
-        self._weighed, counted = weighing(evidence, target)
+        self._loss, counted = loss_function(evidence, target)
         self.power, self._exponent = form.power, form.residual
         self.precisions, self.layers = evidence.perturbations.shape[:2]
-        self.interactions: Interactions = interactions_of(self._weighed, self.layers)
-        self._rows = self._weighed.rows
+        self.interactions: Interactions = interactions_of(self._loss, self.layers)
+        self._rows = self._loss.rows
         energy = evidence.energy
         total = energy.sum(axis=1, keepdims=True)
         self._share = np.divide(energy, total, out=np.zeros_like(energy), where=total > 0)
         self._pairs = 1.0 - np.square(self._share).sum(axis=1)
-        whole = self._weighed.of_samples(evidence.whole, counted)
+        whole = self._loss.of_samples(evidence.whole, counted)
         if self.power == 2:
             self._rises = np.square(np.maximum(self._rows, 0))
             self._falls = np.square(np.minimum(self._rows, 0))
-            self._glance = Glance(self._weighed, self._rises, self._falls, self.layers)
+            self._subsampled = SubsampledGains(self._loss, self._rises, self._falls, self.layers)
         self._residuals = np.zeros((self.precisions, whole.shape[1]))
         if self._exponent is not None:
             for p in range(self.precisions):
@@ -87,7 +87,7 @@ class MapObjective:
     def costs(self, codes: NDArray[np.int8]) -> Doubles:
         """Projected cost of maps (C, L) -> (C,), summed in single precision."""
         found = np.zeros(len(codes))
-        step = max(1, 4_000_000 // max(self._weighed.anchor.size, 1))
+        step = max(1, 4_000_000 // max(self._loss.anchor.size, 1))
         for start in range(0, len(codes), step):
             part = codes[start : start + step]
             picked = np.stack([part == p + 1 for p in range(self.precisions)], axis=1)
@@ -134,13 +134,13 @@ class MapObjective:
         current = np.maximum(place.codes, 0).astype(np.int64)
         column = np.arange(self.layers)
         change = self._changed(place.sums[None], place.chosen[None], place.squared[None])[0]
-        slope = self._weighed.slope(change)
+        slope = self._loss.slope(change)
         if self.power == 1:
             found = np.zeros((self.precisions + 1, self.layers))
             found[1:] = (self._rows @ slope.astype(np.float32)).reshape(self.precisions, -1)
             found -= found[current, column]
         else:
-            found = self._glance.gains(place.codes, place.sums, slope, change)
+            found = self._subsampled.gains(place.codes, place.sums, slope, change)
         if self._exponent is not None:
             found += self._residual_gains(place, slope, current, self._exponent)
         found[current, column] = 0.0
@@ -173,7 +173,7 @@ class MapObjective:
             step = max(1, 4_000_000 // max(block.shape[1], 1))
             for start in range(0, self.layers, step):
                 part = block[start : start + step].astype(np.float64)
-                found[p + 1, start : start + step] = self._weighed.cost(part)
+                found[p + 1, start : start + step] = self._loss.cost(part)
         return found
 
     def _sums(self, rows: NDArray[np.int64], signs: Doubles) -> Doubles:
@@ -219,7 +219,7 @@ class MapObjective:
         return np.asarray(np.clip(share, 0.0, 1.0) ** exponent)
 
     def _cost(self, sums: Doubles, chosen: Doubles, squared: Doubles) -> Doubles:
-        return self._weighed.cost(self._changed(sums, chosen, squared))
+        return self._loss.cost(self._changed(sums, chosen, squared))
 
     def _changed(self, sums: Doubles, chosen: Doubles, squared: Doubles) -> Doubles:
         """Changes (C, KA) of maps from their sums, with the residual."""

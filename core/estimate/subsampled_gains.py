@@ -10,25 +10,25 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from core.estimate.loss_function import Weighing
+from core.estimate.loss_function import LossFunction
 
 Doubles = NDArray[np.float64]
 Floats = NDArray[np.float32]
 
 CACHED_ELEMENTS = 40_000
 """Numbers that are worked on together: what a processor keeps close by."""
-GLANCED = 1_536
+SUBSAMPLED = 1_536
 SEED = 3_181
 """Outputs that a prediction looks at."""
 EXACT_ELEMENTS = 700_000
 """Up to this many numbers, gains are predicted element by element, beyond it by slopes."""
 
 
-class Glance:
+class SubsampledGains:
     """Gains of single layers, from squared rises and falls of every row [P * L, K * A]."""
 
-    def __init__(self, weighed: Weighing, rises: Floats, falls: Floats, layers: int) -> None:
-        self._weighed, self._rises, self._falls = weighed, rises, falls
+    def __init__(self, loss: LossFunction, rises: Floats, falls: Floats, layers: int) -> None:
+        self._loss, self._rises, self._falls = loss, rises, falls
         self._layers = layers
         self._precisions = len(rises) // max(layers, 1)
 
@@ -44,7 +44,7 @@ class Glance:
             return self._sloped(codes, sums, slope)
         gains = np.zeros((self._precisions + 1, self._layers))
         picked, weight = self._answers
-        bend = self._weighed.bend(change, picked)
+        bend = self._loss.bend(change, picked)
         steep = slope[self._columns].astype(np.float32) * np.float32(weight)
         rises, falls = sums[:, self._columns].astype(np.float32)
         now = np.sqrt(rises) - np.sqrt(falls)
@@ -83,8 +83,8 @@ class Glance:
     @cached_property
     def _answers(self) -> tuple[NDArray[np.int64], float]:
         """Answers that are looked at, and what one of them stands for."""
-        outputs, answers = self._weighed.anchor.shape
-        most = max(GLANCED // max(outputs, 1), 64)
+        outputs, answers = self._loss.anchor.shape
+        most = max(SUBSAMPLED // max(outputs, 1), 64)
         if answers <= most:
             return np.arange(answers), 1.0
         rng = np.random.default_rng(SEED)
@@ -92,7 +92,7 @@ class Glance:
 
     @cached_property
     def _columns(self) -> NDArray[np.int64]:
-        outputs, answers = self._weighed.anchor.shape
+        outputs, answers = self._loss.anchor.shape
         picked, _ = self._answers
         return np.asarray((np.arange(outputs)[:, None] * answers + picked).ravel())
 

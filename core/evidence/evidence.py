@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.evidence.layer_alone import LocalStatistics
+from core.numerics.calibrate.calibration import Calibration
 
 Floats = NDArray[np.float32]
 
@@ -116,19 +117,6 @@ class Evidence:
         flat = self.perturbations.reshape(precisions, layers, samples * outputs)
         energy: NDArray[np.float64] = np.einsum("pln,pln->pl", flat, flat, dtype=np.float64)
         return energy
-
-
-@dataclass(frozen=True, slots=True)
-class Calibration:
-    """The observed range of one activation: operand `operand` (-1 = output) of operation
-    `operation` within `layer`'s forward pass (-1 = the layer's own output).
-    """
-
-    layer: str
-    operation: int
-    operand: int
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 
-from core.evidence.evidence import Calibration
 from core.layers import Layer, LayerTable, State, TensorSpec
 from core.numerics import kernel_table
+from core.numerics.calibrate.calibration import Calibration
 from core.numerics.scheme import ONE_NORM, Scheme
 
 

@@ -14,8 +14,8 @@ from onnx import NodeProto, TensorProto
 from onnxruntime.quantization.onnx_model import ONNXModel
 from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
+from core.onnx_graph.layered_graph import LAYER_KEY
 from core.onnx_graph.surgery import readers
-from core.runtime.torch_export import LAYER_KEY
 
 HALF = "__half"
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 import onnx
 from onnx import NodeProto
 
-from core.evidence.evidence import Calibration
 from core.layers import Layer
+from core.numerics.calibrate.calibration import Calibration
 from core.numerics.ranges import MODULE_OUTPUT, OUTPUT
 from core.numerics.scheme import Scheme
+from core.onnx_graph.layered_graph import LayeredGraph
 from core.onnx_graph.surgery import readers
-from core.runtime.torch_export import Graph
 
 KINDS = {"Conv": "conv", "MatMul": "matmul", "Gemm": "linear"}
 """Operators with integer kernels, and the kind of operation whose output a scheme may round."""
@@ -32,7 +32,7 @@ class Marks:
     is quantized for. `reasons` and `merged` as in `Integers`.
     """
 
-    graph: Graph
+    graph: LayeredGraph
     ranges: Iterable[Calibration]
     scheme: Scheme
     model: onnx.ModelProto = field(init=False)

@@ -10,16 +10,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import msgspec
 
-from core.errors import MapError
-from core.export.map.precision_map import read_bounded
-from core.export.targets import names as naming
+from core.errors import MapError, check_names
 from core.layers import ROOT, Layer, LayerTable
 
-FILE = "onnx_nodes.json"
 SCHEMA_VERSION = 1
 MAX_NODES = 200_000
 
@@ -173,7 +169,7 @@ def lay_over(table: NodeTable, layers: LayerTable, where: str = "The graph") -> 
             n.op_type in (*PRODUCTS, *RECURRENT, "Gather") for n in graph.of.get(layer.name, ())
         )
     ]
-    naming.check(missing, {n.module or n.name for n in table.nodes}, where)
+    check_names(missing, {n.module or n.name for n in table.nodes}, where)
     return graph
 
 
@@ -209,9 +205,3 @@ def from_json(raw: bytes, origin: str = "the node table") -> NodeTable:
     if len(table.nodes) > MAX_NODES:
         raise MapError(f"{origin} has more than {MAX_NODES:,} nodes.", "Check the file.")
     return table
-
-
-def beside(folder: Path) -> NodeTable | None:
-    """The table kept with the analysis in `folder`; None where there is none."""
-    path = folder / FILE
-    return from_json(read_bounded(path), str(path)) if path.is_file() else None

@@ -18,9 +18,10 @@ from onnxruntime.quantization.onnx_model import ONNXModel
 from onnxruntime.quantization.quant_utils import add_infer_metadata
 
 from core.errors import PolicyError
-from core.evidence.evidence import Calibration
 from core.layers import LayerTable
+from core.numerics.calibrate.calibration import Calibration
 from core.numerics.scheme import ORT_CPU, Scheme
+from core.onnx_graph.layered_graph import LAYER_KEY, LayeredGraph
 from core.onnx_graph.marking import BY_SIGN, CLIPS, KINDS, Marks, Span
 from core.onnx_graph.surgery import (
     drop_aliases,
@@ -28,7 +29,6 @@ from core.onnx_graph.surgery import (
     part_activations,
     round_added_biases,
 )
-from core.runtime.torch_export import LAYER_KEY, Graph
 
 ALIAS = "__quantscape"
 _SUFFIXES = ("_QuantizeLinear", "_DequantizeLinear")
@@ -56,7 +56,7 @@ def check_scheme(scheme: Scheme) -> None:
 
 
 def quantize(
-    graph: Graph, layers: LayerTable, chosen: Iterable[str], ranges: Iterable[Calibration],
+    graph: LayeredGraph, layers: LayerTable, chosen: Iterable[str], ranges: Iterable[Calibration],
     scheme: Scheme = ORT_CPU,
 ) -> Integers:  # fmt: skip
     """A copy of `graph` in which the layers `chosen` are quantized as `scheme` says.

@@ -7,21 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from core.errors import ModelError
 from core.numerics.saturation import saturates
 from core.onnx_graph.surgery import part_weights
-from core.source.batches import Inputs, count, take
-from core.source.trees import tensors
 
 PROVIDERS = ["CPUExecutionProvider"]
 FATAL_ONLY = 4
 COPY = "__own"
-BATCH = 100
 
 Feed = dict[str, NDArray[Any]]
 
@@ -81,30 +76,3 @@ def executed(model: onnx.ModelProto, disabled: Sequence[str] = ()) -> onnx.Model
         settings.optimized_model_filepath = str(path)
         open_session(model, disabled, settings=settings)
         return onnx.load(path)
-
-
-def feed(names: Sequence[str], inputs: Inputs) -> Feed:
-    """What a session takes for one batch."""
-    return {
-        name: np.ascontiguousarray(tensor.detach().numpy())
-        for name, tensor in zip(names, tensors(inputs), strict=True)
-    }
-
-
-def run(
-    session: ort.InferenceSession, names: Sequence[str], inputs: Inputs, batch: int = BATCH
-) -> NDArray[np.float32]:
-    """Outputs [N, K] of a session for N samples. Raises `ModelError` where the model fails."""
-    found = []
-    for start in range(0, count(inputs), batch):
-        try:
-            found.append(session.run(None, feed(names, take(inputs, start, start + batch)))[0])
-        except Exception as error:  # ONNX Runtime has a class of its own for each status
-            said = str(error).strip().splitlines()[0]
-            last = min(start + batch, count(inputs)) - 1
-            raise ModelError(
-                f"The exported model failed on samples {start} to {last}: {said}",
-                "A model whose steps depend on the size of the batch cannot be exported so that "
-                "the batch stays free.",
-            ) from error
-    return np.concatenate([f.reshape(len(f), -1) for f in found]).astype(np.float32)

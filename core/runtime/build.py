@@ -19,8 +19,9 @@ from core.numerics import precision as registry
 from core.numerics import scheme as schemes
 from core.onnx_graph.executed_kernels import Executed, executed_kernels
 from core.onnx_graph.half import to_half
+from core.onnx_graph.layered_graph import LayeredGraph
 from core.onnx_graph.quantize import Integers, quantize
-from core.runtime.torch_export import Graph, export
+from core.runtime.torch_export import export
 from core.source.contract import ModelSource
 
 SPOILERS = ("WeightBiasQuantization", "MatMulAddFusion", "GemmActivationFusion")
@@ -81,7 +82,7 @@ class Built:
 
 
 def build(
-    source: ModelSource, analysis: Analysis, chosen: PrecisionMap, graph: Graph | None = None
+    source: ModelSource, analysis: Analysis, chosen: PrecisionMap, graph: LayeredGraph | None = None
 ) -> Built:
     """Build `chosen` for ONNX Runtime on the CPU.
 
@@ -95,7 +96,7 @@ def build(
     return assemble(graph, analysis, chosen)
 
 
-def assemble(graph: Graph, analysis: Analysis, chosen: PrecisionMap) -> Built:
+def assemble(graph: LayeredGraph, analysis: Analysis, chosen: PrecisionMap) -> Built:
     """`build` from an exported graph."""
     layers = analysis.layers
     asked = {
@@ -118,7 +119,7 @@ def assemble(graph: Graph, analysis: Analysis, chosen: PrecisionMap) -> Built:
 
 
 def _built(
-    graph: Graph, analysis: Analysis, wanted: list[str], half: Collection[str]
+    graph: LayeredGraph, analysis: Analysis, wanted: list[str], half: Collection[str]
 ) -> tuple[Integers, onnx.ModelProto, tuple[str, ...], Executed]:
     scheme = schemes.get(analysis.scheme)
     integers = quantize(graph, analysis.layers, wanted, analysis.ranges, scheme)
@@ -169,7 +170,7 @@ def _faithful(model: onnx.ModelProto, integer: Collection[str]) -> tuple[tuple[s
 
 
 def _report(
-    layer: Layer, asked: str | None, graph: Graph, integers: Integers, found: Executed
+    layer: Layer, asked: str | None, graph: LayeredGraph, integers: Integers, found: Executed
 ) -> LayerReport:
     kernels = found.of(layer.name)
     if asked is None:

@@ -13,7 +13,7 @@ from core.estimate.projection import Projection, Projector
 from core.estimate.values import ValueProjector
 from core.evidence.evidence import Evidence, MetricRuns, spread_by_sample
 from core.evidence.measure.metric_runs import Judge, metric_runs
-from core.evidence.measure.outputs import Reading
+from core.evidence.measure.outputs import OutputReader
 from core.evidence.scorers.logits import by_step
 from core.numerics import precision as registry
 from core.source.contract import ModelSource
@@ -32,7 +32,7 @@ class Judged:
 
 
 def judge(
-    source: ModelSource, reading: Reading, split: Split, metric: Metric | None,
+    source: ModelSource, reader: OutputReader, split: Split, metric: Metric | None,
     reference: Floats, outputs: Floats,
 ) -> Judged:  # fmt: skip
     """What `outputs` [N, all] lose against `reference` on `split`, with sampling ranges.
@@ -40,22 +40,22 @@ def judge(
     The run stands as the only layer of a model in the only precision it has, so that the figures
     of single layers serve it too.
     """
-    change = (reading.keep(outputs) - reading.keep(reference)).astype(np.float32)
+    change = (reader.keep(outputs) - reader.keep(reference)).astype(np.float32)
     runs = None
     if source.metric is not None and split.targets is not None:
-        by_hand = Judge(source.metric, reading, split)
+        by_hand = Judge(source.metric, reader, split)
         before, after = by_hand.score(reference), by_hand.score(outputs)
         runs = metric_runs(before, after[None, None], after[None], after[None])
-    targets = None if source.metric is not None else reading.targets(split)
-    evidence = _evidence(reading, reading.keep(reference), change, targets, runs)
-    if reading.outputs.kind == "values":
+    targets = None if source.metric is not None else reader.targets(split)
+    evidence = _evidence(reader, reader.keep(reference), change, targets, runs)
+    if reader.outputs.kind == "values":
         return Judged(ValueProjector(evidence, registry.REFERENCE, metric).alone(0, 1), None)
     projector = Projector(evidence, registry.REFERENCE)
     return Judged(projector.alone(0, 1), projector.figures(change).flips)
 
 
 def _evidence(
-    reading: Reading, baseline: Floats, change: Floats, targets: NDArray[Any] | None,
+    reader: OutputReader, baseline: Floats, change: Floats, targets: NDArray[Any] | None,
     runs: MetricRuns | None,
 ) -> Evidence:  # fmt: skip
     return Evidence(
@@ -69,20 +69,20 @@ def _evidence(
         probes=change[None] if runs is not None else np.zeros((0, *change.shape), np.float32),
         weight_sqnr_db=np.zeros((1, 1)),
         allowed=np.ones((1, 1), dtype=np.bool_),
-        outputs=reading.outputs,
+        outputs=reader.outputs,
         metrics=runs,
     )
 
 
-def sqnr_db(reading: Reading, reference: Floats, first: Floats, second: Floats) -> float | None:
+def sqnr_db(reader: OutputReader, reference: Floats, first: Floats, second: Floats) -> float | None:
     """Signal of `reference` over the difference of two runs, in dB; None where they are equal.
 
     Logits are centred over the classes of a step; the signal of values is their deviation from
     the mean over samples.
     """
-    kept, difference = reading.keep(reference), reading.keep(first) - reading.keep(second)
-    steps = reading.outputs.positions
-    if reading.outputs.kind == "values":
+    kept, difference = reader.keep(reference), reader.keep(first) - reader.keep(second)
+    steps = reader.outputs.positions
+    if reader.outputs.kind == "values":
         signal = float(spread_by_sample(kept.astype(np.float64)).sum())
         noise = float(np.square(difference, dtype=np.float64).sum())
     else:

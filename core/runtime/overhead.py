@@ -15,13 +15,14 @@ import onnx
 from numpy.typing import NDArray
 
 from core.analysis.analysis import Analysis
+from core.decide import answer
 from core.decide.policy.decision import PrecisionMap
 from core.decide.policy.policy import Policy
 from core.decide.study import Study
 from core.numerics import precision as registry
 from core.onnx_graph.half import layer_of_node
+from core.onnx_graph.layered_graph import LayeredGraph
 from core.runtime.build import assemble
-from core.runtime.torch_export import Graph
 
 MIXED, MIXED_SEED = 2, 20219
 FIELD_BYTES = 4
@@ -54,12 +55,12 @@ def crossings(study: Study, chosen: PrecisionMap) -> int:
     return sum(codes[edge.source] != codes[edge.target] for edge in study.layers.edges)
 
 
-def measure_overhead(graph: Graph, analysis: Analysis) -> Overhead:
+def measure_overhead(graph: LayeredGraph, analysis: Analysis) -> Overhead:
     """Count the bytes of the files of uniform maps."""
     study = Study(analysis)
     rows, rest = [], 0
     for code, name in enumerate(study.precisions):
-        uniform = study.decide(Policy(strategy="uniform", uniform=name))
+        uniform = answer.decide(study, Policy(strategy="uniform", uniform=name))
         model = assemble(graph, analysis, uniform).model
         by_layer = bytes_by_layer(model)
         row = [by_layer.get(layer.name, 0) for layer in study.layers]
@@ -79,7 +80,7 @@ def _mixed(study: Study) -> list[PrecisionMap]:
     rng = np.random.default_rng(MIXED_SEED)
     draws = [rng.choice(study.precisions, len(study.layers)) for _ in range(MIXED)]
     return [
-        study.decide(
+        answer.decide(study,
             Policy(strategy="manual", high=registry.REFERENCE,
                    overrides=tuple((n, str(p)) for n, p in zip(study.layers.names, row, strict=True)))
         )

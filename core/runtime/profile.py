@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy.optimize import nnls
 
 import core
+from core.decide import answer
 from core.decide.policy.decision import PrecisionMap
 from core.decide.policy.policy import Policy
 from core.decide.study import Study
@@ -79,7 +80,7 @@ def _is_built(name: str) -> bool:
 
 def _given(study: Study, by_layer: Mapping[str, str]) -> PrecisionMap:
     overrides = tuple(by_layer.items())
-    return study.decide(
+    return answer.decide(study,
         Policy(strategy="manual", high=registry.REFERENCE, overrides=overrides,
                hardware=hardware.THIS_MACHINE)
     )  # fmt: skip

@@ -10,7 +10,8 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from core.onnx_graph.session import Feed, feed
+from core.onnx_graph.session import Feed
+from core.runtime.inference import feed
 from core.source.batches import Inputs, count, pick
 
 ROUNDS = 20

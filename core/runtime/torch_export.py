@@ -13,7 +13,6 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass, field
 from typing import Any
 
 import onnx
@@ -24,6 +23,7 @@ from torch.overrides import TorchFunctionMode
 
 from core.errors import ModelError
 from core.layers import ROOT, LayerTable
+from core.onnx_graph.layered_graph import LAYER_KEY, WITH_WEIGHT, LayeredGraph
 from core.runtime.export_errors import explained
 from core.source.batches import (
     SEED,
@@ -41,43 +41,12 @@ from core.source.operations import COMPOSITES
 from core.source.ownership import owners
 from core.source.trees import map_tensors, named_tensors, tensors
 
-HEAVY = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm", "Einsum"})
-"""Operators that multiply: the ones that integer kernels exist for."""
-WITH_WEIGHT = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm"})
-LAYER_KEY = "layer"
-"""Key of the metadata in which a node of a built file names its layer."""
-
 _WRAPPED = "model"
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _REPEATED_CALL = re.compile(r"@\d+")
 _TAKEN_APART = (F.scaled_dot_product_attention, F.multi_head_attention_forward)
 """What the simulator sees as separate products has to be separate nodes; recurrent layers stay
 whole, because ONNX has operators for them."""
-
-
-@dataclass(frozen=True, eq=False)
-class Graph:
-    """A model in float32. Nobody changes `model`; builders copy it.
-
-    `layer_of` maps the name of every node to its layer, None for glue. `inputs` are the names
-    of the graph's inputs in the order of the source's input tensors. `output` is the name of the
-    output that is judged. `absorbed` maps products to the layer of the batch norm that the
-    exporter has folded into them.
-    """
-
-    model: onnx.ModelProto
-    layer_of: Mapping[str, str | None]
-    inputs: tuple[str, ...]
-    output: str
-    absorbed: Mapping[str, str] = field(default_factory=dict)
-
-    def products(self, layer: str) -> list[onnx.NodeProto]:
-        """The multiplying nodes of `layer` in the order in which the layer runs them."""
-        return [
-            node
-            for node in self.model.graph.node
-            if node.op_type in HEAVY and self.layer_of[node.name] == layer
-        ]
 
 
 def layer_owner(
@@ -92,7 +61,7 @@ def layer_owner(
             for path, name in found.items()}  # fmt: skip
 
 
-def export(source: ModelSource, layers: LayerTable, *, expand_units: bool = False) -> Graph:
+def export(source: ModelSource, layers: LayerTable, *, expand_units: bool = False) -> LayeredGraph:
     """The model of `source` in ONNX, batch size free, from two of its calibration samples.
 
     Does not change the model. Raises `ModelError` naming operator and layer where PyTorch cannot
@@ -172,7 +141,9 @@ def _input_names(inputs: Inputs) -> list[str]:
     return [f"input_{path}" if path else "input" for path in paths]
 
 
-def _read(model: onnx.ModelProto, owner: Mapping[str, str | None], layers: LayerTable) -> Graph:
+def _read(
+    model: onnx.ModelProto, owner: Mapping[str, str | None], layers: LayerTable
+) -> LayeredGraph:
     """Node -> layer from the metadata, which then makes room for the layer's name alone."""
     norms = {layer.name for layer in layers if layer.role == "batch_norm"}
     reader = {spec.name: layer.name for layer in layers for spec in layer.tensors}
@@ -197,7 +168,7 @@ def _read(model: onnx.ModelProto, owner: Mapping[str, str | None], layers: Layer
                   *model.graph.initializer, model.graph, model):  # fmt: skip
         _strip(value)
     inputs = tuple(value.name for value in model.graph.input)
-    return Graph(model, layer_of, inputs, model.graph.output[0].name, absorbed)
+    return LayeredGraph(model, layer_of, inputs, model.graph.output[0].name, absorbed)
 
 
 def _strip(value: Any) -> None:

@@ -14,6 +14,7 @@ import onnxruntime as ort
 
 import core
 from core.analysis.analysis import Analysis
+from core.decide import answer
 from core.decide.assess.outcome import accuracy_totals
 from core.decide.policy.decision import PrecisionMap
 from core.decide.policy.policy import Policy
@@ -21,20 +22,22 @@ from core.decide.study import Study
 from core.engines.torch.replay.replayer import Floats
 from core.engines.torch.simulate.simulator import Simulator
 from core.errors import DataError, ModelError
-from core.evidence.measure.outputs import Reading, read
+from core.evidence.measure.outputs import OutputReader, read
 from core.numerics import precision as registry
-from core.onnx_graph.session import BATCH, open_session, run
+from core.onnx_graph.layered_graph import LayeredGraph
+from core.onnx_graph.session import open_session
 from core.onnx_graph.surgery import tensor_bytes
 from core.quantity import Quantity
 from core.records.verification import SCHEMA_VERSION, LayerRun, Timing, Verification
 from core.runtime.build import Built, assemble, check_same_model
+from core.runtime.inference import BATCH, run
 from core.runtime.judge import judge, sqnr_db
 from core.runtime.machine import this_machine
 from core.runtime.overhead import Overhead, measure_overhead
 from core.runtime.peak import peak_bytes
 from core.runtime.simulation import stored_simulator
 from core.runtime.timing import ROUNDS, batch_for, interleaved, repeated
-from core.runtime.torch_export import Graph, export
+from core.runtime.torch_export import export
 from core.source.contract import ModelSource
 from core.source.data import Split
 
@@ -54,9 +57,9 @@ class Bench:
     source: ModelSource
     analysis: Analysis
     study: Study
-    graph: Graph
+    graph: LayeredGraph
     simulator: Simulator
-    reading: Reading
+    reader: OutputReader
     split: Split
     split_name: str
     reference: Built
@@ -86,16 +89,16 @@ def prepare(source: ModelSource, analysis: Analysis) -> Bench:
         split, name = source.holdout, "holdout"
     reference = assemble(graph, analysis, _uniform(study, registry.REFERENCE))
     session = open_session(reference.model)
-    outputs, reading = run(session, reference.inputs, split.inputs), read(source)
-    _check_export(reading, simulator.run({}, split.inputs, batch_size=BATCH), outputs)
+    outputs, reader = run(session, reference.inputs, split.inputs), read(source)
+    _check_export(reader, simulator.run({}, split.inputs, batch_size=BATCH), outputs)
     return Bench(
-        source, analysis, study, graph, simulator, reading, split, name, reference, session,
+        source, analysis, study, graph, simulator, reader, split, name, reference, session,
         outputs, run(session, reference.inputs, source.selection.inputs),
         measure_overhead(graph, analysis),
     )  # fmt: skip
 
 
-def _check_export(reading: Reading, expected: Floats, outputs: Floats) -> None:
+def _check_export(reader: OutputReader, expected: Floats, outputs: Floats) -> None:
     """Raise `ModelError` where the exported model is another function than the person's."""
     if expected.shape != outputs.shape:
         raise ModelError(
@@ -103,7 +106,7 @@ def _check_export(reading: Reading, expected: Floats, outputs: Floats) -> None:
             f"{list(expected.shape)}.",
             "Export it by hand and compare.",
         )
-    apart = sqnr_db(reading, expected, expected, outputs)
+    apart = sqnr_db(reader, expected, expected, outputs)
     if apart is not None and apart < LEAST_EXPORT_DB:
         raise ModelError(
             f"The exported model gives other outputs than PyTorch ({apart:.0f} dB of signal over "
@@ -139,21 +142,21 @@ def verify(
             "Look at the layers that overflow in their precision, and widen them.",
         )
     found = judge(
-        bench.source, bench.reading, bench.split, bench.analysis.metric, bench.outputs, outputs
+        bench.source, bench.reader, bench.split, bench.analysis.metric, bench.outputs, outputs
     )
     same = judge(
-        bench.source, bench.reading, bench.source.selection, bench.analysis.metric,
+        bench.source, bench.reader, bench.source.selection, bench.analysis.metric,
         bench.selection_outputs, run(session, built.inputs, bench.source.selection.inputs),
     )  # fmt: skip
     apart = judge(
-        bench.source, bench.reading, bench.split, bench.analysis.metric, simulated, outputs
+        bench.source, bench.reader, bench.split, bench.analysis.metric, simulated, outputs
     )
     step(3)
     timing = _time(bench, built, session, rounds)
     step(4)
     peaks = [_peak(bench, one, timing.batch) for one in (built, bench.reference)]
     agreement, error, simulated_error = (
-        sqnr_db(bench.reading, bench.outputs, *pair)
+        sqnr_db(bench.reader, bench.outputs, *pair)
         for pair in ((outputs, simulated), (outputs, bench.outputs), (simulated, bench.outputs))
     )
     return Verification(
@@ -193,7 +196,7 @@ def simulation(bench: Bench, built: Built) -> Floats:
 
 
 def _uniform(study: Study, name: str) -> PrecisionMap:
-    return study.decide(Policy(strategy="uniform", uniform=name))
+    return answer.decide(study, Policy(strategy="uniform", uniform=name))
 
 
 def _measured_totals(study: Study, figures: Any) -> dict[str, Quantity]:

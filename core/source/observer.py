@@ -34,7 +34,7 @@ JOIN = "(join %d)"
 
 
 @dataclass
-class Seen:
+class ObservedPass:
     """What was observed of one layer; becomes a `Layer`."""
 
     order: int
@@ -55,7 +55,7 @@ class Observer(TorchFunctionMode):
         super().__init__()
         self.owner = owner
         self.model = model
-        self.seen: dict[str, Seen] = {}
+        self.seen: dict[str, ObservedPass] = {}
         self.glue: set[str] = set()
         self.kinds: dict[int, tuple[TensorKind, int, int, int]] = {}
         self.weight_of: dict[int, int] = {}
@@ -69,8 +69,8 @@ class Observer(TorchFunctionMode):
         self._alive: list[Tensor] = []  # ids are reused once a tensor is freed
         self.stack = ModuleStack(model, self._entered, self._left)
 
-    def _layer(self, name: str) -> Seen:
-        return self.seen.setdefault(name, Seen(order=len(self.seen)))
+    def _layer(self, name: str) -> ObservedPass:
+        return self.seen.setdefault(name, ObservedPass(order=len(self.seen)))
 
     def _entered(
         self, path: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -11,7 +11,7 @@ import streamlit as st
 from core.decide.assess.curves import CurvePoint
 from core.quantity import Quantity
 from dashboard.charts.layers import Spec, filled, named, template
-from dashboard.session.loss_labels import Losses, axis_format, losses
+from dashboard.session.loss_labels import LossLabels, axis_format, losses
 from dashboard.session.tables import plain
 from dashboard.session.theme import Mode, Theme, by_mode
 from dashboard.session.view import View
@@ -21,7 +21,7 @@ CHOICE = "curve_loss"
 POINTS, MAPS = "points", "maps"
 
 
-def choose_loss(read: Losses) -> str:
+def choose_loss(read: LossLabels) -> str:
     """The measure of loss that charts of the page show; one choice for all pages."""
     usual = read.figures.divergence
     offered = sorted(read.charted, key=lambda name: name != usual)

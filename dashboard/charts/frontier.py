@@ -10,10 +10,10 @@ import altair as alt
 import pandas as pd
 
 from core.decide.assess.compare import TOTAL_OF, Cost
-from core.decide.solve.frontier import Frontier, FrontierPoint
+from core.decide.assess.frontier import Frontier, FrontierPoint
 from core.quantity import Quantity
 from dashboard.charts.layers import Spec, filled, named, template
-from dashboard.session.loss_labels import Losses, axis_format
+from dashboard.session.loss_labels import LossLabels, axis_format
 from dashboard.session.tables import format_quantity, with_range
 from dashboard.session.theme import Mode, Theme, by_mode
 
@@ -45,7 +45,7 @@ def called(point: FrontierPoint, axis: Cost) -> str:
 
 
 def chart(
-    found: Frontier, maps: Sequence[Shown], measure: str, read: Losses, look: Theme
+    found: Frontier, maps: Sequence[Shown], measure: str, read: LossLabels, look: Theme
 ) -> Spec | None:
     """The chart; None where nothing is projected."""
     rows = [

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from core.decide.found_words import found_in_words
+from core.decide.advise.budget_words import found_in_words
 from core.decide.policy.budget import Axis
+from core.decide.solve.solver import Solver
 from core.decide.study import Study
 from dashboard.session import studies
 from dashboard.session.budget_controls import LEAST, MAIN, decimals, loss_scale, positions
@@ -90,7 +91,7 @@ def found(view: View, slot: DeltaGenerator) -> None:
     if policy.strategy != "budget":
         return
     first = studies.first_only(view.opened, policy)
-    solution = view.study.solver.solve(policy, first=first)
+    solution = view.study.derived(Solver).solve(policy, first=first)
     more = ""
     if first:
         many = len(view.study.layers) > studies.MANY_LAYERS

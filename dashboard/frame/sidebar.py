@@ -17,7 +17,7 @@ from dashboard.session.boundary import show_expected
 from dashboard.session.budget_controls import AXIS_OF, STRATEGIES
 from dashboard.session.control import Control
 from dashboard.session.controls import MODEL, movable_layers, precisions_offered, weight_key
-from dashboard.session.studies import Entry
+from dashboard.session.studies import ModelEntry
 from dashboard.session.tables import format_bytes
 from dashboard.session.view import View
 
@@ -33,7 +33,7 @@ STRATEGY_HELP = (
 )
 
 
-def choose_model() -> Entry:
+def choose_model() -> ModelEntry:
     """The model select."""
     entries = studies.entries()
     name = st.selectbox(

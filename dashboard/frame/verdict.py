@@ -13,7 +13,7 @@ from core.estimate.projection import RELATIVE
 from core.numerics import precision as registry
 from core.quantity import Quantity
 from dashboard.session import state, studies, theme
-from dashboard.session.loss_labels import NO_LABELS, Losses, losses
+from dashboard.session.loss_labels import NO_LABELS, LossLabels, losses
 from dashboard.session.tables import (
     format_number,
     format_quantity,
@@ -63,7 +63,7 @@ def _kpis(view: View) -> None:
         _layers_card(view, against)
 
 
-def _loss_card(view: View, read: Losses, gain: Gain, against: str) -> None:
+def _loss_card(view: View, read: LossLabels, gain: Gain, against: str) -> None:
     totals = view.now.found.totals
     loss, judged = totals[read.first], totals[read.figures.judged]
     span = format_range(loss)
@@ -88,7 +88,7 @@ def _loss_card(view: View, read: Losses, gain: Gain, against: str) -> None:
         st.caption(f"{said} · :orange[{read.remark}]" if read.remark and known else said)
 
 
-def _meaning(read: Losses) -> str:
+def _meaning(read: LossLabels) -> str:
     """What the loss on the card says."""
     if not read.labelled:
         return f"There are {NO_LABELS}: how far the outputs move from those in FP32 stands in its place."
@@ -175,7 +175,7 @@ def _sentence(view: View) -> None:
         _warnings(view, found.warnings)
 
 
-def _said_loss(view: View, read: Losses) -> str:
+def _said_loss(view: View, read: LossLabels) -> str:
     loss = view.now.found.totals[read.first]
     said = f"{loss.kind} {plain(read.titles[read.first])} {format_quantity(loss)}"
     span = format_range(loss)

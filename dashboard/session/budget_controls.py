@@ -13,7 +13,7 @@ from typing import Any
 
 from core.decide.policy.budget import Axis, Budget, Unit, checked, format_budgets, parse_budgets
 from core.decide.policy.policy import Policy
-from core.decide.solve.solver import projector_reference
+from core.decide.solve.solver import Solver, projector_reference
 from core.decide.study import Study
 from core.errors import PolicyError
 from core.estimate.loss_function import TARGETS
@@ -189,7 +189,7 @@ def _said(budget: Budget, study: Study, hardware: str) -> float | None:
     value = budget.amount
     if budget.axis == "size":
         if budget.unit == "fraction":
-            value = study.solver.limit(budget, "")
+            value = study.derived(Solver).limit(budget, "")
             budget = replace(budget, amount=float(round(value)), unit="bytes")
         value = round(budget.amount) / 1e6
         return min(max(value, least), most) if least - 1e-6 <= value <= most + 1e-6 else None

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import streamlit as st
 
+from core.decide import answer
 from core.decide.assess.outcome import outcome
 from core.decide.policy.decision import PrecisionMap
 from core.decide.policy.policy import Policy
@@ -55,7 +56,7 @@ FORMATS: Mapping[str, Format] = {
 
 @st.cache_resource(max_entries=16, show_spinner=False, hash_funcs=POLICIES)
 def _made(key: str, policy: Policy, form: str, _study: Study) -> bytes:
-    return FORMATS[form].make(_study, _study.decide(policy))
+    return FORMATS[form].make(_study, answer.decide(_study, policy))
 
 
 def made(opened: Opened, policy: Policy, form: str) -> bytes:
@@ -65,7 +66,7 @@ def made(opened: Opened, policy: Policy, form: str) -> bytes:
 
 @st.cache_resource(max_entries=64, show_spinner=False, hash_funcs=POLICIES)
 def _checked(key: str, policy: Policy, _study: Study) -> tuple[Check, ...]:
-    chosen = _study.decide(policy)
+    chosen = answer.decide(_study, policy)
     return checks(_study, chosen, outcome(_study, chosen))
 
 

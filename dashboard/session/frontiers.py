@@ -7,14 +7,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import streamlit as st
 
 from core.decide.assess.compare import Cost
+from core.decide.assess.frontier import Frontier, frontier, frontier_policy
 from core.decide.policy.policy import Policy
-from core.decide.solve.frontier import Frontier, frontier, frontier_policy
 from dashboard.session.studies import MANY_LAYERS, Opened
 
 MOST = 24
 
 
-class _Shelf:
+class _FrontierCache:
     """Frontiers by what they depend on; one is made at a time."""
 
     def __init__(self) -> None:
@@ -36,8 +36,8 @@ class _Shelf:
 
 
 @st.cache_resource(show_spinner=False)
-def _shelf() -> _Shelf:
-    return _Shelf()
+def _frontier_cache() -> _FrontierCache:
+    return _FrontierCache()
 
 
 def is_quick(opened: Opened) -> bool:
@@ -47,7 +47,7 @@ def is_quick(opened: Opened) -> bool:
 
 def asked(opened: Opened, policy: Policy, axis: Cost) -> bool:
     """Whether the frontier is there, or in the making."""
-    return is_quick(opened) or _shelf().knows(opened, policy, axis)
+    return is_quick(opened) or _frontier_cache().knows(opened, policy, axis)
 
 
 def ready(opened: Opened, policy: Policy, axis: Cost, *, wanted: bool = False) -> Frontier | None:
@@ -58,7 +58,7 @@ def ready(opened: Opened, policy: Policy, axis: Cost, *, wanted: bool = False) -
     """
     if opened.study.analysis.evidence is None:
         return None
-    if not (wanted or is_quick(opened) or _shelf().knows(opened, policy, axis)):
+    if not (wanted or is_quick(opened) or _frontier_cache().knows(opened, policy, axis)):
         return None
-    found = _shelf().ask(opened, policy, axis)
+    found = _frontier_cache().ask(opened, policy, axis)
     return found.result() if found.done() else None

@@ -36,7 +36,7 @@ NO_LABELS = "no labels, so no loss is known"
 
 
 @dataclass(frozen=True, slots=True)
-class Losses:
+class LossLabels:
     """`order` are the totals in reading order, known ones first; `titles` are for sentences.
 
     `metric` judges values, None for classes. `labelled` is False where something was measured,
@@ -110,11 +110,11 @@ class Losses:
         return f"{kind}, {self.remark}" if self.remark and name in self.order else kind
 
 
-def losses(view: View) -> Losses:
+def losses(view: View) -> LossLabels:
     """The figures that maps of `view` are read by."""
     analysis, reference = view.study.analysis, view.reference.found.totals
     figures, order = loss_figures(reference), read_first(reference)
-    return Losses(
+    return LossLabels(
         figures=figures,
         order=order,
         titles=titles_of(analysis.metric),

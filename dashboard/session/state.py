@@ -19,7 +19,7 @@ from dashboard.session.budget_controls import MAIN
 from dashboard.session.control import Control, Value
 from dashboard.session.controls import controls, to_policy, to_values
 from dashboard.session.studies import Opened
-from dashboard.session.switch_model import Shelved, carry
+from dashboard.session.switch_model import SetAside, carry
 from dashboard.session.tab import Tab, TableRound
 
 SESSION = "_session"
@@ -65,9 +65,9 @@ def begin(opened: Opened) -> dict[str, Control]:
 
 def _take_along(tab: Tab, opened: Opened, known: dict[str, Control]) -> None:
     """Fit the policy to another model, and leave a notice of what could not come along."""
-    back = tab.shelved.pop(opened.name, Shelved())
+    back = tab.set_aside.pop(opened.name, SetAside())
     carried = carry(values_of(known), known, opened.study, back, old=tab.model, new=opened.name)
-    tab.shelved[tab.model] = carried.shelved
+    tab.set_aside[tab.model] = carried.set_aside
     write(carried.writes)
     if carried.notice:
         tab.notices.append(carried.notice)

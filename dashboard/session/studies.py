@@ -11,15 +11,17 @@ from typing import Any
 import streamlit as st
 
 from core.analysis import store
+from core.decide import answer
 from core.decide.advise.advice import Recommendation, recommendations
-from core.decide.advise.document import Comparison, comparisons
+from core.decide.advise.document import DocumentComparison, comparisons
+from core.decide.assess.by_scorer import Trusted, trusting
 from core.decide.assess.curves import CurvePoint, sweep_policy, threshold_curve
 from core.decide.assess.layer_effect import LayerEffect, layer_effect
 from core.decide.assess.outcome import Outcome, outcome
 from core.decide.policy.decision import PrecisionMap
 from core.decide.policy.policy import Policy
+from core.decide.solve.solver import Solver
 from core.decide.stability.budget_stability import DRAWS
-from core.decide.stability.by_scorer import Trusted, trusting
 from core.decide.stability.resampling import Stability
 from core.decide.study import Study
 from core.errors import AnalysisError, PolicyError
@@ -39,7 +41,7 @@ POLICIES: dict[str | type[Any], Callable[[Any], Any]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ModelEntry:
     """One analysis on offer: the name in the link, and where it lies."""
 
     name: str
@@ -55,13 +57,13 @@ class Opened:
     study: Study
 
 
-def entries() -> dict[str, Entry]:
+def entries() -> dict[str, ModelEntry]:
     """Analyses on offer by name: named at launch, bundled, and measured by jobs, in this order."""
     named = [Path(text) for text in os.environ.get(FOLDERS_VARIABLE, "").split(os.pathsep) if text]
     names = sorted(samples.names(), key=lambda name: name != FIRST_SAMPLE)
     bundled = [samples.get(name) for name in names]
     measured = [(folder.parent.name, folder) for folder in job_folder.analyses()]
-    found: dict[str, Entry] = {}
+    found: dict[str, ModelEntry] = {}
     for stem, folder in (
         [(p.name, p) for p in named] + [(s.name, s.analysis) for s in bundled] + measured
     ):
@@ -70,7 +72,7 @@ def entries() -> dict[str, Entry]:
         name, count = stem, 2
         while name in found:
             name, count = f"{stem}-{count}", count + 1
-        found[name] = Entry(name, folder)
+        found[name] = ModelEntry(name, folder)
     if not found:
         raise AnalysisError(
             "There is no analysis to show.",
@@ -80,7 +82,7 @@ def entries() -> dict[str, Entry]:
     return found
 
 
-def open_entry(entry: Entry) -> Opened:
+def open_entry(entry: ModelEntry) -> Opened:
     """The study of `entry`, read again when its file changes. Raises `AnalysisError`."""
     stamp = store.stamp(entry.folder)
     key = f"{entry.folder.resolve()}@{stamp[0]}.{stamp[1]}"
@@ -104,13 +106,13 @@ def _partial(folder: str, stamp: tuple[int, int]) -> Partial | None:
 
 @st.cache_resource(max_entries=512, show_spinner=False, hash_funcs=POLICIES)
 def _priced(key: str, policy: Policy, _study: Study) -> tuple[PrecisionMap, Outcome]:
-    chosen = _study.decide(policy)
+    chosen = answer.decide(_study, policy)
     return chosen, outcome(_study, chosen)
 
 
 @st.cache_resource(max_entries=64, show_spinner=False, hash_funcs=POLICIES)
 def _first_priced(key: str, policy: Policy, _study: Study) -> tuple[PrecisionMap, Outcome]:
-    chosen = _study.solver.decide(policy, first=True)
+    chosen = _study.derived(Solver).decide(policy, first=True)
     return chosen, outcome(_study, chosen)
 
 
@@ -126,14 +128,14 @@ def priced(opened: Opened, policy: Policy) -> tuple[PrecisionMap, Outcome]:
 
 def first_only(opened: Opened, policy: Policy) -> bool:
     """Whether only a first answer to `policy` is known."""
-    return policy.strategy == "budget" and not opened.study.solver.knows(policy)
+    return policy.strategy == "budget" and not opened.study.derived(Solver).knows(policy)
 
 
 def decided(opened: Opened, policy: Policy) -> PrecisionMap:
     """The map of `policy`, a first answer where that is quicker. Raises `PolicyError`."""
     if policy.strategy == "budget":
-        return opened.study.solver.decide(policy, first=True)
-    return opened.study.decide(policy)
+        return opened.study.derived(Solver).decide(policy, first=True)
+    return answer.decide(opened.study, policy)
 
 
 def refined(opened: Opened, policy: Policy) -> bool:
@@ -143,8 +145,8 @@ def refined(opened: Opened, policy: Policy) -> bool:
     """
     if not first_only(opened, policy) or len(opened.study.layers) > MANY_LAYERS:
         return False
-    before = opened.study.solver.decide(policy, first=True)
-    return bool((opened.study.decide(policy).codes != before.codes).any())
+    before = opened.study.derived(Solver).decide(policy, first=True)
+    return bool((answer.decide(opened.study, policy).codes != before.codes).any())
 
 
 def priced_on(opened: Opened, policy: Policy, hardware: str) -> tuple[PrecisionMap, Outcome]:
@@ -176,11 +178,11 @@ def recommended(opened: Opened, policy: Policy) -> tuple[Recommendation, ...]:
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
-def _compared(key: str, hardware: str, _study: Study) -> tuple[Comparison, ...]:
+def _compared(key: str, hardware: str, _study: Study) -> tuple[DocumentComparison, ...]:
     return comparisons(_study, hardware)
 
 
-def compared(opened: Opened, hardware: str) -> tuple[Comparison, ...]:
+def compared(opened: Opened, hardware: str) -> tuple[DocumentComparison, ...]:
     """The document's figures beside the recomputed ones."""
     return _compared(opened.key, hardware, opened.study)
 
@@ -197,7 +199,7 @@ def agreed(opened: Opened) -> tuple[Agreement, ...]:
 
 @st.cache_resource(max_entries=64, show_spinner=False, hash_funcs=POLICIES)
 def _stability(key: str, policy: Policy, _study: Study) -> Stability:
-    return _study.stability(policy)
+    return answer.stability(_study, policy)
 
 
 def stability(opened: Opened, policy: Policy) -> Stability:
@@ -213,12 +215,14 @@ def stability(opened: Opened, policy: Policy) -> Stability:
 
 def resampled_already(opened: Opened, policy: Policy) -> bool:
     """Whether `stability` answers at once."""
-    return policy.strategy != "budget" or opened.study.solver.has("steadiness", (policy, DRAWS))
+    return policy.strategy != "budget" or opened.study.derived(Solver).has(
+        "budget_stability", (policy, DRAWS)
+    )
 
 
 @st.cache_resource(max_entries=64, show_spinner=False, hash_funcs=POLICIES)
 def _trusted(key: str, policy: Policy, _study: Study) -> tuple[Trusted, ...]:
-    return trusting(_study, _study.decide(policy))
+    return trusting(_study, answer.decide(_study, policy))
 
 
 def trusted(opened: Opened, policy: Policy) -> tuple[Trusted, ...]:

@@ -1,6 +1,6 @@
 """What of a policy goes along to another model, what is put aside, and what is said about it.
 
-Rules that only one model knows are shelved under its name and come back with it, so that looking
+Rules that only one model knows are set_aside under its name and come back with it, so that looking
 at another model loses no work.
 """
 
@@ -24,7 +24,7 @@ TITLES = {"k": "top-k", "uniform": "uniform precision", "high": "HIGH to", "medi
 
 
 @dataclass(frozen=True, slots=True)
-class Shelved:
+class SetAside:
     """Rules put aside when another model was opened."""
 
     pins: Rules = ()
@@ -36,22 +36,22 @@ class Carried:
     """What to write into the controls, what to shelve for the old model, and the notice."""
 
     writes: dict[str, Value] = field(default_factory=dict)
-    shelved: Shelved = field(default_factory=Shelved)
+    set_aside: SetAside = field(default_factory=SetAside)
     notice: str = ""
 
 
 def carry(
-    values: Mapping[str, Value], known: Mapping[str, Control], study: Study, back: Shelved,
+    values: Mapping[str, Value], known: Mapping[str, Control], study: Study, back: SetAside,
     *, old: str, new: str,
 ) -> Carried:  # fmt: skip
     """Fit `values`, the controls as the model `old` left them, to `study` of the model `new`.
 
-    `back` are the rules that were shelved for the new model earlier.
+    `back` are the rules that were set_aside for the new model earlier.
     """
     found, dropped = Carried(), []
     pins, lost_pins = _split(values, "pins", study, wildcard=True)
     overrides, lost_overrides = _split(values, "overrides", study, wildcard=False)
-    found.shelved = Shelved(lost_pins, lost_overrides)
+    found.set_aside = SetAside(lost_pins, lost_overrides)
     dropped += _named("override", lost_overrides) + _named("pin", lost_pins)
     for key, kept, lost, returned in (
         ("pins", pins, lost_pins, back.pins),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from core.decide.policy.policy import Policy
 from core.errors import QuantscapeError
 from dashboard.session.control import Value
-from dashboard.session.switch_model import Shelved
+from dashboard.session.switch_model import SetAside
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Tab:
     """One browser tab. `link` is the text of the URL's parameters when it was opened.
 
     By model: `pinned` is what maps are held against, `kept` the person's strategies, `deleted`
-    the place and content of the one deleted last, `shelved` the rules that only that model
+    the place and content of the one deleted last, `set_aside` the rules that only that model
     knows, put aside while another one is open. `layer` is the layer selected on every page.
     `problem` is what a callback could not do, shown by the page that it belongs to.
     """
@@ -60,7 +60,7 @@ class Tab:
     pinned: dict[str, Policy] = field(default_factory=dict)
     kept: dict[str, tuple[Named, ...]] = field(default_factory=dict)
     deleted: dict[str, tuple[int, Named]] = field(default_factory=dict)
-    shelved: dict[str, Shelved] = field(default_factory=dict)
+    set_aside: dict[str, SetAside] = field(default_factory=dict)
     layer: str = ""
     rounds: dict[str, ChartRound] = field(default_factory=dict)
     problem: tuple[str, QuantscapeError] | None = None

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import streamlit as st
 
+from core.decide import answer
 from core.decide.assess.policy_of import policy_of
 from core.decide.policy.decision import PrecisionMap
 from core.decide.policy.names import MAX_NAME, is_name
@@ -30,7 +31,7 @@ MAX_MB = precision_map.MAX_BYTES // 10**6
 MAP, SESSION = "export", "export session"
 """Who a problem belongs to: the uploader of a map, or of a session."""
 
-SHELF = "_files"
+UPLOADS = "_files"
 DEFAULT_NAME = "Imported"
 
 
@@ -55,7 +56,7 @@ class Waiting:
 
 
 @dataclass
-class Shelf:
+class Uploads:
     """What was read from files in this browser tab, for the analysis under `key`."""
 
     key: str = ""
@@ -63,9 +64,9 @@ class Shelf:
     waiting: Waiting | None = None
 
 
-def shelf(opened: Opened) -> Shelf:
+def kept(opened: Opened) -> Uploads:
     """This tab's files; another analysis begins with an empty shelf."""
-    found: Shelf = st.session_state.setdefault(SHELF, Shelf())
+    found: Uploads = st.session_state.setdefault(UPLOADS, Uploads())
     if found.key != opened.key:
         found.key, found.imported, found.waiting = opened.key, None, None
         _solved(MAP, SESSION)
@@ -82,7 +83,7 @@ def strategy_name(file: str, model: str) -> str:
 
 def take_map(uploader: str, opened: Opened) -> None:
     """Read the map that was chosen in the uploader. Run from its callback."""
-    found, given = shelf(opened), _chosen(uploader, MAP)
+    found, given = kept(opened), _chosen(uploader, MAP)
     found.imported = None
     if given is None:
         return
@@ -98,7 +99,7 @@ def take_map(uploader: str, opened: Opened) -> None:
 
 def take_session(uploader: str, opened: Opened) -> None:
     """Read the session that was chosen in the uploader. Run from its callback."""
-    found, given = shelf(opened), _chosen(uploader, SESSION)
+    found, given = kept(opened), _chosen(uploader, SESSION)
     found.waiting = None
     if given is None:
         return
@@ -138,14 +139,14 @@ def problem(where: str) -> QuantscapeError | None:
 
 def put_away(opened: Opened) -> None:
     """Forget the imported map. Run from a callback."""
-    shelf(opened).imported = None
+    kept(opened).imported = None
 
 
 def load(policy: Policy, study: Study, where: str = MAP) -> None:
     """Put `policy` into the controls, if they can say its map exactly. Run from a callback."""
     _solved(where)
     again, problems = to_policy(to_values(policy, study), policy, study)
-    if problems or (study.decide(again).codes != study.decide(policy).codes).any():
+    if problems or (answer.decide(study, again).codes != answer.decide(study, policy).codes).any():
         state.session().problem = (
             where,
             PolicyError(
@@ -172,8 +173,8 @@ def keep(view: View, found: Imported) -> None:
 def saved(study: Study, policy: Policy, pinned: Policy | None, kept: tuple[Named, ...]) -> bytes:
     """A session file of the policy at hand, the pinned one and the strategies kept."""
 
-    def entry(name: str, given: Policy) -> session.Entry:
-        return session.entry(study, name, study.decide(given))
+    def entry(name: str, given: Policy) -> session.KeptStrategy:
+        return session.entry(study, name, answer.decide(study, given))
 
     return session.to_json(Session(
         study.analysis.identity, policy,
@@ -206,5 +207,5 @@ def restore(view: View, found: Waiting, *, merge: bool) -> None:
         tab.pinned[tab.model] = found.pinned
     elif not merge:
         tab.pinned.pop(tab.model, None)
-    shelf(view.opened).waiting = None
+    kept(view.opened).waiting = None
     tab.notices.append(f"Session restored from {plain(found.file)}. Undo brings your policy back.")

@@ -25,9 +25,10 @@ from rich.table import Table
 
 from core.analysis import store
 from core.analysis.analysis import Analysis
+from core.decide import answer
 from core.decide.policy.budget import Budget
 from core.decide.policy.policy import Policy
-from core.decide.solve.milp import Programme
+from core.decide.solve.milp import Milp
 from core.decide.solve.solver import HEDGE, Solver
 from core.decide.study import Study
 from core.estimate.metrics import kl_per_sample
@@ -67,28 +68,28 @@ def bytes_of(study: Study, codes: Codes) -> int:
 def thresholds(study: Study, budget: float) -> Codes:
     """The document's scores: the highest threshold whose map keeps the budget."""
     narrow = study.narrowest
-    scores = study.decide(Policy()).scores
+    scores = answer.decide(study, Policy()).scores
     for threshold in sorted({0.0, 1.0, *scores.tolist()}):
         policy = Policy(high_threshold=threshold, medium_threshold=min(threshold, 0.4),
                         medium=narrow, low=narrow, high="FP16")  # fmt: skip
-        codes = study.decide(policy).codes
+        codes = answer.decide(study, policy).codes
         if bytes_of(study, codes) <= budget:
             return codes
-    return study.decide(Policy(strategy="uniform", uniform=narrow)).codes
+    return answer.decide(study, Policy(strategy="uniform", uniform=narrow)).codes
 
 
 def greedy(study: Study, budget: float) -> Codes:
     """From the reference, the step with the least loss alone per byte saved, until it fits."""
-    terrain = study.solver.terrain(Policy())
-    picked = np.zeros(len(terrain.choices), dtype=np.int64)
+    tables = study.derived(Solver).tables(Policy())
+    picked = np.zeros(len(tables.choices), dtype=np.int64)
     units = np.arange(len(picked))
-    while bytes_of(study, terrain.choices.codes(picked)) > budget:
-        saved = terrain.size[picked, units] - terrain.size
-        lost = terrain.alone - terrain.alone[picked, units]
+    while bytes_of(study, tables.choices.codes(picked)) > budget:
+        saved = tables.size[picked, units] - tables.size
+        lost = tables.alone - tables.alone[picked, units]
         rate = np.where(saved > 0, lost / np.maximum(saved, 1e-9), np.inf)
         code, unit = np.unravel_index(int(rate.argmin()), rate.shape)
         picked[unit] = code
-    return terrain.choices.codes(picked)
+    return tables.choices.codes(picked)
 
 
 def additive(study: Study, policy: Policy, feasible: Codes) -> Codes | None:
@@ -99,20 +100,23 @@ def additive(study: Study, policy: Policy, feasible: Codes) -> Codes | None:
     answers that break the budget are cut off one by one, and where that leads nowhere the budget
     is tightened. None where nothing was found.
     """
-    terrain, limits = study.solver.terrain(policy), study.solver.task(policy).limits
-    alone = np.where(terrain.choices.options, terrain.alone, 0.0)
-    most = max(float(terrain.added(feasible[None])[0]), 1e-300)
+    tables, limits = (
+        study.derived(Solver).tables(policy),
+        study.derived(Solver).task(policy).limits,
+    )
+    alone = np.where(tables.choices.options, tables.alone, 0.0)
+    most = max(float(tables.added(feasible[None])[0]), 1e-300)
     cost = [(v, min(float(c) / most, 2.0)) for v, c in enumerate(alone.ravel())]
     beyond, cuts = 0.0, []
     for turn in range(2 * CUTS):
-        programme = Programme(terrain)
+        programme = Milp(tables)
         programme.limit(replace(limits, ms=limits.ms - beyond))
         answer = programme.solve(cost, cuts, 30.0)
         if answer.x is None:
             return None
         picked = answer.x[: alone.size].reshape(alone.shape).argmax(axis=0)
-        codes = terrain.choices.codes(picked)
-        ms = float(terrain.latency.times_ms(codes[None])[0])
+        codes = tables.choices.codes(picked)
+        ms = float(tables.latency.times_ms(codes[None])[0])
         if float(limits.over(bytes_of(study, codes), ms, 0.0)) <= 0:
             return codes
         chosen = [(programme.pick(p, u), 1.0) for u, p in enumerate(picked)]
@@ -151,8 +155,8 @@ def judge(
     for column in ("budget", "threshold", "greedy", "additive", "search", "projected", "search/additive",
                    "noise", "binds"):  # fmt: skip
         table.add_column(column, justify="right")
-    terrain = study.solver.terrain(Policy())
-    pool = terrain.pool
+    tables = study.derived(Solver).tables(Policy())
+    pool = tables.pool
     costs = pool.size if axis == "size" else pool.ms
     least, most = float(costs.min()), float(costs[int(np.argmin(pool.cost))])
     ratios = []
@@ -160,7 +164,7 @@ def judge(
         amount = least + share * (most - least)
         budget = Budget(axis, amount, "bytes" if axis == "size" else "ms")  # type: ignore[arg-type]
         policy = Policy(strategy="budget", budgets=(budget,))
-        solution = study.solver.solve(policy)
+        solution = study.derived(Solver).solve(policy)
         maps: Mapping[str, Codes | None] = {
             **({"threshold": thresholds(study, amount), "greedy": greedy(study, amount)}
                if axis == "size" else {}),

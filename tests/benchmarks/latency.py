@@ -23,6 +23,7 @@ from scipy.stats import spearmanr
 
 from core.analysis import store
 from core.analysis.analysis import Analysis
+from core.decide import answer
 from core.decide.policy.decision import PrecisionMap
 from core.decide.policy.policy import Policy
 from core.decide.study import Study
@@ -48,8 +49,9 @@ def stratified(study: Study, count: int) -> list[PrecisionMap]:
         narrow = rng.permutation(names)[: round(share * len(names))]
         given = tuple((str(name), "INT8") for name in sorted(narrow))
         maps.append(
-            study.decide(
-                Policy(strategy="manual", high="FP32", overrides=given, hardware=THIS_MACHINE)
+            answer.decide(
+                study,
+                Policy(strategy="manual", high="FP32", overrides=given, hardware=THIS_MACHINE),
             )
         )
     return maps

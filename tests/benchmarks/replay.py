@@ -6,7 +6,7 @@ Every computing layer alone in every precision on one batch, by full passes (the
 by replay, alternating; outputs are compared bit by bit. Then eight batches of 1/8 of the samples
 each by replay in this process and in two warm workers with as many threads, alternating: a real
 analysis has a batch for a task, and so has this. *Ideal* is the mean part of a pass that
-a suffix takes by the time of its own calls, with the recorded pass; the bar of 0.60 holds where
+a dependents takes by the time of its own calls, with the recorded pass; the bar of 0.60 holds where
 the ideal is 0.52 or less. *All runs* adds the uniform maps and probes, which are full passes in
 both.
 """

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from core.decide import answer
 from core.decide.assess.outcome import outcome
 from core.decide.policy.budget import parse_budgets
 from core.decide.policy.policy import Policy
 from core.decide.solve.search import search
+from core.decide.solve.solver import Solver
 from core.decide.study import Study
 from core.estimate.projection import Projector
 from tests.core.synthetic import synthetic_analysis, synthetic_evidence, synthetic_layers
@@ -20,7 +22,7 @@ def test_decide(benchmark: BenchmarkFixture, layers: int, bar_ms: int) -> None:
     """Deciding thresholds with two pins stays within its bar."""
     study = Study(synthetic_analysis(layers, measured=False))
     policy = Policy(pins=(("block.1*", "FP32"), ("*norm", "FP16")))
-    study.decide(policy)
+    answer.decide(study, policy)
 
     chosen = benchmark(study.decide, policy)
 
@@ -56,7 +58,7 @@ def test_first_answer_to_a_budget(
     """Solving a moved budget with interactions and boundary costs, tables kept: first answer."""
     study = Study(synthetic_analysis(layers, samples={60: 1000, 300: 500}.get(layers, 60)))
     policy = Policy(strategy="budget", budgets=parse_budgets(BUDGETS[asked]))
-    task = study.solver.task(policy)
+    task = study.derived(Solver).task(policy)
     search(task, first=True)
 
     found = benchmark.pedantic(search, (task,), {"first": True}, rounds=7, warmup_rounds=1)
@@ -70,7 +72,7 @@ def test_full_answer_to_a_budget(benchmark: BenchmarkFixture, layers: int) -> No
     """The whole search of a moved budget, tables kept; printed, without a bar."""
     study = Study(synthetic_analysis(layers, samples={60: 1000, 300: 500}[layers]))
     policy = Policy(strategy="budget", budgets=parse_budgets(BUDGETS["both"]))
-    task = study.solver.task(policy)
+    task = study.derived(Solver).task(policy)
     search(task)
 
     found = benchmark.pedantic(search, (task,), rounds=3)
@@ -80,7 +82,7 @@ def test_full_answer_to_a_budget(benchmark: BenchmarkFixture, layers: int) -> No
 
 def test_outcome(benchmark: BenchmarkFixture, informer_study: Study) -> None:
     """Everything the verdict strip shows for one map of the Informer."""
-    chosen = informer_study.decide(Policy())
+    chosen = answer.decide(informer_study, Policy())
     outcome(informer_study, chosen)
 
     found = benchmark(outcome, informer_study, chosen)

@@ -10,6 +10,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from core.analysis import store
+from core.decide import answer
 from core.decide.policy.policy import Policy
 from core.decide.study import Study
 from core.export.map import csv_table, precision_map
@@ -58,7 +59,7 @@ def upload(page: Page, label: str, path: Path) -> None:
 def test_each_format_downloads_what_core_writes(visit: Visit, tmp_path: Path) -> None:
     """The chosen format and those made when pressed give the same bytes as `core`."""
     one = study("informer")
-    chosen = one.decide(Policy(top_k=24))
+    chosen = answer.decide(one, Policy(top_k=24))
     page = visit("/export?k=24")
     main = page.get_by_test_id("stMain")
 
@@ -101,11 +102,11 @@ def test_strangers_files_are_refused(visit: Visit, tmp_path: Path) -> None:
     """Another sample's map and garbage are named, the figures stay, and a good file clears."""
     other = study("digits_vit")
     strange, garbage = tmp_path / "vit.json", tmp_path / "garbage.json"
-    strange.write_bytes(precision_map.to_json(other, other.decide(Policy())))
+    strange.write_bytes(precision_map.to_json(other, answer.decide(other, Policy())))
     garbage.write_bytes(b"\x00\xff garbage")
     good = tmp_path / "good.json"
     one = study("informer")
-    good.write_bytes(precision_map.to_json(one, one.decide(Policy())))
+    good.write_bytes(precision_map.to_json(one, answer.decide(one, Policy())))
     page = visit("/export")
     figures = kpis(page)
 

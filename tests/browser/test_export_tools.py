@@ -13,12 +13,14 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Error, Page, expect
 
+from core.decide import answer
 from core.decide.policy.policy import Policy
 from core.export import bundle
 from core.export.map import precision_map
 from core.export.targets.legality import legality
+from core.export.targets.names import kept_nodes
 from core.export.targets.registry import TARGETS, export, get
-from core.onnx_graph.node_table import Graph, beside, lay_over
+from core.onnx_graph.node_table import Graph, lay_over
 from core.source import samples
 from tests.browser.conftest import Visit
 from tests.browser.server import settle
@@ -31,7 +33,7 @@ SAMPLE = "informer"
 
 def graph() -> Graph:
     """The nodes kept with the sample."""
-    table = beside(samples.get(SAMPLE).analysis)
+    table = kept_nodes(samples.get(SAMPLE).analysis)
     assert table is not None
     return lay_over(table, study(SAMPLE).layers)
 
@@ -67,7 +69,7 @@ def take_nearest(page: Page) -> None:
 def test_each_tools_file_is_downloaded_and_read_again(visit: Visit, tmp_path: Path) -> None:
     """Every file has core's bytes and parses as what it is."""
     one, nodes = study(SAMPLE), graph()
-    chosen = one.decide(Policy(top_k=24))
+    chosen = answer.decide(one, Policy(top_k=24))
     page = visit("/export?k=24")
     ticked = False
     for name in TARGETS:
@@ -119,7 +121,7 @@ def test_a_map_of_another_model_is_told(visit: Visit, tmp_path: Path) -> None:
     """The import names the model that a map belongs to."""
     other = study("digits_vit")
     strange = tmp_path / "vit.json"
-    strange.write_bytes(precision_map.to_json(other, other.decide(Policy())))
+    strange.write_bytes(precision_map.to_json(other, answer.decide(other, Policy())))
     page = visit("/export")
 
     upload(page, "Precision map", strange)
@@ -131,7 +133,7 @@ def test_a_map_of_another_model_is_told(visit: Visit, tmp_path: Path) -> None:
 def test_the_bundle_is_downloaded_and_read_again(visit: Visit, tmp_path: Path) -> None:
     """The .zip is core's, and its map loads."""
     one = study(SAMPLE)
-    chosen = one.decide(Policy(top_k=24))
+    chosen = answer.decide(one, Policy(top_k=24))
     page = visit("/export?k=24")
     path = download(page, page.get_by_role("button", name="Download the bundle"), tmp_path)
 

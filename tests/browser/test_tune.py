@@ -8,6 +8,7 @@ import pytest
 from playwright.sync_api import Locator, Page, WebSocket, expect
 
 from core.analysis import store
+from core.decide import answer
 from core.decide.policy.policy import Policy
 from core.decide.study import Study
 from core.source import samples
@@ -204,7 +205,7 @@ def test_figures_of_the_page_are_those_of_core(visit: Visit) -> None:
     expect(kpi(page, "Size")).not_to_have_text(before)
     settle(page)
     study = Study(store.load(samples.get("digits_vit").analysis))
-    chosen = study.decide(Policy(high_threshold=1.0))
+    chosen = answer.decide(study, Policy(high_threshold=1.0))
     size = sum(
         int(study.size_bytes[max(code, 0), i]) for i, code in enumerate(chosen.codes)
     ) + study.glue_bytes  # fmt: skip

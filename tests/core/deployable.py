@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from core.decide import answer
 from core.decide.policy.decision import PrecisionMap
 from core.decide.policy.policy import Policy
 from core.decide.study import Study
@@ -122,4 +123,6 @@ MIXED = (
 def chosen(given: Study, *overrides: tuple[str, str]) -> PrecisionMap:
     """The mixed map, with other precisions for some layers."""
     wanted = {**dict(MIXED), **dict(overrides)}
-    return given.decide(Policy(strategy="manual", high="FP32", overrides=tuple(wanted.items())))
+    return answer.decide(
+        given, Policy(strategy="manual", high="FP32", overrides=tuple(wanted.items()))
+    )

@@ -70,13 +70,13 @@ class Analyses:
         code = 1
         try:
             log = os.open(self.folder / f"{name}.log", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
-            add = run_cache.Shelf.add
+            add = run_cache.RunCache.add
 
-            def logged(self: run_cache.Shelf, unit: Unit) -> None:
+            def logged(self: run_cache.RunCache, unit: Unit) -> None:
                 os.write(log, f"{unit.run} {unit.start} {unit.stop}\n".encode())
                 add(self, unit)
 
-            run_cache.Shelf.add = logged  # type: ignore[method-assign]
+            run_cache.RunCache.add = logged  # type: ignore[method-assign]
             run_cache.FLUSH_SECONDS = 0.0  # every run is written at once
             said: list[str] = []
             cache = Cache(self.cache, say=said.append)

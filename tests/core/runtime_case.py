@@ -9,17 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.analysis.analysis import Analysis
+from core.decide import answer
 from core.decide.policy.decision import PrecisionMap
 from core.decide.policy.policy import Policy
 from core.decide.study import Study
 from core.engines.torch.simulate.simulator import Simulator
-from core.evidence.evidence import Calibration, Identity, SplitSizes
+from core.evidence.evidence import Identity, SplitSizes
 from core.evidence.measure.measure import make_simulator
 from core.numerics import precision as registry
+from core.numerics.calibrate.calibration import Calibration
 from core.numerics.scheme import ORT_CPU
-from core.onnx_graph.session import open_session, run
+from core.onnx_graph.layered_graph import LayeredGraph
+from core.onnx_graph.session import open_session
 from core.runtime.build import Built, assemble
-from core.runtime.torch_export import Graph, export
+from core.runtime.inference import run
+from core.runtime.torch_export import export
 from core.source.batches import Inputs
 from core.source.contract import ModelSource
 from core.source.inventory import take_inventory
@@ -34,18 +38,18 @@ class Case:
     source: ModelSource
     analysis: Analysis
     study: Study
-    graph: Graph
+    graph: LayeredGraph
     simulator: Simulator
 
     def map(self, given: Mapping[str, str], rest: str = "FP32") -> PrecisionMap:
         """The map that `given` names, with every other layer in `rest`."""
-        return self.study.decide(
-            Policy(strategy="manual", high=rest, overrides=tuple(given.items()))
+        return answer.decide(
+            self.study, Policy(strategy="manual", high=rest, overrides=tuple(given.items()))
         )
 
     def uniform(self, name: str) -> PrecisionMap:
         """Every layer in one precision."""
-        return self.study.decide(Policy(strategy="uniform", uniform=name))
+        return answer.decide(self.study, Policy(strategy="uniform", uniform=name))
 
     def built(self, chosen: PrecisionMap) -> Built:
         """The map as a model."""
@@ -68,7 +72,7 @@ def case_of(source: ModelSource) -> Case:
     return with_ranges(source, simulator, layers_graph=export(source, layers))
 
 
-def with_ranges(source: ModelSource, simulator: Simulator, layers_graph: Graph) -> Case:
+def with_ranges(source: ModelSource, simulator: Simulator, layers_graph: LayeredGraph) -> Case:
     """A case whose analysis holds the ranges that `simulator` has now."""
     layers = take_inventory(source)
     analysis = Analysis(

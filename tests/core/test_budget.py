@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from core.analysis import store
 from core.cli.main import main
+from core.decide import answer
 from core.decide.policy.budget import (
     Budget,
     checked,
@@ -99,7 +100,7 @@ def test_budgets_live_in_map_and_session_files() -> None:
         Policy(), strategy="budget", budgets=parse_budgets("size=0.5, latency=1.2"),
         groups=parse_groups("block.2.*, block.3.*"), minimise="latency",
     )  # fmt: skip
-    chosen = study.decide(policy)
+    chosen = answer.decide(study, policy)
 
     again = precision_map.from_json(precision_map.to_json(study, chosen), study)
     kept = session.from_json(

@@ -11,6 +11,7 @@ import pytest
 
 from core.analysis import store
 from core.cli.main import main
+from core.decide import answer
 from core.decide.assess.gains import gains
 from core.decide.assess.outcome import outcome
 from core.decide.policy.policy import Policy
@@ -21,6 +22,7 @@ from core.export.map.words import amount, gain
 from core.export.report.assemble import build
 from core.export.report.blocks import Facts, Table
 from core.export.report.markdown import render
+from core.export.targets.names import NODES_FILE
 from core.export.targets.registry import TARGETS, export, get
 from core.onnx_graph import node_table as graphs
 from core.quantity import Quantity
@@ -81,7 +83,7 @@ def test_what_is_missing_from_a_bundle_is_said() -> None:
 def test_names_in_a_bundle_are_inert() -> None:
     """A layer whose name is a formula gets an apostrophe, and markup is escaped."""
     odd = named(f"={EVIL}")
-    files = unpacked(bundle.to_zip(odd, odd.decide(Policy())))
+    files = unpacked(bundle.to_zip(odd, answer.decide(odd, Policy())))
 
     assert rows(files["data/scores.csv"])[0]["layer"].startswith("'=")
     assert EVIL not in files["README.md"].decode()
@@ -90,7 +92,7 @@ def test_names_in_a_bundle_are_inert() -> None:
 def test_an_unmeasured_study_has_a_bundle() -> None:
     """Unknown figures are empty cells, not zeros."""
     one = Study(synthetic_analysis(14, measured=False))
-    files = unpacked(bundle.to_zip(one, one.decide(Policy())))
+    files = unpacked(bundle.to_zip(one, answer.decide(one, Policy())))
     totals = {r["figure"]: r for r in rows(files["data/totals.csv"])}
 
     assert totals["kl"]["value"] == ""
@@ -160,10 +162,10 @@ def test_node_names_outlive_an_analysis(tmp_path: Path) -> None:
     """Analyzing again keeps what exporting the model has shown."""
     store.save(STUDY.analysis, tmp_path / "a")
     content = graphs.to_json(deployable.node_table())
-    (tmp_path / "a" / graphs.FILE).write_bytes(content)
+    (tmp_path / "a" / NODES_FILE).write_bytes(content)
     store.save(STUDY.analysis, tmp_path / "a")
 
-    assert (tmp_path / "a" / graphs.FILE).read_bytes() == content
+    assert (tmp_path / "a" / NODES_FILE).read_bytes() == content
 
 
 def table(key: str) -> Table:
@@ -178,7 +180,9 @@ def table(key: str) -> Table:
 def test_alternatives_are_differences_from_the_map() -> None:
     """Every named strategy is there with what it would change, recomputed here."""
     shown = {row[0]: row for row in table("alternatives").rows}
-    all8 = STUDY.decide(Policy(strategy="uniform", uniform="INT8", hardware=CHOSEN.policy.hardware))
+    all8 = answer.decide(
+        STUDY, Policy(strategy="uniform", uniform="INT8", hardware=CHOSEN.policy.hardware)
+    )
     changed = gains(outcome(STUDY, CHOSEN), outcome(STUDY, all8))
 
     assert "This map" not in shown

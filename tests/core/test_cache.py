@@ -55,14 +55,14 @@ class Counted:
             cache = Cache(cache)
         if cache is not None:
             cache.say = self.said.append
-        add = run_cache.Shelf.add
+        add = run_cache.RunCache.add
 
-        def counted(at: run_cache.Shelf, unit) -> None:  # noqa: ANN001 (as it is)
+        def counted(at: run_cache.RunCache, unit) -> None:  # noqa: ANN001 (as it is)
             self.made.add((unit.run, unit.start, unit.stop))
             add(at, unit)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(run_cache.Shelf, "add", counted)
+            patch.setattr(run_cache.RunCache, "add", counted)
             return measure(
                 self.source, self.layers, ORT_CPU, self.precisions, probes=2, cache=cache
             )

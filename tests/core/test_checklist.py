@@ -12,6 +12,7 @@ import pytest
 
 from core.analysis import store
 from core.cli.main import main
+from core.decide import answer
 from core.decide.assess.outcome import outcome
 from core.decide.policy.decision import PrecisionMap
 from core.decide.policy.policy import Policy
@@ -26,13 +27,13 @@ from tests.core.synthetic import synthetic_analysis, synthetic_evidence, synthet
 
 STUDY = Study(synthetic_analysis(28, samples=600))
 POLICY = Policy(pins=(("block.1?.*", "FP16"),), overrides=(("block.0.attention", "FP32"),))
-CHOSEN = STUDY.decide(POLICY)
+CHOSEN = answer.decide(STUDY, POLICY)
 IDLE = int(np.flatnonzero(~STUDY.layers.computes)[0])
 
 
 def found(title: str, study: Study = STUDY, chosen: PrecisionMap = CHOSEN, **figures: Any) -> Check:
     """One check of a map; `figures` are exchanged in its outcome, which is of the sound map."""
-    sound = outcome(study, study.decide(chosen.policy))
+    sound = outcome(study, answer.decide(study, chosen.policy))
     every = checks(study, chosen, replace(sound, **figures))
     assert len({check.title for check in every}) == len(every)
     return next(check for check in every if check.title == title)
@@ -71,7 +72,7 @@ def test_every_layer_is_there_exactly_once(chosen: PrecisionMap, said: str) -> N
 def test_a_model_without_layers_is_a_warning() -> None:
     """An empty map is right for an empty model, and worth a word; it still reads back."""
     study = Study(synthetic_analysis(0, samples=20))
-    chosen = study.decide(Policy())
+    chosen = answer.decide(study, Policy())
 
     assert found("Layers", study, chosen) == Check(
         "Layers", "warning", "The model has no layers, so the map is empty."
@@ -162,10 +163,10 @@ def test_rules_are_counted_and_strays_named() -> None:
         "Pins and overrides", "passed",
         f"1 pin, 1 override: {pinned} layers pinned, 1 set by hand.",
     )  # fmt: skip
-    stray = STUDY.decide(replace(POLICY, pins=(("ghost*", "FP16"),)))
+    stray = answer.decide(STUDY, replace(POLICY, pins=(("ghost*", "FP16"),)))
     assert found("Pins and overrides", chosen=stray).status == "warning"
     assert "No layer matches ghost*." in found("Pins and overrides", chosen=stray).detail
-    plain = found("Pins and overrides", chosen=STUDY.decide(Policy()))
+    plain = found("Pins and overrides", chosen=answer.decide(STUDY, Policy()))
     assert plain.detail == "None: the strategy decides every layer."
 
 
@@ -176,7 +177,7 @@ def test_overflow_names_the_layers() -> None:
     allowed[:, 2] = False
     evidence = replace(synthetic_evidence(layers, 600), allowed=allowed)
     study = Study(replace(synthetic_analysis(6), evidence=evidence))
-    chosen = study.decide(Policy(strategy="uniform"))
+    chosen = answer.decide(study, Policy(strategy="uniform"))
 
     check = found("Overflow", study, chosen)
 
@@ -193,7 +194,7 @@ def test_the_model_is_named_with_short_fingerprints() -> None:
     )
     analysis = STUDY.analysis
     bare = Study(replace(analysis, identity=replace(analysis.identity, weights_sha256="")))
-    check = found("Model", bare, bare.decide(Policy()))
+    check = found("Model", bare, answer.decide(bare, Policy()))
     assert check.status == "warning"
     assert "weights n/a" in check.detail
 
@@ -201,7 +202,7 @@ def test_the_model_is_named_with_short_fingerprints() -> None:
 def test_what_was_never_measured_is_a_warning() -> None:
     """Without evidence there is no confidence, no overflow test and no sample."""
     bare = Study(synthetic_analysis(28, measured=False))
-    chosen = bare.decide(POLICY)
+    chosen = answer.decide(bare, POLICY)
 
     for title in ("Overflow", "Confidence", "Samples"):
         assert found(title, bare, chosen).status == "warning", title
@@ -211,7 +212,7 @@ def test_what_was_never_measured_is_a_warning() -> None:
 def test_few_samples_are_a_warning_said_once() -> None:
     """The limit is the projection's own, and the sentence does not come twice."""
     few = Study(synthetic_analysis(28, samples=499))
-    chosen = few.decide(POLICY)
+    chosen = answer.decide(few, POLICY)
 
     assert found("Samples", few, chosen).status == "warning"
     assert "499 selection samples" in found("Samples", few, chosen).detail
@@ -237,7 +238,7 @@ def test_many_names_are_shortened() -> None:
 def test_names_of_strangers_stay_on_one_line() -> None:
     """Control characters of a name reach no terminal."""
     study = named(f"{EVIL}\x1b[2J\n")
-    chosen = study.decide(Policy(strategy="uniform"))
+    chosen = answer.decide(study, Policy(strategy="uniform"))
     broken = replace(chosen, codes=np.full(3, 9, np.int8))
 
     detail = found("Precisions", study, broken).detail
@@ -253,7 +254,7 @@ def test_the_command_line_notes_what_did_not_pass(
     study = Study(analysis)
     store.save(analysis, tmp_path / "a")
     (tmp_path / "map.json").write_bytes(
-        precision_map.to_json(study, study.decide(Policy(pins=(("ghost*", "FP16"),))))
+        precision_map.to_json(study, answer.decide(study, Policy(pins=(("ghost*", "FP16"),))))
     )
     target = tmp_path / "map.csv"
 

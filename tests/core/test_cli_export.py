@@ -10,6 +10,7 @@ import pytest
 from core.analysis import store
 from core.cli.main import main
 from core.export.map import precision_map
+from core.export.targets.names import NODES_FILE, kept_nodes
 from core.export.targets.registry import TARGETS, export
 from core.onnx_graph import node_table as graphs
 from tests.core import deployable
@@ -21,7 +22,7 @@ STUDY = deployable.study()
 def folder(tmp_path: Path) -> Path:
     """An analysis with node names and a map beside it."""
     store.save(STUDY.analysis, tmp_path / "a")
-    (tmp_path / "a" / graphs.FILE).write_bytes(graphs.to_json(deployable.node_table()))
+    (tmp_path / "a" / NODES_FILE).write_bytes(graphs.to_json(deployable.node_table()))
     map_ = deployable.chosen(STUDY)
     (tmp_path / "map.json").write_bytes(precision_map.to_json(STUDY, map_))
     return tmp_path
@@ -84,7 +85,7 @@ def test_without_nodes_the_next_step_is_said(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A format of ONNX nodes needs them, and says how they come."""
-    (folder / "a" / graphs.FILE).unlink()
+    (folder / "a" / NODES_FILE).unlink()
     code, _, err = run(capsys, folder, "--format", "nncf", "--nearest")
 
     assert code == 2
@@ -134,10 +135,10 @@ def test_nodes_are_kept_with_an_analysis(folder: Path, capsys: pytest.CaptureFix
         graph = onnx.helper.make_graph(nodes, "g", [], [])
         onnx.save(onnx.helper.make_model(graph), str(path))
 
-    (folder / "a" / graphs.FILE).unlink()
+    (folder / "a" / NODES_FILE).unlink()
     write(made)
     assert main(("nodes", str(folder / "a"), "--onnx", str(path))) == 0
-    kept = graphs.beside(folder / "a")
+    kept = kept_nodes(folder / "a")
     assert kept is not None
     assert graphs.lay_over(kept, STUDY.layers).of == deployable.graph().of
 
@@ -145,4 +146,4 @@ def test_nodes_are_kept_with_an_analysis(folder: Path, capsys: pytest.CaptureFix
     capsys.readouterr()
     assert main(("nodes", str(folder / "a"), "--onnx", str(path))) == 2
     assert "has no head" in capsys.readouterr().err
-    assert graphs.beside(folder / "a") == kept
+    assert kept_nodes(folder / "a") == kept

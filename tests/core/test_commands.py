@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from core.cli.commands import policy_from
 from core.cli.main import parser
+from core.decide import answer
 from core.decide.policy.policy import Policy
 from core.decide.study import Study
 from core.export.map.reproduce import MAX_OVERRIDES, analyze_command, plan_command
@@ -41,13 +42,13 @@ def test_the_command_gives_the_map_again(
         low=levels[2], uniform=levels[3], pins=tuple(pins),
         overrides=tuple((name, "FP32") for name in hand), hardware="datacenter-gpu-t4",
     )  # fmt: skip
-    chosen = SYNTHETIC.decide(policy)
+    chosen = answer.decide(SYNTHETIC, policy)
     command = plan_command(chosen)
     if command is None:
         assert any("," in p or not p.isprintable() or p != p.strip() for p, _ in pins)
         return
     typed = parser().parse_args(shlex.split(command)[3:])
-    again = SYNTHETIC.decide(policy_from(typed))
+    again = answer.decide(SYNTHETIC, policy_from(typed))
 
     assert again.assigned == chosen.assigned
     assert again.policy.hardware == policy.hardware
@@ -56,8 +57,8 @@ def test_the_command_gives_the_map_again(
 def test_what_no_command_can_say_is_said_in_words() -> None:
     """With too many layers set by hand the report points to the file."""
     names = [n for n, c in zip(SYNTHETIC.layers.names, SYNTHETIC.layers.computes, strict=True) if c]
-    chosen = SYNTHETIC.decide(
-        Policy(overrides=tuple((n, "FP32") for n in names[: MAX_OVERRIDES + 1]))
+    chosen = answer.decide(
+        SYNTHETIC, Policy(overrides=tuple((n, "FP32") for n in names[: MAX_OVERRIDES + 1]))
     )
     assert plan_command(chosen) is None
     assert b"no command line can say" in to_markdown(SYNTHETIC, chosen)

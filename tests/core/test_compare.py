@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core.decide import answer
 from core.decide.assess.compare import COSTS, SAME_MAP, Comparison, Strategy, compare, strategy
 from core.decide.assess.pareto import Point, dominates, pareto_front
 from core.decide.assess.strategies import named_strategies
@@ -25,7 +26,7 @@ UNMEASURED = Study(synthetic_analysis(42, measured=False))
 
 def _named(study: Study = STUDY) -> list[Strategy]:
     return [
-        strategy(study, title, study.decide(policy))
+        strategy(study, title, answer.decide(study, policy))
         for title, policy in named_strategies(study, Policy()).items()
     ]
 
@@ -103,8 +104,12 @@ def test_one_layer_is_spoken_of_in_the_singular() -> None:
     """One differing layer is "1 layer differs"."""
     name = next(layer.name for layer in STUDY.layers if layer.computes_at_inference)
     named = [
-        strategy(STUDY, "a", STUDY.decide(Policy(strategy="uniform"))),
-        strategy(STUDY, "b", STUDY.decide(Policy(strategy="uniform", overrides=((name, "FP32"),)))),
+        strategy(STUDY, "a", answer.decide(STUDY, Policy(strategy="uniform"))),
+        strategy(
+            STUDY,
+            "b",
+            answer.decide(STUDY, Policy(strategy="uniform", overrides=((name, "FP32"),))),
+        ),
     ]
 
     assert compare(named, "a").headline.startswith("1 layer differs; it takes ")
@@ -113,8 +118,10 @@ def test_one_layer_is_spoken_of_in_the_singular() -> None:
 def test_equal_maps_are_said_to_be_equal() -> None:
     """Two policies with one map: no rows, one sentence, and no one beats anyone."""
     named = [
-        strategy(STUDY, "uniform", STUDY.decide(Policy(strategy="uniform", uniform="INT8"))),
-        strategy(STUDY, "pinned", STUDY.decide(Policy(pins=(("*", "INT8"),)))),
+        strategy(
+            STUDY, "uniform", answer.decide(STUDY, Policy(strategy="uniform", uniform="INT8"))
+        ),
+        strategy(STUDY, "pinned", answer.decide(STUDY, Policy(pins=(("*", "INT8"),)))),
     ]
     found = compare(named, "uniform")
 
@@ -206,7 +213,7 @@ def test_the_front_of_many_points_is_fast() -> None:
 
 def test_another_device_is_priced_anew() -> None:
     """`strategy` prices a map on the device asked for; mixed devices are refused."""
-    chosen = STUDY.decide(Policy(hardware="datacenter-gpu-t4"))
+    chosen = answer.decide(STUDY, Policy(hardware="datacenter-gpu-t4"))
     here = strategy(STUDY, "here", chosen, "server-cpu-vnni")
     there = strategy(STUDY, "there", chosen)
 
@@ -225,7 +232,7 @@ def test_bad_requests_name_what_is_wrong() -> None:
         compare(named, "ghost")
     other = Study(synthetic_analysis(3))
     with pytest.raises(MapError, match="different models"):
-        compare([named[0], strategy(other, "other", other.decide(Policy()))], "other")
+        compare([named[0], strategy(other, "other", answer.decide(other, Policy()))], "other")
 
 
 def test_an_empty_model_can_be_compared() -> None:

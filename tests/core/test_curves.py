@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from core.decide import answer
 from core.decide.assess.by_role import by_role
 from core.decide.assess.curves import MAX_POINTS, sweep_policy, threshold_curve
 from core.decide.assess.gains import gains
@@ -30,7 +31,7 @@ def test_every_point_is_the_map_of_its_threshold(policy: Policy) -> None:
         medium = min(policy.medium_threshold, point.high_threshold)
         asked = replace(policy, strategy="thresholds", high_threshold=point.high_threshold,
                         medium_threshold=medium)  # fmt: skip
-        chosen = STUDY.decide(asked)
+        chosen = answer.decide(STUDY, asked)
         assert point.totals == outcome(STUDY, chosen).totals
         assert point.high_layers == int((chosen.scores >= point.high_threshold).sum())
 
@@ -69,7 +70,7 @@ def test_an_empty_model_has_one_point() -> None:
 
 def test_roles_add_up_to_the_map() -> None:
     """Layers, parameters, bytes and precisions by role sum to the map's own totals."""
-    chosen = STUDY.decide(Policy())
+    chosen = answer.decide(STUDY, Policy())
     found = outcome(STUDY, chosen)
     summaries = by_role(chosen, found)
 
@@ -83,8 +84,8 @@ def test_roles_add_up_to_the_map() -> None:
 
 def test_gains_are_differences() -> None:
     """A gain is after less before; what is unknown on either side stays unknown."""
-    wide = outcome(STUDY, STUDY.decide(Policy(strategy="uniform", uniform="FP32")))
-    narrow = outcome(STUDY, STUDY.decide(Policy(strategy="uniform", uniform="INT8")))
+    wide = outcome(STUDY, answer.decide(STUDY, Policy(strategy="uniform", uniform="FP32")))
+    narrow = outcome(STUDY, answer.decide(STUDY, Policy(strategy="uniform", uniform="INT8")))
     found = gains(wide, narrow)["size_bytes"]
 
     before, after = wide.totals["size_bytes"].value, narrow.totals["size_bytes"].value
@@ -93,5 +94,5 @@ def test_gains_are_differences() -> None:
     assert found.change == after - before
     assert found.change_pct == pytest.approx(100 * (after / before - 1))
     blind = Study(synthetic_analysis(5, measured=False))
-    unknown = outcome(blind, blind.decide(Policy()))
+    unknown = outcome(blind, answer.decide(blind, Policy()))
     assert gains(unknown, unknown)["accuracy_drop_pts"].change is None

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core.decide import answer
 from core.decide.assess.difference import difference, in_words
 from core.decide.assess.statistics import statistics
 from core.decide.policy.decision import BY_OVERRIDE, BY_PIN
@@ -74,7 +75,7 @@ def _expected(policy: Policy, name: str, level: str, rank: int) -> str:
 @given(policies())
 def test_any_policy_gives_what_the_rules_say(policy: Policy) -> None:
     """The vectorised decision equals the rules applied to one layer at a time."""
-    chosen = STUDY.decide(policy)
+    chosen = answer.decide(STUDY, policy)
 
     share = {k: v / sum(dict(policy.weights).values()) for k, v in policy.weights}
     scores = sum(share[name] * STUDY.scores[name] for name in share)
@@ -97,8 +98,8 @@ def test_any_policy_gives_what_the_rules_say(policy: Policy) -> None:
 def test_raising_a_threshold_never_turns_int8_into_fp16(a: float, b: float, c: float) -> None:
     """Decisions are monotone in the thresholds."""
     medium, low, high = sorted((a, b, c))
-    before = STUDY.decide(Policy(high_threshold=low, medium_threshold=medium))
-    after = STUDY.decide(Policy(high_threshold=high, medium_threshold=medium))
+    before = answer.decide(STUDY, Policy(high_threshold=low, medium_threshold=medium))
+    after = answer.decide(STUDY, Policy(high_threshold=high, medium_threshold=medium))
 
     assert all(change.direction < 0 for change in difference(before, after))
 
@@ -109,7 +110,9 @@ def test_only_the_ratio_of_weights_matters(policy: Policy, factor: float) -> Non
     """Weights are divided by their sum."""
     scaled = replace(policy, weights=tuple((n, w * factor) for n, w in policy.weights))
 
-    np.testing.assert_allclose(STUDY.decide(policy).scores, STUDY.decide(scaled).scores, atol=2e-9)
+    np.testing.assert_allclose(
+        answer.decide(STUDY, policy).scores, answer.decide(STUDY, scaled).scores, atol=2e-9
+    )
 
 
 def test_precedence_and_origin() -> None:
@@ -117,7 +120,7 @@ def test_precedence_and_origin() -> None:
     name = STUDY.layers.names[0]
     policy = Policy(pins=(("block.0.*", "INT8"), ("*", "FP32")), overrides=((name, "FP16"),))
 
-    chosen = STUDY.decide(policy)
+    chosen = answer.decide(STUDY, policy)
 
     assert chosen.assigned[0] == "FP16"
     assert chosen.assigned[1] == "FP32"
@@ -128,10 +131,12 @@ def test_precedence_and_origin() -> None:
 
 def test_unmatched_rules_are_listed() -> None:
     """Pins and overrides that match no layer are reported and change nothing."""
-    chosen = STUDY.decide(Policy(pins=(("nothing*", "FP32"),), overrides=(("gone", "INT8"),)))
+    chosen = answer.decide(
+        STUDY, Policy(pins=(("nothing*", "FP32"),), overrides=(("gone", "INT8"),))
+    )
 
     assert chosen.ignored == ("nothing*", "gone")
-    assert chosen.assigned == STUDY.decide(Policy()).assigned
+    assert chosen.assigned == answer.decide(STUDY, Policy()).assigned
 
 
 def test_an_override_can_be_set_and_taken_back() -> None:
@@ -146,7 +151,7 @@ def test_an_override_can_be_set_and_taken_back() -> None:
 
 def test_statistics_add_up() -> None:
     """Counts by level and by precision both add up to the layers they speak of."""
-    stats = statistics(STUDY.decide(Policy()))
+    stats = statistics(answer.decide(STUDY, Policy()))
 
     assert sum(c.layers for c in stats.levels) == stats.layers == 42
     assert sum(stats.precisions.values()) == stats.computing_layers
@@ -156,7 +161,7 @@ def test_statistics_add_up() -> None:
 
 def test_an_empty_model_has_no_shares() -> None:
     """Shares of nothing are unknown, not zero."""
-    stats = statistics(Study(synthetic_analysis(0)).decide(Policy()))
+    stats = statistics(answer.decide(Study(synthetic_analysis(0)), Policy()))
 
     assert stats.quantizable_pct is None
     assert all(c.share_pct is None for c in stats.levels)
@@ -164,9 +169,9 @@ def test_an_empty_model_has_no_shares() -> None:
 
 def test_difference_in_words() -> None:
     """Differences are counted by where layers went."""
-    before = STUDY.decide(Policy(strategy="uniform", uniform="FP16"))
+    before = answer.decide(STUDY, Policy(strategy="uniform", uniform="FP16"))
     names = STUDY.layers.names
-    after = STUDY.decide(
+    after = answer.decide(STUDY,
         Policy(strategy="uniform", uniform="FP16", overrides=((names[0], "INT8"), (names[1], "FP32")))
     )  # fmt: skip
 
@@ -178,9 +183,9 @@ def test_difference_in_words() -> None:
 
 
 def test_a_weighted_scorer_without_scores_is_refused() -> None:
-    """Weighing a measured scorer before anything was measured says what to do."""
+    """LossFunction a measured scorer before anything was measured says what to do."""
     with pytest.raises(PolicyError, match="no measurements"):
-        UNMEASURED.decide(Policy(weights=(("output_error", 1.0),)))
+        answer.decide(UNMEASURED, Policy(weights=(("output_error", 1.0),)))
 
 
 @pytest.mark.parametrize(

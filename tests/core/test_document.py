@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from core.decide import answer
 from core.decide.advise.document import comparisons
 from core.decide.assess.statistics import statistics
 from core.decide.policy.policy import Policy
@@ -41,7 +42,7 @@ def test_the_inventory_is_the_documents(informer_study: Study) -> None:
 
 def test_totals_and_levels_are_the_documents(informer_study: Study) -> None:
     """Every layer has its role's total and level under the document's weights."""
-    chosen = informer_study.decide(Policy())
+    chosen = answer.decide(informer_study, Policy())
 
     for role, score, level in zip(
         informer_study.layers.roles, chosen.scores, chosen.levels, strict=True
@@ -51,7 +52,7 @@ def test_totals_and_levels_are_the_documents(informer_study: Study) -> None:
 
 def test_statistics_are_the_documents(informer_study: Study) -> None:
     """33 / 13 / 11 layers, 42.1 % quantizable, 33 FP16 + 24 INT8; and the honest count."""
-    stats = statistics(informer_study.decide(Policy()))
+    stats = statistics(answer.decide(informer_study, Policy()))
 
     assert [(c.level, c.layers, round(c.share_pct or 0, 1)) for c in stats.levels] == [
         ("HIGH", 33, 57.9), ("MEDIUM", 13, 22.8), ("LOW", 11, 19.3),
@@ -65,7 +66,7 @@ def test_statistics_are_the_documents(informer_study: Study) -> None:
 
 def test_dropout_has_no_precision_but_a_document_precision(informer_study: Study) -> None:
     """Dropout computes nothing: null for us, INT8 for the document; pooling keeps a precision."""
-    chosen = informer_study.decide(Policy())
+    chosen = answer.decide(informer_study, Policy())
 
     for i, role in enumerate(informer_study.layers.roles):
         if role == "dropout":
@@ -95,7 +96,7 @@ def test_every_stated_figure_stands_beside_a_recomputed_one(informer_study: Stud
 
 def test_golden_table(informer_study: Study, golden: Callable[[str, str], None]) -> None:
     """The whole 57-layer table under the document's policy stays as it was reviewed."""
-    chosen = informer_study.decide(Policy())
+    chosen = answer.decide(informer_study, Policy())
     rows = [
         {
             "name": name,
@@ -135,6 +136,6 @@ def test_only_the_stated_reading_reproduces_the_table() -> None:
 
 def test_levels_follow_from_scores_alone(informer_study: Study) -> None:
     """HIGH layers are those at or above 0.7, re-derived from the scores."""
-    chosen = informer_study.decide(Policy())
+    chosen = answer.decide(informer_study, Policy())
 
     np.testing.assert_array_equal(chosen.levels == HIGH, chosen.scores >= 0.7)

@@ -14,6 +14,7 @@ from safetensors import safe_open
 
 from core.analysis.analysis import Analysis
 from core.analysis.analyze import analyze, registered
+from core.decide import answer
 from core.decide.assess.outcome import outcome, uniform_map
 from core.decide.policy.policy import Policy
 from core.decide.study import Study
@@ -46,7 +47,7 @@ def test_size_equals_the_bytes_of_a_written_file(
     policy: Policy, tiny_analysis: Analysis, tiny_study: Study, tmp_path: Path
 ) -> None:
     """Estimated bytes are exact: the same as all tensors of a file with the map's types."""
-    chosen = tiny_study.decide(policy)
+    chosen = answer.decide(tiny_study, policy)
     path = tmp_path / "map.safetensors"
 
     written = write_tensors(tiny_analysis, chosen, tiny_source().model, path)
@@ -101,7 +102,7 @@ def test_four_bit_weights_are_packed_two_to_a_byte(tmp_path: Path) -> None:
 def test_layers_add_up_to_totals(tiny_study: Study) -> None:
     """Rows of bytes and milliseconds add up to the headline figures."""
     for policy in POLICIES.values():
-        found = outcome(tiny_study, tiny_study.decide(policy))
+        found = outcome(tiny_study, answer.decide(tiny_study, policy))
 
         assert found.layer_bytes.sum() + found.glue_bytes == found.totals["size_bytes"].value
         latency = found.totals["latency_ms"]
@@ -118,7 +119,7 @@ def test_uniform_float_maps_cross_no_boundary(tiny_study: Study) -> None:
     assert outcome(tiny_study, uniform_map(tiny_study, "FP32", device)).boundaries == 0
     assert outcome(tiny_study, uniform_map(tiny_study, "FP16", device)).boundaries == 0
 
-    one = tiny_study.decide(
+    one = answer.decide(tiny_study,
         Policy(strategy="manual", high="FP32", hardware=device,
                overrides=(("blocks.0.attention", "FP16"),))
     )  # fmt: skip
@@ -151,7 +152,7 @@ def test_int8_is_faster_where_layers_compute(informer_study: Study) -> None:
 
 def test_a_slower_mixed_map_is_said_to_be_slower(informer_study: Study) -> None:
     """A map that a uniform one beats carries the sentence that says so."""
-    found = outcome(informer_study, informer_study.decide(Policy()))
+    found = outcome(informer_study, answer.decide(informer_study, Policy()))
 
     assert any("slower than all FP32" in sentence for sentence in found.warnings)
     assert any("no FP16 kernels" in sentence for sentence in found.warnings)
@@ -369,7 +370,7 @@ def test_a_forbidden_precision_projects_nothing() -> None:
 def test_without_evidence_accuracy_is_unknown() -> None:
     """Before anything was measured, accuracy is n/a and the confidence is prior only."""
     study = Study(synthetic_analysis(12, measured=False))
-    found = outcome(study, study.decide(Policy()))
+    found = outcome(study, answer.decide(study, Policy()))
 
     assert found.totals["accuracy"].value is None
     assert found.confidence == "prior only"

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from core.analysis import store
 from core.analysis.analysis import Analysis
+from core.decide import answer
 from core.decide.policy.policy import Policy
 from core.decide.study import Study
 from core.errors import AnalysisError, MapError, QuantscapeError
@@ -149,7 +150,7 @@ def test_missing_and_empty_folders(tmp_path: Path) -> None:
 
 def test_a_map_round_trips_to_equality(tiny_study: Study) -> None:
     """A map read back is the same map, and writing it again gives the same bytes."""
-    chosen = tiny_study.decide(POLICY)
+    chosen = answer.decide(tiny_study, POLICY)
     raw = precision_map.to_json(tiny_study, chosen)
 
     read = precision_map.from_json(raw, tiny_study)
@@ -166,7 +167,7 @@ def test_a_map_carries_only_json_numbers(tiny_study: Study) -> None:
     def refuse(name: str) -> None:
         pytest.fail(f"{name} in JSON")
 
-    raw = precision_map.to_json(tiny_study, tiny_study.decide(POLICY))
+    raw = precision_map.to_json(tiny_study, answer.decide(tiny_study, POLICY))
     data = json.loads(raw, parse_constant=refuse)
 
     for figure in data["totals"].values():
@@ -181,7 +182,7 @@ def test_a_map_carries_only_json_numbers(tiny_study: Study) -> None:
 
 
 def _edited(study: Study, edit: Any) -> bytes:
-    data = json.loads(precision_map.to_json(study, study.decide(POLICY)))
+    data = json.loads(precision_map.to_json(study, answer.decide(study, POLICY)))
     edit(data)
     return json.dumps(data).encode()
 
@@ -240,7 +241,7 @@ def test_unreadable_paths_are_named(tiny_study: Study, tmp_path: Path) -> None:
 
 def test_csv_holds_the_same_rows(tiny_study: Study) -> None:
     """The CSV repeats the JSON's layers, column by column."""
-    chosen = tiny_study.decide(POLICY)
+    chosen = answer.decide(tiny_study, POLICY)
     rows = list(csv.DictReader(io.StringIO(to_csv(tiny_study, chosen).decode())))
     layers = json.loads(precision_map.to_json(tiny_study, chosen))["layers"]
 
@@ -259,4 +260,4 @@ def test_csv_text_cannot_become_a_formula() -> None:
         analysis.layers, layers=(replace(layer, name="=cmd()"),)))  # fmt: skip
     study = Study(named)
 
-    assert b"'=cmd()" in to_csv(study, study.decide(Policy()))
+    assert b"'=cmd()" in to_csv(study, answer.decide(study, Policy()))

@@ -17,6 +17,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from core.analysis import store
 from core.analysis.analyze import analyze
+from core.decide import answer
 from core.decide.assess.outcome import outcome, uniform_map
 from core.decide.policy.policy import Policy
 from core.decide.study import Study
@@ -363,14 +364,14 @@ def test_a_folded_layer_has_no_precision_and_says_why() -> None:
     """
     analysis = analyze(_source(fusing.ConvNormRelu), precisions=(FP16, INT8), probes=0)
     study = Study(analysis)
-    chosen = study.decide(Policy(pins=(("bn", "INT8"),)))
+    chosen = answer.decide(study, Policy(pins=(("bn", "INT8"),)))
     i = analysis.layers.index["bn"]
 
     assert chosen.assigned[i] is None
     assert chosen.reason(i) == "Folded into conv, whose weights and bias hold its factors."
     bare = Study(analyze(_source(fusing.NormFirst), precisions=(FP16, INT8), probes=0))
     j = bare.layers.index["bn"]
-    assert chosen.scores[i] == bare.decide(Policy()).scores[j]
+    assert chosen.scores[i] == answer.decide(bare, Policy()).scores[j]
 
 
 def test_a_fused_activation_costs_no_time() -> None:

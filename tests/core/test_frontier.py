@@ -10,11 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core.decide import answer
 from core.decide.advise.explain import explain
+from core.decide.assess.frontier import frontier
 from core.decide.policy.budget import parse_budgets
 from core.decide.policy.policy import Policy
-from core.decide.solve.frontier import frontier
-from core.decide.stability.budget_stability import steadiness
+from core.decide.solve.solver import Solver
+from core.decide.stability.budget_stability import budget_stability
 from core.decide.study import Study
 from core.errors import PolicyError
 from core.quantity import Quantity
@@ -57,7 +59,7 @@ def test_the_policy_of_a_point_gives_its_map(study: Study, axis: str) -> None:
 
     assert len(found.points) >= 5
     for point in found.points:
-        assert np.array_equal(fresh.decide(point.policy).codes, point.codes)
+        assert np.array_equal(answer.decide(fresh, point.policy).codes, point.codes)
 
 
 def test_a_frontier_ends_at_no_loss_and_at_the_least_cost(study: Study) -> None:
@@ -84,7 +86,7 @@ def test_a_frontier_over_nothing_is_refused(study: Study) -> None:
 
 def test_an_explanation_says_what_is_saved_lost_and_needed(study: Study) -> None:
     """Savings and costs are those of the map without the layer; the flip is enough room."""
-    chosen = study.decide(_policy("size=0.4"))
+    chosen = answer.decide(study, _policy("size=0.4"))
     int8 = [i for i, name in enumerate(chosen.assigned) if name == "INT8"]
     # an INT8 that cancels another's error gains by itself; the one that costs most is asked
     i = max(int8, key=lambda i: explain(study, chosen, study.layers.names[i]).costs.value or 0)
@@ -111,8 +113,10 @@ def test_explanations_name_rules_thresholds_and_places(study: Study) -> None:
     """A pin, an override, a threshold, a place and a layer without work are each called so."""
     names = study.layers.names
     nothing = next(layer.name for layer in study.layers if not layer.computes_at_inference)
-    pinned = study.decide(Policy(pins=((names[0], "FP16"),), overrides=((names[1], "FP32"),)))
-    ranked = study.decide(Policy(strategy="top-k", top_k=3))
+    pinned = answer.decide(
+        study, Policy(pins=((names[0], "FP16"),), overrides=((names[1], "FP32"),))
+    )
+    ranked = answer.decide(study, Policy(strategy="top-k", top_k=3))
 
     assert "pinned by a rule" in explain(study, pinned, names[0]).in_words()
     assert "set by hand" in explain(study, pinned, names[1]).in_words()
@@ -127,7 +131,7 @@ def test_an_explanation_without_measurements_knows_no_loss() -> None:
     """Before anything was measured, savings are told and the loss is unknown."""
     bare = Study(replace(interacting_analysis(5), evidence=None))
 
-    found = explain(bare, bare.decide(Policy()), bare.layers.names[0])
+    found = explain(bare, answer.decide(bare, Policy()), bare.layers.names[0])
 
     assert found.costs.value is None
     assert "costs" not in found.in_words()
@@ -135,10 +139,12 @@ def test_an_explanation_without_measurements_knows_no_loss() -> None:
 
 def test_layers_of_a_group_are_explained_together(study: Study) -> None:
     """What moves together is named, and its savings add up."""
-    chosen = study.decide(_policy("size=0.35", groups=("block.0.*", "block.1.*"), minimise="loss"))
+    chosen = answer.decide(
+        study, _policy("size=0.35", groups=("block.0.*", "block.1.*"), minimise="loss")
+    )
     both = replace(chosen.policy, groups=("block.[01].*",))
 
-    found = explain(study, study.decide(both), "block.0.attention")
+    found = explain(study, answer.decide(study, both), "block.0.attention")
 
     assert found.together == ("block.1.feed_forward",)
 
@@ -146,9 +152,9 @@ def test_layers_of_a_group_are_explained_together(study: Study) -> None:
 def test_stability_counts_how_often_layers_keep_their_precision(study: Study) -> None:
     """Shares add up to 1 for layers that compute, and the map's loss lies in its own range."""
     policy = _policy("size=0.4")
-    chosen = study.decide(policy)
+    chosen = answer.decide(study, policy)
 
-    found = steadiness(study, policy, draws=6)
+    found = budget_stability(study, policy, draws=6)
 
     assert found.solved == found.draws == 6
     shares = found.frequency.sum(axis=0)
@@ -166,6 +172,6 @@ def test_stability_counts_how_often_layers_keep_their_precision(study: Study) ->
 def test_tables_are_kept_between_budgets(study: Study) -> None:
     """A solution is made once: the second answer is the very same object."""
     policy = _policy("size=0.6")
-    first = study.solver.solve(policy)
+    first = study.derived(Solver).solve(policy)
 
-    assert study.solver.solve(replace(policy, high_threshold=0.8)) is first
+    assert study.derived(Solver).solve(replace(policy, high_threshold=0.8)) is first

@@ -5,50 +5,111 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-
-import pytest
 
 from tests.conftest import REPOSITORY
 
-ROAD = ("source", "engines", "evidence", "records", "analysis", "estimate", "decide", "runtime",
-        "export", "jobs", "cli")  # fmt: skip
+VOCABULARY = ("errors", "lru", "quantity", "task", "layers")
+"""What core keeps in its root, each standing only on those before it."""
+ROAD = (
+    "numerics", "onnx_graph", "source", "engines", "evidence", "records", "analysis", "estimate",
+    "decide", "runtime", "export", "jobs", "cli",
+)  # fmt: skip
+DECIDE = ("policy", "study", "solve", "stability", "answer", "assess", "advise")
 SCREENS = {"streamlit", "plotly", "altair", "dashboard"}
-FILES = sorted((REPOSITORY / "core").rglob("*.py"))
+FACES = {"core", "core.__main__", "core.decide"}
+"""What hands names on, or starts everything."""
 
 
-def _imports(path: Path) -> set[str]:
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+def _modules(*folders: str) -> dict[str, Path]:
+    found = {}
+    for folder in folders:
+        for path in sorted((REPOSITORY / folder).rglob("*.py")):
+            parts = path.relative_to(REPOSITORY).with_suffix("").parts
+            found[".".join(parts).removesuffix(".__init__")] = path
     return found
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(REPOSITORY)))
-def test_core_knows_no_screen(path: Path) -> None:
+def _imports(path: Path) -> Iterator[str]:
+    """Every module that a file names in an import, for types alone or inside a function too."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _edges(modules: Mapping[str, Path]) -> dict[str, set[str]]:
+    """Module -> the modules that it imports; a package is meant only where nothing inside is."""
+    edges = {}
+    for name, path in modules.items():
+        met = {given for given in _imports(path) if given in modules} - {name}
+        edges[name] = {m for m in met if not any(other.startswith(f"{m}.") for other in met)}
+    return edges
+
+
+def _backwards(edges: Mapping[str, Iterable[str]], base: str, order: tuple[str, ...]) -> list[str]:
+    """Imports within `base` from a room to one on its right, and rooms that have no place."""
+    place = {f"{base}.{room}": i for i, room in enumerate(order)}
+    depth = base.count(".") + 2
+
+    def room(module: str) -> str:
+        return ".".join(module.split(".")[:depth])
+
+    inside = [m for m in edges if m.startswith(f"{base}.") and m not in FACES]
+    found = [f"{m} has no place on the road" for m in inside if room(m) not in place]
+    for module in inside:
+        found += [
+            f"{module} imports {other}"
+            for other in edges[module]
+            if place.get(room(other), -1) > place.get(room(module), len(place))
+        ]
+    return found
+
+
+def test_core_knows_no_screen() -> None:
     """No file of core imports streamlit, plotly, altair or the dashboard."""
-    assert not {name.split(".")[0] for name in _imports(path)} & SCREENS
+    offenders = [
+        name
+        for name, path in _modules("core").items()
+        if {given.split(".")[0] for given in _imports(path)} & SCREENS
+    ]
+
+    assert not offenders
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(REPOSITORY)))
-def test_the_road_runs_one_way(path: Path) -> None:
-    """A room of core stands only on the rooms to its left."""
-    room = path.relative_to(REPOSITORY / "core").parts[0]
-    if room not in ROAD:
-        return
-    right = set(ROAD[ROAD.index(room) + 1 :])
+def test_the_road_runs_one_way() -> None:
+    """Every file of core, those in its root too, stands only on rooms to its left."""
+    edges = _edges(_modules("core"))
 
-    assert not {name.split(".")[1] for name in _imports(path) if name.startswith("core.")} & right
+    assert not _backwards(edges, "core", (*VOCABULARY, *ROAD))
+
+
+def test_deciding_runs_one_way() -> None:
+    """Within `decide`, what was asked comes before tables, searches, answers and advice."""
+    edges = _edges(_modules("core"))
+
+    assert not _backwards(edges, "core.decide", DECIDE)
+
+
+def test_no_circle_of_imports() -> None:
+    """No files import each other in a circle, also not for types alone."""
+    edges = _edges(_modules("core", "dashboard"))
+    try:
+        TopologicalSorter(edges).prepare()
+    except CycleError as error:
+        raise AssertionError(" -> ".join(error.args[1])) from None
 
 
 def test_reading_an_analysis_does_not_import_torch() -> None:
     """Deciding and pricing need NumPy alone, so that a page opens without loading torch or a runtime."""
     code = (
-        "import sys, core.analysis.store, core.decide.study, core.jobs.jobs, core.decide.advise.advice, core.decide.advise.document, "
-        "core.export.map.precision_map, core.export.map.csv_table, core.cli.main; "
+        "import sys, core.analysis.store, core.decide.answer, core.jobs.jobs, "
+        "core.decide.advise.advice, core.decide.advise.document, core.export.map.precision_map, "
+        "core.export.map.csv_table, core.cli.main; "
         "sys.exit(any(n in sys.modules for n in ('torch', 'scipy', 'onnx', 'onnxruntime')))"
     )
 

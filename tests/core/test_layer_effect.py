@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from core.decide import answer
 from core.decide.assess.layer_effect import by_precision, integer_precisions, layer_effect
 from core.decide.assess.outcome import outcome, uniform_map
 from core.decide.policy.policy import Policy
@@ -45,7 +46,7 @@ def test_all_but_one_is_the_map_with_that_override(informer_study: Study) -> Non
     """Leaving one layer out gives the totals of the uniform map with that layer by hand."""
     name = "blocks.0.attention"
     policy = Policy(strategy="uniform", uniform="INT8", overrides=((name, "FP32"),))
-    expected = outcome(informer_study, informer_study.decide(policy)).totals
+    expected = outcome(informer_study, answer.decide(informer_study, policy)).totals
 
     effect = layer_effect(informer_study, name, "INT8", DEVICE)
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.decide import answer
 from core.decide.assess.policy_of import policy_of
 from core.decide.policy.decision import BY_OVERRIDE
 from core.decide.policy.names import MAX_NAME, check_name, fresh_name, is_name
@@ -53,7 +54,7 @@ def test_a_map_edited_by_hand_becomes_a_policy_that_gives_it(seed: int) -> None:
     study = Study(synthetic_analysis(28, samples=4))
     rng = np.random.default_rng(seed)
     pinned = Policy(pins=(("block.1*", "FP16"),), overrides=(("block.0.attention", "FP32"),))
-    data = precision_map.to_builtins(study, study.decide(pinned))
+    data = precision_map.to_builtins(study, answer.decide(study, pinned))
     for row in data["layers"]:
         if row["precision"] is not None and rng.random() < 0.4:
             row["precision"] = str(rng.choice(study.precisions))
@@ -61,7 +62,7 @@ def test_a_map_edited_by_hand_becomes_a_policy_that_gives_it(seed: int) -> None:
 
     policy = policy_of(study, read)
 
-    again = study.decide(policy)
+    again = answer.decide(study, policy)
     assert again.assigned == read.assigned
     by_hand = {study.layers.names[i] for i in np.flatnonzero(read.origin == BY_OVERRIDE)}
     assert {name for name, _ in policy.overrides} == by_hand | {"block.0.attention"}
@@ -72,4 +73,4 @@ def test_a_map_of_its_own_policy_needs_no_override() -> None:
     study = Study(synthetic_analysis(28, samples=4))
     policy = Policy(strategy="top-k", top_k=5)
 
-    assert policy_of(study, study.decide(policy)) is policy
+    assert policy_of(study, answer.decide(study, policy)) is policy

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from core.errors import MapError
+from core.export.targets.names import kept_nodes
 from core.onnx_graph import node_table as graphs
 from core.onnx_graph import read_nodes
 from core.source import samples
@@ -92,7 +93,7 @@ def test_every_product_of_a_sample_has_its_nodes(name: str) -> None:
     from core.analysis import store
 
     folder = samples.get(name).analysis
-    table = graphs.beside(folder)
+    table = kept_nodes(folder)
     assert table is not None
     layers = store.load(folder).layers
     graph = graphs.lay_over(table, layers)

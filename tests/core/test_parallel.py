@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from core.decide import answer
 from core.decide.assess.compare import Strategy, compare, strategy
 from core.decide.assess.parallel import COSTS, MIDDLE, NARROW_LAYERS, axes
 from core.decide.assess.strategies import named_strategies
@@ -20,7 +21,7 @@ UNMEASURED = Study(synthetic_analysis(42, measured=False))
 
 def _uniform(study: Study, *precisions: str) -> list[Strategy]:
     return [
-        strategy(study, name, study.decide(Policy(strategy="uniform", uniform=name)))
+        strategy(study, name, answer.decide(study, Policy(strategy="uniform", uniform=name)))
         for name in precisions
     ]
 
@@ -28,7 +29,7 @@ def _uniform(study: Study, *precisions: str) -> list[Strategy]:
 def test_up_is_better_on_every_axis() -> None:
     """The smallest of each cost and the most narrow layers lie at 1, the worst at 0."""
     named = [
-        strategy(STUDY, title, STUDY.decide(policy))
+        strategy(STUDY, title, answer.decide(STUDY, policy))
         for title, policy in named_strategies(STUDY, Policy()).items()
     ]
     found = {axis.name: axis for axis in axes(named, "INT8")}

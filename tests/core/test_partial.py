@@ -15,6 +15,7 @@ from core.analysis import analyze as analysing
 from core.analysis import store
 from core.analysis.analysis import Analysis
 from core.cli.main import main
+from core.decide import answer
 from core.decide.advise.advice import feasibility, recommendations
 from core.decide.assess.layer_effect import layer_effect
 from core.decide.assess.outcome import outcome
@@ -22,11 +23,12 @@ from core.decide.policy.budget import Budget
 from core.decide.policy.decision import BY_LACK, BY_OVERRIDE, BY_PIN
 from core.decide.policy.policy import Policy
 from core.decide.policy.unmeasured import hold_back
+from core.decide.stability.resampling import resampled_scores
 from core.decide.study import Study
 from core.errors import PolicyError
 from core.evidence.evidence import Partial
 from core.evidence.measure import partial_results
-from core.evidence.measure.partial_results import Glimpses
+from core.evidence.measure.partial_results import PartialResults
 from core.export.map import precision_map
 from core.export.report import markdown
 from core.jobs.progress import Reporter
@@ -48,10 +50,12 @@ def seen(request: pytest.FixtureRequest) -> tuple[Analysis, list[Analysis]]:
     """A whole analysis and every partial one on the way to it, by one process and by two."""
     found: list[Analysis] = []
     with pytest.MonkeyPatch.context() as patch:  # told after every run, by the measurement itself
-        patch.setattr(Glimpses, "_keep", lambda self: None)
-        told = Glimpses.look
-        patch.setattr(Glimpses, "look", lambda self: (told(self), self._tell())[0])
-        whole = analysing.analyze(tiny_source(), probes=2, jobs=request.param, glimpse=found.append)
+        patch.setattr(PartialResults, "_keep", lambda self: None)
+        told = PartialResults.look
+        patch.setattr(PartialResults, "look", lambda self: (told(self), self._tell())[0])
+        whole = analysing.analyze(
+            tiny_source(), probes=2, jobs=request.param, on_partial=found.append
+        )
     return whole, found
 
 
@@ -113,11 +117,11 @@ class Assembled:
         return given[2].sum(), None
 
 
-def looking(seconds: float) -> tuple[partial_results.Glimpses, list[int], np.ndarray]:
-    """Glimpses of a measurement, what they tell, and what it has done."""
+def looking(seconds: float) -> tuple[partial_results.PartialResults, list[int], np.ndarray]:
+    """Partial results of a measurement, what they tell, and what it has done."""
     told: list[int] = []
     done = np.zeros((500, 1), dtype=np.bool_)
-    found = partial_results.Glimpses(Assembled(seconds), lambda e, p: told.append(int(e)))  # type: ignore[arg-type]
+    found = partial_results.PartialResults(Assembled(seconds), lambda e, p: told.append(int(e)))  # type: ignore[arg-type]
     found.watch(np.zeros((500, 1, 1), np.float32), done[:, 0], done, [slice(0, 1)])
     return found, told, done
 
@@ -168,14 +172,14 @@ def test_a_strategy_leaves_unmeasured_layers_as_trained(study: Study, policy: Po
     """Whatever a strategy would choose, a layer that was not measured in it stays in FP32, and
     the map, its reason and the warnings say so.
     """
-    chosen = study.decide(policy)
+    chosen = answer.decide(study, policy)
     late = [i for i in range(MEASURED, 14) if study.layers.computes[i]]
 
     assert late
     assert all(chosen.assigned[i] == "FP32" and chosen.origin[i] == BY_LACK for i in late)
     assert all("not measured yet" in chosen.reason(i) for i in late)
     early = [i for i in range(MEASURED) if study.layers.computes[i]]
-    whole = Study(synthetic_analysis(14, samples=40)).decide(policy)
+    whole = answer.decide(Study(synthetic_analysis(14, samples=40)), policy)
     assert [chosen.assigned[i] for i in early] == [whole.assigned[i] for i in early]
     found = outcome(study, chosen)
     assert f"{len(late)} layers not measured yet stay in FP32." in found.warnings
@@ -186,10 +190,10 @@ def test_a_strategy_leaves_unmeasured_layers_as_trained(study: Study, policy: Po
 
 def test_a_projection_before_whole_maps_has_no_range(study: Study) -> None:
     """A map of measured layers has a projected loss, whose range is n/a; the reference's is exact."""
-    found = outcome(study, study.decide(Policy()))
+    found = outcome(study, answer.decide(study, Policy()))
     evidence = study.analysis.evidence
     assert evidence is not None
-    codes = study.decide(Policy()).codes
+    codes = answer.decide(study, Policy()).codes
     added = sum(
         evidence.perturbations[c - 1, i].astype(np.float64) for i, c in enumerate(codes) if c > 0
     )
@@ -200,7 +204,7 @@ def test_a_projection_before_whole_maps_has_no_range(study: Study) -> None:
         quantity = found.totals[name]
         assert quantity.value is not None
         assert (quantity.low, quantity.high) == (None, None)
-    reference = outcome(study, study.decide(Policy(strategy="uniform", uniform="FP32")))
+    reference = outcome(study, answer.decide(study, Policy(strategy="uniform", uniform="FP32")))
     kl = reference.totals["kl"]
     assert (kl.value, kl.low, kl.high) == (0.0, 0.0, 0.0)
 
@@ -217,7 +221,7 @@ def test_a_persons_word_is_kept_and_nothing_is_projected(
     study: Study, policy: Policy, origin: int
 ) -> None:
     """A precision that a person names is given to an unmeasured layer too; its figures are n/a."""
-    chosen = study.decide(policy)
+    chosen = answer.decide(study, policy)
     late = [i for i in range(MEASURED, 14) if chosen.assigned[i] == "INT8"]
 
     assert late
@@ -235,8 +239,8 @@ def test_scores_of_unmeasured_layers_are_not_zero(study: Study) -> None:
     assert "theory" in study.scores
     assert "weight_error" in study.scores
     assert not {"output_error", "kl", "flips", "task_loss"} & set(study.scores)
-    assert study.resampled.scores == {}
-    frequency = study.stability(Policy()).of(study.decide(Policy()))
+    assert study.derived(resampled_scores).scores == {}
+    frequency = answer.stability(study, Policy()).of(answer.decide(study, Policy()))
     assert set(frequency[study.layers.computes]) == {1.0}
 
 
@@ -256,7 +260,7 @@ def test_what_a_layer_does_alone_is_known_or_not(study: Study) -> None:
 
 def test_no_verdict_is_reached_on_layers_that_are_unknown(study: Study) -> None:
     """A partial map is never good to ship, and recommendations say that they are rules."""
-    chosen = study.decide(Policy())
+    chosen = answer.decide(study, Policy())
     verdict = feasibility(study, chosen, outcome(study, chosen))
 
     assert verdict.feasibility == "cautious"
@@ -268,7 +272,7 @@ def test_no_verdict_is_reached_on_layers_that_are_unknown(study: Study) -> None:
 def test_a_budget_chooses_only_what_was_measured(study: Study) -> None:
     """A tight budget narrows measured layers alone; a rule for an unmeasured one is refused."""
     policy = Policy(strategy="budget", minimise="loss", budgets=(Budget("size", 0.75, "fraction"),))
-    chosen = study.decide(policy)
+    chosen = answer.decide(study, policy)
 
     assert study.unknown is not None
     narrow = np.flatnonzero(chosen.codes > 0)
@@ -277,7 +281,7 @@ def test_a_budget_chooses_only_what_was_measured(study: Study) -> None:
     wholly = study.layers.computes & study.unknown[1:].all(axis=0)
     assert set(chosen.origin[wholly].tolist()) == {BY_LACK}
     with pytest.raises(PolicyError, match=r"block\.13\.other to INT8, which was not measured yet"):
-        study.decide(policy.with_override("block.13.other", "INT8"))
+        answer.decide(study, policy.with_override("block.13.other", "INT8"))
 
 
 def by_hand(
@@ -334,8 +338,8 @@ def test_a_partial_analysis_is_kept_and_read_back(tmp_path: Path) -> None:
     assert found.evidence.whole.shape == (0, 40, 10)
     policy = Policy()
     assert (
-        outcome(Study(found), Study(found).decide(policy)).totals
-        == outcome(Study(analysis), Study(analysis).decide(policy)).totals
+        outcome(Study(found), answer.decide(Study(found), policy)).totals
+        == outcome(Study(analysis), answer.decide(Study(analysis), policy)).totals
     )
     store.save(synthetic_analysis(2, samples=4), tmp_path / "b")
     assert store.partial_of(tmp_path / "b") is None
@@ -347,7 +351,7 @@ def test_a_partial_analysis_is_kept_and_read_back(tmp_path: Path) -> None:
 
 def test_files_of_a_partial_analysis_say_so(study: Study) -> None:
     """Map and report carry the mark, each held layer says why; a map of a whole one has no key."""
-    chosen = study.decide(Policy())
+    chosen = answer.decide(study, Policy())
     content = json.loads(precision_map.to_json(study, chosen))
 
     assert content["partial"]["of_samples"] == 200
@@ -360,7 +364,7 @@ def test_files_of_a_partial_analysis_say_so(study: Study) -> None:
     assert "partial, " in report
     assert "accuracy loss (partial)" in report
     whole = Study(synthetic_analysis(14, samples=40))
-    assert "partial" not in json.loads(precision_map.to_json(whole, whole.decide(Policy())))
+    assert "partial" not in json.loads(precision_map.to_json(whole, answer.decide(whole, Policy())))
     read = precision_map.from_json(precision_map.to_json(study, chosen), whole)
     np.testing.assert_array_equal(read.codes, chosen.codes)  # the map stays what it was
 

@@ -212,10 +212,10 @@ def test_a_replay_that_differs_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
     """If a replay of the pilot differs from a full pass in one bit, replay is not used."""
     source = tiny_source()
     simulator = _simulator(source)
-    original = Replayer._suffix
+    original = Replayer._dependents
     monkeypatch.setattr(
         Replayer,
-        "_suffix",
+        "_dependents",
         lambda *args: None if args[1].layer == "head" else original(*args),
     )
 
@@ -225,17 +225,17 @@ def test_a_replay_that_differs_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_only_what_a_layer_reaches_runs_again() -> None:
-    """The head's suffix is the head alone; an unneeded layer has none; branches are left out."""
+    """What follows the head is the head alone; an unneeded layer has none; branches are left out."""
     source = source_of(passes.Branches(), (5,))
     simulator = _simulator(source)
     replayer = Replayer(simulator, source.selection.inputs[:2])
-    suffixes = replayer.plan.suffixes
+    dependents_of = replayer.plan.dependents_of
 
     shaping = 2  # what brings the output into rows and columns
-    assert len(suffixes["head"].steps) == 1 + shaping
-    assert "dead" not in suffixes
-    assert len(suffixes["left"].steps) == 3 + shaping  # itself, the product, the head
-    assert len(suffixes["right"].steps) == 4 + shaping
+    assert len(dependents_of["head"].steps) == 1 + shaping
+    assert "dead" not in dependents_of
+    assert len(dependents_of["left"].steps) == 3 + shaping  # itself, the product, the head
+    assert len(dependents_of["right"].steps) == 4 + shaping
     shares = replayer.shares(source.selection.inputs)
     assert shares["dead"] == 0
     assert 0 < shares["head"] < shares["right"] <= 1
@@ -314,15 +314,15 @@ def test_the_memory_of_a_replay_is_predicted() -> None:
     engine = prepare(simulator, source, read(source), PRECISIONS, 40, 10**9)
     inputs = source.selection.inputs[:50]
     kept: list[int] = []
-    original = Replayer._suffix
+    original = Replayer._dependents
 
-    def watched(self: Replayer, suffix, precision, tape, values):  # noqa: ANN001, ANN202 (as it is)
+    def watched(self: Replayer, dependents, precision, recording, values):  # noqa: ANN001, ANN202 (as it is)
         storages = {v.untyped_storage().data_ptr(): v.untyped_storage() for v in values.values()}
         kept.append(sum(storage.nbytes() for storage in storages.values()))
-        return original(self, suffix, precision, tape, values)
+        return original(self, dependents, precision, recording, values)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Replayer, "_suffix", watched)
+        patch.setattr(Replayer, "_dependents", watched)
         list(engine.replayer.run(inputs, [(name, INT8) for name in simulator.varied]))
 
     assert 0 < kept[0] <= engine.need.kept * 50

@@ -7,6 +7,7 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+from core.decide import answer
 from core.decide.policy.policy import Policy
 from core.decide.study import Study
 from core.export.report.html import SCRIPTS, STYLES, _asset, to_html
@@ -42,7 +43,7 @@ class _Reader(HTMLParser):
 
 def test_the_page_loads_nothing() -> None:
     """No element names a resource, no style or script reaches out, and the policy forbids it."""
-    read = _Reader(to_html(STUDY, STUDY.decide(Policy())).decode())
+    read = _Reader(to_html(STUDY, answer.decide(STUDY, Policy())).decode())
 
     for tag, attributes in read.tags:
         assert tag not in {"link", "img", "iframe", "object", "embed", "base", "form"}
@@ -63,7 +64,7 @@ def test_the_page_loads_nothing() -> None:
 def test_names_are_text_and_never_markup() -> None:
     """A name that tries to end a script or begin a tag does neither."""
     study = named(EVIL)
-    page = to_html(study, study.decide(Policy(overrides=((EVIL, "FP32"),)))).decode()
+    page = to_html(study, answer.decide(study, Policy(overrides=((EVIL, "FP32"),)))).decode()
     read = _Reader(page)
 
     assert "img" not in {tag for tag, _ in read.tags}

@@ -14,6 +14,7 @@ from typing import TypeVar, cast
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from core.decide import answer
 from core.decide.policy.policy import Policy
 from core.decide.study import Study
 from core.export.report.html import to_html
@@ -58,7 +59,7 @@ def _open(
 ) -> Page:
     """The page from disk without a network; what it complains of or asks for is kept."""
     path = folder / "report.html"
-    path.write_bytes(to_html(study, study.decide(Policy())))
+    path.write_bytes(to_html(study, answer.decide(study, Policy())))
     context = browser.new_context(
         viewport={"width": width, "height": 900}, offline=True,
         color_scheme="dark" if scheme == "dark" else "light",
@@ -153,7 +154,7 @@ def test_figures_give_their_data(browser: Browser, tmp_path: Path) -> None:
     rows = list(csv.DictReader(io.StringIO(started.value.path().read_text("utf-8"))))
 
     assert [row["name"] for row in rows] == ["'=cmd()", *study.layers.names[1:]]
-    chosen = study.decide(Policy())
+    chosen = answer.decide(study, Policy())
     assert [float(row["score"]) for row in rows] == [float(score) for score in chosen.scores]
     with page.expect_download() as started:
         page.locator("#figure-trade button", has_text="Download").click()

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from core.analysis import store
+from core.decide import answer
 from core.decide.policy.policy import Policy
 from core.decide.study import Study
 from core.export.map import precision_map
@@ -51,7 +52,7 @@ def _records(table: Table) -> list[dict[str, str]]:
 
 
 def _content(study: Study, policy: Policy = POLICY) -> Any:
-    return json.loads(precision_map.to_json(study, study.decide(policy)))
+    return json.loads(precision_map.to_json(study, answer.decide(study, policy)))
 
 
 def _texts(report: Report) -> Iterator[str]:
@@ -74,8 +75,8 @@ def _texts(report: Report) -> Iterator[str]:
 def test_every_chapter_is_there(study: str, tiny_study: Study) -> None:
     """Both renderings hold every heading of the method's document, once."""
     chosen = {"tiny": tiny_study, "synthetic": SYNTHETIC, "unmeasured": UNMEASURED}[study]
-    text = to_markdown(chosen, chosen.decide(POLICY)).decode()
-    page = to_html(chosen, chosen.decide(POLICY)).decode()
+    text = to_markdown(chosen, answer.decide(chosen, POLICY)).decode()
+    page = to_html(chosen, answer.decide(chosen, POLICY)).decode()
 
     for heading in HEADINGS:
         assert len(re.findall(rf"^##+ {heading}$", text, re.MULTILINE)) == 1
@@ -84,7 +85,7 @@ def test_every_chapter_is_there(study: str, tiny_study: Study) -> None:
 
 def test_the_layer_table_is_the_maps(tiny_study: Study) -> None:
     """A row per layer, every cell as in the map's JSON."""
-    rows = _records(_tables(build(tiny_study, tiny_study.decide(POLICY)))["layers"])
+    rows = _records(_tables(build(tiny_study, answer.decide(tiny_study, POLICY)))["layers"])
     layers = _content(tiny_study)["layers"]
 
     assert len(rows) == len(layers) == len(tiny_study.layers)
@@ -109,7 +110,7 @@ def test_the_layer_table_is_the_maps(tiny_study: Study) -> None:
 
 def test_totals_are_the_maps(tiny_study: Study) -> None:
     """Value, range and kind of every total, read back from the report."""
-    rows = _tables(build(tiny_study, tiny_study.decide(POLICY)))["totals"].rows
+    rows = _tables(build(tiny_study, answer.decide(tiny_study, POLICY)))["totals"].rows
     totals = _content(tiny_study)["totals"]
 
     assert len(rows) == len(totals)
@@ -126,7 +127,7 @@ def test_totals_are_the_maps(tiny_study: Study) -> None:
 
 def test_sums_agree_with_the_maps_statistics(tiny_study: Study) -> None:
     """Layer types add up to all layers; sizes and statistics are the JSON's."""
-    tables = _tables(build(tiny_study, tiny_study.decide(POLICY)))
+    tables = _tables(build(tiny_study, answer.decide(tiny_study, POLICY)))
     content = _content(tiny_study)
 
     assert sum(int(r["layers (exact)"]) for r in _records(tables["types"])) == len(
@@ -145,7 +146,7 @@ def test_sums_agree_with_the_maps_statistics(tiny_study: Study) -> None:
 
 def test_every_figure_says_its_kind(tiny_study: Study) -> None:
     """Cells of figures end in a kind, unless the heading of their column names it."""
-    tables = _tables(build(tiny_study, tiny_study.decide(POLICY)))
+    tables = _tables(build(tiny_study, answer.decide(tiny_study, POLICY)))
     for key in ("totals", "performance", "accuracy", "strategies", "advice", "sizes", "layers"):
         for column, *cells in zip(tables[key].columns, *tables[key].rows, strict=True):
             if column.kind != "number" or column.title == "#":
@@ -156,7 +157,7 @@ def test_every_figure_says_its_kind(tiny_study: Study) -> None:
 
 def test_the_summary_is_the_reports_own(tiny_study: Study) -> None:
     """The closing sentences repeat counts, totals, rivals and verdict of the chapters before."""
-    report = build(tiny_study, tiny_study.decide(POLICY))
+    report = build(tiny_study, answer.decide(tiny_study, POLICY))
     totals = {row["figure"]: list(row.values())[1] for row in _records(_tables(report)["totals"])}
     first = next(row for row in _records(_tables(report)["strategies"]))
     (section,) = (s for s in report.sections if s.key == "summary")
@@ -170,7 +171,7 @@ def test_the_summary_is_the_reports_own(tiny_study: Study) -> None:
         rivals = first[f"beaten in loss and {cost} by"]
         assert (f"in loss and {cost} by {rivals}" in text) == (rivals != "no one")
     assert f"Verdict: {report.verdict}. {report.summary}" in text
-    unmeasured = build(UNMEASURED, UNMEASURED.decide(Policy()))
+    unmeasured = build(UNMEASURED, answer.decide(UNMEASURED, Policy()))
     assert "Nothing was measured." in " ".join(_texts(unmeasured))
 
 
@@ -178,13 +179,13 @@ def test_a_bundled_samples_report_names_its_source() -> None:
     """The command that analyzes a shipped sample again can be typed as it is printed."""
     for name in samples.names():
         study = Study(store.load(samples.get(name).analysis))
-        said = list(_texts(build(study, study.decide(Policy()))))
+        said = list(_texts(build(study, answer.decide(study, Policy()))))
         assert f"python -m core analyze sample:{name} --out DIR" in said
 
 
 def test_nothing_measured_is_said() -> None:
     """Without evidence accuracy is n/a, never 0, and confidence is prior only."""
-    report = build(UNMEASURED, UNMEASURED.decide(POLICY))
+    report = build(UNMEASURED, answer.decide(UNMEASURED, POLICY))
     totals = dict(_tables(report)["totals"].rows)
 
     assert totals["accuracy loss"] == totals["KL divergence"] == "n/a"
@@ -194,17 +195,19 @@ def test_nothing_measured_is_said() -> None:
 
 def test_the_documents_column_is_there_where_it_applies(informer_study: Study) -> None:
     """The Informer's report holds the document's figures; another model's does not."""
-    chosen = informer_study.decide(Policy())
+    chosen = answer.decide(informer_study, Policy())
 
     assert "document" in {s.key for s in build(informer_study, chosen).sections}
-    assert "document" not in {s.key for s in build(SYNTHETIC, SYNTHETIC.decide(Policy())).sections}
+    assert "document" not in {
+        s.key for s in build(SYNTHETIC, answer.decide(SYNTHETIC, Policy())).sections
+    }
 
 
 @pytest.mark.parametrize("count", [0, 1, 2000])
 def test_odd_models_have_reports(count: int) -> None:
     """No layers, one layer and two thousand."""
     study = Study(synthetic_analysis(count, samples=10))
-    chosen = study.decide(Policy())
+    chosen = answer.decide(study, Policy())
 
     assert len(_tables(build(study, chosen))["layers"].rows) == count
     assert to_html(study, chosen)
@@ -212,7 +215,7 @@ def test_odd_models_have_reports(count: int) -> None:
 
 def test_the_same_map_gives_the_same_report(tiny_study: Study) -> None:
     """Nothing in a report depends on when it is written."""
-    chosen = tiny_study.decide(POLICY)
+    chosen = answer.decide(tiny_study, POLICY)
 
     assert to_markdown(tiny_study, chosen) == to_markdown(tiny_study, chosen)
     assert to_html(tiny_study, chosen) == to_html(tiny_study, chosen)
@@ -226,7 +229,7 @@ def test_markdown_shows_names_as_they_are() -> None:
     named = replace(analysis, title="# *T* <b>", layers=replace(
         analysis.layers, layers=(replace(first, name=evil), second)))  # fmt: skip
     study = Study(named)
-    text = to_markdown(study, study.decide(Policy(overrides=((evil, "FP32"),)))).decode()
+    text = to_markdown(study, answer.decide(study, Policy(overrides=((evil, "FP32"),)))).decode()
 
     assert "```a\\|b``c`<script>*x*_y_[z](q) # d```" in text
     assert text.splitlines()[0] == r"# Quantization sensitivity of # \*T\* \<b\>"

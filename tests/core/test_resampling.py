@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core.decide import answer
 from core.decide.policy.decision import decide
 from core.decide.policy.policy import STRATEGIES, Policy
-from core.decide.stability.resampling import DRAWS, draws, settling
+from core.decide.stability.resampling import DRAWS, draws, resampled_scores, settling
 from core.decide.study import Study
 from core.layers import LayerTable
 from tests.core.synthetic import synthetic_analysis
@@ -52,13 +53,14 @@ def test_frequencies_are_those_of_deciding_each_draw(
         high_threshold=high, medium_threshold=medium, high="FP32", medium="FP16", top_k=top_k,
         pins=(("block.1*", "FP16"),), overrides=((study.layers.names[2], "FP32"),),
     )  # fmt: skip
-    found = study.stability(policy)
+    found = answer.stability(study, policy)
 
     codes = np.stack(
         [
             decide(
                 study.layers,
-                study.scores | {name: s[r] for name, s in study.resampled.scores.items()},
+                study.scores
+                | {name: s[r] for name, s in study.derived(resampled_scores).scores.items()},
                 policy,
                 study.precisions,
             ).codes
@@ -71,8 +73,8 @@ def test_frequencies_are_those_of_deciding_each_draw(
 
 def test_rules_do_not_vary() -> None:
     """Under priors alone every layer keeps its precision, and the sentence says why."""
-    chosen = STUDY.decide(Policy())
-    found = STUDY.stability(Policy())
+    chosen = answer.decide(STUDY, Policy())
+    found = answer.stability(STUDY, Policy())
 
     assert found.measured_share == 0
     computes = STUDY.layers.computes
@@ -88,7 +90,7 @@ def test_a_score_on_a_threshold_is_unsettled() -> None:
     layer = 13
     at = float(score[layer]) - 1e-4
     policy = Policy(weights=KL, high_threshold=at, medium_threshold=0.0)
-    chosen, found = STUDY.decide(policy), STUDY.stability(policy)
+    chosen, found = answer.decide(STUDY, policy), answer.stability(STUDY, policy)
 
     share = found.of(chosen)
     assert 0.2 < share[layer] < 0.9
@@ -102,11 +104,11 @@ def test_a_score_on_a_threshold_is_unsettled() -> None:
 def test_how_many_samples_is_estimated() -> None:
     """Between the threshold and the noise there is a number that would settle it."""
     layer = 13
-    spread = float(STUDY.resampled.scores["kl"][:, layer].std())
+    spread = float(STUDY.derived(resampled_scores).scores["kl"][:, layer].std())
     at = float(STUDY.scores["kl"][layer]) - spread / 2
     policy = Policy(weights=KL, high_threshold=at, medium_threshold=0.0)
 
-    said = settling(STUDY.stability(policy), STUDY.decide(policy), layer)
+    said = settling(answer.stability(STUDY, policy), answer.decide(STUDY, policy), layer)
 
     assert "roughly 700 (projected)" in said  # 60 * (1.645 * 2)^2 = 649, in hundreds
 
@@ -117,20 +119,20 @@ def test_the_interval_holds_the_score() -> None:
     for name in ("kl", "flips", "output_error", "task_loss"):
         widths = []
         for study in (STUDY, many):
-            interval = study.resampled.interval(name, 13)
+            interval = study.derived(resampled_scores).interval(name, 13)
             assert interval is not None
             assert interval[0] <= study.scores[name][13] <= interval[1]
             widths.append(interval[1] - interval[0])
         assert widths[1] < widths[0]
-    assert STUDY.resampled.interval("theory", 13) is None
+    assert STUDY.derived(resampled_scores).interval("theory", 13) is None
 
 
 @pytest.mark.parametrize("measured", [True, False])
 def test_a_model_without_layers_or_measurements(measured: bool) -> None:
     """Nothing to decide, or nothing that varies, is no error."""
     empty = Study(synthetic_analysis(0, measured=measured, samples=20))
-    assert empty.stability(Policy()).frequency.shape == (len(empty.precisions), 0)
+    assert answer.stability(empty, Policy()).frequency.shape == (len(empty.precisions), 0)
 
     unmeasured = Study(synthetic_analysis(14, measured=False))
-    assert unmeasured.stability(Policy()).measured_share == 0
-    assert unmeasured.resampled.scores == {}
+    assert answer.stability(unmeasured, Policy()).measured_share == 0
+    assert unmeasured.derived(resampled_scores).scores == {}

@@ -10,6 +10,7 @@ import pytest
 from core.analysis import store
 from core.analysis.analysis import Analysis
 from core.analysis.analyze import analyze
+from core.decide import answer
 from core.decide.policy.policy import Policy
 from core.decide.study import Study
 from core.runtime import profile as profiling
@@ -59,7 +60,7 @@ def test_a_fused_kernel_is_charged_to_the_layer_that_multiplies() -> None:
     assert before
 
     for precision in ("FP32", "INT8"):
-        uniform = study.decide(Policy(strategy="uniform", uniform=precision))
+        uniform = answer.decide(study, Policy(strategy="uniform", uniform=precision))
         built = assemble(bench.graph, analysis, uniform)
         found = Charger(built, study.layers).profiled(given, 16)
         assert (found.layers[before] > 0).all(), precision

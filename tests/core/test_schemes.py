@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from core.analysis import store
 from core.analysis.analyze import analyze
 from core.cli.main import main
+from core.decide import answer
 from core.decide.assess.outcome import outcome
 from core.decide.policy.policy import Policy
 from core.decide.study import Study
@@ -473,12 +474,12 @@ def test_an_analysis_keeps_its_scheme_and_its_exact_size(
     assert back.how_rounded == f"{scheme.name}, ranges percentile:99.9"
     study = Study(back)
     for precision in ("INT8", "FP32"):
-        chosen = study.decide(Policy(strategy="uniform", uniform=precision))
+        chosen = answer.decide(study, Policy(strategy="uniform", uniform=precision))
         total = write_tensors(back, chosen, source.model, tmp_path / f"{precision}.safetensors")
         assert total == outcome(study, chosen).totals["size_bytes"].value
     integers = Policy(strategy="uniform", uniform="INT8", high="FP32", medium="INT8")
     for hardware in profiles():
-        chosen = study.decide(replace(integers, hardware=hardware))
+        chosen = answer.decide(study, replace(integers, hardware=hardware))
         latency = outcome(study, chosen).totals["latency_ms"].value
         assert latency is not None
         assert 0 < latency < math.inf

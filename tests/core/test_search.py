@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core.decide import answer
 from core.decide.policy.budget import Budget, parse_budgets
 from core.decide.policy.decision import PrecisionMap
 from core.decide.policy.policy import Policy
@@ -195,7 +196,9 @@ def test_free_layers_of_a_real_analysis(informer_study: Study) -> None:
     )
     projector = informer_study.projector
     assert projector is not None
-    base = informer_study.decide(Policy(strategy="manual", high="FP32", overrides=rules)).codes
+    base = answer.decide(
+        informer_study, Policy(strategy="manual", high="FP32", overrides=rules)
+    ).codes
     picked = np.array(
         list(itertools.product(range(len(informer_study.precisions)), repeat=len(free)))
     )
@@ -293,7 +296,7 @@ def test_what_is_found_keeps_every_rule(
         strategy="budget", budgets=tuple(budgets), minimise=goal, pins=pins, groups=group,  # type: ignore[arg-type]
     )  # fmt: skip
     with contextlib.suppress(InfeasibleError):
-        _check_rules(study, policy, study.decide(policy))
+        _check_rules(study, policy, answer.decide(study, policy))
 
 
 def _check_rules(study: Study, policy: Policy, chosen: PrecisionMap) -> None:
@@ -302,7 +305,9 @@ def _check_rules(study: Study, policy: Policy, chosen: PrecisionMap) -> None:
         "latency": study.latency(policy.hardware).times_ms(chosen.codes[None])[0],
     }
     for budget in policy.budgets:
-        assert used[budget.axis] <= study.solver.limit(budget, policy.hardware) * (1 + 1e-9)
+        assert used[budget.axis] <= study.derived(Solver).limit(budget, policy.hardware) * (
+            1 + 1e-9
+        )
     names = np.array(study.layers.names)
     computing = study.layers.computes
     by_rule = chosen.origin == 1
@@ -325,13 +330,16 @@ def test_the_additive_optimum_is_never_better(informer_study: Study, axis: str) 
     """
     for share in (0.5, 0.55, 0.6, 0.7, 0.85):
         policy = _budget_policy(f"{axis}={share}")
-        found = informer_study.solver.solve(policy).found
+        found = informer_study.derived(Solver).solve(policy).found
         other = additive(informer_study, policy, found.codes)
         assert other is not None
 
-        terrain, task = informer_study.solver.terrain(policy), informer_study.solver.task(policy)
+        tables, task = (
+            informer_study.derived(Solver).tables(policy),
+            informer_study.derived(Solver).task(policy),
+        )
         mine, theirs = (
-            float(task.weighed(terrain.objective.place(c).cost, terrain.added(c[None])[0]))
+            float(task.weighed(tables.objective.place(c).cost, tables.added(c[None])[0]))
             for c in (found.codes, other)
         )
         assert mine <= theirs * (1 + 1e-6), share
@@ -341,7 +349,7 @@ def test_a_looser_budget_never_loses_more() -> None:
     """The loss falls as the budget of bytes grows."""
     study = _study(20, seed=1)
     losses = [
-        study.solver.solve(_budget_policy(f"size={share}")).found.loss
+        study.derived(Solver).solve(_budget_policy(f"size={share}")).found.loss
         for share in np.linspace(0.3, 1.0, 12)
     ]
 
@@ -354,23 +362,23 @@ def test_infeasible_names_the_budget_and_the_nearest_value() -> None:
     least = int(study.size_bytes.min(axis=0).sum()) + study.glue_bytes
 
     with pytest.raises(InfeasibleError, match="size budget binds") as caught:
-        study.decide(_budget_policy("size=10B"))
+        answer.decide(study, _budget_policy("size=10B"))
 
     assert caught.value.axis == "size"
     assert caught.value.nearest == least
-    assert study.decide(_budget_policy(f"size={least}B")).codes.max() >= 0
+    assert answer.decide(study, _budget_policy(f"size={least}B")).codes.max() >= 0
 
 
 def test_two_budgets_that_exclude_each_other_name_one() -> None:
     """Where each budget alone can be kept, what binds is the one that the others rule out."""
     study = _study(20)
-    solver = study.solver
+    solver = study.derived(Solver)
     smallest = solver.solve(_budget_policy("latency=3", minimise="size"))
     fastest = solver.least_ms(Policy())
     text = f"size={smallest.used['size']:.0f}B, latency={fastest * 1.0001}ms"
 
     with pytest.raises(InfeasibleError) as caught:
-        study.decide(_budget_policy(text))
+        answer.decide(study, _budget_policy(text))
 
     assert caught.value.axis in {"size", "latency"}
     assert caught.value.nearest > 0
@@ -380,7 +388,7 @@ def test_a_loss_budget_in_points_is_checked_by_projection() -> None:
     """The smallest map found loses no more points than asked, as the projector projects."""
     study = _study(16, seed=2)
 
-    chosen = study.decide(_budget_policy("loss=0", minimise="size"))
+    chosen = answer.decide(study, _budget_policy("loss=0", minimise="size"))
     projection = study.project(chosen.codes)
 
     assert projection is not None
@@ -398,11 +406,11 @@ def test_pairs_without_finite_outputs_are_never_chosen() -> None:
     study = Study(replace(analysis, evidence=replace(analysis.evidence, allowed=allowed)))
     name = study.layers.names[2]
 
-    chosen = study.decide(_budget_policy("latency=3", minimise="size"))
+    chosen = answer.decide(study, _budget_policy("latency=3", minimise="size"))
 
     assert chosen.by_layer[name] != "INT8"
     with pytest.raises(PolicyError, match="not finite"):
-        study.decide(_budget_policy("size=0.9", overrides=((name, "INT8"),)))
+        answer.decide(study, _budget_policy("size=0.9", overrides=((name, "INT8"),)))
 
 
 def test_an_unmeasured_model_has_no_budgets() -> None:
@@ -410,25 +418,25 @@ def test_an_unmeasured_model_has_no_budgets() -> None:
     study = Study(replace(interacting_analysis(4), evidence=None))
 
     with pytest.raises(PolicyError, match="Measure it"):
-        study.decide(_budget_policy("size=0.5"))
+        answer.decide(study, _budget_policy("size=0.5"))
 
 
 def test_everything_ruled_leaves_nothing_to_search(informer_study: Study) -> None:
     """With a pin on every layer the pinned map is returned, or refused."""
     pinned = (("*", "INT8"),)
 
-    chosen = informer_study.decide(_budget_policy("size=0.9", pins=pinned))
+    chosen = answer.decide(informer_study, _budget_policy("size=0.9", pins=pinned))
 
     assert chosen.count("INT8") == int(informer_study.layers.computes.sum())
     with pytest.raises(InfeasibleError):
-        informer_study.decide(_budget_policy("size=0.1", pins=pinned))
+        answer.decide(informer_study, _budget_policy("size=0.1", pins=pinned))
 
 
 def test_with_a_time_limit_the_answer_still_keeps_the_budgets() -> None:
     """However short the time, what is returned is a map within the budgets."""
     study = _study(20, seed=1)
 
-    found = study.solver.solve(_budget_policy("size=0.4"), time_limit_s=0.0).found
+    found = study.derived(Solver).solve(_budget_policy("size=0.4"), time_limit_s=0.0).found
 
     assert found.feasible
     assert not found.finished
@@ -441,7 +449,7 @@ def test_the_certificate_bounds_every_map() -> None:
     policy = _budget_policy("size=0.4, latency=1.05")
     size = _bytes(study, codes)
     ms = study.latency(policy.hardware).times_ms(codes)
-    limits = study.solver.task(policy).limits
+    limits = study.derived(Solver).task(policy).limits
     kept = codes[(size <= limits.size) & (ms <= limits.ms)]
     assert study.analysis.evidence is not None
     quadratic = interactions(study.analysis.evidence)

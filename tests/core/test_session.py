@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core.decide import answer
 from core.decide.policy.policy import Policy
 from core.decide.study import Study
 from core.errors import MapError
@@ -37,10 +38,10 @@ def _session(study: Study = STUDY) -> Session:
     return Session(
         study.analysis.identity,
         POLICY,
-        entry(study, "pinned", study.decide(Policy())),
+        entry(study, "pinned", answer.decide(study, Policy())),
         (
-            entry(study, "Lean & mean", study.decide(Policy(strategy="uniform"))),
-            entry(study, "mine", study.decide(POLICY)),
+            entry(study, "Lean & mean", answer.decide(study, Policy(strategy="uniform"))),
+            entry(study, "mine", answer.decide(study, POLICY)),
         ),
     )
 
@@ -52,7 +53,7 @@ def test_a_session_round_trips() -> None:
 
     assert read == kept
     assert to_json(read) == to_json(kept)
-    chosen = STUDY.decide(POLICY)
+    chosen = answer.decide(STUDY, POLICY)
     again = restore(read.strategies[1], STUDY)
     np.testing.assert_array_equal(again.codes, chosen.codes)
     np.testing.assert_array_equal(again.origin, chosen.origin)
@@ -93,7 +94,7 @@ def test_any_maps_and_names_survive(given_names: list[str], data: st.DataObject)
             for layer in STUDY.layers.names
             if data.draw(st.booleans())
         )
-        kept.append(entry(STUDY, name, STUDY.decide(Policy(overrides=overrides))))
+        kept.append(entry(STUDY, name, answer.decide(STUDY, Policy(overrides=overrides))))
     read = from_json(to_json(Session(STUDY.analysis.identity, POLICY, None, tuple(kept))), STUDY)
 
     assert read.strategies == tuple(kept)
@@ -153,21 +154,21 @@ def test_a_policy_without_its_evidence_is_refused() -> None:
 
 def test_what_reading_refuses_is_not_written() -> None:
     """Names are checked on the way out as well."""
-    one = entry(STUDY, "same", STUDY.decide(Policy()))
+    one = entry(STUDY, "same", answer.decide(STUDY, Policy()))
     for strategies in ((one, one), (replace_name(one, ""),), (one,) * (MAX_STRATEGIES + 1)):
         with pytest.raises(MapError):
             to_json(Session(STUDY.analysis.identity, POLICY, None, strategies))
 
 
-def replace_name(one: session.Entry, name: str) -> session.Entry:
+def replace_name(one: session.KeptStrategy, name: str) -> session.KeptStrategy:
     """`one` under another name."""
-    return session.Entry(name, one.model, one.policy, one.layers)
+    return session.KeptStrategy(name, one.model, one.policy, one.layers)
 
 
 def test_a_map_is_no_session_and_a_session_no_map() -> None:
     """The two kinds of file are told apart."""
     with pytest.raises(MapError, match="no session file"):
-        from_json(precision_map.to_json(STUDY, STUDY.decide(Policy())), STUDY)
+        from_json(precision_map.to_json(STUDY, answer.decide(STUDY, Policy())), STUDY)
     with pytest.raises(MapError, match="no precision map"):
         precision_map.from_json(to_json(_session()), STUDY)
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from core.analysis.analyze import analyze
+from core.decide import answer
 from core.decide.assess.outcome import outcome
 from core.decide.policy.policy import Policy
 from core.decide.study import Study
@@ -285,10 +286,10 @@ def test_a_precision_needs_one_entry_of_the_registry() -> None:
     study = Study(analyze(tiny_source(), probes=2))
     assert "BF16" in study.precisions
 
-    chosen = study.decide(Policy(strategy="uniform", uniform="BF16"))
+    chosen = answer.decide(study, Policy(strategy="uniform", uniform="BF16"))
     found = outcome(study, chosen)
 
-    half = outcome(study, study.decide(Policy(strategy="uniform", uniform="FP16")))
+    half = outcome(study, answer.decide(study, Policy(strategy="uniform", uniform="FP16")))
     assert found.totals["size_bytes"] == half.totals["size_bytes"]
     kl, finer = found.totals["kl"].value, half.totals["kl"].value
     assert kl is not None

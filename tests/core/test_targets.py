@@ -17,8 +17,7 @@ from hypothesis import strategies as st
 
 from core.decide.assess.outcome import outcome
 from core.decide.study import Study
-from core.errors import MapError, PolicyError
-from core.export.targets import names as naming
+from core.errors import MapError, PolicyError, check_names
 from core.export.targets.contract import Exported
 from core.export.targets.legality import legality, meaning
 from core.export.targets.modules import modules_of
@@ -426,10 +425,10 @@ def test_scripts_check_names_themselves() -> None:
 def test_checking_names_is_set_arithmetic(wanted: list[str], known: list[str]) -> None:
     """Names are refused exactly when one is not among the known ones."""
     if set(wanted) <= set(known):
-        naming.check(wanted, known, "It")
+        check_names(wanted, known, "It")
     else:
         with pytest.raises(MapError):
-            naming.check(wanted, known, "It")
+            check_names(wanted, known, "It")
 
 
 def test_a_node_table_round_trips() -> None:

@@ -17,6 +17,7 @@ from core.analysis import store
 from core.analysis.analysis import Analysis
 from core.analysis.analyze import analyze, dry_run
 from core.cli.main import main
+from core.decide import answer
 from core.decide.advise.advice import feasibility, recommendations
 from core.decide.assess.compare import compare, strategy
 from core.decide.assess.layer_effect import layer_effect
@@ -93,7 +94,7 @@ def _uniform(analysis: Analysis, name: str = "INT8") -> tuple[Study, Outcome]:
 
 def test_classifiers_keep_their_totals(tiny_study: Study) -> None:
     """A classifier has the totals it always had, by the same names, and no others."""
-    totals = outcome(tiny_study, tiny_study.decide(Policy())).totals
+    totals = outcome(tiny_study, answer.decide(tiny_study, Policy())).totals
 
     assert tuple(totals) == ("size_bytes", "latency_ms", *CLASSES.every, "size_reduction_pct",
                              "speedup")  # fmt: skip
@@ -510,17 +511,17 @@ def test_groups_move_together(regression: Analysis) -> None:
     free = Study(regression)
     first, last = layers.names[0], layers.names[4]
     policy = Policy(strategy="top-k", top_k=1, weights=(("output_error", 1.0),))
-    alone, grouped = free.decide(policy).by_layer, study.decide(policy).by_layer
+    alone, grouped = answer.decide(free, policy).by_layer, answer.decide(study, policy).by_layer
 
     for k in range(6):
-        chosen = study.decide(replace(policy, top_k=k)).by_layer
+        chosen = answer.decide(study, replace(policy, top_k=k)).by_layer
         assert chosen[first] == chosen[last]
     if "INT8" in (alone[first], alone[last]):
         assert grouped[first] == grouped[last] == "FP16"
-    pinned = study.decide(replace(policy, pins=((first, "FP32"),))).by_layer
+    pinned = answer.decide(study, replace(policy, pins=((first, "FP32"),))).by_layer
     assert pinned[first] == "FP32"
     assert pinned[last] == grouped[last]
-    assert "group" in study.decide(policy).reason(0)
+    assert "group" in answer.decide(study, policy).reason(0)
 
 
 @pytest.mark.parametrize("rule", ["pins", "overrides"])
@@ -532,8 +533,8 @@ def test_a_rule_that_splits_a_group_is_reported(rule: str, regression: Analysis)
     study = Study(replace(regression, layers=layers))
     first, last = layers.names[0], layers.names[4]
     whole = Policy(strategy="uniform", uniform="INT8")
-    one = study.decide(replace(whole, **{rule: ((first, "FP32"),)}))
-    both = study.decide(replace(whole, **{rule: ((first, "FP32"), (last, "FP32"))}))
+    one = answer.decide(study, replace(whole, **{rule: ((first, "FP32"),)}))
+    both = answer.decide(study, replace(whole, **{rule: ((first, "FP32"), (last, "FP32"))}))
 
     said = f"A rule splits layers that have to share one precision: {first} FP32, {last} INT8."
     assert one.split_groups == ((0, 4),)
@@ -542,7 +543,7 @@ def test_a_rule_that_splits_a_group_is_reported(rule: str, regression: Analysis)
     assert found["Pins and overrides"].status == "warning"
     assert said in found["Pins and overrides"].detail
     assert said not in found["Other warnings"].detail
-    assert both.split_groups == study.decide(whole).split_groups == ()
+    assert both.split_groups == answer.decide(study, whole).split_groups == ()
     assert not any("splits" in warning for warning in outcome(study, both).warnings)
 
 
@@ -551,7 +552,7 @@ def test_a_group_with_a_layer_that_does_nothing_is_not_split(tiny_study: Study) 
     analysis = synthetic_analysis(30, samples=20)
     idle = int(np.flatnonzero(~analysis.layers.computes)[0])
     layers = replace(analysis.layers, groups=((0, idle, idle + 1),))
-    chosen = Study(replace(analysis, layers=layers)).decide(Policy())
+    chosen = answer.decide(Study(replace(analysis, layers=layers)), Policy())
 
     assert chosen.assigned[idle] is None
     assert chosen.assigned[0] == chosen.assigned[idle + 1]
@@ -594,14 +595,14 @@ def test_a_subsample_is_the_same_every_time() -> None:
     model = nn.Linear(2, 3000)
     x = torch.randn(12, 5, 2)
     spec = {"model": model, "calibration": x, "task": "sequence"}
-    reading = read(model_source(spec))
+    reader = read(model_source(spec))
 
-    assert reading.outputs == Outputs("logits", 1, 15_000)
-    assert reading.kept is not None
-    assert len(reading.kept) == 3000
-    assert reading.kept[0] % 3000 == 0
-    np.testing.assert_array_equal(np.diff(reading.kept), 1)
-    np.testing.assert_array_equal(reading.kept, read(model_source(spec)).kept)
+    assert reader.outputs == Outputs("logits", 1, 15_000)
+    assert reader.kept is not None
+    assert len(reader.kept) == 3000
+    assert reader.kept[0] % 3000 == 0
+    np.testing.assert_array_equal(np.diff(reader.kept), 1)
+    np.testing.assert_array_equal(reader.kept, read(model_source(spec)).kept)
 
 
 def test_a_metric_is_described() -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from core.decide import answer
+from core.decide.assess.by_scorer import trusting
 from core.decide.policy.policy import Policy
-from core.decide.stability.by_scorer import trusting
 from core.decide.study import Study
 from tests.core.synthetic import synthetic_analysis
 
@@ -16,13 +17,13 @@ def test_each_scorer_alone_is_decided() -> None:
     """The changes are those between the map and the policy with one weight, pins kept."""
     names = STUDY.layers.names
     policy = Policy(medium="FP16", low="INT8", pins=(("block.0.*", "FP32"),))
-    chosen = STUDY.decide(policy)
+    chosen = answer.decide(STUDY, policy)
 
     found = {one.scorer: one for one in trusting(STUDY, chosen)}
 
     assert set(found) == set(STUDY.scores)
     for name, one in found.items():
-        alone = STUDY.decide(replace(policy, weights=((name, 1.0),)))
+        alone = answer.decide(STUDY, replace(policy, weights=((name, 1.0),)))
         different = [n for n in names if chosen.by_layer[n] != alone.by_layer[n]]
         assert [change.layer for change in one.changes] == different
         assert one.wider + one.narrower == len(different)
@@ -32,6 +33,6 @@ def test_each_scorer_alone_is_decided() -> None:
 
 def test_the_scorer_that_decides_changes_nothing() -> None:
     """Trusting the only scorer in use alone gives the same map."""
-    chosen = STUDY.decide(Policy(weights=(("kl", 1.0),)))
+    chosen = answer.decide(STUDY, Policy(weights=(("kl", 1.0),)))
 
     assert {one.scorer: one.changes for one in trusting(STUDY, chosen)}["kl"] == ()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from core.analysis import store
+from core.decide import answer
 from core.decide.advise.corrections import ENOUGH, correction, in_words, residuals
 from core.decide.assess.gains import gains
 from core.decide.assess.outcome import outcome
@@ -62,7 +63,9 @@ def test_measured_is_said_only_of_what_ran_as_asked() -> None:
     what would be better.
     """
     name = PLAIN.layers.names[0]
-    chosen = PLAIN.decide(Policy(strategy="manual", high="FP32", overrides=((name, "FP16"),)))
+    chosen = answer.decide(
+        PLAIN, Policy(strategy="manual", high="FP32", overrides=((name, "FP16"),))
+    )
     run = verification(PLAIN, chosen, got={name: "FP32"}, ratio=1.2)
     found = outcome(with_runs(ANALYSIS, run), chosen)
 
@@ -73,7 +76,7 @@ def test_measured_is_said_only_of_what_ran_as_asked() -> None:
     assert "1.20 times as slow as FP32" in said
     assert half_layers(PLAIN, run) == [name]
     assert set(sentences(PLAIN, run)) <= set(found.warnings)
-    better = PLAIN.decide(without_half(replace(chosen.policy, high="FP16")))
+    better = answer.decide(PLAIN, without_half(replace(chosen.policy, high="FP16")))
     assert set(better.assigned) <= {"FP32", "INT8", None}
 
 
@@ -92,7 +95,7 @@ def test_fp32_is_offered_where_half_precisions_gain_no_speed() -> None:
     """Where a device has no FP16 kernels the same map with FP32 in its place is offered, and it
     is estimated faster; nothing is offered where FP16 runs, for FP32 maps, and for budgets.
     """
-    chosen = PLAIN.decide(Policy())
+    chosen = answer.decide(PLAIN, Policy())
     assert "FP16" in chosen.assigned
 
     better = faster_without_half(PLAIN, chosen)
@@ -106,9 +109,12 @@ def test_fp32_is_offered_where_half_precisions_gain_no_speed() -> None:
     )
     assert then < now
     assert faster_without_half(PLAIN, better) is None
-    assert faster_without_half(PLAIN, PLAIN.decide(Policy(hardware="datacenter-gpu-t4"))) is None
+    assert (
+        faster_without_half(PLAIN, answer.decide(PLAIN, Policy(hardware="datacenter-gpu-t4")))
+        is None
+    )
     budget = Policy(strategy="budget", budgets=parse_budgets("size=0.6"))
-    assert faster_without_half(PLAIN, PLAIN.decide(budget)) is None
+    assert faster_without_half(PLAIN, answer.decide(PLAIN, budget)) is None
 
 
 def test_an_overflow_in_simulation_beats_a_clean_run() -> None:
@@ -165,8 +171,8 @@ def test_this_machine_adds_up() -> None:
     rng = np.random.default_rng(3)
     for _ in range(20):
         names = {n: str(rng.choice(["FP32", "INT8"])) for n in study.layers.names}
-        chosen = study.decide(
-            Policy(strategy="manual", high="FP32", overrides=tuple(names.items()))
+        chosen = answer.decide(
+            study, Policy(strategy="manual", high="FP32", overrides=tuple(names.items()))
         )
         crossing, silent = study.forms.changes(chosen.codes)
         own = np.where(chosen.codes == study.precisions.index("INT8"),

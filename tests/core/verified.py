@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from core.analysis.analysis import Analysis
+from core.decide import answer
 from core.decide.assess.outcome import accuracy_totals
 from core.decide.policy.decision import PrecisionMap
 from core.decide.policy.policy import Policy
@@ -61,7 +62,7 @@ def narrowed(study: Study, count: int, **changes: str) -> PrecisionMap:
     """The first `count` computing layers in the narrowest precision, the rest in FP32."""
     names = [layer.name for layer in study.layers if layer.computes_at_inference][:count]
     given = tuple((name, study.narrowest) for name in names)
-    return study.decide(Policy(strategy="manual", high="FP32", overrides=given, **changes))  # type: ignore[arg-type]
+    return answer.decide(study, Policy(strategy="manual", high="FP32", overrides=given, **changes))  # type: ignore[arg-type]
 
 
 def profile(analysis: Analysis, seed: int = 0) -> MachineProfile:

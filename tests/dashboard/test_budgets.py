@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from core.decide import answer
 from core.decide.assess.classes import by_class
 from core.decide.assess.compare import Cost
+from core.decide.assess.frontier import frontier
 from core.decide.policy.budget import Budget, parse_budgets
 from core.decide.policy.policy import Policy
-from core.decide.solve.frontier import frontier
+from core.decide.solve.solver import Solver
 from core.decide.study import Study
 from dashboard.app_pages.tune import frontier_view
 from dashboard.charts.frontier import PICKED
@@ -125,7 +127,7 @@ def test_controls_say_the_budgets_of_a_policy(text: str, minimise: str) -> None:
 
     assert values["strategy"] in STRATEGIES
     assert again.minimise == minimise
-    assert np.array_equal(study.decide(again).codes, study.decide(policy).codes)
+    assert np.array_equal(answer.decide(study, again).codes, answer.decide(study, policy).codes)
 
 
 def test_the_loss_is_set_in_the_models_own_unit() -> None:
@@ -178,14 +180,14 @@ def test_what_was_looked_for_ahead_is_the_first_answer() -> None:
     study, other = (Study(interacting_analysis(6)) for _ in range(2))
     _, beside = _beside(study, "size budget")
 
-    prefetch.solve(study.solver, beside[:3], Event())
+    prefetch.solve(study.derived(Solver), beside[:3], Event())
 
     for _, policy in beside[:3]:
-        assert study.solver.knows(policy, first=True)
-        assert not study.solver.knows(policy)
-        found, alone = (s.solver.decide(policy, first=True) for s in (study, other))
+        assert study.derived(Solver).knows(policy, first=True)
+        assert not study.derived(Solver).knows(policy)
+        found, alone = (s.derived(Solver).decide(policy, first=True) for s in (study, other))
         assert (found.codes == alone.codes).all()
-    assert not study.solver.knows(beside[3][1], first=True)
+    assert not study.derived(Solver).knows(beside[3][1], first=True)
 
 
 def test_looking_ahead_ends_when_a_page_runs() -> None:
@@ -194,20 +196,22 @@ def test_looking_ahead_ends_when_a_page_runs() -> None:
     _, beside = _beside(study, "size budget")
     over.set()
 
-    prefetch.solve(study.solver, beside, over)
+    prefetch.solve(study.derived(Solver), beside, over)
 
-    assert not any(study.solver.knows(policy, first=True) for _, policy in beside)
+    assert not any(study.derived(Solver).knows(policy, first=True) for _, policy in beside)
 
 
 def test_looking_ahead_turns_back_where_nothing_is_feasible() -> None:
     """Beyond the first impossible latency no smaller one is tried; larger ones are."""
     study = Study(interacting_analysis(6))
-    least = 100 * study.solver.least_ms(Policy()) / study.uniform_ms(Policy().hardware)["FP32"]
+    least = (
+        100 * study.derived(Solver).least_ms(Policy()) / study.uniform_ms(Policy().hardware)["FP32"]
+    )
     _, beside = _beside(study, "latency budget", latency_at=float(np.ceil(least) + 1))
 
-    prefetch.solve(study.solver, beside, Event())
+    prefetch.solve(study.derived(Solver), beside, Event())
 
-    tried = {way: [p for w, p in beside if w == way and study.solver.knows(p, first=True)]
+    tried = {way: [p for w, p in beside if w == way and study.derived(Solver).knows(p, first=True)]
              for way in (-1, 1)}  # fmt: skip
     below = [policy.budgets[0].amount for policy in tried[-1]]
     assert sum(amount < least / 100 - 1e-9 for amount in below) == 1
@@ -222,10 +226,10 @@ def test_a_resting_page_looks_ahead(open_app: Open) -> None:
     _, nearest = next(moved(shown.policy, values, shown.study))
 
     end = time.monotonic() + 20
-    while not shown.study.solver.knows(nearest, first=True) and time.monotonic() < end:
+    while not shown.study.derived(Solver).knows(nearest, first=True) and time.monotonic() < end:
         time.sleep(0.02)
 
-    assert shown.study.solver.knows(nearest, first=True)
+    assert shown.study.derived(Solver).knows(nearest, first=True)
 
 
 def _wait(app: AppTest, axis: Cost) -> None:
@@ -259,7 +263,7 @@ def test_a_point_of_the_frontier_becomes_the_policy(monkeypatch: pytest.MonkeyPa
     assert stored["strategy"] == "size budget"
     values = {**to_values(Policy(), study), **stored}
     policy = Policy(strategy="budget", **asked(values, study))
-    assert np.array_equal(study.decide(policy).codes, found.points[2].codes)
+    assert np.array_equal(answer.decide(study, policy).codes, found.points[2].codes)
     assert stored[frontier_view.ROUND] == 1
 
 

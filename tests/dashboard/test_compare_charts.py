@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from core.decide import answer
 from core.decide.assess.compare import COSTS, Comparison, Cost, Strategy, compare, strategy
 from core.decide.assess.curves import threshold_curve
 from core.decide.assess.parallel import axes
@@ -28,7 +29,7 @@ NAMES = ("All FP32", "All INT8", "Document thresholds", "Top-k 50%")
 def named(study: Study = STUDY, **more: Policy) -> list[Strategy]:
     """Strategies of `study`: those that are always there, or those given."""
     policies = more or {n: named_strategies(study, Policy())[n] for n in NAMES}
-    maps = {name: study.decide(policy) for name, policy in policies.items()}
+    maps = {name: answer.decide(study, policy) for name, policy in policies.items()}
     return [strategy(study, name, chosen) for name, chosen in maps.items()]
 
 

@@ -11,6 +11,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from core.analysis import store
+from core.decide import answer
 from core.decide.policy.decision import PrecisionMap
 from core.decide.policy.policy import Policy
 from core.decide.study import Study
@@ -42,7 +43,7 @@ def study() -> Study:
 def raw(policy: Policy = LEAN) -> bytes:
     """A map file of the shape *measured*."""
     one = study()
-    return precision_map.to_json(one, one.decide(policy))
+    return precision_map.to_json(one, answer.decide(one, policy))
 
 
 def upload(app: AppTest, content: bytes, name: str = "map.json", to: str = MAP_UPLOADER) -> None:
@@ -170,7 +171,9 @@ def test_the_choice_survives_page_switches_and_lost_strategies(open_app: Open) -
     app.switch_page("app_pages/tune/page.py").run()
     app.switch_page("app_pages/export/page.py").run()
     assert app.selectbox(key="export_strategy").value == "Mine"
-    counts = ", ".join(f"{study().decide(LEAN).count(p)} {p}" for p in ("FP32", "FP16", "INT8"))
+    counts = ", ".join(
+        f"{answer.decide(study(), LEAN).count(p)} {p}" for p in ("FP32", "FP16", "INT8")
+    )
     assert counts in said(app)
 
     tab(app).kept["measured"] = ()
@@ -257,7 +260,7 @@ def test_large_weights_load_as_their_ratios(open_app: Open) -> None:
 
     assert failures(app) == []
     assert dict(view(app).policy.weights) == {"theory": 1.0, "output_error": 0.25}
-    assert view(app).now.chosen.assigned == study().decide(wide).assigned
+    assert view(app).now.chosen.assigned == answer.decide(study(), wide).assigned
 
 
 def test_a_map_the_controls_cannot_say_is_not_loaded_wrong(open_app: Open) -> None:
@@ -430,8 +433,8 @@ def test_a_session_joins_or_replaces_what_is_there(open_app: Open) -> None:
     one = study()
     pin, other = Policy(strategy="uniform", uniform="FP16"), Policy(strategy="manual")
     content = session_json(Session(
-        one.analysis.identity, LEAN, entry(one, "Pinned", one.decide(pin)),
-        (entry(one, "A", one.decide(LEAN)), entry(one, "B", one.decide(pin))),
+        one.analysis.identity, LEAN, entry(one, "Pinned", answer.decide(one, pin)),
+        (entry(one, "A", answer.decide(one, LEAN)), entry(one, "B", answer.decide(one, pin))),
     ))  # fmt: skip
     for button, strategies_after, pinned_after in (
         ("_session_merge", (Named("A", LEAN), Named("B", other), Named("B 2", pin)), other),
@@ -454,7 +457,7 @@ def test_too_many_strategies_together_are_refused_whole(open_app: Open) -> None:
     one = study()
     content = session_json(Session(
         one.analysis.identity, LEAN, None,
-        tuple(entry(one, f"S{i}", one.decide(LEAN)) for i in range(50)),
+        tuple(entry(one, f"S{i}", answer.decide(one, LEAN)) for i in range(50)),
     ))  # fmt: skip
     app = open_app("measured", page="export")
     tab(app).kept["measured"] = (Named("A", LEAN),)
@@ -480,7 +483,7 @@ def test_a_session_that_does_not_fit_is_refused_whole(
 ) -> None:
     """Another model's or a damaged session changes nothing and says what is wrong."""
     one = study()
-    kept = Session(one.analysis.identity, LEAN, None, (entry(one, "A", one.decide(LEAN)),))
+    kept = Session(one.analysis.identity, LEAN, None, (entry(one, "A", answer.decide(one, LEAN)),))
     data = json.loads(session_json(kept))
     change(data)
     app = open_app("measured", page="export")

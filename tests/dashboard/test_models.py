@@ -9,7 +9,7 @@ from tests.dashboard.test_policy import view
 
 
 def test_rules_of_one_model_wait_for_it(open_app: Open) -> None:
-    """Overrides and pins that mean nothing elsewhere are named, shelved and come back."""
+    """Overrides and pins that mean nothing elsewhere are named, set_aside and come back."""
     app = open_app(
         "measured", "single", pins="block.4*=FP32", overrides="block.3.output_projection=FP16"
     )
@@ -64,7 +64,7 @@ def test_weights_without_scores_are_dropped_and_said(open_app: Open) -> None:
 
 
 def test_a_half_typed_rule_stays_on_screen(open_app: Open) -> None:
-    """A text that cannot be read is neither shelved nor lost."""
+    """A text that cannot be read is neither set_aside nor lost."""
     app = open_app("measured", "single")
     app.text_input(key="pins").set_value("half typed").run()
 

@@ -243,7 +243,7 @@ def test_a_model_without_groups_has_no_column_for_them(open_app: Open) -> None:
 def test_figures_of_values_are_written_with_their_units(
     value: float | None, unit: str, text: str
 ) -> None:
-    """Losses below a percent get two decimals, metrics four figures and no trailing blank."""
+    """LossLabels below a percent get two decimals, metrics four figures and no trailing blank."""
     assert format_number(value, unit) == text
 
 

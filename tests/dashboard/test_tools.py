@@ -9,8 +9,10 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from core.analysis import store
+from core.decide import answer
 from core.decide.policy.policy import Policy, format_rules
 from core.export import bundle
+from core.export.targets.names import NODES_FILE
 from core.export.targets.registry import TARGETS, export, get
 from core.onnx_graph import node_table as graphs
 from dashboard.app_pages.export import tools, tools_panel
@@ -32,7 +34,7 @@ def open_model(
     """The page of the model by hand, whose nodes are kept with the analysis."""
     folder = tmp_path / "deployable"
     store.save(deployable.study().analysis, folder)
-    (folder / graphs.FILE).write_bytes(graphs.to_json(deployable.node_table()))
+    (folder / NODES_FILE).write_bytes(graphs.to_json(deployable.node_table()))
     monkeypatch.setitem(folders, "deployable", folder)
     return open_app
 
@@ -174,7 +176,7 @@ def test_the_policy_of_a_row_is_the_maps(open_model: Open, folders: dict[str, Pa
     app.selectbox(key="export_strategy").set_value("All INT8").run()
 
     one = view(app).study
-    all8 = one.decide(Policy(strategy="uniform", uniform="INT8"))
+    all8 = answer.decide(one, Policy(strategy="uniform", uniform="INT8"))
     made = export(one, all8, "quanto", graph=deployable.graph(), nearest=True)
     assert set(json.loads(made.content)) == {"stem.conv", "mixer.linear1", "mixer.linear2", "head"}
     assert made.content.decode().rstrip() in [block.value.rstrip() for block in app.code]

@@ -11,6 +11,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from core.analysis import store
+from core.decide import answer
 from core.decide.policy.policy import Policy
 from core.decide.study import Study
 from core.export.map import precision_map
@@ -69,7 +70,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[Any, Any]]]:
 
 
 def _uniform(study: Study) -> Any:
-    return study.decide(Policy(strategy="uniform", uniform="INT8"))
+    return answer.decide(study, Policy(strategy="uniform", uniform="INT8"))
 
 
 def test_nothing_was_run_yet(opened: Opened) -> None:
@@ -167,7 +168,7 @@ def test_half_precision_that_gains_nothing_has_a_way_out(
     opened: Opened, study: Study, home: Path
 ) -> None:
     """Where layers in FP16 ran in FP32 the page says so and offers the better map."""
-    chosen = study.decide(Policy(strategy="uniform", uniform="FP16"))
+    chosen = answer.decide(study, Policy(strategy="uniform", uniform="FP16"))
     names = [layer.name for layer in study.layers if layer.computes_at_inference]
     run = verified.verification(study, chosen, got=dict.fromkeys(names, "FP32"))
     verification.save(home / "run", run)

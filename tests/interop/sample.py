@@ -15,6 +15,7 @@ import pytest
 from torch import Tensor, nn
 
 from core.analysis import store
+from core.decide import answer
 from core.decide.policy.decision import PrecisionMap
 from core.decide.policy.policy import Policy
 from core.decide.study import Study
@@ -77,7 +78,7 @@ def mixed(study: Study, target: str, graph: Graph | None) -> PrecisionMap:
     for name in names:
         last = wanted.setdefault(name, last)
     policy = Policy(strategy="manual", high="FP32", overrides=tuple(wanted.items()))
-    return legality(study, study.decide(policy), get(target), graph).legal
+    return legality(study, answer.decide(study, policy), get(target), graph).legal
 
 
 def _multiplies(study: Study, name: str) -> bool:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from core.onnx_graph.node_table import beside, lay_over
+from core.export.targets.names import kept_nodes
+from core.onnx_graph.node_table import lay_over
 from core.source import samples
 from tests.interop import sample
 
@@ -22,7 +23,7 @@ def test_its_classes_read_the_file(target: str, tmp_path: Path) -> None:
     from model_explorer import node_data_builder as builder
 
     name = "digits_vit"
-    table = beside(samples.get(name).analysis)
+    table = kept_nodes(samples.get(name).analysis)
     assert table is not None
     graph = lay_over(table, sample.study_of(name).layers)
     given = json.loads(sample.written(name, target, tmp_path, graph).read_text("utf-8"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from core.decide import answer
 from core.decide.assess.loss import loss_at_most, loss_figures
 from core.decide.assess.outcome import Outcome, outcome
 from core.decide.assess.statistics import statistics
@@ -155,7 +156,7 @@ def recommendations(study: Study, policy: Policy) -> tuple[Recommendation, ...]:
             )
             if title in candidates
         )
-    priced = {title: outcome(study, study.decide(p)) for title, p in candidates.items()}
+    priced = {title: outcome(study, answer.decide(study, p)) for title, p in candidates.items()}
     uses = (
         ("production", PROCEED_DROP_PTS, "latency_ms", "fastest"),
         ("edge", EDGE_DROP_PTS, "size_bytes", "smallest"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from core.decide import answer
 from core.decide.advise.advice import feasibility
 from core.decide.assess.outcome import outcome, uniform_map
 from core.decide.assess.statistics import statistics
@@ -20,7 +21,7 @@ MODEL = "informer"
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class DocumentComparison:
     """One stated figure. `recomputed` is a quantity, or words where the figure is a word."""
 
     figure: str
@@ -40,10 +41,10 @@ def _exact(value: float | None, unit: str) -> Quantity:
     return Quantity(value, unit, "exact")
 
 
-def comparisons(study: Study, hardware: str) -> tuple[Comparison, ...]:
+def comparisons(study: Study, hardware: str) -> tuple[DocumentComparison, ...]:
     """Every figure of the document beside this model's, under the document's own policy."""
     policy = Policy(hardware=hardware)
-    chosen = study.decide(policy)
+    chosen = answer.decide(study, policy)
     found = outcome(study, chosen)
     stats = statistics(chosen)
     by_level = {count.level: count for count in stats.levels}
@@ -58,52 +59,52 @@ def comparisons(study: Study, hardware: str) -> tuple[Comparison, ...]:
         if role == "attention" and level == HIGH
     )
     rows = [
-        Comparison("Layers", "57", _exact(stats.layers, "layers"),
+        DocumentComparison("Layers", "57", _exact(stats.layers, "layers"),
                    f"{stats.computing_layers} compute; dropout does nothing at inference"),
     ]  # fmt: skip
     stated_levels = {"HIGH": "33 (57.9 %)", "MEDIUM": "13 (22.8 %)", "LOW": "11 (19.3 %)"}
     for level, stated in stated_levels.items():
         rows += [
-            Comparison(f"{level} layers", stated, _exact(by_level[level].layers, "layers"),
+            DocumentComparison(f"{level} layers", stated, _exact(by_level[level].layers, "layers"),
                        f"{by_level[level].share_pct or 0.0:.1f} %"),
         ]  # fmt: skip
     rows += [
-        Comparison("Quantizable layers", "42.1 %", _exact(stats.quantizable_pct, "%"),
+        DocumentComparison("Quantizable layers", "42.1 %", _exact(stats.quantizable_pct, "%"),
                    f"{stats.computing_quantizable_pct or 0.0:.1f} % of the layers that compute"),
-        Comparison("Mixed-precision layers", "22.8 %", _exact(by_level["MEDIUM"].share_pct, "%")),
-        Comparison("Attention layers kept in FP16", "33", _exact(attention, "layers"),
+        DocumentComparison("Mixed-precision layers", "22.8 %", _exact(by_level["MEDIUM"].share_pct, "%")),
+        DocumentComparison("Attention layers kept in FP16", "33", _exact(attention, "layers"),
                    "33 counts all HIGH layers, not the attention layers"),
-        Comparison("FP16 layers", "33", _exact(stats.document_precisions["FP16"], "layers")),
-        Comparison("INT8 layers", "24", _exact(stats.document_precisions["INT8"], "layers"),
+        DocumentComparison("FP16 layers", "33", _exact(stats.document_precisions["FP16"], "layers")),
+        DocumentComparison("INT8 layers", "24", _exact(stats.document_precisions["INT8"], "layers"),
                    "its list of INT8 types adds up to 23: the embedding is missing; "
                    f"{stats.precisions.get('INT8', 0)} without dropout"),
-        Comparison("FP32 latency", "0.52 ms", ms["FP32"]),
-        Comparison("FP16 latency", "0.68 ms", ms["FP16"],
+        DocumentComparison("FP32 latency", "0.52 ms", ms["FP32"]),
+        DocumentComparison("FP16 latency", "0.68 ms", ms["FP16"],
                    "slower than FP32: true of CPUs without FP16 kernels, false of GPUs"),
-        Comparison("INT8 latency", "0.27 ms", ms["INT8"]),
-        Comparison("Mixed latency", "0.28 ms", found.totals["latency_ms"]),
-        Comparison("Theoretical speed-up", "2.5x", _speedup(ms["FP16"], ms["INT8"]),
+        DocumentComparison("INT8 latency", "0.27 ms", ms["INT8"]),
+        DocumentComparison("Mixed latency", "0.28 ms", found.totals["latency_ms"]),
+        DocumentComparison("Theoretical speed-up", "2.5x", _speedup(ms["FP16"], ms["INT8"]),
                    "FP16 time over INT8 time"),
-        Comparison("Actual speed-up", "1.9x", _speedup(ms["FP32"], ms["INT8"]),
+        DocumentComparison("Actual speed-up", "1.9x", _speedup(ms["FP32"], ms["INT8"]),
                    "FP32 time over INT8 time; an estimate in both"),
-        Comparison("FP32 size", "19.39 MB", _exact(size["FP32"] / 1e6, "MB")),
-        Comparison("FP16 size", "9.04 MB", _exact(size["FP16"] / 1e6, "MB"),
+        DocumentComparison("FP32 size", "19.39 MB", _exact(size["FP32"] / 1e6, "MB")),
+        DocumentComparison("FP16 size", "9.04 MB", _exact(size["FP16"] / 1e6, "MB"),
                    "half of 19.39 is 9.70"),
-        Comparison("INT8 size", "4.85 MB", _exact(size["INT8"] / 1e6, "MB"),
+        DocumentComparison("INT8 size", "4.85 MB", _exact(size["INT8"] / 1e6, "MB"),
                    "with scales, zero points, and layers that keep float weights"),
-        Comparison("Mixed size", "4.85 MB",
+        DocumentComparison("Mixed size", "4.85 MB",
                    _exact((found.totals["size_bytes"].value or 0.0) / 1e6, "MB"),
                    "the document gives the size of all layers in INT8"),
-        Comparison("Reduction, INT8 against FP32", "75 %",
+        DocumentComparison("Reduction, INT8 against FP32", "75 %",
                    _exact(_less(size["INT8"], size["FP32"]), "%")),
-        Comparison("Reduction, INT8 against FP16", "46.8 %",
+        DocumentComparison("Reduction, INT8 against FP16", "46.8 %",
                    _exact(_less(size["INT8"], size["FP16"]), "%"),
                    "its own sizes, 4.85 and 9.04 MB, give 46.4 %"),
-        Comparison("Accuracy loss", "8.0 %", found.totals["accuracy_drop_pts"],
+        DocumentComparison("Accuracy loss", "8.0 %", found.totals["accuracy_drop_pts"],
                    "undefined there; here points of accuracy on the selection split"),
-        Comparison("Confidence", "medium", found.confidence,
+        DocumentComparison("Confidence", "medium", found.confidence,
                    "undefined there; here prior only, projected or measured"),
-        Comparison("Feasibility", "cautious", feasibility(study, chosen, found).feasibility),
+        DocumentComparison("Feasibility", "cautious", feasibility(study, chosen, found).feasibility),
     ]  # fmt: skip
     return tuple(rows)
 

@@ -10,6 +10,7 @@ import numpy as np
 from core.decide.policy.budget import AXES, Axis
 from core.decide.policy.decision import BY_OVERRIDE, BY_PIN, PrecisionMap
 from core.decide.policy.scoring import LEVELS
+from core.decide.solve.solver import Solver
 from core.errors import PolicyError
 from core.quantity import Quantity
 
@@ -142,7 +143,7 @@ def _figures(
 def _limits(study: Study, chosen: PrecisionMap) -> Limits | None:
     if chosen.policy.strategy != "budget":
         return None
-    return study.solver.task(chosen.policy).limits
+    return study.derived(Solver).task(chosen.policy).limits
 
 
 def _exceeds(limits: Limits | None, size: float, ms: float, loss: float) -> tuple[Axis, ...]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from core.decide import answer
 from core.decide.assess.outcome import outcome
 from core.decide.policy.decision import PrecisionMap
 from core.decide.policy.policy import Policy
@@ -44,12 +45,14 @@ def threshold_curve(
     of them, evenly spread over the layers. Points come in the order of falling threshold.
     """
     base = sweep_policy(policy)
-    scores = study.decide(base).scores
+    scores = answer.decide(study, base).scores
     points = []
     seen: set[bytes] = set()
     for threshold in _stops(scores, max_points):
         medium = min(base.medium_threshold, threshold)
-        chosen = study.decide(replace(base, high_threshold=threshold, medium_threshold=medium))
+        chosen = answer.decide(
+            study, replace(base, high_threshold=threshold, medium_threshold=medium)
+        )
         key = chosen.codes.tobytes()
         if key in seen:
             continue

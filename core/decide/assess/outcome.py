@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from core.decide import answer
 from core.decide.assess.verified import sentences, verification_of, with_measured, without_kernels
 from core.decide.policy.decision import BY_LACK, PrecisionMap
 from core.decide.policy.policy import Policy
@@ -52,7 +53,7 @@ class Outcome:
 
 def uniform_map(study: Study, precision: str, hardware: str) -> PrecisionMap:
     """Every layer in `precision`."""
-    return study.decide(Policy(strategy="uniform", uniform=precision, hardware=hardware))
+    return answer.decide(study, Policy(strategy="uniform", uniform=precision, hardware=hardware))
 
 
 def outcome(study: Study, chosen: PrecisionMap) -> Outcome:

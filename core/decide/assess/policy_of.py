@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from core.decide import answer
 from core.decide.policy.decision import PrecisionMap
 from core.decide.policy.policy import Policy
 from core.decide.study import Study
@@ -18,7 +19,7 @@ def policy_of(study: Study, chosen: PrecisionMap) -> Policy:
     where that takes more rules than a policy holds.
     """
     policy = chosen.policy
-    decided = study.decide(policy)
+    decided = answer.decide(study, policy)
     differing = np.flatnonzero(decided.codes != chosen.codes)
     if not len(differing):
         return policy

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from core.decide import answer
 from core.decide.policy.decision import PrecisionMap
 from core.decide.policy.policy import Policy
 from core.decide.study import Study
@@ -162,7 +163,7 @@ def faster_without_half(study: Study, chosen: PrecisionMap) -> PrecisionMap | No
     policy = chosen.policy
     if policy.strategy == "budget" or not without_kernels(study, chosen):
         return None
-    other = study.decide(without_half(policy))
+    other = answer.decide(study, without_half(policy))
     model = study.latency(policy.hardware)
     now, then = (model.estimate(m.codes).total.value or 0.0 for m in (chosen, other))
     return other if then < now else None

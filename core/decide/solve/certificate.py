@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.decide.policy.budget import Axis
-from core.decide.solve.milp import Programme, Term
+from core.decide.solve.milp import Milp, Term
 from core.decide.solve.problem import Task
-from core.decide.solve.search_tables import Terrain
+from core.decide.solve.search_tables import SearchTables
+from core.decide.solve.solver import Solver
 
 if TYPE_CHECKING:
     from core.decide.policy.policy import Policy
@@ -69,31 +70,31 @@ def certify(study: Study, policy: Policy, time_limit_s: float = 10.0) -> Certifi
     A budget on loss that is checked by projection (points of a metric) has no second-order form:
     such a limit is replaced by the found map's own second-order loss, and `problem` says so.
     """
-    solution = study.solver.solve(policy)
-    return _Certifier(study.solver.task(policy), solution.found.codes).run(time_limit_s)
+    solution = study.derived(Solver).solve(policy)
+    return _Certifier(study.derived(Solver).task(policy), solution.found.codes).run(time_limit_s)
 
 
 class _Certifier:
     def __init__(self, task: Task, codes: NDArray[np.int8]) -> None:
-        self.task, self.terrain, self.codes = task, task.terrain, codes
-        self.matrix, self.linear, self.constant = _second_order(self.terrain, task)
+        self.task, self.tables, self.codes = task, task.tables, codes
+        self.matrix, self.linear, self.constant = _second_order(self.tables, task)
         self.diagonal = _exact_diagonal(self.matrix)
         self.rest = self.matrix - np.diag(self.diagonal)
-        self.programme = Programme(self.terrain)
-        self.programme.limit(task.limits)
+        self.milp = Milp(self.tables)
+        self.milp.limit(task.limits)
 
     def _loss(self, s: Doubles) -> float:
         return float(s @ self.matrix @ s + self.linear @ s) + self.constant
 
     def run(self, time_limit_s: float) -> Certificate:
         start = time.perf_counter()
-        terrain, programme = self.terrain, self.programme
+        tables, milp = self.tables, self.milp
         here = self._indicator(self.codes)
         loss = self._loss(here)
         scale = max(abs(loss), 1e-15)
         by_loss = self.task.minimise == "loss"
-        theta = programme.variable()
-        programme.upper[theta] = np.inf
+        theta = milp.variable()
+        milp.upper[theta] = np.inf
         base: list[Term] = [
             (v, (self.linear[v] + self.diagonal[v]) / scale) for v in range(len(here))
         ]
@@ -101,19 +102,15 @@ class _Certifier:
         limited = np.isfinite(self.task.limits.loss) or np.isfinite(self.task.limits.judged)
         if limited:
             most = max(loss, self.task.limits.loss if np.isfinite(self.task.limits.loss) else loss)
-            programme.rows.append((whole, -np.inf, (most - self.constant) / scale))
+            milp.rows.append((whole, -np.inf, (most - self.constant) / scale))
         objective, value, fixed, unit = whole, loss, self.constant, scale
         if not by_loss:
             size = self.task.minimise == "size"
-            terms, fixed = (
-                (programme.size, programme.size_fixed)
-                if size
-                else (programme.ms, programme.ms_fixed)
-            )
+            terms, fixed = (milp.size, milp.size_fixed) if size else (milp.ms, milp.ms_fixed)
             value = float(
-                terrain.sizes_of(self.codes[None])[0]
+                tables.sizes_of(self.codes[None])[0]
                 if size
-                else terrain.latency.times_ms(self.codes[None])[0]
+                else tables.latency.times_ms(self.codes[None])[0]
             )
             unit = max(value, 1e-12)
             objective = [(v, c / unit) for v, c in terms]
@@ -129,7 +126,7 @@ class _Certifier:
                 break
             if relaxed and (round_ >= RELAXED_ROUNDS or time.perf_counter() > relaxed_until):
                 relaxed = False
-            answer = programme.solve(objective, cuts, left, relaxed=relaxed)
+            answer = milp.solve(objective, cuts, left, relaxed=relaxed)
             dual = answer.fun if relaxed else getattr(answer, "mip_dual_bound", None)
             if answer.status == 2:  # HiGHS found the rows infeasible: rounding at a tight limit
                 break
@@ -168,11 +165,9 @@ class _Certifier:
         return name
 
     def _indicator(self, codes: NDArray[np.int8]) -> Doubles:
-        picked = (
-            self.terrain.choices.picked(codes) if len(self.terrain.choices) else np.zeros(0, int)
-        )
+        picked = self.tables.choices.picked(codes) if len(self.tables.choices) else np.zeros(0, int)
         s = np.zeros(self.matrix.shape[0])
-        s[picked * len(self.terrain.choices) + np.arange(len(picked))] = 1.0
+        s[picked * len(self.tables.choices) + np.arange(len(picked))] = 1.0
         return s
 
     def _tangent(self, s: Doubles, theta: int, scale: float) -> tuple[list[Term], float, float]:
@@ -183,16 +178,16 @@ class _Certifier:
         return [*row, (theta, -1.0)], -np.inf, float(s @ pull) / scale
 
 
-def _second_order(terrain: Terrain, task: Task) -> tuple[Doubles, Doubles, float]:
+def _second_order(tables: SearchTables, task: Task) -> tuple[Doubles, Doubles, float]:
     """Matrix, linear term and constant of the loss over (precision, unit), rules included.
 
     Hedging leaves the diagonal and takes its share off what lies beside it.
     """
-    choices, objective = terrain.choices, terrain.objective
+    choices, objective = tables.choices, tables.objective
     found = objective.interactions
     count = choices.options.size
-    if terrain.quadratic is None or found.matrix is None:
-        alone = np.where(choices.options, terrain.alone, 0.0)
+    if tables.quadratic is None or found.matrix is None:
+        alone = np.where(choices.options, tables.alone, 0.0)
         ruled = np.flatnonzero((choices.unit_of < 0) & (choices.fixed > 0))
         constant = float(objective.alone[choices.fixed[ruled], ruled].sum())
         return np.zeros((count, count)), alone.ravel(), constant
@@ -205,7 +200,7 @@ def _second_order(terrain: Terrain, task: Task) -> tuple[Doubles, Doubles, float
     diagonal = float(np.trace(among))
     constant = part * float(among.sum()) + (1 - part) * diagonal + float(found.linear[rows].sum())
     own = np.diag(choices.summed(_coded(found.own, objective.layers)).ravel())
-    return part * terrain.quadratic + (1 - part) * own, linear, constant
+    return part * tables.quadratic + (1 - part) * own, linear, constant
 
 
 def _coded(rows: Doubles, layers: int) -> Doubles:

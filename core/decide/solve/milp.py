@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.decide.solve.problem import Limits
-from core.decide.solve.search_tables import Terrain
+from core.decide.solve.search_tables import SearchTables
 
 if TYPE_CHECKING:
     from scipy.optimize import OptimizeResult
@@ -23,13 +23,13 @@ Term = tuple[int, float]
 
 
 @dataclass(eq=False)
-class Programme:
+class Milp:
     """Variables: units by precision first (`pick(p, u)`), then forms of joins, then conversions.
 
     Rows are (terms, low, high). `ms` and `size` are the linear terms and constants of a map.
     """
 
-    terrain: Terrain
+    tables: SearchTables
     rows: list[tuple[list[Term], float, float]] = field(default_factory=list)
     upper: list[float] = field(default_factory=list)
     whole: list[bool] = field(default_factory=list)
@@ -39,7 +39,7 @@ class Programme:
     size_fixed: float = 0.0
 
     def __post_init__(self) -> None:
-        options = self.terrain.choices.options
+        options = self.tables.choices.options
         self.precisions, self.units = options.shape
         self.upper = [float(x) for x in options.ravel()]
         self.whole = [True] * options.size
@@ -71,22 +71,22 @@ class Programme:
                 )
 
     def _sizes(self) -> None:
-        size = self.terrain.size
+        size = self.tables.size
         self.size = [
             (self.pick(p, u), float(size[p, u]))
             for p in range(self.precisions)
             for u in range(self.units)
         ]
         base = self._base()
-        self.size_fixed = float(self.terrain.sizes_of(base[None])[0] - size[0].sum())
+        self.size_fixed = float(self.tables.sizes_of(base[None])[0] - size[0].sum())
 
     def _base(self) -> NDArray[np.int8]:
         """The map with every unit in the reference."""
-        return self.terrain.choices.codes(np.zeros(self.units, dtype=np.int64))
+        return self.tables.choices.codes(np.zeros(self.units, dtype=np.int64))
 
     def _times(self) -> None:
-        choices, latency = self.terrain.choices, self.terrain.latency
-        own = self.terrain.own_ms
+        choices, latency = self.tables.choices, self.tables.latency
+        own = self.tables.own_ms
         self.ms = [
             (self.pick(p, u), float(own[p, u]))
             for p in range(self.precisions)
@@ -114,8 +114,8 @@ class Programme:
 
     def _shared_kernel(self, before: int, behind: int, integer: NDArray[np.bool_]) -> None:
         """Take the time of `behind` away where it runs in the kernel of `before`."""
-        own = self.terrain.latency.own_ms()[:, behind]
-        every = np.arange(self.precisions)[:, None].repeat(len(self.terrain.choices.unit_of), 1)
+        own = self.tables.latency.own_ms()[:, behind]
+        every = np.arange(self.precisions)[:, None].repeat(len(self.tables.choices.unit_of), 1)
         first, second = self._forms(every, before), self._forms(every, behind)
         for code, terms in second.items():
             saved = self.variable()
@@ -126,9 +126,9 @@ class Programme:
 
     def _forms(self, table: NDArray[np.signedinteger], layer: int) -> dict[int, list[Term]]:
         """Form -> terms that add up to 1 where the layer has that form; -1 stands for "1"."""
-        unit = int(self.terrain.choices.unit_of[layer])
+        unit = int(self.tables.choices.unit_of[layer])
         if unit < 0:
-            code = max(int(self.terrain.choices.fixed[layer]), 0)
+            code = max(int(self.tables.choices.fixed[layer]), 0)
             return {int(table[code, layer]): [(-1, 1.0)]}
         found: dict[int, list[Term]] = {}
         for p in range(self.precisions):

@@ -45,18 +45,18 @@ class Here:
     over: float = 0.0
 
 
-class Proposals:
+class Moves:
     """Moves from a map, the most promising first for what a task asks."""
 
     def __init__(self, task: Task) -> None:
-        self.task, self.terrain, self.limits = task, task.terrain, task.limits
+        self.task, self.tables, self.limits = task, task.tables, task.limits
         self._kept: list[tuple[Place, Doubles]] = []
 
     def changes(self, here: Here, tried: int, held: int = -1) -> list[Change]:
         """Up to `tried` flips and `tried` swaps, as layers with their new codes, the most
         promising first; none of unit `held`.
         """
-        if not len(self.terrain.choices):
+        if not len(self.tables.choices):
             return []
         return [self._change(units, codes) for units, codes in self._moves(here, tried, held)]
 
@@ -69,12 +69,12 @@ class Proposals:
         gains = self._gains(here)
         units = np.arange(gains.shape[1])
         codes, unit = np.nonzero(
-            self.terrain.choices.options & (np.arange(len(gains))[:, None] != here.picked)
+            self.tables.choices.options & (np.arange(len(gains))[:, None] != here.picked)
         )
         goal = {
             "loss": np.asarray(self.task.weighed(gains, self._added(here))),
-            "size": self.terrain.size - self.terrain.size[here.picked, units],
-            "latency": self.terrain.own_ms - self.terrain.own_ms[here.picked, units],
+            "size": self.tables.size - self.tables.size[here.picked, units],
+            "latency": self.tables.own_ms - self.tables.own_ms[here.picked, units],
         }[self.task.minimise][codes, unit]
         paying = np.flatnonzero(goal < -1e-12 * max(abs(here.loss), 1e-12))
         order = paying[np.argsort(goal[paying], kind="stable")]
@@ -86,13 +86,11 @@ class Proposals:
         if not forced:
             return set()
         unit, codes = (np.array(part) for part in zip(*forced, strict=True))
-        size = (
-            here.size + self.terrain.size[codes, unit] - self.terrain.size[here.picked[unit], unit]
-        )
+        size = here.size + self.tables.size[codes, unit] - self.tables.size[here.picked[unit], unit]
         loss = here.place.cost + self._gains(here)[codes, unit]
         found: set[Axis] = {"size"} if (size > self.limits.size).any() else set()
         if np.isfinite(self.limits.ms):
-            ms = self.terrain.flipped_ms(here.picked, unit, codes)
+            ms = self.tables.flipped_ms(here.picked, unit, codes)
             if (ms > self.limits.ms).any():
                 found.add("latency")
         if (loss > self.limits.loss).any():
@@ -103,7 +101,7 @@ class Proposals:
 
     def _added(self, here: Here) -> Doubles:
         """Change of the sum of the layers' own losses by precision and unit (P, U)."""
-        own = self.terrain.own_loss
+        own = self.tables.own_loss
         return np.asarray(own - own[here.picked, np.arange(own.shape[1])])
 
     def _gains(self, here: Here) -> Doubles:
@@ -111,31 +109,31 @@ class Proposals:
         for place, gains in self._kept:
             if place is here.place:
                 return gains
-        units = np.arange(len(self.terrain.choices))
-        gains = self.terrain.choices.summed(self.terrain.objective.gains(here.place))
-        gains = gains + self.terrain.bend[here.picked, :, units].T
+        units = np.arange(len(self.tables.choices))
+        gains = self.tables.choices.summed(self.tables.objective.gains(here.place))
+        gains = gains + self.tables.bend[here.picked, :, units].T
         self._kept = [(here.place, gains), *self._kept[:2]]
         return gains
 
     def _change(self, units: Ints, codes: Ints) -> Change:
-        members = self.terrain.choices.members
+        members = self.tables.choices.members
         layers = np.concatenate([members[u] for u in units])
         given = [np.full(len(members[u]), c) for u, c in zip(units, codes, strict=True)]
         return layers, np.concatenate(given)
 
     def _moves(self, here: Here, tried: int, held: int) -> list[tuple[Ints, Ints]]:
         """The most promising flips and swaps, as (units, codes)."""
-        terrain, choices = self.terrain, self.terrain.choices
+        tables, choices = self.tables, self.tables.choices
         gains = self._gains(here)
         movable = choices.options & (np.arange(len(gains))[:, None] != here.picked)
         if held >= 0:
             movable[:, held] = False
         codes, unit = np.nonzero(movable)
         loss, added = gains[codes, unit], self._added(here)[codes, unit]
-        size = terrain.size[codes, unit] - terrain.size[here.picked[unit], unit]
+        size = tables.size[codes, unit] - tables.size[here.picked[unit], unit]
         most = QUICKLY_PAIRED if tried <= TRIED else MAX_PAIRED
         if len(loss) > most:
-            own = terrain.own_ms[codes, unit] - terrain.own_ms[here.picked[unit], unit]
+            own = tables.own_ms[codes, unit] - tables.own_ms[here.picked[unit], unit]
             keep = _worth(most, loss, size, own)
             codes, unit, loss, size = codes[keep], unit[keep], loss[keep], size[keep]
             added = added[keep]
@@ -143,7 +141,7 @@ class Proposals:
             return []
         ms = np.zeros(len(unit))
         if self.task.timed:
-            ms = terrain.flipped_ms(here.picked, unit, codes) - here.ms
+            ms = tables.flipped_ms(here.picked, unit, codes) - here.ms
         found = [
             (key, unit[[k]], codes[[k]])
             for key, k in self._promising(
@@ -154,7 +152,7 @@ class Proposals:
         apart = unit[first] != unit[second]
         first, second = first[apart], second[apart]
         both = loss[first] + loss[second]
-        if terrain.quadratic is not None:
+        if tables.quadratic is not None:
             both = both + self._cross(here, unit, codes)[first, second]
         pairs = self._promising(
             here, both, size[first] + size[second], ms[first] + ms[second], tried,
@@ -170,14 +168,14 @@ class Proposals:
 
     def _runs(self, here: Here, gains: Doubles, tried: int) -> list[Move]:
         """Runs of units that follow each other, put into one precision: what boundaries price."""
-        terrain, choices = self.terrain, self.terrain.choices
+        tables, choices = self.tables, self.tables.choices
         starts, lengths, codes = self._every_run
         if not len(starts):
             return []
         ends = starts + lengths
         gained = np.concatenate([np.zeros((len(gains), 1)), gains.cumsum(axis=1)], axis=1)
         units = np.arange(len(choices))
-        grown = terrain.size - terrain.size[here.picked, units]
+        grown = tables.size - tables.size[here.picked, units]
         stored = np.concatenate([np.zeros((len(gains), 1)), grown.cumsum(axis=1)], axis=1)
         loss = gained[codes, ends] - gained[codes, starts]
         size = stored[codes, ends] - stored[codes, starts]
@@ -185,7 +183,7 @@ class Proposals:
         worth = self.task.weighed(loss, own[codes, ends] - own[codes, starts])
         inside = (units >= starts[:, None]) & (units < ends[:, None])
         rows = choices.codes_of(np.where(inside, codes[:, None], here.picked))
-        ms = terrain.latency.times_ms(rows) - here.ms
+        ms = tables.latency.times_ms(rows) - here.ms
         return [
             (key, np.arange(starts[k], ends[k]), np.full(lengths[k], codes[k]))
             for key, k in self._promising(here, loss, size, ms, tried, worth)
@@ -194,7 +192,7 @@ class Proposals:
     @cached_property
     def _every_run(self) -> tuple[Ints, Ints, Ints]:
         """Starts, lengths and codes of the runs of units that may move together."""
-        options = self.terrain.choices.options
+        options = self.tables.choices.options
         precisions, units = options.shape
         lengths = [n for n in RUNS if n < units]
         while len(lengths) > 1 and len(lengths) * precisions * units > MAX_RUNS:
@@ -211,9 +209,9 @@ class Proposals:
 
     def _cross(self, here: Here, unit: Ints, codes: Ints) -> Doubles:
         """Second-order cost of making two moves together beyond that of each (M, M)."""
-        q = self.terrain.quadratic
+        q = self.tables.quadratic
         assert q is not None
-        count = len(self.terrain.choices)
+        count = len(self.tables.choices)
         to, back = codes * count + unit, here.picked[unit] * count + unit
         shift = q[to] - q[back]
         return np.asarray(2 * (shift[:, to] - shift[:, back]))
@@ -233,7 +231,7 @@ class Proposals:
         if self.task.minimise == "loss":
             best = self._lowest(over, goal, tried)
             if here.over <= 0:  # what is predicted to lose much more is not evaluated
-                hopeless = HOPELESS[self.terrain.objective.power] * abs(here.loss)
+                hopeless = HOPELESS[self.tables.objective.power] * abs(here.loss)
                 best = best[(goal[best] < hopeless) & (over[best] <= 0)]
             return [((float(over[k]), float(goal[k])), int(k)) for k in best]
         improving = np.where(

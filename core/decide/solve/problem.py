@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.decide.policy.budget import Axis
-from core.decide.solve.search_tables import Terrain
+from core.decide.solve.search_tables import SearchTables
 
 Codes = NDArray[np.int8]
 Doubles = NDArray[np.float64]
@@ -57,7 +57,7 @@ class Task:
     `hedge` parts the sum of the layers' own losses, and for the rest the projected one.
     """
 
-    terrain: Terrain
+    tables: SearchTables
     minimise: Axis
     limits: Limits
     judge: Callable[[Codes], float] | None = None

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.decide.policy.budget import Axis
-from core.decide.solve.moves import TRIED, Here, Proposals
+from core.decide.solve.moves import TRIED, Here, Moves
 from core.decide.solve.problem import SLACK, Task
 from core.decide.solve.starts import starts
 from core.estimate.map_objective import Change, Place
@@ -38,7 +38,7 @@ STEPS = 200
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class SearchResult:
     """A map with its figures; `judged` is nan where nothing judges it. `feasible` says whether
     it keeps every limit, `finished` whether the search ended before its time limit. `binding`
     are the axes whose limits keep a flip away that would pay.
@@ -58,7 +58,7 @@ class Found:
 def search(
     task: Task, time_limit_s: float | None = None, given: NDArray[np.int8] | None = None, *,
     first: bool = False,
-) -> Found:  # fmt: skip
+) -> SearchResult:  # fmt: skip
     """The best map that was found; infeasible only if no feasible one was.
 
     `given` (S, L) are maps to start from beside the search's own. `first` asks for a first
@@ -70,13 +70,13 @@ def search(
 
 class _Search:
     def __init__(self, task: Task, time_limit_s: float | None) -> None:
-        self.task, self.terrain, self.limits = task, task.terrain, task.limits
-        self.proposals = Proposals(task)
+        self.task, self.tables, self.limits = task, task.tables, task.limits
+        self.moves = Moves(task)
         self.end = np.inf if time_limit_s is None else time.perf_counter() + time_limit_s
         self.steps = 0
         self._judged: dict[bytes, float] = {}
 
-    def run(self, given: NDArray[np.int8] | None, *, first: bool) -> Found:
+    def run(self, given: NDArray[np.int8] | None, *, first: bool) -> SearchResult:
         own = starts(self.task, MANY_STARTS, self._beyond, self._late, first=first)
         best = self._at(own[0])
         # Small problems are cheap: more starts, and a descent that is believed from each.
@@ -92,11 +92,11 @@ class _Search:
         if not first or best.over > 0:
             best = self._tightened(self._kicked(self._settle(best)))
         codes = best.place.codes
-        ms = float(self.terrain.latency.times_ms(codes[None])[0])
-        return Found(
+        ms = float(self.tables.latency.times_ms(codes[None])[0])
+        return SearchResult(
             codes, best.place.cost, best.size, ms, best.judged,
             best.over <= 0, not self._late() and not first, self.steps,
-            frozenset(self.proposals.blocked(best)) if len(self.terrain.choices) else frozenset(),
+            frozenset(self.moves.blocked(best)) if len(self.tables.choices) else frozenset(),
         )  # fmt: skip
 
     def _late(self) -> bool:
@@ -128,20 +128,20 @@ class _Search:
         return over, size if self.task.minimise == "size" else ms, loss
 
     def _at(self, codes: Codes) -> Here:
-        return self._here(self.terrain.objective.place(codes))
+        return self._here(self.tables.objective.place(codes))
 
     def _here(self, place: Place) -> Here:
         codes = place.codes
-        size = float(self.terrain.sizes_of(codes[None])[0])
+        size = float(self.tables.sizes_of(codes[None])[0])
         ms = float(self._times(codes[None])[0])
         over = float(self.limits.over(size, ms, place.cost)) + self._beyond(codes)
-        picked = self.terrain.choices.picked(codes)
-        loss = float(self.task.weighed(place.cost, self.terrain.added(codes[None])[0]))
+        picked = self.tables.choices.picked(codes)
+        loss = float(self.task.weighed(place.cost, self.tables.added(codes[None])[0]))
         return Here(place, size, ms, picked, loss, self._judge(codes), over)
 
     def _times(self, codes: NDArray[np.int8]) -> Doubles:
         """Latency of maps (C, L); 0 where it does not matter, since it takes time."""
-        return self.terrain.latency.times_ms(codes) if self.task.timed else np.zeros(len(codes))
+        return self.tables.latency.times_ms(codes) if self.task.timed else np.zeros(len(codes))
 
     # ---- descent
 
@@ -175,12 +175,12 @@ class _Search:
         """
         tried: set[tuple[int, int]] = set()
         for _ in range(self._kicks(best)):
-            forced = next((f for f in self.proposals.forced(best) if f not in tried), None)
+            forced = next((f for f in self.moves.forced(best) if f not in tried), None)
             if forced is None or self._late():
                 break
             tried.add(forced)
-            change = self.proposals.flip(*forced)
-            here = self._here(self.terrain.objective.after(best.place, change))
+            change = self.moves.flip(*forced)
+            here = self._here(self.tables.objective.after(best.place, change))
             for _ in range(KICK_STEPS):
                 better = self._step(here, TRIED, held=forced[0])
                 if better is None:
@@ -193,7 +193,7 @@ class _Search:
         return best
 
     def _kicks(self, here: Here) -> int:
-        per_kick = max(int(here.place.sums.shape[1]) * len(self.terrain.choices), 1)
+        per_kick = max(int(here.place.sums.shape[1]) * len(self.tables.choices), 1)
         return min(max(KICK_ELEMENTS // per_kick, MIN_KICKS), MAX_KICKS)
 
     def _tightened(self, best: Here) -> Here:
@@ -211,7 +211,7 @@ class _Search:
                 limits = replace(limits, size=best.size - 1)
             else:
                 limits = replace(limits, ms=best.ms * (1 - 1e-6))
-            found = search(Task(self.terrain, "loss", limits), self._left())
+            found = search(Task(self.tables, "loss", limits), self._left())
             here = self._at(found.codes)
             if not _less(self._merit(here), self._merit(best)):
                 break
@@ -224,7 +224,7 @@ class _Search:
     def _step(self, here: Here, tried: int, held: int = -1) -> Here | None:
         """The best of the moves tried if it improves on `here`; unit `held` stays as it is."""
         self.steps += 1
-        changes = self.proposals.changes(here, tried, held)
+        changes = self.moves.changes(here, tried, held)
         together = TOGETHER if tried <= TRIED else 2 * TOGETHER
         for start in range(0, len(changes), together):
             better = self._best_of(here, changes[start : start + together])
@@ -234,14 +234,14 @@ class _Search:
 
     def _best_of(self, here: Here, changes: list[Change]) -> Here | None:
         """The best of some moves if it improves on `here`."""
-        losses = self.terrain.objective.moved(here.place, changes)
+        losses = self.tables.objective.moved(here.place, changes)
         rows = np.repeat(here.place.codes[None], len(changes), axis=0)
         for row, (layers, codes) in zip(rows, changes, strict=True):
             row[layers] = codes
-        sizes = self.terrain.sizes_of(rows)
+        sizes = self.tables.sizes_of(rows)
         times = self._times(rows)
         over = self.limits.over(sizes, times, losses)
-        goal = np.asarray(self.task.weighed(losses, self.terrain.added(rows)))
+        goal = np.asarray(self.task.weighed(losses, self.tables.added(rows)))
         merits = [
             self._ranked(*(float(x) for x in figures))
             for figures in zip(over, sizes, times, goal, strict=True)
@@ -252,7 +252,7 @@ class _Search:
                 return None
             total = (merit[0] + self._beyond(rows[k]), *merit[1:])
             if _less(total, now):
-                return self._here(self.terrain.objective.after(here.place, changes[k]))
+                return self._here(self.tables.objective.after(here.place, changes[k]))
         return None
 
 

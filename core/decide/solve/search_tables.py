@@ -46,7 +46,7 @@ class Pool:
 
 
 @dataclass(frozen=True, eq=False)
-class Terrain:
+class SearchTables:
     """Choices with their prices. `sizes` [P, L] are bytes, `glue` bytes that belong to no layer."""
 
     choices: Choices

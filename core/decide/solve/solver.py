@@ -21,8 +21,8 @@ from core.decide.policy.decision import PrecisionMap
 from core.decide.policy.scoring import levels, total_scores
 from core.decide.solve.choices import choices
 from core.decide.solve.problem import Limits, Task
-from core.decide.solve.search import Found, search
-from core.decide.solve.search_tables import Terrain
+from core.decide.solve.search import SearchResult, search
+from core.decide.solve.search_tables import SearchTables
 from core.errors import InfeasibleError, PolicyError
 from core.estimate.map_objective import MapObjective
 from core.estimate.projection import Projection
@@ -37,7 +37,7 @@ Codes = NDArray[np.int8]
 T = TypeVar("T")
 
 SHELF = {False: "solutions", True: "first answers"}
-KEPT = {"terrains": 6, "objectives": 4, "solutions": 256, "first answers": 1_024}
+KEPT = {"search_tables": 6, "objectives": 4, "solutions": 256, "first answers": 1_024}
 HEDGE = 0.5
 """Weight of the sum of the layers' own losses in a loss that is minimised: interactions count by
 half. Those measured on some samples are noisy, and a search finds the noise that favours it."""
@@ -53,7 +53,7 @@ class Solution:
     the axes whose budgets keep a flip away that would pay.
     """
 
-    found: Found
+    found: SearchResult
     limits: dict[Axis, float]
     used: dict[Axis, float]
     binding: tuple[Axis, ...]
@@ -76,7 +76,7 @@ class Solver:
         """
         study = self._study
         codes = self.solve(policy, first=first and not self.knows(policy)).found.codes
-        open_to = self.terrain(policy).choices
+        open_to = self.tables(policy).choices
         scores = total_scores(study.scores, policy, len(study.layers))
         return PrecisionMap(
             study.layers, study.precisions, codes, scores, levels(scores, policy), open_to.origin,
@@ -118,19 +118,19 @@ class Solver:
     def _asked(self, policy: Policy) -> Hashable:
         return (self._rules(policy), policy.budgets, policy.minimise)
 
-    def found(self, policy: Policy) -> Found:
+    def found(self, policy: Policy) -> SearchResult:
         """The map of `solve`."""
         return self.solve(policy).found
 
     def least_ms(self, policy: Policy) -> float:
         """The least latency that was found under the rules of `policy`."""
         key = self._rules(policy)
-        terrain = self.terrain(policy)
-        return self.keep("least", key, lambda: search(Task(terrain, "latency", Limits())).ms)
+        tables = self.tables(policy)
+        return self.keep("least", key, lambda: search(Task(tables, "latency", Limits())).ms)
 
-    def terrain(self, policy: Policy) -> Terrain:
+    def tables(self, policy: Policy) -> SearchTables:
         """The tables that a search under the rules of `policy` needs."""
-        return self.keep("terrains", self._rules(policy), lambda: self._terrain(policy))
+        return self.keep("search_tables", self._rules(policy), lambda: self._tables(policy))
 
     def keep(self, shelf: str, key: Hashable, make: Callable[[], T]) -> T:
         """What `make` gives, made once for each key of the last few."""
@@ -194,7 +194,7 @@ class Solver:
             "Measure it with `analyze`; thresholds work without.",
         )
 
-    def _terrain(self, policy: Policy) -> Terrain:
+    def _tables(self, policy: Policy) -> SearchTables:
         study = self._study
         evidence, projector = study.analysis.evidence, study.projector
         if evidence is None or projector is None:
@@ -204,7 +204,7 @@ class Solver:
             "objectives", policy.target,
             lambda: MapObjective(evidence, projector.form, policy.target),
         )  # fmt: skip
-        return Terrain(
+        return SearchTables(
             open_to, objective, study.size_bytes, study.glue_bytes, study.latency(policy.hardware)
         )
 
@@ -213,7 +213,7 @@ class Solver:
 
     def task(self, policy: Policy) -> Task:
         """What is to be searched for under `policy`."""
-        terrain = self.terrain(policy)
+        tables = self.tables(policy)
         given = {b.axis: b for b in policy.budgets}
         limits = Limits()
         judge: Callable[[Codes], float] | None = None
@@ -230,7 +230,7 @@ class Solver:
                 judge = partial(self._judged, budget.unit)
         if judge is not None:
             judge(np.where(self._study.layers.computes, 0, -1).astype(np.int8))
-        return Task(terrain, policy.minimise, limits, judge, self._hedge)
+        return Task(tables, policy.minimise, limits, judge, self._hedge)
 
     def _solve(
         self, policy: Policy, time_limit_s: float | None, *, first: bool = False
@@ -244,7 +244,7 @@ class Solver:
         binding = tuple(axis for axis in limits if axis in found.binding)
         return Solution(found, limits, used, binding)
 
-    def _rescued(self, task: Task, policy: Policy, time_limit_s: float | None) -> Found:
+    def _rescued(self, task: Task, policy: Policy, time_limit_s: float | None) -> SearchResult:
         """A map that keeps all budgets after all, found from the least of each; else raises."""
         nearest: dict[Axis, float] = {}
         for budget in policy.budgets:
@@ -294,7 +294,7 @@ def _as_asked(solver: Solver, budget: Budget, value: float, hardware: str) -> Bu
     return replace(budget, amount=float(np.ceil(value / whole * 1e4)) / 1e4)
 
 
-def _figure(found: Found, task: Task, axis: Axis) -> float:
+def _figure(found: SearchResult, task: Task, axis: Axis) -> float:
     if axis == "loss":
         return found.loss if task.judge is None else task.judge(found.codes)
     return found.size if axis == "size" else found.ms

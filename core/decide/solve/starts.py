@@ -42,9 +42,9 @@ def starts(
 
 
 def _pool(task: Task) -> Pool:
-    """Maps of the terrain, and the additive answers to these limits."""
+    """Maps of the tables, and the additive answers to these limits."""
     limits = task.limits
-    return task.terrain.pool.joined(task.terrain.near(limits.size, limits.ms, limits.loss))
+    return task.tables.pool.joined(task.tables.near(limits.size, limits.ms, limits.loss))
 
 
 def _retimed(task: Task, pool: Pool, late: Callable[[], bool], rounds: int) -> Pool:
@@ -55,7 +55,7 @@ def _retimed(task: Task, pool: Pool, late: Callable[[], bool], rounds: int) -> P
     best = _ranked(task, pool)[0]
     for _ in range(rounds):
         codes = pool.codes[best]
-        pool = pool.joined(task.terrain.around(codes, limits.size, limits.ms, limits.loss))
+        pool = pool.joined(task.tables.around(codes, limits.size, limits.ms, limits.loss))
         best = _ranked(task, pool)[0]
         if late() or (pool.codes[best] == codes).all():
             break
@@ -65,6 +65,6 @@ def _retimed(task: Task, pool: Pool, late: Callable[[], bool], rounds: int) -> P
 def _ranked(task: Task, pool: Pool) -> list[int]:
     """Positions in the pool: by excess over the limits, then by what is minimised."""
     over = task.limits.over(pool.size, pool.ms, pool.cost)
-    loss = np.asarray(task.weighed(pool.cost, task.terrain.added(pool.codes)))
+    loss = np.asarray(task.weighed(pool.cost, task.tables.added(pool.codes)))
     goal = {"loss": loss, "size": pool.size, "latency": pool.ms}[task.minimise]
     return [int(i) for i in np.lexsort((pool.cost, goal, over))]

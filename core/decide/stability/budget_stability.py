@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from core.decide.solve.solver import Solver
 from core.decide.stability.resampling import Stability
 from core.errors import InfeasibleError, PolicyError
 from core.quantity import Quantity
@@ -27,7 +28,7 @@ SEED = 60_661
 
 
 @dataclass(frozen=True, eq=False)
-class Steadiness:
+class BudgetStability:
     """`frequency` [P, L] is the share of the draws that give a layer each precision, of those
     that could keep the budgets (`solved` of `draws`). `loss` is the projected divergence of the
     map at hand with the middle 90 % over the draws.
@@ -50,28 +51,28 @@ class Steadiness:
         ]
 
 
-def steadiness(study: Study, policy: Policy, draws: int = DRAWS) -> Steadiness:
+def budget_stability(study: Study, policy: Policy, draws: int = DRAWS) -> BudgetStability:
     """Solve `policy` for `draws` resamples; kept for each policy. Raises `PolicyError` before
     anything was measured.
     """
-    return study.solver.keep(
-        "steadiness", (policy, draws), lambda: _steadiness(study, policy, draws)
+    return study.derived(Solver).keep(
+        "budget_stability", (policy, draws), lambda: _budget_stability(study, policy, draws)
     )
 
 
-def as_stability(found: Steadiness, layers: int, samples: int) -> Stability:
+def as_stability(found: BudgetStability, layers: int, samples: int) -> Stability:
     """Shares in the form that other strategies give theirs: all of it rests on samples."""
     return Stability(found.frequency, np.zeros(layers), 1.0, samples)
 
 
-def _steadiness(study: Study, policy: Policy, draws: int) -> Steadiness:
+def _budget_stability(study: Study, policy: Policy, draws: int) -> BudgetStability:
     evidence = study.analysis.evidence
     if evidence is None:
         raise PolicyError(
             "Nothing of this model was measured: there is nothing to draw again.",
             "Measure it with `analyze`.",
         )
-    chosen = study.decide(policy).codes
+    chosen = study.derived(Solver).decide(policy).codes
     rng = np.random.default_rng(SEED)
     counts = np.zeros((len(study.precisions), len(study.layers)))
     losses, solved = [], 0
@@ -80,7 +81,7 @@ def _steadiness(study: Study, policy: Policy, draws: int) -> Steadiness:
         drawn = study.with_evidence(resampled(evidence, rows))
         losses.append(_divergence(drawn, chosen))
         try:
-            codes = drawn.decide(policy).codes
+            codes = drawn.derived(Solver).decide(policy).codes
         except InfeasibleError:
             continue
         solved += 1
@@ -93,7 +94,7 @@ def _steadiness(study: Study, policy: Policy, draws: int) -> Steadiness:
         _divergence(study, chosen), unit, "projected",
         None if low is None else float(low), None if high is None else float(high),
     )  # fmt: skip
-    return Steadiness(counts / max(solved, 1), loss, draws, solved)
+    return BudgetStability(counts / max(solved, 1), loss, draws, solved)
 
 
 def resampled(evidence: Evidence, rows: NDArray[np.int64]) -> Evidence:

@@ -20,6 +20,8 @@ from core.decide.policy.grouping import groups_of
 from core.decide.policy.policy import Policy
 from core.decide.policy.scoring import levels, total_scores
 from core.decide.policy.unmeasured import Unmeasured, hold_back
+from core.decide.study import Study
+from core.evidence.scorers import sample_table
 from core.layers import LayerTable
 from core.numerics import precision as registry
 
@@ -56,6 +58,15 @@ class Resampled:
             return None
         low, high = np.quantile(found[:, layer], (0.05, 0.95))
         return float(low), float(high)
+
+
+def resampled_scores(study: Study) -> Resampled:
+    """Measured scores of `study` on samples drawn again with replacement."""
+    evidence = study.analysis.evidence
+    counts = draws(0 if evidence is None else evidence.samples)
+    found = sample_table(evidence if study.unknown is None else None, study.narrowest)
+    scores = {name: samples.scores(counts) for name, samples in found.items()}
+    return Resampled(counts.shape[1], scores)
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,7 +23,7 @@ TAIL = 0.0005
 
 
 @dataclass(eq=False)
-class Seen:
+class ActivationStatistics:
     """What one activation held over a split."""
 
     counts: Tensor  # [BINS] over the calibrated range
@@ -49,7 +49,7 @@ class Channels:
     span: Range
 
 
-def equalised(seen: Mapping[Site, Seen]) -> dict[Site, Channels]:
+def equalised(seen: Mapping[Site, ActivationStatistics]) -> dict[Site, Channels]:
     """The equalisation of every linear operation whose input channels are known."""
     found = {}
     for site, one in seen.items():

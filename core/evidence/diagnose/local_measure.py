@@ -16,10 +16,11 @@ from core.evidence.diagnose.curvature import Pulled, pull_back
 from core.evidence.diagnose.own_output import Outputs, OwnOutputs, error_of, own_outputs
 from core.evidence.diagnose.remedies import LayerProgress, Variants, examine
 from core.evidence.diagnose.weights import stored_in, weight_kurtosis
-from core.evidence.evidence import Calibration, Evidence, Measured, spread_by_sample
+from core.evidence.evidence import Evidence, Measured, spread_by_sample
 from core.evidence.layer_alone import LocalStatistics
 from core.layers import LayerTable
 from core.numerics import precision as registry
+from core.numerics.calibrate.calibration import Calibration
 from core.numerics.precision import Precision
 from core.numerics.scheme import Scheme
 from core.source.batches import Inputs, count, pick, take

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from core.engines.torch.simulate.folding import clipped, clips, seen_at
 from core.engines.torch.simulate.simulator import Assignment, Simulator
-from core.evidence.evidence import Calibration
 from core.layers import ROOT, LayerTable
+from core.numerics.calibrate.calibration import Calibration
 from core.numerics.ranges import Ranges
 from core.numerics.rounding import Range
 from core.numerics.scheme import Scheme

@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from core.engines.torch.simulate.simulator import Assignment
-from core.engines.torch.simulate.stored_weights import HeldWeights
-from core.evidence.diagnose.activations import BINS, Channels, Seen, equalised
+from core.engines.torch.simulate.stored_weights import StoredTensors
+from core.evidence.diagnose.activations import BINS, ActivationStatistics, Channels, equalised
 from core.evidence.diagnose.own_output import OwnOutputs, error_of
 from core.evidence.layer_alone import VARIANTS
 from core.layers import Layer, LayerTable
@@ -34,7 +34,7 @@ from core.source.operations import Operation, operand, replace_operand
 Doubles = NDArray[np.float64]
 
 
-class ExactWeights(HeldWeights):
+class ExactWeights(StoredTensors):
     """Weights that no integer precision rounds, with the scales that it would give them."""
 
     def integers(
@@ -52,12 +52,12 @@ class Variants(OwnOutputs):
     _kind = ""
     _weight: Tensor | None = None
     _equal: Mapping[Site, Channels] = {}
-    _usual: tuple[set[str], Scheme, HeldWeights, Ranges] | None = None
+    _usual: tuple[set[str], Scheme, StoredTensors, Ranges] | None = None
 
-    def look(self, inputs: Inputs) -> dict[Site, Seen]:
+    def look(self, inputs: Inputs) -> dict[Site, ActivationStatistics]:
         """What every activation holds, against the ranges in use."""
         self._known = Ranges(self.ranges)
-        self._seen: dict[Site, Seen] = {}
+        self._seen: dict[Site, ActivationStatistics] = {}
         try:
             self.calibrate(inputs)
         finally:
@@ -81,7 +81,7 @@ class Variants(OwnOutputs):
         if whole is None or value.numel() == 0:
             return
         found = self._seen.setdefault(
-            site, Seen(torch.zeros(BINS, dtype=torch.float64, device=value.device))
+            site, ActivationStatistics(torch.zeros(BINS, dtype=torch.float64, device=value.device))
         )
         finite = value[torch.isfinite(value)]
         inside = finite.clamp(whole.low, whole.high)
@@ -106,11 +106,11 @@ class Variants(OwnOutputs):
     ) -> None:  # fmt: skip
         """Choose what the next runs round, and how."""
         if self._usual is None:
-            self._usual = (self._weight_only, self.scheme, self._held, self.ranges)
+            self._usual = (self._weight_only, self.scheme, self._stored_tensors, self.ranges)
         weight_only, scheme, held, known = self._usual
         self._weight_only = weight_only if activations else set(self._layers)
         self.scheme = scheme if activations else replace(scheme, rounds_outputs=())
-        self._held = held if weights else ExactWeights(self._stored, scheme)
+        self._stored_tensors = held if weights else ExactWeights(self._stored, scheme)
         self._equal = dict(equal or {})
         spans = {site: channels.span for site, channels in self._equal.items()}
         self.ranges = Ranges({**known, **(ranges or {}), **spans})
@@ -134,7 +134,7 @@ LayerProgress = Callable[[int, str], None]
 
 
 @dataclass(eq=False)
-class Found:
+class RemedyResult:
     """Arrays by name, filled layer by layer; NaN = unknown."""
 
     sqnr_db: Doubles  # [V, L]
@@ -149,7 +149,7 @@ def examine(
     simulator: Variants, layers: LayerTable, integer: Precision, half: Precision | None,
     calibration: Inputs, batch: Inputs, selection: Inputs,
     progress: LayerProgress = lambda place, name: None,
-) -> Found:  # fmt: skip
+) -> RemedyResult:  # fmt: skip
     """Measure every computing layer under every variant on `batch`.
 
     What activations hold is seen on `calibration`, and what falls outside their calibrated range
@@ -157,7 +157,7 @@ def examine(
     """
     count = len(layers)
     unknown = [np.full(count, np.nan) for _ in range(5)]
-    found = Found(np.full((len(VARIANTS), count), np.nan), *unknown)
+    found = RemedyResult(np.full((len(VARIANTS), count), np.nan), *unknown)
     seen, outside = simulator.look(calibration), simulator.look(selection)
     inner = {site: one.inner(simulator.ranges[site]) for site, one in seen.items()}
     equal = equalised(seen)
@@ -224,8 +224,8 @@ def _underflow(values: Tensor) -> float:
 
 
 def _activations(
-    found: Found, layers: LayerTable, ranges: Mapping[Site, Range], seen: Mapping[Site, Seen],
-    inner: Mapping[Site, Range], outside: Mapping[Site, Seen], scheme: Scheme,
+    found: RemedyResult, layers: LayerTable, ranges: Mapping[Site, Range], seen: Mapping[Site, ActivationStatistics],
+    inner: Mapping[Site, Range], outside: Mapping[Site, ActivationStatistics], scheme: Scheme,
 ) -> None:  # fmt: skip
     """The worst of each layer's activations, by each measure."""
     for site, one in seen.items():

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from core.evidence.evidence import Evidence, MetricRuns, Partial
 from core.evidence.measure.engine import Run
-from core.evidence.measure.outputs import Reading
+from core.evidence.measure.outputs import OutputReader
 from core.layers import LayerTable
 from core.numerics.precision import Precision
 
@@ -31,7 +31,7 @@ class Assembler:
     scheme: str
     runs: Sequence[Run]
     codes: NDArray[np.int8]
-    reading: Reading
+    reader: OutputReader
     reference: Floats
     targets: NDArray[Any] | None
     weight_sqnr_db: NDArray[np.float64]
@@ -39,7 +39,7 @@ class Assembler:
     baseline: Floats = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "baseline", self.reading.keep(self.reference))
+        object.__setattr__(self, "baseline", self.reader.keep(self.reference))
 
     def position(self, run: Run) -> tuple[int, int]:
         """Where a layer alone stands in arrays [P, L, ...]."""
@@ -90,7 +90,7 @@ class Assembler:
                 continue
             given = outputs[i] if every else outputs[i, rows]
             with np.errstate(invalid="ignore", over="ignore"):
-                change = (self.reading.keep(given) if self.everything else given) - baseline
+                change = (self.reader.keep(given) if self.everything else given) - baseline
             if not run.layer:
                 rest.append(np.nan_to_num(change, copy=False, nan=0.0, posinf=0.0, neginf=0.0))
                 continue
@@ -112,7 +112,7 @@ class Assembler:
             probes=np.stack(rest[some:]) if len(codes) else np.zeros((0, *baseline.shape), np.float32),
             weight_sqnr_db=self.weight_sqnr_db,
             allowed=allowed,
-            outputs=self.reading.outputs,
+            outputs=self.reader.outputs,
             metrics=metrics,
             measured=None if known is None else measured,
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The outputs of every run on every sample, batch by batch, made or found on the shelf."""
+"""The outputs of every run on every sample, batch by batch, made or found in the cache of runs."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from core.evidence.measure.cache import Unit
 from core.evidence.measure.cache_key import run_key
 from core.evidence.measure.engine import Engine
 from core.evidence.measure.memory import batches
-from core.evidence.measure.partial_results import Glimpses
-from core.evidence.measure.run_cache import Shelf
+from core.evidence.measure.partial_results import PartialResults
+from core.evidence.measure.run_cache import RunCache
 from core.evidence.measure.workers import Work, made, tasks
 from core.source.batches import count, sizes_differ, take
 from core.source.contract import ModelSource
@@ -60,13 +60,13 @@ def reference_outputs(engine: Engine, source: ModelSource) -> Floats:
 def collect(
     engine: Engine,
     work: Work,
-    shelf: Shelf,
+    run_cache: RunCache,
     progress: Progress,
-    glimpses: Glimpses,
+    partial_results: PartialResults,
     *,
     jobs: int = 1,
 ) -> Collected:
-    """Make every run but the first, the baseline. What is on the shelf is not made again."""
+    """Make every run but the first, the baseline. What the cache of runs holds is not made again."""
     parts, runs = batches(count(work.inputs), engine.batch), work.runs
     outputs = np.empty((len(runs) - 1, count(work.inputs), work.columns), dtype=np.float32)
     finite = np.ones(len(runs) - 1, dtype=np.bool_)
@@ -87,21 +87,21 @@ def collect(
         nonlocal done
         progress(done, total, runs[0].label)
         done += 1  # the baseline
-        found = shelf.find(part)
+        found = run_cache.find(part)
         for i, key in enumerate(keys[1:], start=1):
             if key in found:
                 place(i, found[key])
         return [i for i, key in enumerate(keys) if i and key not in found]
 
-    glimpses.watch(outputs, finite, finished, parts)
-    with shelf, glimpses:
+    partial_results.watch(outputs, finite, finished, parts)
+    with run_cache, partial_results:
         if jobs > 1:
             for block in made(work, tasks([(part, missing(part)) for part in parts], jobs), jobs):
                 for i, unit in block:
-                    shelf.add(unit)
+                    run_cache.add(unit)
                     place(i, unit)
                     progress(done, total, runs[i].label)
-                glimpses.look()
+                partial_results.look()
         else:
             for part in parts:
                 todo = missing(part)
@@ -109,8 +109,8 @@ def collect(
                 for i in todo:
                     progress(done, total, runs[i].label)
                     unit = next(units)
-                    shelf.add(unit)
+                    run_cache.add(unit)
                     place(i, unit)
-                    glimpses.look()
+                    partial_results.look()
     progress(total, total, "done")
     return Collected(outputs, finite, full_passes)

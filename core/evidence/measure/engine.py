@@ -19,10 +19,10 @@ from core.evidence.measure.memory import (
     batches,
     footprint,
     free_bytes,
-    held_bytes,
+    input_bytes,
     too_little,
 )
-from core.evidence.measure.outputs import Reading
+from core.evidence.measure.outputs import OutputReader
 from core.numerics.precision import Precision
 from core.source.batches import Inputs, count, device_of, sizes_differ, take
 from core.source.contract import ModelSource
@@ -125,7 +125,7 @@ class Engine:
 def prepare(
     simulator: Simulator,
     source: ModelSource,
-    reading: Reading,
+    reader: OutputReader,
     precisions: tuple[Precision, ...],
     runs: int,
     memory_bytes: int | None = None,
@@ -144,7 +144,7 @@ def prepare(
     pilot = take(inputs, 0, 2)
     found = simulator.run({}, pilot)
     # Outputs of all runs are held, and their changes beside them; a custom metric reads them all.
-    outputs = reading.keep(found).shape[1]
+    outputs = reader.keep(found).shape[1]
     held = outputs + (outputs if source.metric is None else found.shape[1])
     kinds = {p.kind: p for p in sorted(precisions, key=lambda p: -p.bits)}  # the narrowest of each
     check = [(name, p) for name in simulator.varied for p in kinds.values()]
@@ -152,10 +152,10 @@ def prepare(
     weights = sum(t.numel() * t.element_size() for t in simulator.model.parameters())
     changes = runs * samples * held * np.dtype(np.float32).itemsize
     need = footprint(
-        replayer.tape, replayer.plan.keep, count(pilot), len(precisions) * weights + changes
+        replayer.recording, replayer.plan.keep, count(pilot), len(precisions) * weights + changes
     )
     if jobs > 1:
-        need = need.shared(jobs, (len(precisions) + 1) * weights + held_bytes(inputs))
+        need = need.shared(jobs, (len(precisions) + 1) * weights + input_bytes(inputs))
     batch = 0 if replayer.refusal else batch_size(need, limit, samples, replay=True)
     if not batch:
         reason = "the values of a pass do not fit into the memory allowed"

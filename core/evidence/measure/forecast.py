@@ -25,7 +25,7 @@ TIMED = 64
 """Samples that a pass is timed on."""
 BACKWARD_TIMED = 8
 UNKNOWN_SHARE = 0.5
-"""Part of a pass up to a layer, on average, where no tape tells."""
+"""Part of a pass up to a layer, on average, where no recording tells."""
 
 
 def forecast_seconds(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from core.engines.torch.simulate.simulator import Simulator
 from core.errors import DataError
 from core.evidence.measure.metric_runs import Judge
-from core.evidence.measure.outputs import Reading, read
+from core.evidence.measure.outputs import OutputReader, read
 from core.layers import LayerTable
 from core.numerics.scheme import Scheme
 from core.source.contract import ModelSource
@@ -23,28 +23,28 @@ def judged(source: ModelSource, layers: LayerTable, scheme: Scheme) -> dict[str,
     for a sequence of classes), or `metric` for values, each on the holdout split and None where
     that has no labels.
     """
-    reading = read(source)
-    metric = _metric(source, reading)
+    reader = read(source)
+    metric = _metric(source, reader)
     split = source.holdout
     if split is None or split.targets is None:
         return {"metric": metric}
     outputs = Simulator(source.model, layers, {}, scheme, source.output).run({}, split.inputs)
     if metric is None:
-        return _accuracy(reading, split, outputs)
+        return _accuracy(reader, split, outputs)
     if source.metric is not None:
-        value = float(Judge(source.metric, reading, split).score(outputs)[0])
+        value = float(Judge(source.metric, reader, split).score(outputs)[0])
         return {"metric": _known(metric, value, None)}
-    targets = reading.targets(split)
+    targets = reader.targets(split)
     if targets is None:
         return {"metric": metric}
     naive = _rmse(targets.mean(axis=0, keepdims=True), targets)
-    return {"metric": _known(metric, _rmse(reading.keep(outputs), targets), naive)}
+    return {"metric": _known(metric, _rmse(reader.keep(outputs), targets), naive)}
 
 
-def _metric(source: ModelSource, reading: Reading) -> Metric | None:
+def _metric(source: ModelSource, reader: OutputReader) -> Metric | None:
     if source.metric is not None:
         return Metric(source.metric_name, source.higher_is_better)
-    return RMSE if reading.outputs.kind == "values" else None
+    return RMSE if reader.outputs.kind == "values" else None
 
 
 def _known(metric: Metric, holdout: float, naive: float | None) -> Metric:
@@ -52,12 +52,12 @@ def _known(metric: Metric, holdout: float, naive: float | None) -> Metric:
     return Metric(metric.name, metric.higher_is_better, *finite)
 
 
-def _accuracy(reading: Reading, split: Split, outputs: NDArray[np.float32]) -> dict[str, Any]:
-    targets = reading.targets(split)
+def _accuracy(reader: OutputReader, split: Split, outputs: NDArray[np.float32]) -> dict[str, Any]:
+    targets = reader.targets(split)
     if targets is None:
         return {}
     rows = targets.ravel()
-    answers = reading.keep(outputs).reshape(len(rows), -1).argmax(axis=1)
+    answers = reader.keep(outputs).reshape(len(rows), -1).argmax(axis=1)
     counted = rows >= 0
     if not counted.any():
         raise DataError("No target of the holdout split is counted.", "Give labels to some.")

@@ -18,17 +18,18 @@ from numpy.typing import NDArray
 from core.engines.torch.simulate.folding import stored_tensors
 from core.engines.torch.simulate.simulator import Assignment, Simulator
 from core.evidence.diagnose.weights import weight_sqnr_db
-from core.evidence.evidence import Calibration, Evidence, Measured, MetricRuns, Partial
+from core.evidence.evidence import Evidence, Measured, MetricRuns, Partial
 from core.evidence.measure.assemble import Assembler
 from core.evidence.measure.cache import Cache
 from core.evidence.measure.collect import Collected, Progress, collect, reference_outputs
 from core.evidence.measure.engine import Run, prepare
 from core.evidence.measure.metric_runs import Judge, metric_runs
 from core.evidence.measure.outputs import read
-from core.evidence.measure.partial_results import Glimpses
-from core.evidence.measure.run_cache import no_shelf, open_shelf
+from core.evidence.measure.partial_results import PartialResults
+from core.evidence.measure.run_cache import no_run_cache, open_run_cache
 from core.evidence.measure.workers import Work, check
 from core.layers import ROOT, LayerTable
+from core.numerics.calibrate.calibration import Calibration
 from core.numerics.calibrate.calibrators import MIN_MAX, Calibrator
 from core.numerics.precision import Precision
 from core.numerics.scheme import Scheme
@@ -113,52 +114,56 @@ def measure(
     cache: Cache | None = None,
     jobs: int = 1,
     progress: Progress = lambda done, total, label: None,
-    glimpse: Glimpse | None = None,
+    on_partial: Glimpse | None = None,
 ) -> Measured:
     """Simulate every run of `planned_runs` on the selection split.
 
     `progress(done, total, label)` is called before each run of each batch. Peak memory is kept
     within `memory_bytes` (half of what is free if None) by smaller batches, which do not change
     the numbers. What `cache` holds is not measured again; the rest is shared among `jobs` processes.
-    `glimpse` is given what is measured so far, now and then. Does
+    `on_partial` is given what is measured so far, now and then. Does
     not change the model. Raises `PolicyError` if the bound is too small and
     `ModelError` where the reference outputs are not finite.
     """
     start = time.perf_counter()
-    reading = read(source)
-    targets = None if source.metric is not None else reading.targets(source.selection)
+    reader = read(source)
+    targets = None if source.metric is not None else reader.targets(source.selection)
     judge = None
     if source.metric is not None and source.selection.targets is not None:
-        judge = Judge(source.metric, reading, source.selection)
+        judge = Judge(source.metric, reader, source.selection)
     simulator = make_simulator(
         source, layers, scheme, expand_units=expand_units, calibrator=calibrator
     )
     runs = planned_runs(layers, precisions, probes)
-    engine = prepare(simulator, source, reading, precisions, len(runs), memory_bytes, jobs)
+    engine = prepare(simulator, source, reader, precisions, len(runs), memory_bytes, jobs)
     check(engine, source.selection.inputs, jobs)
     progress(0, len(runs) * len(engine.parts(source)), runs[0].label)
     reference = reference_outputs(engine, source)
     # What is wrong with the model or the metric is said before the hours of measuring.
     first = None if judge is None else judge.score(reference)
-    shelf = no_shelf()
+    run_cache = no_run_cache()
     if cache is not None:
-        shelf = open_shelf(cache, engine, source, layers, reference, runs, everything=bool(judge))
+        run_cache = open_run_cache(
+            cache, engine, source, layers, reference, runs, everything=bool(judge)
+        )
     work = Work(
         source.model, source.selection.inputs, source.output, layers, dict(simulator.owner), scheme,
         simulator.ranges, engine.need, engine.batch, engine.reason, tuple(runs),
-        reading.kept if judge is None else None, reference.shape[1], torch.get_num_threads(),
+        reader.kept if judge is None else None, reference.shape[1], torch.get_num_threads(),
     )  # fmt: skip
     ranges = tuple(
         Calibration(*site, seen.low, seen.high) for site, seen in sorted(simulator.ranges.items())
     )
     assembler = Assembler(
-        layers, precisions, scheme.name, runs[1:], probe_codes(layers, precisions, probes), reading,
+        layers, precisions, scheme.name, runs[1:], probe_codes(layers, precisions, probes), reader,
         reference, targets, _weight_sqnr(source, layers, precisions), judge is not None,
     )  # fmt: skip
     publish = None
-    if glimpse is not None:
-        publish = lambda evidence, how_far: glimpse(evidence, ranges, how_far)  # noqa: E731
-    found = collect(engine, work, shelf, progress, Glimpses(assembler, publish), jobs=jobs)
+    if on_partial is not None:
+        publish = lambda evidence, how_far: on_partial(evidence, ranges, how_far)  # noqa: E731
+    found = collect(
+        engine, work, run_cache, progress, PartialResults(assembler, publish), jobs=jobs
+    )
     metrics = None
     if judge is not None and first is not None:
         metrics = _judged(judge, first, found, assembler)

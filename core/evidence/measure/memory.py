@@ -1,6 +1,6 @@
 """How much memory a measurement takes, and how many samples at a time fit.
 
-A forecast from a tape of few samples: sizes of values are exact, what a kernel needs while it
+A forecast from a recording of few samples: sizes of values are exact, what a kernel needs while it
 runs is not seen, so the live part is counted twice.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from core.engines.torch.replay.recording import Tape
+from core.engines.torch.replay.recording import Recording
 from core.errors import PolicyError
 from core.source.batches import Inputs
 from core.source.trees import tensors
@@ -53,31 +53,33 @@ class Footprint:
         return self.fixed + batch * ((self.kept if replay else 0) + 2 * self.live)
 
 
-def footprint(tape: Tape, keep: AbstractSet[int], samples: int, fixed: int) -> Footprint:
-    """The footprint of suffixes that read `keep`, from a tape of `samples` samples."""
-    size = dict(zip(tape.storages, tape.sizes, strict=True))
-    kept = sum(size[storage] for storage in {tape.storages[slot] for slot in keep})
-    return Footprint(OVERHEAD_BYTES + fixed, -(-kept // samples), -(-_live(tape, size) // samples))
+def footprint(recording: Recording, keep: AbstractSet[int], samples: int, fixed: int) -> Footprint:
+    """The footprint of replays that read `keep`, from a recording of `samples` samples."""
+    size = dict(zip(recording.storages, recording.sizes, strict=True))
+    kept = sum(size[storage] for storage in {recording.storages[slot] for slot in keep})
+    return Footprint(
+        OVERHEAD_BYTES + fixed, -(-kept // samples), -(-_live(recording, size) // samples)
+    )
 
 
-def _live(tape: Tape, size: dict[int, int]) -> int:
+def _live(recording: Recording, size: dict[int, int]) -> int:
     """Bytes alive at once in a pass, where a value lives until it is read for the last time."""
     last: dict[int, int] = {}
-    for i, call in enumerate(tape.calls):
+    for i, call in enumerate(recording.calls):
         for slot in (*call.reads, *call.makes):
-            last[tape.storages[slot]] = i
-    if tape.output >= 0:
-        last[tape.storages[tape.output]] = len(tape.calls)
+            last[recording.storages[slot]] = i
+    if recording.output >= 0:
+        last[recording.storages[recording.output]] = len(recording.calls)
     ends: dict[int, list[int]] = {}
     for storage, i in last.items():
         ends.setdefault(i, []).append(storage)
     alive: set[int] = set()
     now = peak = 0
-    for i, call in enumerate(tape.calls):
+    for i, call in enumerate(recording.calls):
         for slot in call.makes:
-            if tape.storages[slot] not in alive:
-                alive.add(tape.storages[slot])
-                now += size[tape.storages[slot]]
+            if recording.storages[slot] not in alive:
+                alive.add(recording.storages[slot])
+                now += size[recording.storages[slot]]
         peak = max(peak, now)
         for storage in ends.get(i, ()):
             if storage in alive:
@@ -86,7 +88,7 @@ def _live(tape: Tape, size: dict[int, int]) -> int:
     return peak
 
 
-def held_bytes(inputs: Inputs) -> int:
+def input_bytes(inputs: Inputs) -> int:
     """Bytes of all tensors in `inputs`."""
     return sum(t.numel() * t.element_size() for t in tensors(inputs))
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from core.errors import ModelError
 from core.evidence.evidence import MetricRuns
-from core.evidence.measure.outputs import Reading
+from core.evidence.measure.outputs import OutputReader
 from core.source.batches import pick
 from core.source.contract import MetricFunction
 from core.source.data import Split
@@ -23,9 +23,9 @@ RESAMPLE_SEED = 20217
 class Judge:
     """Calls a person's metric on the outputs of runs over one split."""
 
-    def __init__(self, metric: MetricFunction, reading: Reading, split: Split) -> None:
+    def __init__(self, metric: MetricFunction, reader: OutputReader, split: Split) -> None:
         self._metric = metric
-        self._shape = reading.shape
+        self._shape = reader.shape
         rng = np.random.default_rng(RESAMPLE_SEED)
         n = len(split)
         self._rows = [np.sort(rng.integers(0, n, n)) for _ in range(RESAMPLES)] if n > 1 else []

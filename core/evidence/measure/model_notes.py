@@ -35,7 +35,7 @@ SUBSAMPLED = (
 
 def notes(source: ModelSource, evidence: Evidence) -> tuple[str, ...]:
     """What to know about how `source` was measured, as sentences."""
-    said = _habits(source)
+    said = _forward_notes(source)
     if evidence.outputs.total:
         outputs = evidence.baseline.shape[1]
         kept = SUBSAMPLED.format(total=evidence.outputs.total, kept=outputs)
@@ -43,7 +43,7 @@ def notes(source: ModelSource, evidence: Evidence) -> tuple[str, ...]:
     return said
 
 
-def _habits(source: ModelSource) -> tuple[str, ...]:
+def _forward_notes(source: ModelSource) -> tuple[str, ...]:
     """What is unusual about the forward pass, from a few samples."""
     few = take(source.selection.inputs, 0, FEW)
 

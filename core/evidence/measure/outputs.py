@@ -22,7 +22,7 @@ SUBSAMPLE_SEED = 20215
 
 
 @dataclass(frozen=True, eq=False)
-class Reading:
+class OutputReader:
     """`shape` is that of one sample's output as the model gives it. `kept` are the positions of
     the outputs that are kept among all, shape (K,); None keeps all. `by_step`: a target for
     each step.
@@ -95,7 +95,7 @@ def _misfit(given: Tensor, shape: tuple[int, ...], what: str = "values") -> Data
     )
 
 
-def read(source: ModelSource) -> Reading:
+def read(source: ModelSource) -> OutputReader:
     """How the outputs of `source` are to be read, from two of its samples.
 
     Raises `ModelError` or `DataError` where outputs, targets and task do not fit together.
@@ -107,7 +107,7 @@ def read(source: ModelSource) -> Reading:
     except Exception as error:
         raise failed(error, "on two samples", "two of them") from error
     if source.task == "classification":
-        return Reading(Outputs(), _class_shape(shape), None)
+        return OutputReader(Outputs(), _class_shape(shape), None)
     targets = source.selection.targets
     by_step = not (isinstance(targets, Tensor) and targets.is_floating_point())
     if source.task == "sequence" and by_step and len(shape) > 1:
@@ -125,7 +125,7 @@ def _class_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape
 
 
-def _steps(shape: tuple[int, ...]) -> Reading:
+def _steps(shape: tuple[int, ...]) -> OutputReader:
     classes, steps = shape[-1], prod(shape[:-1])
     if classes < 2:
         raise ModelError(
@@ -134,17 +134,17 @@ def _steps(shape: tuple[int, ...]) -> Reading:
         )
     most = max(1, MAX_OUTPUTS // classes)
     if steps <= most:
-        return Reading(Outputs("logits", steps), shape, None, by_step=True)
+        return OutputReader(Outputs("logits", steps), shape, None, by_step=True)
     chosen = _sample(steps, most)
     kept = (chosen[:, None] * classes + np.arange(classes)).ravel()
-    return Reading(Outputs("logits", most, steps * classes), shape, kept, by_step=True)
+    return OutputReader(Outputs("logits", most, steps * classes), shape, kept, by_step=True)
 
 
-def _values(shape: tuple[int, ...]) -> Reading:
+def _values(shape: tuple[int, ...]) -> OutputReader:
     total = prod(shape)
     if total <= MAX_OUTPUTS:
-        return Reading(Outputs("values"), shape, None)
-    return Reading(Outputs("values", 1, total), shape, _sample(total, MAX_OUTPUTS))
+        return OutputReader(Outputs("values"), shape, None)
+    return OutputReader(Outputs("values", 1, total), shape, _sample(total, MAX_OUTPUTS))
 
 
 def _sample(total: int, count: int) -> NDArray[np.int64]:

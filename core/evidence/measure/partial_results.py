@@ -21,7 +21,7 @@ MOST_SHARE = 0.02
 Publish = Callable[[Evidence, Partial], None]
 
 
-class Glimpses:
+class PartialResults:
     """Partial evidence of a measurement, given to `publish` (nobody if None) from time to time.
 
     A context manager around the measurement. A thread of its own publishes the first finished

@@ -22,7 +22,7 @@ FLUSH_SECONDS = 1.0
 FLUSH_BYTES = 32 * 10**6
 
 
-class Shelf:
+class RunCache:
     """Finished runs of one measurement; a context manager that leaves none unwritten."""
 
     def __init__(self, cache: Cache | None, key: str, title: str) -> None:
@@ -65,12 +65,12 @@ class Shelf:
         self._since = time.monotonic()
 
 
-def no_shelf() -> Shelf:
-    """A shelf that finds and keeps nothing."""
-    return Shelf(None, "", "")
+def no_run_cache() -> RunCache:
+    """A cache of runs that finds and keeps nothing."""
+    return RunCache(None, "", "")
 
 
-def open_shelf(
+def open_run_cache(
     cache: Cache,
     engine: Engine,
     source: ModelSource,
@@ -79,12 +79,12 @@ def open_shelf(
     runs: Sequence[Run],
     *,
     everything: bool,
-) -> Shelf:
-    """The shelf of a measurement. Says how much is on it, or why nothing can be."""
+) -> RunCache:
+    """The cache of runs of a measurement. Says how much it holds, or why nothing can be."""
     if not is_repeatable(engine.simulator, take(source.selection.inputs, 0, 2)):
         cache.say("Nothing is kept in the cache: the model keeps state between calls, so that a "
                   "run taken up again would give other figures.")  # fmt: skip
-        return no_shelf()
+        return no_run_cache()
     key = content_key(source, layers, engine.simulator, reference, everything=everything)
     known = cache.begin(key, source.title)
     parts = engine.parts(source)
@@ -98,4 +98,4 @@ def open_shelf(
         share = 1 - len(missing) / len(wanted)
         cache.say(f"Resuming: {share:.0%} of the work found, {len(complete)} of {len(measured)} "
                   "layers whole.")  # fmt: skip
-    return Shelf(cache, key, source.title)
+    return RunCache(cache, key, source.title)

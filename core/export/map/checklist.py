@@ -24,7 +24,7 @@ from core.decide.assess.outcome import (
 )
 from core.decide.policy.decision import BY_OVERRIDE, BY_PIN, PrecisionMap
 from core.decide.study import Study
-from core.errors import QuantscapeError
+from core.errors import QuantscapeError, printable
 from core.export.map import precision_map
 from core.export.map.words import count
 
@@ -244,8 +244,3 @@ def named(names: Iterable[str]) -> str:
     listed = [printable(name) for name in names]
     more = f" ... ({len(listed)} in all)" if len(listed) > MAX_NAMED else ""
     return f"{', '.join(listed[:MAX_NAMED])}{more}"
-
-
-def printable(text: str) -> str:
-    """`text` on one line without control characters, which a terminal would act on."""
-    return "".join(c if c.isprintable() else " " for c in text)

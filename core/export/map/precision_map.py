@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 import core
+from core.decide import answer
 from core.decide.assess.outcome import Outcome, outcome
 from core.decide.assess.statistics import Statistics, statistics
 from core.decide.policy.decision import BY_OVERRIDE, BY_PIN, NO_PRECISION, PrecisionMap
@@ -133,7 +134,7 @@ def from_json(raw: bytes, study: Study, origin: str = "the map") -> PrecisionMap
     _check_identity(data, study, origin)
     given = {row.name: row for row in data.layers}
     _check_names(given, len(data.layers), study, origin)
-    decided = study.decide(data.policy)
+    decided = answer.decide(study, data.policy)
     codes, sources = decided.codes.copy(), decided.origin.copy()
     for i, name in enumerate(study.layers.names):
         codes[i] = _code(given[name], i, study, origin)

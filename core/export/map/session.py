@@ -33,7 +33,7 @@ class Row(msgspec.Struct, frozen=True):
     set_by: str = ORIGINS[0]
 
 
-class Entry(msgspec.Struct, frozen=True):
+class KeptStrategy(msgspec.Struct, frozen=True):
     """A named map of one model: its policy, and each layer's precision."""
 
     name: str
@@ -48,8 +48,8 @@ class Session:
 
     model: Identity
     policy: Policy
-    pinned: Entry | None = None
-    strategies: tuple[Entry, ...] = ()
+    pinned: KeptStrategy | None = None
+    strategies: tuple[KeptStrategy, ...] = ()
 
 
 class _Header(msgspec.Struct, frozen=True):
@@ -62,8 +62,8 @@ class _File(msgspec.Struct, frozen=True):
     tool_version: str
     model: Identity
     policy: Policy
-    pinned: Entry | None
-    strategies: tuple[Entry, ...]
+    pinned: KeptStrategy | None
+    strategies: tuple[KeptStrategy, ...]
 
 
 class _Slim(msgspec.Struct, frozen=True):
@@ -75,7 +75,7 @@ class _Slim(msgspec.Struct, frozen=True):
     layers: tuple[Row, ...]
 
 
-def entry(study: Study, name: str, chosen: PrecisionMap) -> Entry:
+def entry(study: Study, name: str, chosen: PrecisionMap) -> KeptStrategy:
     """`chosen` as an entry called `name`."""
     rows = tuple(
         Row(layer, precision, ORIGINS[origin])
@@ -83,10 +83,10 @@ def entry(study: Study, name: str, chosen: PrecisionMap) -> Entry:
             study.layers.names, chosen.assigned, chosen.origin, strict=True
         )
     )
-    return Entry(name, study.analysis.identity, chosen.policy, rows)
+    return KeptStrategy(name, study.analysis.identity, chosen.policy, rows)
 
 
-def restore(kept: Entry, study: Study, origin: str = "the session") -> PrecisionMap:
+def restore(kept: KeptStrategy, study: Study, origin: str = "the session") -> PrecisionMap:
     """The map that `kept` holds; raises `MapError` naming the entry where it does not fit."""
     slim = _Slim(precision_map.SCHEMA_VERSION, kept.model, kept.policy, kept.layers)
     called = f"{kept.name!r} in {origin}"
@@ -149,7 +149,7 @@ def _decode(raw: bytes, origin: str) -> _File:
     )
 
 
-def _check_names(strategies: tuple[Entry, ...], origin: str) -> None:
+def _check_names(strategies: tuple[KeptStrategy, ...], origin: str) -> None:
     if len(strategies) > MAX_STRATEGIES:
         raise MapError(
             f"{origin} holds {len(strategies)} strategies, more than {MAX_STRATEGIES}.",
@@ -174,4 +174,4 @@ def _check_policy(data: _File, study: Study, origin: str) -> None:
         Row(layer.name, study.precisions[0] if layer.computes_at_inference else None)
         for layer in study.layers
     )
-    restore(Entry("the policy", data.model, data.policy, blank), study, origin)
+    restore(KeptStrategy("the policy", data.model, data.policy, blank), study, origin)

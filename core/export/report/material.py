@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from core.decide import answer
 from core.decide.advise.advice import Recommendation, Verdict, feasibility, recommendations
 from core.decide.assess.compare import Comparison, Strategy, compare, strategy
 from core.decide.assess.outcome import Outcome
@@ -55,7 +56,7 @@ def gather(study: Study, chosen: PrecisionMap) -> Material:
     """Price `chosen` and all that it is held against."""
     own = strategy(study, THIS_MAP, chosen)
     named = [
-        strategy(study, title, study.decide(policy))
+        strategy(study, title, answer.decide(study, policy))
         for title, policy in named_strategies(study, chosen.policy).items()
     ]
     everyone = (own, *named)

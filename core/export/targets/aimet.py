@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from core.export.targets.contract import Job
+from core.export.targets.contract import ExportRequest
 from core.export.targets.script import python
 
 
-def render(job: Job) -> str:
+def render(job: ExportRequest) -> str:
     """A Python script that simulates the map and exports its encodings."""
     return python(job, "aimet", {"INT8_NODES": job.integers, "FP16_NODES": job.names("FP16")})

@@ -29,7 +29,7 @@ class Line:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Job:
+class ExportRequest:
     """All that an exporter writes from. `common` is the one float format of a target that has
     one; `head` are the sentences that every file begins with.
     """
@@ -52,7 +52,7 @@ class Job:
         return self.names(*self.target.integers)
 
 
-Render = Callable[[Job], str]
+Render = Callable[[ExportRequest], str]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from core.export.targets.contract import Job
+from core.export.targets.contract import ExportRequest
 from core.numerics import precision as registry
 from core.onnx_graph.node_table import SHAPES
 
 
-def nodes_in(job: Job, precision: str) -> list[str]:
+def nodes_in(job: ExportRequest, precision: str) -> list[str]:
     """Names of all nodes that run in the float format `precision`, in the graph's order.
 
     All nodes of a layer run in its format. Glue (a residual addition, a reshape) runs in the

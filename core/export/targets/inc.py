@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from core.export.targets.contract import Job
+from core.export.targets.contract import ExportRequest
 from core.export.targets.script import python
 
 
-def render(job: Job) -> str:
+def render(job: ExportRequest) -> str:
     """A Python file whose `quantize` applies the map."""
     return python(job, "inc", {"INT8_MODULES": job.integers})

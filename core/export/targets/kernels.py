@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from core.export.targets.contract import Job
+from core.export.targets.contract import ExportRequest
 
 CLIPPING = ("Relu", "Clip")
 
 
-def with_activations(job: Job) -> list[str]:
+def with_activations(job: ExportRequest) -> list[str]:
     """Names of INT8 nodes, with the activation that a convolution's kernel takes in: otherwise
     its output would be rounded before the activation, which differs by as much as the error.
     """

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 
-from core.export.targets.contract import Job
+from core.export.targets.contract import ExportRequest
 from core.export.targets.overlay import COLOURS, places
 
 
-def render(job: Job) -> str:
+def render(job: ExportRequest) -> str:
     """`GraphNodeData` as JSON (model_explorer/node_data_builder.py): scores by node."""
     policy, scores = job.chosen.policy, job.chosen.scores
     bounds = (policy.medium_threshold, policy.high_threshold, 1.0)

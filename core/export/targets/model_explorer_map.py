@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 
-from core.export.targets.contract import Job
+from core.export.targets.contract import ExportRequest
 from core.export.targets.overlay import COLOURS, places
 
 
-def render(job: Job) -> str:
+def render(job: ExportRequest) -> str:
     """`GraphNodeData` as JSON with a precision by node, coloured from wide to narrow."""
     given = job.study.precisions
     step = max(len(given) - 1, 1)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from core.export.targets.contract import Job
+from core.export.targets.contract import ExportRequest
 from core.export.targets.script import python
 
 WEIGHTS: dict[str, Any] = {"num_bits": 8, "axis": 0}
 ACTIVATIONS: dict[str, Any] = {"num_bits": 8, "axis": None}
 
 
-def render(job: Job) -> str:
+def render(job: ExportRequest) -> str:
     """A Python file with `QUANT_CFG`: everything off, then each INT8 module on; later entries win."""
     entries: list[dict[str, Any]] = [{"quantizer_name": "*", "enable": False}]
     for name in job.integers:

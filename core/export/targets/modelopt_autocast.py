@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from core.export.targets.contract import Job
+from core.export.targets.contract import ExportRequest
 from core.export.targets.floats import nodes_in
 from core.export.targets.script import python
 
 
-def render(job: Job) -> str:
+def render(job: ExportRequest) -> str:
     """A Python script with AutoCast's exclusions."""
     half = set(nodes_in(job, "FP16"))
     nodes = job.graph.nodes if job.graph is not None else ()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 
 from core.decide.policy.scoring import LEVELS
-from core.export.targets.contract import Job
+from core.export.targets.contract import ExportRequest
 from core.export.targets.overlay import places
 
 
-def render(job: Job) -> str:
+def render(job: ExportRequest) -> str:
     """The JSON that Netron opens as an attachment (`metadata.Attachment` in its view.js)."""
     chosen = job.chosen
     metrics, metadata = [], []

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from core.export.targets.contract import Job
+from core.export.targets.contract import ExportRequest
 from core.export.targets.floats import nodes_in
 from core.export.targets.kernels import with_activations
 from core.export.targets.script import python
 
 
-def render(job: Job) -> str:
+def render(job: ExportRequest) -> str:
     """A Python script with `nodes_to_quantize` and the block list of the FP16 conversion.
 
     Weights symmetric per channel, activations affine unsigned per tensor, outputs of MatMul and

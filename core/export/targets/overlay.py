@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from core.export.targets.contract import Job
+from core.export.targets.contract import ExportRequest
 
 COLOURS = ("#1b6ca8", "#4fa3d1", "#e0a33b", "#c0504d")
 """From little to much: blue to red through pale tones, told apart without red against green."""
 
 
-def places(job: Job) -> Iterator[tuple[int, str]]:
+def places(job: ExportRequest) -> Iterator[tuple[int, str]]:
     """Position of each layer in the model, with each of its nodes; its own path without a graph."""
     for i, layer in enumerate(job.study.layers):
         nodes = () if job.graph is None else job.graph.of.get(layer.name, ())

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 
-from core.export.targets.contract import Job
+from core.export.targets.contract import ExportRequest
 
 
-def render(job: Job) -> str:
+def render(job: ExportRequest) -> str:
     """`{module: {"weights": "qint8", "activations": "qint8"}}` of every INT8 module.
 
     The form is what `optimum.quanto.quantization_map` returns, which has no place for comments.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from core.export.targets.contract import Job
+from core.export.targets.contract import ExportRequest
 from core.export.targets.script import python
 
 
-def render(job: Job) -> str:
+def render(job: ExportRequest) -> str:
     """A Python script that quantizes the chosen nodes."""
     return python(job, "quark", {"INT8_NODES": job.integers})

@@ -7,8 +7,7 @@ from types import ModuleType
 
 from core.decide.policy.decision import PrecisionMap
 from core.decide.study import Study
-from core.errors import MapError, PolicyError
-from core.export.map.checklist import printable
+from core.errors import MapError, PolicyError, check_names, printable
 from core.export.targets import (
     aimet,
     brevitas,
@@ -28,9 +27,8 @@ from core.export.targets import (
     tensorrt_qdq,
     torchao,
 )
-from core.export.targets import names as naming
 from core.export.targets.capability import Capability
-from core.export.targets.contract import Exported, Job, Line, Render
+from core.export.targets.contract import Exported, ExportRequest, Line, Render
 from core.export.targets.express import cannot, common_float, lines
 from core.export.targets.legality import Legality, legality
 from core.export.targets.schemes import mismatch
@@ -125,10 +123,10 @@ def export(
     chosen = found.legal
     said = lines(study, chosen, target, graph)
     if target.speaks == "modules" and modules is not None:
-        naming.check(_written(said, target), modules, "The model")
+        check_names(_written(said, target), modules, "The model")
     limits = cannot(target, said, graph)
     other = mismatch(study, target)
-    job = Job(
+    job = ExportRequest(
         study=study,
         chosen=chosen,
         target=target,

@@ -10,9 +10,10 @@ from typing import Any
 import core
 from core.decide.policy.decision import PrecisionMap
 from core.decide.study import Study
-from core.export.map.checklist import printable, short
+from core.errors import printable
+from core.export.map.checklist import short
 from core.export.targets.capability import Capability
-from core.export.targets.contract import Job
+from core.export.targets.contract import ExportRequest
 from core.export.targets.legality import Legality
 
 WIDTH = 100
@@ -64,7 +65,7 @@ def template(name: str) -> str:
     return path.read_text("utf-8")
 
 
-def python(job: Job, body: str, constants: Mapping[str, Any]) -> str:
+def python(job: ExportRequest, body: str, constants: Mapping[str, Any]) -> str:
     """A Python script: comment, constants, the check of names, the body of template `body`."""
     said = "\n".join(f"{name} = {literal(value)}" for name, value in constants.items())
     checking = template("check_names")

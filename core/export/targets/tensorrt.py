@@ -11,14 +11,14 @@ from collections.abc import Mapping
 
 from core.errors import MapError
 from core.export.map.checklist import named
-from core.export.targets.contract import Job
+from core.export.targets.contract import ExportRequest
 from core.export.targets.floats import nodes_in
 from core.export.targets.script import comment
 
 TOKENS: Mapping[str, str] = {"FP32": "fp32", "FP16": "fp16", "INT8": "int8"}
 
 
-def render(job: Job) -> str:
+def render(job: ExportRequest) -> str:
     """A shell script. Raises `MapError` for names that the flags' syntax cannot hold."""
     chosen = dict.fromkeys(job.integers, "int8")
     for precision in ("FP16", "FP32"):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from core.export.targets.contract import Job
+from core.export.targets.contract import ExportRequest
 from core.export.targets.floats import nodes_in
 from core.export.targets.script import python
 
 PRODUCTS = ["Conv", "ConvTranspose", "Gemm", "MatMul"]
 
 
-def render(job: Job) -> str:
+def render(job: ExportRequest) -> str:
     """A Python script that inserts Q/DQ before INT8 nodes and Casts around FP16 ones.
 
     TensorRT wants symmetric signed grids, Q/DQ at the inputs of what it may fuse, and biases in

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from core.export.targets.contract import Job
+from core.export.targets.contract import ExportRequest
 from core.export.targets.script import python
 from core.numerics import precision as registry
 
 
-def render(job: Job) -> str:
+def render(job: ExportRequest) -> str:
     """A Python file whose `quantize` applies the map. Exact names beat patterns in torchao, so
     the list is of names alone.
     """

@@ -11,7 +11,7 @@ from core.decide.assess.gains import Gain
 from dashboard.app_pages.compare import actions
 from dashboard.session import state, tables, theme
 from dashboard.session.boundary import show_expected
-from dashboard.session.loss_labels import POWERS, Losses, losses
+from dashboard.session.loss_labels import POWERS, LossLabels, losses
 from dashboard.session.strategies import CURRENT, Offer
 from dashboard.session.strategy_marks import MARKS, plain
 from dashboard.session.tables import format_number, format_quantity, format_range, typeset
@@ -47,7 +47,7 @@ def _head(place: int, side: Strategy, found: Comparison) -> None:
     st.caption(f"{state.describe(side.map.policy)}{also}")
 
 
-def _figures(read: Losses, side: Strategy, column: Column, *, reference: bool) -> str:
+def _figures(read: LossLabels, side: Strategy, column: Column, *, reference: bool) -> str:
     lines = []
     titles = COSTS | {name: tables.plain(read.card(name)) for name in read.order[:MOST_LOSSES]}
     for name, title in titles.items():

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from core.decide.assess.compare import COSTS, TOTAL_OF, Comparison, Cost, Strategy
 from core.decide.assess.curves import CurvePoint
-from core.decide.solve.frontier import Frontier
+from core.decide.assess.frontier import Frontier
 from core.quantity import Quantity
 from dashboard.app_pages.compare.cards import dominated
 from dashboard.charts import figure
@@ -22,7 +22,7 @@ from dashboard.charts.curve import choose_loss
 from dashboard.charts.frontier import called
 from dashboard.charts.layers import Spec, filled, named, template
 from dashboard.session import frontiers, studies, tables, theme
-from dashboard.session.loss_labels import NO_LABELS, Losses, axis_format, losses
+from dashboard.session.loss_labels import NO_LABELS, LossLabels, axis_format, losses
 from dashboard.session.strategy_marks import MARKS, plain, short
 from dashboard.session.theme import Mode, Theme, by_mode
 from dashboard.session.view import View
@@ -91,7 +91,7 @@ def _front_said(sides: Sequence[Strategy], fronts: Mapping[Cost, Frontier | None
     return f" Line: the frontier of budgets.{said}"
 
 
-def _yardstick(read: Losses) -> str:
+def _yardstick(read: LossLabels) -> str:
     """What dominance looks at beside the cost."""
     moved = tables.plain(read.titles[read.figures.divergence])
     if not read.labelled:

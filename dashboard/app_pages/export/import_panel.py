@@ -36,7 +36,7 @@ def draw(view: View) -> None:
         args=(MAP_UPLOADER, view.opened),
     )
     _show_problem(MAP)
-    found = uploads.shelf(view.opened).imported
+    found = uploads.kept(view.opened).imported
     if found is not None:
         _imported(view, found)
 
@@ -123,7 +123,7 @@ def session(view: View) -> None:
         args=(SESSION_UPLOADER, view.opened),
     )
     _show_problem(SESSION)
-    found = uploads.shelf(view.opened).waiting
+    found = uploads.kept(view.opened).waiting
     if found is not None:
         _waiting(view, found, nothing_kept=not kept and pinned is None)
 

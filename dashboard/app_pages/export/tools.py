@@ -8,15 +8,16 @@ from pathlib import Path
 
 import streamlit as st
 
+from core.decide import answer
 from core.decide.policy.policy import Policy
 from core.decide.study import Study
 from core.errors import MapError
 from core.export import bundle
 from core.export.map.precision_map import MAX_BYTES
-from core.export.targets import names as naming
 from core.export.targets import registry
 from core.export.targets.contract import Exported
 from core.export.targets.legality import Legality, legality
+from core.export.targets.names import NODES_FILE, kept_nodes, read_module_names
 from core.layers import LayerTable
 from core.onnx_graph import node_table as graphs
 from core.onnx_graph import read_nodes
@@ -43,14 +44,14 @@ class Known:
 def kept(opened: Opened) -> Known:
     """The names kept with the analysis. Raises `MapError` where they do not fit it."""
     folder = studies.entries()[opened.name].folder
-    path = folder / graphs.FILE
+    path = folder / NODES_FILE
     stamp = path.stat().st_mtime_ns if path.is_file() else 0
     return _kept(opened.key, str(folder), stamp, opened.study)
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
 def _kept(key: str, folder: str, stamp: int, _study: Study) -> Known:
-    table = graphs.beside(Path(folder)) if stamp else None
+    table = kept_nodes(Path(folder)) if stamp else None
     if table is None:
         return Known("none", "")
     graph = lay_over(table, _study.layers, "The node table kept with the analysis")
@@ -71,7 +72,7 @@ def _read(key: str, name: str, digest: str, _raw: bytes, _study: Study) -> Known
         raise MapError(f"{name} is larger than {MAX_MB} MB.", "Use the command line: --onnx FILE.")
     if name.lower().endswith(".txt"):
         try:
-            return Known(digest, name, modules=naming.read_module_names(_raw.decode()))
+            return Known(digest, name, modules=read_module_names(_raw.decode()))
         except UnicodeDecodeError as error:
             raise MapError(f"{name} is no text.", "Give module paths, one a line.") from error
     table = _table(name, _raw, _study.layers)
@@ -88,7 +89,7 @@ def _table(name: str, raw: bytes, layers: LayerTable) -> graphs.NodeTable:
 def _looked(
     key: str, policy: Policy, target: str, names: str, _study: Study, _graph: Graph | None
 ) -> Legality:
-    return legality(_study, _study.decide(policy), registry.get(target), _graph)
+    return legality(_study, answer.decide(_study, policy), registry.get(target), _graph)
 
 
 def looked(opened: Opened, policy: Policy, target: str, known: Known) -> Legality:
@@ -102,7 +103,7 @@ def _made(
 ) -> Exported:
     return registry.export(
         _study,
-        _study.decide(policy),
+        answer.decide(_study, policy),
         target,
         graph=_known.graph,
         modules=_known.modules,
@@ -117,7 +118,7 @@ def made(opened: Opened, policy: Policy, target: str, known: Known, *, nearest: 
 
 @st.cache_resource(max_entries=4, show_spinner=False, hash_funcs=POLICIES)
 def _bundled(key: str, policy: Policy, names: str, _study: Study, _graph: Graph | None) -> bytes:
-    return bundle.to_zip(_study, _study.decide(policy), _graph)
+    return bundle.to_zip(_study, answer.decide(_study, policy), _graph)
 
 
 def bundled(opened: Opened, policy: Policy, known: Known) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from core.decide.stability.by_scorer import Trusted
+from core.decide.assess.by_scorer import Trusted
 from core.evidence.diagnose.agreement import TRUTH, Agreement
 from core.evidence.scorers import SCORERS
 from dashboard.session import studies

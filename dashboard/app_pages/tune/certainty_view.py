@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from core.decide.stability.resampling import DRAWS, settling
+from core.decide.stability.resampling import DRAWS, resampled_scores, settling
 from core.evidence.scorers import SCORERS
 from dashboard.session import studies
 from dashboard.session.tables import UNKNOWN
@@ -35,7 +35,7 @@ def _scores(view: View, i: int) -> pd.DataFrame:
     rows = []
     for name, scorer in SCORERS.items():
         score = view.study.scores.get(name)
-        interval = view.study.resampled.interval(name, i)
+        interval = view.study.derived(resampled_scores).interval(name, i)
         rows.append(
             {
                 "Scorer": scorer.title,

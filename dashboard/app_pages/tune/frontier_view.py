@@ -9,7 +9,7 @@ from typing import Any
 import streamlit as st
 
 from core.decide.assess.compare import COSTS, Cost
-from core.decide.solve.frontier import Frontier
+from core.decide.assess.frontier import Frontier
 from core.errors import QuantscapeError
 from dashboard.charts import figure
 from dashboard.charts.curve import CHOICE

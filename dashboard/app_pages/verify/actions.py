@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import streamlit as st
 
+from core.decide import answer
 from core.decide.assess.compare import Cost
+from core.decide.assess.frontier import frontier
 from core.decide.assess.verified import without_half
 from core.decide.policy.decision import PrecisionMap
-from core.decide.solve.frontier import frontier
 from core.errors import QuantscapeError
 from core.export.map import precision_map
 from core.jobs import jobs
@@ -72,7 +73,7 @@ def the_frontier(view: View) -> None:
         state.session().problem = (PLACE, error)
         return
     chosen = [points[i] for i in spread(len(points), count)]
-    maps = [(f"{axis} {n} of {len(chosen)}", view.study.decide(point.policy))
+    maps = [(f"{axis} {n} of {len(chosen)}", answer.decide(view.study, point.policy))
             for n, point in enumerate(chosen, 1)]  # fmt: skip
     _start(view, maps)
 

@@ -25,6 +25,7 @@ import torch
 from numpy.typing import NDArray
 
 from core.analysis.analyze import analyze
+from core.decide import answer
 from core.decide.policy.policy import Policy
 from core.decide.study import Study
 from core.numerics import precision as registry
@@ -137,7 +138,7 @@ def _projected(study: Study, chosen: list[str]) -> float:
     overrides = tuple((name, "INT8") for name in chosen)
     policy = Policy(strategy="manual", high="FP32", low="INT8", medium="INT8", uniform="INT8",
                     overrides=overrides)  # fmt: skip
-    projected = study.project(study.decide(policy).codes)
+    projected = study.project(answer.decide(study, policy).codes)
     return float("nan") if projected is None or projected.kl.value is None else projected.kl.value
 
 

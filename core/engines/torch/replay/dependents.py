@@ -1,4 +1,4 @@
-"""What follows a layer: the part of a tape that a change of the layer can reach.
+"""What follows a layer: the part of a recording that a change of the layer can reach.
 
 For each layer: its own modules are run again, then every call that reads something they have
 changed, and nothing else. What those calls read besides is kept from the recorded pass.
@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from core.engines.torch.replay.recording import Call, Region, Tape, module_name
+from core.engines.torch.replay.recording import Call, Recording, Region, module_name
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Run call `index` of the tape again, or region `index`; then free the slots in `free`.
+    """Run call `index` of the recording again, or region `index`; then free the slots in `free`.
 
     `copied` are slots that must be copied first, because it may write into their memory;
     `writes` pairs those among them that are read afterwards with the slot they then have.
@@ -27,13 +27,13 @@ class Step:
     copied: tuple[int, ...] = ()
     writes: tuple[tuple[int, int], ...] = ()
 
-    def on(self, tape: Tape) -> Call | Region:
-        """What to run, on `tape`."""
-        return tape.regions[self.index] if self.is_region else tape.calls[self.index]
+    def on(self, recording: Recording) -> Call | Region:
+        """What to run, on `recording`."""
+        return recording.regions[self.index] if self.is_region else recording.calls[self.index]
 
 
 @dataclass(frozen=True, slots=True)
-class Suffix:
+class Dependents:
     """Everything to run again when `layer` changes.
 
     `first` are the slots of the layer's own output if it runs once: where none of them has
@@ -47,67 +47,73 @@ class Suffix:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """The suffix of every layer that the output depends on, in execution order.
+class ReplayPlan:
+    """The dependents of every layer that the output depends on, in execution order.
 
-    `keep` are the slots that some suffix reads; `copies` those to copy before call i of the
-    recording writes into their memory; `refusal` why the tape cannot be replayed ("" = it can).
+    `keep` are the slots that the dependents of some layer read; `copies` those to copy before call i of the
+    recording writes into their memory; `refusal` why the recording cannot be replayed ("" = it can).
     """
 
-    suffixes: Mapping[str, Suffix]
+    dependents_of: Mapping[str, Dependents]
     keep: frozenset[int]
     copies: Mapping[int, tuple[int, ...]]
     refusal: str
 
 
-def plan(tape: Tape, layers: Sequence[str]) -> Plan:
-    """The suffix of each of `layers`. Layers that do not reach the output are left out."""
+def plan(recording: Recording, layers: Sequence[str]) -> ReplayPlan:
+    """The dependents of each of `layers`. Layers that do not reach the output are left out."""
     bit = {name: 1 << i for i, name in enumerate(layers)}
-    inside = _enclosing(tape, bit)
-    reach = _reach(tape, inside)
-    refusal = _value_read(tape, inside, reach) or _escape(tape) or _shared_write(tape)
+    inside = _enclosing(recording, bit)
+    reach = _reach(recording, inside)
+    refusal = (
+        _value_read(recording, inside, reach) or _escape(recording) or _shared_write(recording)
+    )
     if refusal:
-        return Plan({}, frozenset(), {}, refusal)
-    suffixes = {}
+        return ReplayPlan({}, frozenset(), {}, refusal)
+    dependents_of = {}
     equal: dict[Step, Step] = {}
-    for name in sorted({r.layer for r in tape.regions}, key=lambda n: _first(tape, n)):
-        found = _suffix(tape, name, bit[name], reach, equal)
+    for name in sorted({r.layer for r in recording.regions}, key=lambda n: _first(recording, n)):
+        found = _dependents(recording, name, bit[name], reach, equal)
         if found is not None:
-            suffixes[name] = found
-    keep = frozenset().union(*(s.reads for s in suffixes.values())) if suffixes else frozenset()
-    return Plan(suffixes, keep, _copies(tape, keep), "")
+            dependents_of[name] = found
+    keep = (
+        frozenset().union(*(s.reads for s in dependents_of.values()))
+        if dependents_of
+        else frozenset()
+    )
+    return ReplayPlan(dependents_of, keep, _copies(recording, keep), "")
 
 
-def share(tape: Tape, suffix: Suffix) -> float:
-    """The part of the pass's time that `suffix` takes, in [0, 1], by the calls' own seconds."""
-    total = sum(tape.seconds)
+def share(recording: Recording, dependents: Dependents) -> float:
+    """The part of the pass's time that `dependents` takes, in [0, 1], by the calls' own seconds."""
+    total = sum(recording.seconds)
     took = 0.0
-    for step in suffix.steps:
-        what = step.on(tape)
+    for step in dependents.steps:
+        what = step.on(recording)
         if isinstance(what, Region):
-            took += sum(tape.seconds[what.start : what.stop])
+            took += sum(recording.seconds[what.start : what.stop])
         else:
-            took += tape.seconds[step.index]
+            took += recording.seconds[step.index]
     return min(took / total, 1.0) if total else 1.0
 
 
-def _first(tape: Tape, layer: str) -> int:
-    return next(i for i, region in enumerate(tape.regions) if region.layer == layer)
+def _first(recording: Recording, layer: str) -> int:
+    return next(i for i, region in enumerate(recording.regions) if region.layer == layer)
 
 
-def _enclosing(tape: Tape, bit: Mapping[str, int]) -> list[int]:
+def _enclosing(recording: Recording, bit: Mapping[str, int]) -> list[int]:
     """Per call the layers (as bits) whose modules it runs in."""
-    inside = [0] * len(tape.calls)
-    for region in tape.regions:
+    inside = [0] * len(recording.calls)
+    for region in recording.regions:
         for i in range(region.start, region.stop):
             inside[i] |= bit[region.layer]
     return inside
 
 
-def _reach(tape: Tape, inside: Sequence[int]) -> list[int]:
+def _reach(recording: Recording, inside: Sequence[int]) -> list[int]:
     """Per slot the layers (as bits) whose change it would feel."""
-    reach = [0] * len(tape.forms)
-    for i, call in enumerate(tape.calls):
+    reach = [0] * len(recording.forms)
+    for i, call in enumerate(recording.calls):
         felt = inside[i]
         for slot in call.reads:
             felt |= reach[slot]
@@ -118,9 +124,9 @@ def _reach(tape: Tape, inside: Sequence[int]) -> list[int]:
     return reach
 
 
-def _value_read(tape: Tape, inside: Sequence[int], reach: Sequence[int]) -> str:
+def _value_read(recording: Recording, inside: Sequence[int], reach: Sequence[int]) -> str:
     """A value in Python's hands that depends on a layer: the program may take another way."""
-    for i, call in enumerate(tape.calls):
+    for i, call in enumerate(recording.calls):
         if call.value_read:
             felt = 0
             for slot in call.reads:
@@ -130,26 +136,26 @@ def _value_read(tape: Tape, inside: Sequence[int], reach: Sequence[int]) -> str:
     return ""
 
 
-def _last_reads(tape: Tape) -> dict[int, int]:
+def _last_reads(recording: Recording) -> dict[int, int]:
     """Slot -> position of what reads it last; the output is read at the end."""
     last: dict[int, int] = {}
-    for i, call in enumerate(tape.calls):
+    for i, call in enumerate(recording.calls):
         last |= dict.fromkeys(call.reads, i)
-    for region in tape.regions:
+    for region in recording.regions:
         for slot in region.reads:
             last[slot] = max(last.get(slot, -1), region.start)
-    last[tape.output] = len(tape.calls)
+    last[recording.output] = len(recording.calls)
     return last
 
 
-def _escape(tape: Tape) -> str:
+def _escape(recording: Recording) -> str:
     """A value that leaves a module by another way than its output cannot be renewed."""
-    last = _last_reads(tape)
-    for region in tape.regions:
-        written = _written(tape, region)
+    last = _last_reads(recording)
+    for region in recording.regions:
+        written = _written(recording, region)
         outputs = {*region.makes, *(after for _, after in written)}
         inner = set(region.reads)
-        for call in tape.calls[region.start : region.stop]:
+        for call in recording.calls[region.start : region.stop]:
             inner |= {*call.makes, *(after for _, after in call.writes)}
         for slot in inner - outputs - set(region.reads):
             if last.get(slot, -1) >= region.stop:
@@ -159,11 +165,11 @@ def _escape(tape: Tape) -> str:
     return ""
 
 
-def _written(tape: Tape, region: Region) -> list[tuple[int, int]]:
+def _written(recording: Recording, region: Region) -> list[tuple[int, int]]:
     """Slots from before `region` whose value it changes in place, before and after."""
     made = set()
     last: dict[int, int] = {}  # current slot -> the slot it had before the region
-    for call in tape.calls[region.start : region.stop]:
+    for call in recording.calls[region.start : region.stop]:
         made |= set(call.makes)
         for before, after in call.writes:
             origin = last.pop(before, before)
@@ -173,55 +179,55 @@ def _written(tape: Tape, region: Region) -> list[tuple[int, int]]:
     return [(origin, after) for after, origin in last.items()]
 
 
-def _shared_write(tape: Tape) -> str:
+def _shared_write(recording: Recording) -> str:
     """Memory that is written through one value and read through another afterwards."""
-    last = _last_reads(tape)
+    last = _last_reads(recording)
     sharing: dict[int, list[int]] = {}
-    for i, call in enumerate(tape.calls):
+    for i, call in enumerate(recording.calls):
         for before, _ in call.writes:
-            for slot in sharing.get(tape.storages[before], ()):
+            for slot in sharing.get(recording.storages[before], ()):
                 if last.get(slot, -1) > i:
                     return (
                         f"{module_name(call.path)} writes into memory that another value still uses"
                     )
         for slot in {*call.makes, *(after for _, after in call.writes)}:
-            if tape.storages[slot]:
-                sharing.setdefault(tape.storages[slot], []).append(slot)
+            if recording.storages[slot]:
+                sharing.setdefault(recording.storages[slot], []).append(slot)
     return ""
 
 
-def _copies(tape: Tape, keep: frozenset[int]) -> dict[int, tuple[int, ...]]:
+def _copies(recording: Recording, keep: frozenset[int]) -> dict[int, tuple[int, ...]]:
     copies = {}
-    for i, call in enumerate(tape.calls):
-        touched = {tape.storages[before] for before, _ in call.writes}
+    for i, call in enumerate(recording.calls):
+        touched = {recording.storages[before] for before, _ in call.writes}
         first_new = min((after for _, after in call.writes), default=0)
-        found = tuple(s for s in sorted(keep) if s < first_new and tape.storages[s] in touched)
+        found = tuple(s for s in sorted(keep) if s < first_new and recording.storages[s] in touched)
         if found:
             copies[i] = found
     return copies
 
 
-def _suffix(
-    tape: Tape, layer: str, bit: int, reach: Sequence[int], equal: dict[Step, Step]
-) -> Suffix | None:
-    own = {r.start: i for i, r in enumerate(tape.regions) if r.layer == layer}
+def _dependents(
+    recording: Recording, layer: str, bit: int, reach: Sequence[int], equal: dict[Step, Step]
+) -> Dependents | None:
+    own = {r.start: i for i, r in enumerate(recording.regions) if r.layer == layer}
     todo: list[tuple[int, bool]] = []
     i = min(own)
-    while i < len(tape.calls):
+    while i < len(recording.calls):
         region = own.get(i)
-        if region is not None and tape.regions[region].stop > i:
+        if region is not None and recording.regions[region].stop > i:
             todo.append((region, True))
-            i = tape.regions[region].stop
+            i = recording.regions[region].stop
             continue
-        if any(reach[slot] & bit for slot in tape.calls[i].reads):
+        if any(reach[slot] & bit for slot in recording.calls[i].reads):
             todo.append((i, False))
         i += 1
-    needed = {tape.output}
+    needed = {recording.output}
     reads: set[int] = set()
     steps: list[Step] = []
     for index, is_region in reversed(todo):
-        what: Call | Region = tape.regions[index] if is_region else tape.calls[index]
-        written = _written(tape, what) if isinstance(what, Region) else list(what.writes)
+        what: Call | Region = recording.regions[index] if is_region else recording.calls[index]
+        written = _written(recording, what) if isinstance(what, Region) else list(what.writes)
         outputs = {*what.makes, *(after for _, after in written)}
         if not outputs & needed:
             continue
@@ -229,18 +235,18 @@ def _suffix(
         free = {s for s in taken - needed if reach[s] & bit} | (outputs - needed)
         reads |= {s for s in taken if not reach[s] & bit}
         needed |= taken
-        touched = {tape.storages[before] for before, _ in _all_writes(tape, what)}
-        copied = tuple(s for s in sorted(taken) if tape.storages[s] in touched)
+        touched = {recording.storages[before] for before, _ in _all_writes(recording, what)}
+        copied = tuple(s for s in sorted(taken) if recording.storages[s] in touched)
         step = Step(index, is_region, tuple(sorted(free)), copied, tuple(written))
         steps.append(equal.setdefault(step, step))
     if not steps:
         return None
     steps.reverse()
-    first = tape.regions[own[min(own)]].makes if len(own) == 1 and not steps[0].writes else ()
-    return Suffix(layer, tuple(steps), first, frozenset(reads))
+    first = recording.regions[own[min(own)]].makes if len(own) == 1 and not steps[0].writes else ()
+    return Dependents(layer, tuple(steps), first, frozenset(reads))
 
 
-def _all_writes(tape: Tape, what: Call | Region) -> list[tuple[int, int]]:
+def _all_writes(recording: Recording, what: Call | Region) -> list[tuple[int, int]]:
     if isinstance(what, Call):
         return list(what.writes)
-    return [pair for call in tape.calls[what.start : what.stop] for pair in call.writes]
+    return [pair for call in recording.calls[what.start : what.stop] for pair in call.writes]

@@ -1,4 +1,4 @@
-"""Recording a tape while a model runs.
+"""Recording the torch functions of one forward pass.
 
 The recorder sees what the simulator sees: module hooks say whose operation it is, a
 torch-function mode hands over every torch function. It changes nothing of what is computed.
@@ -23,9 +23,9 @@ from core.engines.torch.replay.recording import (  # fmt: skip
     PLAIN,
     Call,
     Form,
+    Recording,
     Region,
     Slot,
-    Tape,
     leaves,
     module_name,
     rebuild,
@@ -43,7 +43,7 @@ class Recorder(TorchFunctionMode):
     `owner` maps module paths to layers, `layers` names those that may change their precision,
     `counts` says which calls the simulator numbers within a layer.
     `keep` are slots whose values are wanted, `copies` slots to copy before call i changes their
-    memory; both come from an earlier tape of the same wiring. With `hold` every value stays
+    memory; both come from an earlier recording of the same wiring. With `hold` every value stays
     alive until the recorder goes, so that no memory is used twice (for small inputs).
     """
 
@@ -77,17 +77,17 @@ class Recorder(TorchFunctionMode):
         self._paths: list[str] = []
         self._open: list[tuple[str | None, dict[str, Any] | None]] = []
 
-    def record(self, run: Callable[[], Tensor]) -> tuple[Tape, Tensor]:
-        """Run `run`, which calls the model once and returns its output; the tape and the output.
+    def record(self, run: Callable[[], Tensor]) -> tuple[Recording, Tensor]:
+        """Run `run`, which calls the model once and returns its output; the recording and the output.
 
-        `refusal` says afterwards why the tape cannot stand for the model ("" = it can, as far
+        `refusal` says afterwards why the recording cannot stand for the model ("" = it can, as far
         as a recording shows).
         """
         with torch.no_grad(), self._hooks(), self:
             output = run()
         slot = self._slot(output)
         return (
-            Tape(
+            Recording(
                 tuple(self._calls),
                 tuple(sorted(self._regions, key=lambda r: (r.start, -r.stop))),
                 tuple(self._forms),
@@ -193,7 +193,7 @@ class Recorder(TorchFunctionMode):
                 self.refuse(f"module {path!r} {verb} a {kind}, whose tensors cannot be followed")
 
     def refuse(self, reason: str) -> None:
-        """Keep the first reason why the tape cannot stand for the model."""
+        """Keep the first reason why the recording cannot stand for the model."""
         self.refusal = self.refusal or reason
 
     # ---- values

@@ -1,8 +1,8 @@
-"""A tape: the torch functions of one forward pass, with what each reads and makes.
+"""A recording: the torch functions of one forward pass, with what each reads and makes.
 
 Values are numbered slots. A call that is run again with the values of the slots it read makes
 what it made before, so that a part of a pass can be repeated without the model's own code. How
-tapes are recorded is in `record`, which part of one a layer needs in `suffix`.
+recordings are recorded is in `record`, which part of one a layer needs in `dependents`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """One run of a module that belongs to `layer`: calls [start, stop) of the tape.
+    """One run of a module that belongs to `layer`: calls [start, stop) of the recording.
 
     `count` is the number of operations the layer had run before. `makes` are the slots among
     the leaves of its output; `leaves` are all of them, slots and other things.
@@ -71,7 +71,7 @@ class Region:
 
 
 @dataclass(frozen=True, slots=True)
-class Tape:
+class Recording:
     """A recorded pass. `forms`, `sizes` (bytes) and `storages` are per slot.
 
     Slots that share a storage are views of the same memory. `seconds` is what each call took.
@@ -89,7 +89,7 @@ class Tape:
     asks_layout: bool
 
     def wiring(self) -> tuple[Any, ...]:
-        """What must be equal for two tapes to be the same program on other values."""
+        """What must be equal for two recordings to be the same program on other values."""
         return (
             tuple((c.func, c.reads, c.makes, c.writes) for c in self.calls),
             tuple((r.path, r.start, r.stop, r.count, r.reads, r.makes) for r in self.regions),

@@ -1,6 +1,6 @@
 """Measuring a layer by running again only what follows it.
 
-The layer's own modules run under the simulator, as in a full pass; the rest of the suffix is a
+The layer's own modules run under the simulator, as in a full pass; the rest of the dependents is a
 list of torch functions on recorded values. So the numbers are those of a full pass, bit by bit.
 """
 
@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from core.engines.torch.replay.dependents import Plan, Suffix, plan, share
+from core.engines.torch.replay.dependents import Dependents, ReplayPlan, plan, share
 from core.engines.torch.replay.forward_state import attributes, changed
 from core.engines.torch.replay.recorder import Recorder
-from core.engines.torch.replay.recording import Region, Slot, Tape, filled, leaves, tensors_in
+from core.engines.torch.replay.recording import Recording, Region, Slot, filled, leaves, tensors_in
 from core.engines.torch.simulate.simulator import Simulator
 from core.errors import ModelError
 from core.numerics.precision import Precision
@@ -33,15 +33,15 @@ _UNFOLLOWED = (RuntimeError, TypeError, ValueError, AttributeError, LookupError)
 
 
 class Diverged(Exception):  # noqa: N818 (caught here; never an error of the user's)
-    """A suffix made something of another form than the recorded pass."""
+    """What follows a layer made something of another form than the recorded pass."""
 
 
 class Replayer:
     """Runs layers of `simulator`'s model alone on one batch after the other.
 
-    `refusal` says why suffixes cannot be run for this model ("" = they can); every run is then
+    `refusal` says why nothing can be replayed for this model ("" = they can); every run is then
     a full pass. `full_passes` counts single runs that were made so because they took another
-    way through the model than the recorded pass. `tape` and `plan` are those of the
+    way through the model than the recorded pass. `recording` and `plan` are those of the
     pilot, a batch of few samples.
     """
 
@@ -51,7 +51,7 @@ class Replayer:
         self.full_passes = 0
         self._simulator = simulator
         self._names = simulator.varied
-        self.tape, self.plan = self._pilot(pilot)
+        self.recording, self.plan = self._pilot(pilot)
         self.refusal = self.refusal or self._compare(pilot, check)
         self.full_passes = 0
 
@@ -59,23 +59,28 @@ class Replayer:
         """Layer -> part of a pass that runs again when it changes, in [0, 1], timed on `batch`."""
         if self.refusal:
             return dict.fromkeys(self._names, 1.0)
-        tape, _, _, same = self._record(batch, 0)
-        suffixes = self.plan.suffixes if same else {}
-        return {n: share(tape, suffixes[n]) if n in suffixes else 0.0 for n in self._names}
+        recording, _, _, same = self._record(batch, 0)
+        dependents_of = self.plan.dependents_of if same else {}
+        return {
+            n: share(recording, dependents_of[n]) if n in dependents_of else 0.0
+            for n in self._names
+        }
 
     def prefixes(self, batch: Inputs) -> dict[str, float]:
         """Layer -> part of a pass up to the end of its last run, in [0, 1], timed on `batch`; empty
         where a pass could not be recorded.
         """
-        tape = self._record(batch, 0)[0]
-        total, stops = sum(tape.seconds), dict[str, int]()
-        for region in tape.regions:
+        recording = self._record(batch, 0)[0]
+        total, stops = sum(recording.seconds), dict[str, int]()
+        for region in recording.regions:
             stops[region.layer] = max(stops.get(region.layer, 0), region.stop)
-        return {n: sum(tape.seconds[:stop]) / total for n, stop in stops.items()} if total else {}
+        return (
+            {n: sum(recording.seconds[:stop]) / total for n, stop in stops.items()} if total else {}
+        )
 
     # ---- before the run
 
-    def _pilot(self, batch: Inputs) -> tuple[Tape, Plan]:
+    def _pilot(self, batch: Inputs) -> tuple[Recording, ReplayPlan]:
         simulator = self._simulator
         simulator.run({}, batch)  # what a model caches at its first call is no state
         alive: list[Any] = []
@@ -85,15 +90,15 @@ class Replayer:
         )
         with state_kept(simulator.model):
             try:
-                tape, _ = recorder.record(lambda: simulator.answer(batch, 0))
+                recording, _ = recorder.record(lambda: simulator.answer(batch, 0))
             except _UNFOLLOWED as error:
                 self.refusal = f"its pass could not be recorded ({type(error).__name__}: {error})"
-                nothing = Tape((), (), (), (), (), (), -1, asks_layout=False)
+                nothing = Recording((), (), (), (), (), (), -1, asks_layout=False)
                 return nothing, plan(nothing, ())
             after = attributes(simulator.model, alive)
-        found = plan(tape, self._names)
+        found = plan(recording, self._names)
         self.refusal = recorder.refusal or changed(before, after) or found.refusal
-        return tape, found
+        return recording, found
 
     def _compare(self, batch: Inputs, check: Sequence[Pair]) -> str:
         if self.refusal:
@@ -123,28 +128,30 @@ class Replayer:
     def _replay(
         self, batch: Inputs, pairs: Sequence[Pair], first: int = 0, *, baseline: bool = False
     ) -> Iterator[Floats]:
-        tape, kept, clean, same = self._record(batch, first)
-        suffixes = self.plan.suffixes if same else {}
+        recording, kept, clean, same = self._record(batch, first)
+        dependents_of = self.plan.dependents_of if same else {}
         if baseline:
             yield clean
-        last = _last_use(pairs, suffixes)
+        last = _last_use(pairs, dependents_of)
         for i, (name, precision) in enumerate(pairs):
             if not same:
                 yield self._full(batch, name, precision, first)
-            elif name not in suffixes:
+            elif name not in dependents_of:
                 yield clean
             else:
                 try:
                     with torch.no_grad():
-                        result = self._suffix(suffixes[name], precision, tape, kept)
+                        result = self._dependents(dependents_of[name], precision, recording, kept)
                     yield clean if result is None else result.numpy()
                 except (Diverged, *_UNFOLLOWED):
                     yield self._full(batch, name, precision, first)
             for slot in last.get(i, ()):
                 kept.pop(slot, None)
 
-    def _record(self, batch: Inputs, first: int) -> tuple[Tape, dict[int, Tensor], Floats, bool]:
-        """Tape, kept values and output of one pass; False where it went another way."""
+    def _record(
+        self, batch: Inputs, first: int
+    ) -> tuple[Recording, dict[int, Tensor], Floats, bool]:
+        """Recording, kept values and output of one pass; False where it went another way."""
         simulator, planned = self._simulator, self.plan
         recorder = Recorder(
             simulator.model, simulator.owner, set(self._names), simulator.counts,
@@ -152,53 +159,59 @@ class Replayer:
         )  # fmt: skip
         try:
             with state_kept(simulator.model):
-                tape, output = recorder.record(lambda: simulator.answer(batch, first))
+                recording, output = recorder.record(lambda: simulator.answer(batch, first))
         except _UNFOLLOWED:
-            return self.tape, {}, simulator.run({}, batch, count(batch), first), False
-        same = not recorder.refusal and tape.wiring() == self.tape.wiring()
-        return tape, recorder.kept, output.numpy(), same
+            return self.recording, {}, simulator.run({}, batch, count(batch), first), False
+        same = not recorder.refusal and recording.wiring() == self.recording.wiring()
+        return recording, recorder.kept, output.numpy(), same
 
     def _full(self, batch: Inputs, name: str, precision: Precision, first: int) -> Floats:
         self.full_passes += 1
         return self._simulator.run({name: precision}, batch, count(batch), first)
 
-    def _suffix(
-        self, suffix: Suffix, precision: Precision, tape: Tape, kept: Mapping[int, Tensor]
+    def _dependents(
+        self,
+        dependents: Dependents,
+        precision: Precision,
+        recording: Recording,
+        kept: Mapping[int, Tensor],
     ) -> Tensor | None:
         """The output of the model, or None if the layer's own output stayed the same."""
-        values: list[Any] = [None] * len(tape.forms)
-        for slot in suffix.reads:
+        values: list[Any] = [None] * len(recording.forms)
+        for slot in dependents.reads:
             values[slot] = kept[slot]
-        assignment = {suffix.layer: precision}
-        for step in suffix.steps:
+        assignment = {dependents.layer: precision}
+        for step in dependents.steps:
             for slot in step.copied:
                 values[slot] = values[slot].clone()
-            what = step.on(tape)
+            what = step.on(recording)
             args = filled(what.args, values)
             kwargs = filled(what.kwargs, values) if what.kwargs else {}
             if isinstance(what, Region):
                 made = self._simulator.run_module(
                     assignment, what.module, args, kwargs, {what.layer: what.count}
                 )
-                _put(what.leaves, list(leaves(made)), values, tape)
+                _put(what.leaves, list(leaves(made)), values, recording)
             else:
                 made = what.func(*args, **kwargs)
                 for slot, value in zip(what.makes, tensors_in(made), strict=True):
-                    if value.shape != tape.forms[slot][0]:
+                    if value.shape != recording.forms[slot][0]:
                         raise Diverged
                     values[slot] = value
             for before, after in step.writes:
                 values[after] = values[before]
             del args, kwargs, made
-            if step is suffix.steps[0] and _unchanged(suffix.first, values, kept):
+            if step is dependents.steps[0] and _unchanged(dependents.first, values, kept):
                 return None
             for slot in step.free:
                 values[slot] = None
-        result: Tensor = values[tape.output]
+        result: Tensor = values[recording.output]
         return result
 
 
-def _put(expected: Sequence[Any], made: Sequence[Any], values: list[Any], tape: Tape) -> None:
+def _put(
+    expected: Sequence[Any], made: Sequence[Any], values: list[Any], recording: Recording
+) -> None:
     """Put a module's output into its slots; what is no value must be as it was."""
     if len(expected) != len(made):
         raise Diverged
@@ -211,10 +224,10 @@ def _put(expected: Sequence[Any], made: Sequence[Any], values: list[Any], tape: 
             elif value != template:
                 raise Diverged
             continue
-        shape, stride, dtype = tape.forms[template.index]
+        shape, stride, dtype = recording.forms[template.index]
         if not isinstance(value, Tensor) or value.shape != shape or value.dtype != dtype:
             raise Diverged
-        if tape.asks_layout and value.stride() != stride:
+        if recording.asks_layout and value.stride() != stride:
             raise Diverged
         # Code may ask whether two values are one object; both passes must answer alike.
         if seen.setdefault(template.index, id(value)) != id(value):
@@ -236,12 +249,14 @@ def _same_bits(a: Tensor, b: Tensor) -> bool:
     return torch.equal(a, b)
 
 
-def _last_use(pairs: Sequence[Pair], suffixes: Mapping[str, Suffix]) -> dict[int, list[int]]:
+def _last_use(
+    pairs: Sequence[Pair], dependents_of: Mapping[str, Dependents]
+) -> dict[int, list[int]]:
     """Position in `pairs` -> kept slots that nothing after it reads."""
     last: dict[int, int] = {}
     for i, (name, _) in enumerate(pairs):
-        if name in suffixes:
-            last |= dict.fromkeys((*suffixes[name].reads, *suffixes[name].first), i)
+        if name in dependents_of:
+            last |= dict.fromkeys((*dependents_of[name].reads, *dependents_of[name].first), i)
     found: dict[int, list[int]] = {}
     for slot, i in last.items():
         found.setdefault(i, []).append(slot)

@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 from core.engines.torch.simulate.dynamic import round_dynamic
 from core.engines.torch.simulate.folding import Folding
 from core.engines.torch.simulate.functions import Functions
-from core.engines.torch.simulate.stored_weights import HeldWeights, settled
+from core.engines.torch.simulate.stored_weights import StoredTensors, settled
 from core.layers import LayerTable
 from core.numerics.activation_grids import grid_of, round_to
 from core.numerics.calibrate.calibrators import MIN_MAX, Calibrator
@@ -38,7 +38,7 @@ class Operations(TorchFunctionMode):
         self._dynamic = {layer.name for layer in layers if layer.dynamic}
         self._in_float = {layer.name for layer in layers if layer.state == "float"}
         self._functions = Functions(scheme, stored)
-        self._held = HeldWeights(stored, scheme)
+        self._stored_tensors = StoredTensors(stored, scheme)
 
     def _is_calibrated(self, name: str) -> bool:
         """Whether activations of the layer are rounded to ranges that calibration saw."""
@@ -94,7 +94,7 @@ class Operations(TorchFunctionMode):
         held: frozenset[int] = frozenset(),
     ) -> Any:
         def stored(value: Tensor) -> Tensor:
-            return self._held.cast(value, precision, always=id(value) in held)
+            return self._stored_tensors.cast(value, precision, always=id(value) in held)
 
         given, named = map_tensors((args, kwargs), stored)
         return settled(func(*given, **named), (given, named), precision)
@@ -123,7 +123,7 @@ class Operations(TorchFunctionMode):
         first = operation.activations[0][0] if operation.activations else OUTPUT
         seen = None if name in self._weight_only else self.ranges.get((name, number, first))
         scale = None if seen is None else grid_of(seen, self.scheme).scale
-        self._held.place(operation, precision, scale, given, named)
+        self._stored_tensors.place(operation, precision, scale, given, named)
         output = func(*given, **named)
         if self._is_calibrated(name) and operation.kind in self.scheme.rounds_outputs:
             output = self._rounded((name, number, OUTPUT), output)

@@ -20,7 +20,7 @@ from core.source.operations import Operation, Stored, operand, replace_operand
 from core.source.trees import map_tensors, tensors
 
 
-class HeldWeights:
+class StoredTensors:
     """A model's stored tensors as precisions store them, each rounded once."""
 
     def __init__(self, stored: Stored, scheme: Scheme) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from core.decide import answer
 from core.decide.assess.difference import Change, difference
 
 if TYPE_CHECKING:
@@ -37,7 +38,9 @@ def trusting(study: Study, chosen: PrecisionMap) -> tuple[Trusted, ...]:
     return tuple(
         Trusted(
             name,
-            difference(chosen, study.decide(replace(chosen.policy, weights=((name, 1.0),)))),
+            difference(
+                chosen, answer.decide(study, replace(chosen.policy, weights=((name, 1.0),)))
+            ),
         )
         for name in study.scores
     )

@@ -18,12 +18,13 @@ from core.decide.assess.loss import loss_figures
 from core.decide.assess.outcome import accuracy_totals
 from core.decide.assess.pareto import pareto_front
 from core.decide.policy.budget import Budget
+from core.decide.solve.solver import Solver
 from core.errors import PolicyError
 from core.quantity import Quantity
 
 if TYPE_CHECKING:
     from core.decide.policy.policy import Policy
-    from core.decide.solve.search import Found
+    from core.decide.solve.search import SearchResult
     from core.decide.study import Study
 
 POINTS = 20
@@ -92,17 +93,17 @@ def frontier(study: Study, policy: Policy, axis: Cost, points: int = POINTS) -> 
     if axis not in UNITS:
         raise PolicyError(f"There is no frontier over {axis!r}.", "Use size or latency.")
     base = frontier_policy(policy)
-    return study.solver.keep(
+    return study.derived(Solver).keep(
         f"frontier {axis}", (base, points), lambda: _frontier(study, base, axis, points)
     )
 
 
 def _frontier(study: Study, base: Policy, axis: Cost, points: int) -> Frontier:
-    solver = study.solver
-    pool = solver.terrain(base).pool
+    solver = study.derived(Solver)
+    pool = solver.tables(base).pool
     costs = pool.size if axis == "size" else pool.ms
     least, most = _least(study, base, axis), float(costs[np.argmin(pool.cost)])
-    found: dict[bytes, tuple[Found, Policy]] = {}
+    found: dict[bytes, tuple[SearchResult, Policy]] = {}
     for amount in np.linspace(least, max(most, least), points)[::-1]:
         kept = _settled(study, base, axis, float(amount))
         found[kept[0].codes.tobytes()] = kept
@@ -118,7 +119,7 @@ def _frontier(study: Study, base: Policy, axis: Cost, points: int) -> Frontier:
     return Frontier(axis, tuple(p for _, p in sorted(distinct.items(), key=lambda item: item[0])))
 
 
-def _totals(study: Study, found: Found, policy: Policy) -> dict[str, Quantity]:
+def _totals(study: Study, found: SearchResult, policy: Policy) -> dict[str, Quantity]:
     return {
         "size_bytes": Quantity(int(found.size), "bytes", "exact"),
         "latency_ms": study.latency(policy.hardware).estimate(found.codes).total,
@@ -126,7 +127,7 @@ def _totals(study: Study, found: Found, policy: Policy) -> dict[str, Quantity]:
     }
 
 
-def _cost(found: Found, axis: Cost) -> float:
+def _cost(found: SearchResult, axis: Cost) -> float:
     return found.size if axis == "size" else found.ms
 
 
@@ -137,23 +138,23 @@ def _asking(base: Policy, axis: Cost, amount: float) -> Policy:
 
 def _least(study: Study, base: Policy, axis: Cost) -> float:
     """The least cost that was found, however much is lost."""
-    solver = study.solver
+    solver = study.derived(Solver)
     if axis == "size":
-        terrain = solver.terrain(base)
-        codes = terrain.choices.codes(
-            np.where(terrain.choices.options, terrain.size, np.inf).argmin(axis=0)
+        tables = solver.tables(base)
+        codes = tables.choices.codes(
+            np.where(tables.choices.options, tables.size, np.inf).argmin(axis=0)
         )
-        return float(terrain.sizes_of(codes[None])[0])
+        return float(tables.sizes_of(codes[None])[0])
     return solver.least_ms(base)
 
 
-def _settled(study: Study, base: Policy, axis: Cost, amount: float) -> tuple[Found, Policy]:
+def _settled(study: Study, base: Policy, axis: Cost, amount: float) -> tuple[SearchResult, Policy]:
     """The answer to a budget that is its own cost: asked again until it stays."""
     policy = _asking(base, axis, amount)
-    found = study.solver.found(policy)
+    found = study.derived(Solver).found(policy)
     for _ in range(8):
         policy = _asking(base, axis, _cost(found, axis))
-        again = study.solver.found(policy)
+        again = study.derived(Solver).found(policy)
         if np.array_equal(again.codes, found.codes):
             break
         found = again

@@ -1,0 +1,39 @@
+"""An ONNX graph in float32 whose nodes know their layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import onnx
+
+HEAVY = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm", "Einsum"})
+"""Operators that multiply: the ones that integer kernels exist for."""
+WITH_WEIGHT = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm"})
+LAYER_KEY = "layer"
+"""Key of the metadata in which a node of a built file names its layer."""
+
+
+@dataclass(frozen=True, eq=False)
+class LayeredGraph:
+    """A model in float32. Nobody changes `model`; builders copy it.
+
+    `layer_of` maps the name of every node to its layer, None for glue. `inputs` are the names
+    of the graph's inputs in the order of the source's input tensors. `output` is the name of the
+    output that is judged. `absorbed` maps products to the layer of the batch norm that the
+    exporter has folded into them.
+    """
+
+    model: onnx.ModelProto
+    layer_of: Mapping[str, str | None]
+    inputs: tuple[str, ...]
+    output: str
+    absorbed: Mapping[str, str] = field(default_factory=dict)
+
+    def products(self, layer: str) -> list[onnx.NodeProto]:
+        """The multiplying nodes of `layer` in the order in which the layer runs them."""
+        return [
+            node
+            for node in self.model.graph.node
+            if node.op_type in HEAVY and self.layer_of[node.name] == layer
+        ]

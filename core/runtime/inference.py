@@ -1,0 +1,43 @@
+"""Outputs of a built model: batches of a source's inputs through a session of ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from core.errors import ModelError
+from core.onnx_graph.session import Feed
+from core.source.batches import Inputs, count, take
+from core.source.trees import tensors
+
+BATCH = 100
+
+
+def feed(names: Sequence[str], inputs: Inputs) -> Feed:
+    """What a session takes for one batch."""
+    return {
+        name: np.ascontiguousarray(tensor.detach().numpy())
+        for name, tensor in zip(names, tensors(inputs), strict=True)
+    }
+
+
+def run(
+    session: ort.InferenceSession, names: Sequence[str], inputs: Inputs, batch: int = BATCH
+) -> NDArray[np.float32]:
+    """Outputs [N, K] of a session for N samples. Raises `ModelError` where the model fails."""
+    found = []
+    for start in range(0, count(inputs), batch):
+        try:
+            found.append(session.run(None, feed(names, take(inputs, start, start + batch)))[0])
+        except Exception as error:  # ONNX Runtime has a class of its own for each status
+            said = str(error).strip().splitlines()[0]
+            last = min(start + batch, count(inputs)) - 1
+            raise ModelError(
+                f"The exported model failed on samples {start} to {last}: {said}",
+                "A model whose steps depend on the size of the batch cannot be exported so that "
+                "the batch stays free.",
+            ) from error
+    return np.concatenate([f.reshape(len(f), -1) for f in found]).astype(np.float32)
