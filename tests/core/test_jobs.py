@@ -91,7 +91,7 @@ def test_a_job_is_found_by_another_process(tmp_path: Path) -> None:
     """Whoever reads the folder later sees the same job running, and can stop it."""
     job = held(tmp_path)
     code = (
-        "from core import jobs; (job,) = jobs.everything(); "
+        "from core.jobs import jobs; (job,) = jobs.everything(); "
         "print(job.name, job.state, jobs.stop(job).state)"
     )
 
@@ -106,7 +106,7 @@ def test_a_job_is_found_by_another_process(tmp_path: Path) -> None:
 def test_a_job_outlives_its_starter(tmp_path: Path, home: Path) -> None:
     """A job goes on when the process that started it, and its group, are gone."""
     source = write_model(tmp_path / "mine", hold=True)
-    code = f"from core import jobs; jobs.start(jobs.Request({source!r}))"
+    code = f"from core.jobs import jobs; jobs.start(jobs.Request({source!r}))"
     starter = subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, start_new_session=True)
     assert starter.wait() == 0
 
@@ -267,7 +267,7 @@ def test_two_starts_at_once_make_one_job(tmp_path: Path) -> None:
     """Processes that start the same source at the same moment cannot both win."""
     source = write_model(tmp_path / "mine", hold=True)
     code = (
-        "from core import jobs; from core.errors import JobError\n"
+        "from core.jobs import jobs; from core.errors import JobError\n"
         f"try: print(jobs.start(jobs.Request({source!r})).name)\n"
         "except JobError: print('refused')"
     )

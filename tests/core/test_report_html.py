@@ -76,7 +76,7 @@ def test_names_are_text_and_never_markup() -> None:
 
 def test_assets_are_files_of_one_subject() -> None:
     """Scripts and styles stay short, and every one is used."""
-    folder = Path(__file__).parents[2] / "core" / "export" / "assets"
+    folder = Path(__file__).parents[2] / "core" / "export" / "report" / "assets"
 
     assert sorted(p.name for p in folder.iterdir()) == sorted((*SCRIPTS, *STYLES))
     for name in (*SCRIPTS, *STYLES):

@@ -301,7 +301,7 @@ def test_a_precision_needs_one_entry_of_the_registry() -> None:
         for path in (REPOSITORY / folder).rglob("*.py")
         if "BF16" in path.read_text("utf-8")
     ]
-    assert named == [REPOSITORY / "core" / "precision.py"]
+    assert named == [REPOSITORY / "core" / "numerics" / "precision.py"]
 
 
 def test_bf16_does_not_overflow_where_fp16_does() -> None:
