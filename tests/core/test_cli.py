@@ -174,7 +174,7 @@ def test_an_unexpected_failure_exits_with_1(
     def fail(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("core.cli.commands.Study.decide", fail)
+    monkeypatch.setattr("core.decide.answer.decide", fail)
 
     assert main(["show", folder]) == 1
     assert "ZeroDivisionError" in caplog.text

@@ -184,8 +184,8 @@ def test_the_device_is_part_of_the_key_and_of_the_folder(
     simulator = make_simulator(source, layers, ORT_CPU)
     reference = np.zeros((1, 3), np.float32)
     here = content_key(source, layers, simulator, reference, everything=False)
-    for module in ("content", "analyze"):
-        monkeypatch.setattr(f"core.evidence.{module}.device_name", lambda model: "cuda (Card)")
+    for module in ("evidence.measure.cache_key", "analysis.analyze"):
+        monkeypatch.setattr(f"core.{module}.device_name", lambda model: "cuda (Card)")
     there = content_key(source, layers, simulator, reference, everything=False)
     analysis = analyze(source, precisions=(INT8,), probes=0)
 
