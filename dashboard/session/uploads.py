@@ -65,7 +65,7 @@ class Uploads:
 
 
 def kept(opened: Opened) -> Uploads:
-    """This tab's files; another analysis begins with an empty shelf."""
+    """This tab's files; another analysis begins with none."""
     found: Uploads = st.session_state.setdefault(UPLOADS, Uploads())
     if found.key != opened.key:
         found.key, found.imported, found.waiting = opened.key, None, None

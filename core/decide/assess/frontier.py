@@ -1,4 +1,4 @@
-"""The whole trade at a glance: the least loss for every size, or every latency.
+"""The whole trade: the least loss for every size, or every latency.
 
 Each point is a map, the answer to the budget that it uses up itself, so that a policy with that
 budget gives the same map again.

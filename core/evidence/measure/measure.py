@@ -36,7 +36,7 @@ from core.numerics.scheme import Scheme
 from core.source.contract import ModelSource
 from core.source.ownership import owners
 
-Glimpse = Callable[[Evidence, tuple[Calibration, ...], Partial], None]
+OnPartial = Callable[[Evidence, tuple[Calibration, ...], Partial], None]
 PROBES = 12
 PROBE_SEED = 20211
 
@@ -114,7 +114,7 @@ def measure(
     cache: Cache | None = None,
     jobs: int = 1,
     progress: Progress = lambda done, total, label: None,
-    on_partial: Glimpse | None = None,
+    on_partial: OnPartial | None = None,
 ) -> Measured:
     """Simulate every run of `planned_runs` on the selection split.
 
