@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from core.analysis import store
+from core.analysis.analysis import Analysis
 from core.errors import AnalysisError
-
-if TYPE_CHECKING:
-    from core.analysis.analysis import Analysis
 
 
 def keeper(

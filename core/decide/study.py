@@ -6,11 +6,13 @@ is computed once, so that each answer costs a few milliseconds.
 
 from __future__ import annotations
 
+from numpy.typing import NDArray
+
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from threading import RLock
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TypeVar, cast
 
 import numpy as np
 
@@ -25,8 +27,6 @@ from core.estimate.values import ValueProjector
 from core.evidence.scorers import SCORERS, score_table
 from core.numerics import precision as registry
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
     from core.analysis.analysis import Analysis
     from core.evidence.evidence import Evidence

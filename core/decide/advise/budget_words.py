@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from core.decide.policy.budget import Budget
+from core.decide.policy.policy import Policy
+from core.decide.solve.solver import Solution
+from core.decide.study import Study
 from core.estimate.values import ValueProjector
-
-if TYPE_CHECKING:
-    from core.decide.policy.policy import Policy
-    from core.decide.solve.solver import Solution
-    from core.decide.study import Study
 
 
 def found_in_words(study: Study, policy: Policy, solution: Solution) -> str:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from core.decide.policy.budget import AXES, Axis
 from core.decide.policy.decision import BY_OVERRIDE, BY_PIN, PrecisionMap
 from core.decide.policy.scoring import LEVELS
+from core.decide.solve.problem import Limits
 from core.decide.solve.solver import Solver
+from core.decide.study import Study
 from core.errors import PolicyError
 from core.quantity import Quantity
-
-if TYPE_CHECKING:
-    from core.decide.solve.problem import Limits
-    from core.decide.study import Study
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from core.decide import answer
 from core.decide.assess.difference import Change, difference
-
-if TYPE_CHECKING:
-    from core.decide.policy.decision import PrecisionMap
-    from core.decide.study import Study
+from core.decide.policy.decision import PrecisionMap
+from core.decide.study import Study
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from core.decide.study import Study
 from core.estimate.projection import POINTS, Z90, Projector
 from core.quantity import Quantity
-
-if TYPE_CHECKING:
-    from core.decide.study import Study
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,14 +18,12 @@ from core.decide.assess.loss import loss_figures
 from core.decide.assess.outcome import accuracy_totals
 from core.decide.assess.pareto import pareto_front
 from core.decide.policy.budget import Budget
+from core.decide.policy.policy import Policy
+from core.decide.solve.search import SearchResult
 from core.decide.solve.solver import Solver
+from core.decide.study import Study
 from core.errors import PolicyError
 from core.quantity import Quantity
-
-if TYPE_CHECKING:
-    from core.decide.policy.policy import Policy
-    from core.decide.solve.search import SearchResult
-    from core.decide.study import Study
 
 POINTS = 20
 UNITS: dict[Cost, Literal["bytes", "ms"]] = {"size": "bytes", "latency": "ms"}

@@ -7,21 +7,18 @@ the map at hand projected again. Efron 1979, doi:10.1214/aos/1176344552.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from core.decide.policy.decision import PrecisionMap
+from core.decide.policy.policy import Policy
 from core.decide.solve.solver import Solver
 from core.decide.stability.resampling import Stability
+from core.decide.study import Study
 from core.errors import InfeasibleError, PolicyError
+from core.evidence.evidence import Evidence
 from core.quantity import Quantity
-
-if TYPE_CHECKING:
-    from core.decide.policy.decision import PrecisionMap
-    from core.decide.policy.policy import Policy
-    from core.decide.study import Study
-    from core.evidence.evidence import Evidence
 
 DRAWS = 30
 SEED = 60_661

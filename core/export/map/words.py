@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from core.analysis.analysis import Analysis
 from core.decide.assess.gains import Gain
 from core.estimate.projection import RELATIVE
 from core.quantity import Quantity
-
-if TYPE_CHECKING:
-    from core.analysis.analysis import Analysis
-    from core.task import Metric
+from core.task import Metric
 
 MEGA = 1e6
 KILO = 1e3

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from core.analysis.analysis import Analysis
 from core.export.map.words import UNKNOWN, better, number
-
-if TYPE_CHECKING:
-    from core.analysis.analysis import Analysis
 
 
 def judged(analysis: Analysis) -> tuple[tuple[str, str], tuple[str, str]]:
