@@ -6,8 +6,6 @@ is computed once, so that each answer costs a few milliseconds.
 
 from __future__ import annotations
 
-from numpy.typing import NDArray
-
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
@@ -15,7 +13,9 @@ from threading import RLock
 from typing import TypeVar, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
+from core.analysis.analysis import Analysis
 from core.decide.policy.decision import NO_PRECISION
 from core.decide.policy.unmeasured import Unmeasured, unmeasured
 from core.estimate import hardware as hardware_profiles
@@ -24,13 +24,10 @@ from core.estimate.measured import MeasuredLatency
 from core.estimate.projection import Projection, Projector
 from core.estimate.size import glue_bytes, size_table
 from core.estimate.values import ValueProjector
+from core.evidence.evidence import Evidence
 from core.evidence.scorers import SCORERS, score_table
 from core.numerics import precision as registry
-
-
-    from core.analysis.analysis import Analysis
-    from core.evidence.evidence import Evidence
-    from core.records.verification import Verification
+from core.records.verification import Verification
 
 T = TypeVar("T")
 
