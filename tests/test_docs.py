@@ -39,6 +39,8 @@ from core.task import TASKS
 from tests.conftest import REPOSITORY
 
 README = (REPOSITORY / "README.md").read_text("utf-8")
+CONTRIBUTING = (REPOSITORY / "CONTRIBUTING.md").read_text("utf-8")
+RECIPES = ["A scorer", "A precision", "An exporter", "A page"]
 METHOD = (REPOSITORY / "docs" / "method.md").read_text("utf-8")
 ALL = [
     path
@@ -185,15 +187,82 @@ def test_links_and_pictures_of_the_docs_exist() -> None:
                 assert (path.parent / link).exists(), f"{path.name}: {link}"
 
 
-def test_the_tree_in_the_readme_is_the_real_one() -> None:
-    """README's tree names every folder of core, at its place, and none that is not there."""
-    tree = README.split("```\ncore/")[1].split("\ndashboard/")[0]
-    named = set(re.findall(r"^  (\w+)/", tree, re.MULTILINE))
-    there = {p.name for p in (REPOSITORY / "core").iterdir() if (p / "__init__.py").is_file()}
+def _tree(text: str) -> dict[str, str]:
+    """Path -> what is said of it, of a tree drawn by indentation; folders end with "/"."""
+    found: dict[str, str] = {}
+    above: list[tuple[int, str]] = []
+    for line in text.splitlines():
+        match = re.match(r"( *)(\S+)\s*(.*)", line)
+        if match is None:
+            continue
+        depth, name, said = len(match[1]), match[2], match[3]
+        above = [(d, path) for d, path in above if d < depth]
+        path = (above[-1][1] if above else "") + name
+        found[path] = said
+        if name.endswith("/"):
+            above.append((depth, path))
+    return found
 
-    assert named == there
-    for name in re.findall(r"\b([a-z_]+\.py)\b", tree):
-        assert (REPOSITORY / "core" / name).is_file(), name
+
+def _drawn(text: str) -> dict[str, str]:
+    return _tree("core/" + text.split("```\ncore/")[1].split("```", maxsplit=1)[0])
+
+
+def _packages(top: str) -> set[str]:
+    """Folders with code below `top`, as paths that end with "/"."""
+    return {
+        f"{path.parent.relative_to(REPOSITORY)}/"
+        for path in (REPOSITORY / top).rglob("__init__.py")
+    }
+
+
+def _is_there(path: str) -> bool:
+    pattern = re.sub(r"<\w+>", "*", path)
+    return any(True for _ in REPOSITORY.glob(pattern.rstrip("/")))
+
+
+def test_the_tree_of_contributing_is_the_tree_on_disk() -> None:
+    """Every folder of core and dashboard is drawn with a word on it, and nothing else is."""
+    drawn = _drawn(CONTRIBUTING)
+    patterns = [re.compile(re.sub(r"<\w+>", "[^/]+", path)) for path in drawn if "<" in path]
+    real = {
+        folder
+        for folder in _packages("core") | _packages("dashboard")
+        if not any(pattern.fullmatch(folder) for pattern in patterns)
+    }
+    folders = {p for p in drawn if p.startswith(("core/", "dashboard/")) and p.endswith("/")}
+
+    assert {p for p in folders if "<" not in p} == real
+    assert not [path for path in drawn if not _is_there(path)]
+    assert not [path for path, said in drawn.items() if not said]
+    assert {p for p in drawn if re.fullmatch(r"core/\w+\.py", p)} == {
+        str(p.relative_to(REPOSITORY))
+        for p in (REPOSITORY / "core").glob("*.py")
+        if not p.name.startswith("__")
+    }
+
+
+def test_the_tree_of_the_readme_is_the_tree_on_disk() -> None:
+    """README draws the rooms of core and the dashboard, and no room that is not there."""
+    drawn = _drawn(README)
+    rooms = {p for p in drawn if re.fullmatch(r"(core|dashboard)/\w+/", p)}
+
+    assert rooms == {p for p in _packages("core") | _packages("dashboard") if p.count("/") == 2}
+    assert not [path for path in drawn if not _is_there(path)]
+
+
+def test_recipes_and_answers_name_files_that_exist() -> None:
+    """Each recipe of CONTRIBUTING names its files, and every path that it names is there."""
+    text = CONTRIBUTING.split("**Where is …?**")[1]
+    named = re.findall(r"`((?:core|dashboard|tests|docs|sample_models)/[\w./<>-]+)`", text)
+    recipes = text.split("## Recipes")[1].split("### ")[1:]
+
+    assert not [path for path in named if not _is_there(path)]
+    assert [recipe.splitlines()[0] for recipe in recipes] == RECIPES
+    for recipe in recipes:
+        steps = re.findall(r"^\d+\. (.*)", recipe, re.MULTILINE)
+        assert steps, recipe
+        assert all(re.match(r"`[\w./<>-]+`", step) for step in steps), recipe
 
 
 def test_hardware_profiles_are_in_the_help_and_have_sources() -> None:
