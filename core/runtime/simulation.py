@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from core.analysis.analysis import Analysis
 from core.engines.torch.simulate.simulator import Simulator
-from core.layers import ROOT
 from core.numerics import scheme as schemes
 from core.numerics.ranges import Ranges
 from core.numerics.rounding import Range
 from core.source.contract import ModelSource
-from core.source.ownership import owners
+from core.source.ownership import layer_owners
 
 
 def stored_simulator(source: ModelSource, analysis: Analysis) -> Simulator:
     """A simulator of `source.model` under the scheme of `analysis`, calibrated by its ranges."""
-    owner = owners(source.model, source.units, analysis.expanded_units)
-    for name in analysis.layers.names:  # containers that turned out to compute on their own
-        owner["" if name == ROOT else name] = name
+    owner = layer_owners(source, analysis.layers, expand_units=analysis.expanded_units)
     scheme = schemes.get(analysis.scheme)
     simulator = Simulator(source.model, analysis.layers, owner, scheme, source.output)
     simulator.ranges = Ranges(

@@ -38,7 +38,7 @@ from core.source.batches import (
 )
 from core.source.contract import ModelSource
 from core.source.operations import COMPOSITES
-from core.source.ownership import owners
+from core.source.ownership import layer_owners
 from core.source.trees import map_tensors, named_tensors, tensors
 
 _WRAPPED = "model"
@@ -53,9 +53,7 @@ def layer_owner(
     source: ModelSource, layers: LayerTable, *, expand_units: bool
 ) -> dict[str, str | None]:
     """Module path -> layer, as the simulator has it; None for containers."""
-    found = owners(source.model, source.units, expand_units)
-    for name in layers.names:  # containers that turned out to compute on their own
-        found["" if name == ROOT else name] = name
+    found = layer_owners(source, layers, expand_units=expand_units)
     known = set(layers.names)
     return {path: (name or ROOT) if (name or ROOT) in known and name is not None else None
             for path, name in found.items()}  # fmt: skip

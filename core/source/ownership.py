@@ -13,6 +13,8 @@ from typing import Any
 
 from torch import nn
 
+from core.layers import ROOT, LayerTable
+from core.source.contract import ModelSource
 from core.source.roles import BUILT_IN_UNITS, OWN_LAYER_INSIDE_UNIT
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
@@ -41,6 +43,16 @@ def owners(model: nn.Module, units: tuple[str, ...], expand: bool = False) -> di
         else:
             owner[path] = None
     return owner
+
+
+def layer_owners(
+    source: ModelSource, layers: LayerTable, *, expand_units: bool = False
+) -> dict[str, str | None]:
+    """`owners` of the model of `source` once its inventory `layers` is known: a container that
+    turned out to compute on its own owns its operations too. The model itself is `ROOT`.
+    """
+    found = owners(source.model, source.units, expand_units)
+    return found | {"" if name == ROOT else name: name for name in layers.names}
 
 
 class ModuleStack:

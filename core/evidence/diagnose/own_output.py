@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from core.engines.torch.simulate.folding import clipped, clips, seen_at
 from core.engines.torch.simulate.simulator import Assignment, Simulator
-from core.layers import ROOT, LayerTable
+from core.layers import LayerTable
 from core.numerics.calibrate.calibration import Calibration
 from core.numerics.ranges import Ranges
 from core.numerics.rounding import Range
 from core.numerics.scheme import Scheme
 from core.source.batches import Inputs, count
 from core.source.contract import ModelSource
-from core.source.ownership import owners
+from core.source.ownership import layer_owners
 from core.source.trees import tensors
 
 Outputs = dict[str, list[Tensor]]
@@ -91,9 +91,7 @@ def own_outputs(
     *, expand_units: bool,
 ) -> Kind:  # fmt: skip
     """A simulator of single layers with the ranges that a measurement found."""
-    owner = owners(source.model, source.units, expand_units)
-    for name in layers.names:  # containers that turned out to compute on their own
-        owner["" if name == ROOT else name] = name
+    owner = layer_owners(source, layers, expand_units=expand_units)
     simulator = kind(source.model, layers, owner, scheme, source.output)
     simulator.watch(layers)
     simulator.ranges = Ranges(

@@ -28,13 +28,13 @@ from core.evidence.measure.outputs import read
 from core.evidence.measure.partial_results import PartialResults
 from core.evidence.measure.run_cache import no_run_cache, open_run_cache
 from core.evidence.measure.workers import Work, check
-from core.layers import ROOT, LayerTable
+from core.layers import LayerTable
 from core.numerics.calibrate.calibration import Calibration
 from core.numerics.calibrate.calibrators import MIN_MAX, Calibrator
 from core.numerics.precision import Precision
 from core.numerics.scheme import Scheme
 from core.source.contract import ModelSource
-from core.source.ownership import owners
+from core.source.ownership import layer_owners
 
 OnPartial = Callable[[Evidence, tuple[Calibration, ...], Partial], None]
 PROBES = 12
@@ -93,9 +93,7 @@ def make_simulator(
     calibrator: Calibrator = MIN_MAX,
 ) -> Simulator:  # fmt: skip
     """A simulator of `source.model`, calibrated on the calibration split."""
-    owner = owners(source.model, source.units, expand_units)
-    for name in layers.names:  # containers that turned out to compute on their own
-        owner["" if name == ROOT else name] = name
+    owner = layer_owners(source, layers, expand_units=expand_units)
     simulator = Simulator(source.model, layers, owner, scheme, source.output, calibrator)
     simulator.calibrate(source.calibration.inputs)
     return simulator
