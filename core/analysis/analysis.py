@@ -2,62 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from core.analysis.header import AnalysisHeader
 from core.evidence.diagnose.weight_profile import WeightProfile
-from core.evidence.evidence import Evidence, Identity, Partial, SplitSizes
-from core.layers import LayerTable
+from core.evidence.evidence import Evidence
 from core.numerics import scheme as schemes
-from core.numerics.calibrate.calibration import Calibration
-from core.numerics.calibrate.calibrators import MIN_MAX
 from core.numerics.scheme import Scheme
 from core.records.machine_profile import MachineProfile
 from core.records.verification import Verification
-from core.task import Metric
 
 
-@dataclass(frozen=True, eq=False)
-class Analysis:
-    """What an analysis folder holds. `evidence` is None before anything was measured, `weights`
-    are empty in a folder that an older version wrote.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Analysis(AnalysisHeader):
+    """What an analysis folder holds: its header, and the arrays and records beside it.
 
-    `holdout_accuracy` and `majority_accuracy` are shares in [0, 1] of the reference model and
-    of always giving the most frequent class, on the holdout split; None where unknown. `metric`
-    judges a model whose outputs are values (None for classes). `optimistic` marks figures from
-    the samples that also set the ranges of activations. `scheme_facts` say what the scheme was
-    when the folder was measured (None in a folder that an older version wrote). `device` is what
-    the runs were made on: "cpu", or "cuda" with the name of the card. `partial` says how far a
-    measurement was that still goes on, or was stopped; None for a whole one. `verifications` are
-    the maps of this model that were run, the oldest first, and `profile` the latest times of its
-    layers on a machine (None: never measured).
+    `evidence` is None before anything was measured, `weights` are empty in a folder that an older
+    version wrote. `verifications` are the maps of this model that were run, the oldest first, and
+    `profile` the latest times of its layers on a machine (None: never measured).
     """
 
-    identity: Identity
-    title: str
-    description: str
-    task: str
-    class_names: tuple[str, ...]
-    layers: LayerTable
-    scheme: str
-    splits: SplitSizes
     evidence: Evidence | None = None
-    ranges: tuple[Calibration, ...] = ()
     weights: tuple[WeightProfile, ...] = ()
-    expanded_units: bool = False
-    holdout_accuracy: float | None = None
-    majority_accuracy: float | None = None
-    data_description: str = ""
-    source: str = ""
-    tool_version: str = ""
-    created: str = ""
-    seconds: float | None = None
-    notes: tuple[str, ...] = field(default=())
-    metric: Metric | None = None
-    optimistic: bool = False
-    scheme_facts: Scheme | None = None
-    calibrator: str = MIN_MAX.name
-    device: str = "cpu"
-    partial: Partial | None = None
     verifications: tuple[Verification, ...] = ()
     profile: MachineProfile | None = None
 

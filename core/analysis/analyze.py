@@ -203,6 +203,7 @@ def _bare(source: ModelSource, layers: LayerTable, scheme: Scheme, expand_units:
             len(source.selection),
             0 if source.holdout is None else len(source.holdout),
         ),
+        ranges=(),
         weights=weight_profiles(layers, stored_tensors(layers, source.model)),
         expanded_units=expand_units,
         data_description=source.data_description,
@@ -210,6 +211,8 @@ def _bare(source: ModelSource, layers: LayerTable, scheme: Scheme, expand_units:
         tool_version=core.__version__,
         device=device_name(source.model),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds=None,
+        notes=(),
         optimistic=source.optimistic,
         **judged(source, layers, scheme),
     )

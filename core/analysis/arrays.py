@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +12,16 @@ from numpy.typing import NDArray
 
 from core.errors import AnalysisError
 from core.evidence.diagnose.weight_profile import BINS, GridKind, WeightProfile
+from core.evidence.evidence import Evidence, MetricRuns, Outputs
+from core.evidence.layer_alone import AXES, MAY_BE_UNKNOWN, LocalStatistics
+from core.layers import LayerTable
 
+Read = Callable[..., NDArray[Any]]
+"""(name, type, shape with None for any length) -> a checked array."""
+METRIC_RUNS = ("baseline", "alone", "whole", "probes")
+LOCAL = "local_"
+"""Prefix of arrays that speak of each layer on its own; every one is optional."""
+AGAIN = "Restore the file, or analyze the model again."
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
@@ -62,6 +72,105 @@ def measured_pairs(folder: Path, shape: tuple[int, int]) -> NDArray[np.bool_] | 
     return read_array(folder, "measured", np.bool_, shape)
 
 
+def evidence_arrays(evidence: Evidence | None) -> dict[str, NDArray[Any]]:
+    """The arrays of evidence by file name; only what was measured."""
+    if evidence is None:
+        return {}
+    found: dict[str, NDArray[Any] | None] = {
+        "baseline": evidence.baseline,
+        "perturbations": evidence.perturbations,
+        "whole": evidence.whole,
+        "probe_codes": evidence.probe_codes,
+        "probes": evidence.probes,
+        "weight_sqnr_db": evidence.weight_sqnr_db,
+        "allowed": evidence.allowed,
+        "measured": evidence.measured,
+        "targets": evidence.targets,
+    }
+    if evidence.metrics is not None:
+        found |= {f"metric_{name}": getattr(evidence.metrics, name) for name in METRIC_RUNS}
+    if evidence.local is not None:
+        found |= {LOCAL + name: getattr(evidence.local, name) for name in AXES}
+    return {name: array for name, array in found.items() if array is not None}
+
+
+def check_outputs(
+    outputs: Outputs, layers: LayerTable, baseline: NDArray[Any], folder: Path
+) -> None:
+    """Raise `AnalysisError` where the outputs' reading or the groups do not fit the arrays."""
+    if outputs.positions < 1 or baseline.shape[1] % outputs.positions:
+        raise AnalysisError(
+            f"{folder} holds {baseline.shape[1]} outputs, which are not {outputs.positions} equal "
+            "steps.",
+            AGAIN,
+        )
+    for group in layers.groups:
+        if any(not 0 <= i < len(layers) for i in group):
+            raise AnalysisError(f"{folder} groups a layer that it does not have.", AGAIN)
+
+
+def read_targets(
+    read: Read, task: str, outputs: Outputs, baseline: NDArray[Any], folder: Path
+) -> NDArray[Any] | None:
+    """Targets where there are any; raises `AnalysisError` for classes that are no outputs.
+
+    In a sequence a class below 0 is a step that is not counted.
+    """
+    if not (folder / "targets.npy").is_file():
+        return None
+    if outputs.kind == "values":
+        return read("targets", np.float32, baseline.shape)
+    samples, positions = len(baseline), outputs.positions
+    shape = (samples,) if positions == 1 else (samples, positions)
+    targets = read("targets", np.int64, shape)
+    classes = baseline.shape[1] // positions
+    lowest = 0 if task == "classification" else np.iinfo(np.int64).min
+    if targets.size and not (lowest <= int(targets.min()) and int(targets.max()) < classes):
+        raise AnalysisError(
+            f"{folder / 'targets.npy'} names a class that the model does not output.",
+            "Analyze the model again.",
+        )
+    return targets
+
+
+def read_metrics(
+    read: Read, precisions: int, layers: int, probes: int, folder: Path
+) -> MetricRuns | None:
+    """Runs of a custom metric where there are any."""
+    if not (folder / "metric_baseline.npy").is_file():
+        return None
+    baseline = read("metric_baseline", np.float64, (None,))
+    runs = len(baseline)
+    return MetricRuns(
+        baseline=baseline,
+        alone=read("metric_alone", np.float64, (precisions, layers, runs)),
+        whole=read("metric_whole", np.float64, (precisions, runs)),
+        probes=read("metric_probes", np.float64, (probes, runs)),
+    )
+
+
+def read_local(read: Read, folder: Path, precisions: int, layers: int) -> LocalStatistics | None:
+    """Local statistics where there are any; None in a folder of an older version.
+
+    Raises `AnalysisError` for an array of another shape, or with NaN where that means nothing.
+    """
+    sizes = {"P": precisions, "L": layers}
+    found: dict[str, NDArray[np.float64]] = {}
+    for name, axes in AXES.items():
+        path = folder / f"{LOCAL}{name}.npy"
+        if not path.is_file():
+            continue
+        shape = tuple(sizes[axis] if axis in sizes else int(axis) for axis in axes)
+        array = read(LOCAL + name, np.float64, shape, finite=False)
+        if name not in MAY_BE_UNKNOWN and (np.isnan(array).any() or (array < 0).any()):
+            raise AnalysisError(
+                f"{path} holds NaN or a negative number.",
+                AGAIN,
+            )
+        found[name] = array
+    return LocalStatistics(**found) if found else None
+
+
 def read_array(
     folder: Path, name: str, dtype: type, shape: tuple[int | None, ...], *, finite: bool = True
 ) -> NDArray[Any]:
@@ -69,13 +178,12 @@ def read_array(
     length) and, where `finite`, neither NaN nor infinity.
     """
     path = folder / f"{name}.npy"
-    again = "Restore the file, or analyze the model again."
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
-        raise AnalysisError(f"{path} is missing.", again) from None
+        raise AnalysisError(f"{path} is missing.", AGAIN) from None
     except (ValueError, OSError, EOFError) as error:
-        raise AnalysisError(f"{path} cannot be read: {error}.", again) from error
+        raise AnalysisError(f"{path} cannot be read: {error}.", AGAIN) from error
     fits = array.ndim == len(shape) and all(
         want in (None, have) for want, have in zip(shape, array.shape, strict=True)
     )
@@ -83,9 +191,9 @@ def read_array(
         raise AnalysisError(
             f"{path} holds {array.dtype}{list(array.shape)}, not {np.dtype(dtype)}"
             f"{[x if x is not None else '*' for x in shape]}.",
-            again,
+            AGAIN,
         )
     if finite and array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise AnalysisError(f"{path} holds NaN or infinity.", again)
+        raise AnalysisError(f"{path} holds NaN or infinity.", AGAIN)
     loaded: NDArray[Any] = array
     return loaded

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
 from core.analysis.arrays import StoredWeights
+from core.analysis.header import AnalysisHeader
 from core.errors import AnalysisError
-from core.evidence.evidence import Identity, Outputs, Partial, SplitSizes
+from core.evidence.evidence import Outputs, Partial
 from core.layers import ROLES, LayerTable
-from core.numerics.calibrate.calibration import Calibration
-from core.numerics.calibrate.calibrators import MIN_MAX
-from core.numerics.scheme import Scheme
-from core.task import Metric
 
 SCHEMA_VERSION = 1
 FILE = "analysis.json"
@@ -21,7 +19,8 @@ MAX_JSON_BYTES = 64 * 10**6
 MAX_LAYERS = 100_000
 
 
-class _Header(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Versioned:
     schema_version: int
 
 
@@ -29,37 +28,16 @@ class _Mark(msgspec.Struct, frozen=True):
     partial: Partial | None = None
 
 
-class AnalysisFile(msgspec.Struct, frozen=True):
-    """`analysis.json`. Unknown fields are ignored, so that an older tool reads a newer patch."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class AnalysisFile(AnalysisHeader, _Versioned):
+    """`analysis.json`: the version, the header's fields, and what describes the arrays beside it.
 
-    schema_version: int
-    tool_version: str
-    created: str
-    identity: Identity
-    title: str
-    description: str
-    data_description: str
-    source: str
-    task: str
-    class_names: tuple[str, ...]
-    scheme: str
-    splits: SplitSizes
-    expanded_units: bool
-    holdout_accuracy: float | None
-    majority_accuracy: float | None
-    seconds: float | None
-    notes: tuple[str, ...]
+    Unknown fields are ignored, so that an older tool reads a newer patch.
+    """
+
     measured_precisions: tuple[str, ...] | None
-    ranges: tuple[Calibration, ...]
-    layers: LayerTable
     weights: tuple[StoredWeights, ...] = ()
-    metric: Metric | None = None
-    outputs: Outputs = Outputs()
-    optimistic: bool = False
-    scheme_facts: Scheme | None = None
-    calibrator: str = MIN_MAX.name
-    device: str = "cpu"
-    partial: Partial | None = None
+    outputs: Outputs = field(default_factory=Outputs)
 
 
 def partial_of(folder: Path) -> Partial | None:
@@ -83,7 +61,7 @@ def decode(path: Path) -> AnalysisFile:
         )
     raw = path.read_bytes()
     try:
-        version = msgspec.json.decode(raw, type=_Header).schema_version
+        version = msgspec.json.decode(raw, type=_Versioned).schema_version
         if version != SCHEMA_VERSION:
             newer = version > SCHEMA_VERSION
             raise AnalysisError(

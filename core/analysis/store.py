@@ -10,14 +10,11 @@ from __future__ import annotations
 import shutil
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-from core.analysis import arrays as store_arrays
-from core.analysis import arrays_alone, arrays_task, swap
+from core.analysis import arrays, swap
 from core.analysis.analysis import Analysis
 from core.analysis.arrays import read_array
 from core.analysis.schema import FILE, SCHEMA_VERSION, AnalysisFile, decode, partial_of
@@ -55,9 +52,8 @@ def save(analysis: Analysis, folder: Path) -> None:
         folder.parent.mkdir(parents=True, exist_ok=True)
         swap.sweep(folder)
         (fresh / ARRAYS).mkdir(parents=True)
-        for name, array in (
-            _arrays(analysis.evidence) | store_arrays.weight_arrays(analysis.weights)
-        ).items():
+        held = arrays.evidence_arrays(analysis.evidence) | arrays.weight_arrays(analysis.weights)
+        for name, array in held.items():
             np.save(fresh / ARRAYS / f"{name}.npy", array, allow_pickle=False)
         (fresh / FILE).write_bytes(_encode(analysis))
         for kept in KEPT:
@@ -90,52 +86,12 @@ def _encode(analysis: Analysis) -> bytes:
     evidence = analysis.evidence
     data = AnalysisFile(
         schema_version=SCHEMA_VERSION,
-        tool_version=analysis.tool_version,
-        created=analysis.created,
-        identity=analysis.identity,
-        title=analysis.title,
-        description=analysis.description,
-        data_description=analysis.data_description,
-        source=analysis.source,
-        task=analysis.task,
-        class_names=analysis.class_names,
-        scheme=analysis.scheme,
-        splits=analysis.splits,
-        expanded_units=analysis.expanded_units,
-        holdout_accuracy=analysis.holdout_accuracy,
-        majority_accuracy=analysis.majority_accuracy,
-        seconds=analysis.seconds,
-        notes=analysis.notes,
         measured_precisions=None if evidence is None else evidence.precisions,
-        ranges=analysis.ranges,
-        layers=analysis.layers,
-        weights=store_arrays.described(analysis.weights),
-        metric=analysis.metric,
+        weights=arrays.described(analysis.weights),
         outputs=Outputs() if evidence is None else evidence.outputs,
-        optimistic=analysis.optimistic,
-        scheme_facts=analysis.scheme_facts,
-        calibrator=analysis.calibrator,
-        device=analysis.device,
-        partial=analysis.partial,
+        **analysis.shared,
     )
     return msgspec.json.format(msgspec.json.encode(data), indent=1)
-
-
-def _arrays(evidence: Evidence | None) -> dict[str, NDArray[Any]]:
-    if evidence is None:
-        return {}
-    arrays: dict[str, NDArray[Any]] = {
-        "baseline": evidence.baseline,
-        "perturbations": evidence.perturbations,
-        "whole": evidence.whole,
-        "probe_codes": evidence.probe_codes,
-        "probes": evidence.probes,
-        "weight_sqnr_db": evidence.weight_sqnr_db,
-        "allowed": evidence.allowed,
-    }
-    if evidence.measured is not None:
-        arrays["measured"] = evidence.measured
-    return arrays | arrays_task.arrays(evidence) | arrays_alone.arrays(evidence.local)
 
 
 def load(folder: Path) -> Analysis:
@@ -186,34 +142,11 @@ def _load(folder: Path) -> Analysis:
         evidence = _evidence(folder / ARRAYS, data)
     kept = record_files.home_of(folder)
     return Analysis(
-        identity=data.identity,
-        title=data.title,
-        description=data.description,
-        task=data.task,
-        class_names=data.class_names,
-        layers=data.layers,
-        scheme=data.scheme,
-        splits=data.splits,
         evidence=evidence,
-        ranges=data.ranges,
-        weights=store_arrays.weight_profiles(folder / ARRAYS, data.weights),
-        expanded_units=data.expanded_units,
-        holdout_accuracy=data.holdout_accuracy,
-        majority_accuracy=data.majority_accuracy,
-        data_description=data.data_description,
-        source=data.source,
-        tool_version=data.tool_version,
-        created=data.created,
-        seconds=data.seconds,
-        notes=data.notes,
-        metric=data.metric,
-        optimistic=data.optimistic,
-        scheme_facts=data.scheme_facts,
-        calibrator=data.calibrator,
-        device=data.device,
-        partial=data.partial,
+        weights=arrays.weight_profiles(folder / ARRAYS, data.weights),
         verifications=verification.load(kept, data.identity, data.scheme),
         profile=machine_profile.latest(kept, data.identity, data.scheme, data.layers.names),
+        **data.shared,
     )
 
 
@@ -223,9 +156,9 @@ def _evidence(folder: Path, data: AnalysisFile) -> Evidence:
     baseline = read_array(folder, "baseline", np.float32, (data.splits.selection, None))
     samples, outputs = baseline.shape
     probes = read_array(folder, "probes", np.float32, (None, samples, outputs))
-    arrays_task.check(data.outputs, data.layers, baseline, folder)
+    arrays.check_outputs(data.outputs, data.layers, baseline, folder)
     read = partial(read_array, folder)
-    measured = store_arrays.measured_pairs(folder, (n_precisions, n_layers))
+    measured = arrays.measured_pairs(folder, (n_precisions, n_layers))
     probe_codes = read_array(folder, "probe_codes", np.int8, (len(probes), n_layers))
     if probe_codes.size and not (
         -1 <= int(probe_codes.min()) <= int(probe_codes.max()) < n_precisions
@@ -238,7 +171,7 @@ def _evidence(folder: Path, data: AnalysisFile) -> Evidence:
         precisions=precisions,
         scheme=data.scheme,
         baseline=baseline,
-        targets=arrays_task.read_targets(read, data.task, data.outputs, baseline, folder),
+        targets=arrays.read_targets(read, data.task, data.outputs, baseline, folder),
         perturbations=read_array(
             folder, "perturbations", np.float32, (n_precisions, n_layers, samples, outputs)
         ),
@@ -255,7 +188,7 @@ def _evidence(folder: Path, data: AnalysisFile) -> Evidence:
         ),
         allowed=read_array(folder, "allowed", np.bool_, (n_precisions, n_layers), finite=False),
         outputs=data.outputs,
-        metrics=arrays_task.read_metrics(read, n_precisions, n_layers, len(probes), folder),
-        local=arrays_alone.read_local(read, folder, n_precisions, n_layers),
+        metrics=arrays.read_metrics(read, n_precisions, n_layers, len(probes), folder),
+        local=arrays.read_local(read, folder, n_precisions, n_layers),
         measured=measured,
     )

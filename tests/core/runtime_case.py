@@ -84,6 +84,15 @@ def with_ranges(source: ModelSource, simulator: Simulator, layers_graph: Layered
         layers=layers,
         scheme=ORT_CPU.name,
         splits=SplitSizes(1, 1, 1),
+        tool_version="",
+        created="",
+        data_description="",
+        source="",
+        expanded_units=False,
+        holdout_accuracy=None,
+        majority_accuracy=None,
+        seconds=None,
+        notes=(),
         ranges=tuple(
             Calibration(*site, seen.low, seen.high)
             for site, seen in sorted(simulator.ranges.items())

@@ -110,5 +110,7 @@ def synthetic_analysis(count: int, *, measured: bool = True, samples: int = 200)
         description="Made up.", task="classification", class_names=(), layers=layers,
         scheme="ort-cpu", splits=SplitSizes(10, samples, 0),
         evidence=synthetic_evidence(layers, samples) if measured else None,
+        data_description="", source="", expanded_units=False, holdout_accuracy=None,
+        majority_accuracy=None, seconds=None, notes=(), ranges=(),
         tool_version="test", created="2026-01-01T00:00:00+00:00",
     )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,17 @@ from hypothesis import strategies as st
 
 from core.analysis import store
 from core.analysis.analysis import Analysis
+from core.analysis.header import AnalysisHeader
 from core.decide import answer
 from core.decide.policy.policy import Policy
 from core.decide.study import Study
 from core.errors import AnalysisError, MapError, QuantscapeError
+from core.evidence.evidence import Partial
 from core.export.map import precision_map
 from core.export.map.csv_table import COLUMNS, to_csv
+from core.numerics.calibrate.calibration import Calibration
+from core.numerics.scheme import ORT_CPU
+from core.task import Metric
 from tests.core.synthetic import synthetic_analysis
 
 POLICY = Policy(pins=(("head*", "FP32"),), overrides=(("embed", "FP16"),), medium="FP16")
@@ -49,6 +54,28 @@ def test_an_analysis_round_trips(tiny_analysis: Analysis, folder: Path) -> None:
         np.testing.assert_array_equal(
             getattr(read.evidence, name), getattr(tiny_analysis.evidence, name)
         )
+
+
+def test_every_field_of_the_header_is_kept(tmp_path: Path) -> None:
+    """Each field that memory and file share comes back as it was, none of them by its default."""
+    analysis = replace(
+        synthetic_analysis(3), data_description="made up", source="mine.py:load",
+        expanded_units=True, holdout_accuracy=0.75, majority_accuracy=0.5, seconds=1.5,
+        notes=("A note.",), ranges=(Calibration("block.0", 0, 0, -1.0, 2.0),),
+        class_names=("a", "b"), metric=Metric("error", higher_is_better=False, holdout=0.5),
+        optimistic=True, scheme_facts=replace(ORT_CPU, bias="float"), calibrator="percentile:99",
+        device="cuda (a card)", partial=Partial(1, 3, 4, 200),
+    )  # fmt: skip
+    store.save(analysis, tmp_path / "a")
+
+    read = store.load(tmp_path / "a")
+
+    written = json.loads((tmp_path / "a" / store.FILE).read_text())
+    for field in fields(AnalysisHeader):
+        kept = getattr(read, field.name)
+        assert kept == getattr(analysis, field.name), field.name
+        assert kept != field.default, f"{field.name} is not told from its default"
+        assert field.name in written
 
 
 def test_an_analysis_without_evidence_round_trips(tmp_path: Path) -> None:

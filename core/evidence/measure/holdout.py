@@ -26,19 +26,20 @@ def judged(source: ModelSource, layers: LayerTable, scheme: Scheme) -> dict[str,
     reader = read(source)
     metric = _metric(source, reader)
     split = source.holdout
+    unknown = {"metric": metric, "holdout_accuracy": None, "majority_accuracy": None}
     if split is None or split.targets is None:
-        return {"metric": metric}
+        return unknown
     outputs = Simulator(source.model, layers, {}, scheme, source.output).run({}, split.inputs)
     if metric is None:
-        return _accuracy(reader, split, outputs)
+        return unknown | _accuracy(reader, split, outputs)
     if source.metric is not None:
         value = float(Judge(source.metric, reader, split).score(outputs)[0])
-        return {"metric": _known(metric, value, None)}
+        return unknown | {"metric": _known(metric, value, None)}
     targets = reader.targets(split)
     if targets is None:
-        return {"metric": metric}
+        return unknown
     naive = _rmse(targets.mean(axis=0, keepdims=True), targets)
-    return {"metric": _known(metric, _rmse(reader.keep(outputs), targets), naive)}
+    return unknown | {"metric": _known(metric, _rmse(reader.keep(outputs), targets), naive)}
 
 
 def _metric(source: ModelSource, reader: OutputReader) -> Metric | None:
