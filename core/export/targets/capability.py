@@ -1,9 +1,8 @@
-"""What each target can do, as data with sources: `tables/NAME.toml`."""
+"""What each target can do, as data with sources: a table `TOOL/STEM.toml`."""
 
 from __future__ import annotations
 
-from functools import cache
-from importlib.resources import files
+from importlib.resources.abc import Traversable
 from typing import Literal
 
 import msgspec
@@ -18,18 +17,20 @@ Floats = Literal["per layer", "one"]
 class Capability(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a target's file can say and what the target then does.
 
-    `version` is the release that the file was written for. `speaks` says how it names a part of
-    the model: *modules* by PyTorch module path, *nodes* by ONNX node. `floats`: *per layer* where
-    every layer can have a float format of its own, *one* where a model has a single one beside
-    INT8. `precisions` are those it knows. `computes`, `stores` and `rounds` list classes of
-    modules or types of nodes that integers mean something for (states of docs/method.md,
-    "States"; "*" is any), `folds` those that run inside the kernel before them, in its precision;
-    everything else has no INT8 there. `scheme` names the evidence scheme
-    whose rounding it follows, "" where none does; `rounding` says in words what it rounds. `proved`: *tool* where a test feeds the file
-    to the tool itself, *schema* where it is held against the documented form.
+    Lists are in the order of `order`. `version` is the release that the file was written for.
+    `speaks` says how it names a part of the model: *modules* by PyTorch module path, *nodes* by
+    ONNX node. `floats`: *per layer* where every layer can have a float format of its own, *one*
+    where a model has a single one beside INT8. `precisions` are those it knows. `computes`,
+    `stores` and `rounds` list classes of modules or types of nodes that integers mean something
+    for (states of docs/method.md, "States"; "*" is any), `folds` those that run inside the kernel
+    before them, in its precision; everything else has no INT8 there. `scheme` names the evidence
+    scheme whose rounding it follows, "" where none does; `rounding` says in words what it rounds.
+    `proved`: *tool* where a test feeds the file to the tool itself, *schema* where it is held
+    against the documented form.
     """
 
     title: str
+    order: int
     package: str
     version: str
     file: str
@@ -68,17 +69,16 @@ class Capability(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return ""
 
 
-@cache
-def load(name: str) -> Capability:
-    """The table of target `name`; raises `ProfileError` where it is damaged."""
-    path = files("core.export.targets") / "tables" / f"{name}.toml"
+def load(path: Traversable) -> Capability:
+    """The table at `path`, named after its file; raises `ProfileError` where it is damaged."""
     try:
         found = msgspec.toml.decode(path.read_text("utf-8"), type=Capability)
     except (OSError, msgspec.DecodeError) as error:
         raise ProfileError(
-            f"The table of export target {name!r} cannot be read: {error}",
-            "Compare it with core/export/targets/tables/onnxruntime.toml.",
+            f"The table of an export target cannot be read, {path}: {error}",
+            "Compare it with core/export/targets/onnxruntime/onnxruntime.toml.",
         ) from error
     for precision in found.precisions:
         registry.get(precision)
+    name = path.name.removesuffix(".toml").replace("_", "-")
     return msgspec.structs.replace(found, name=name)

@@ -7,18 +7,18 @@ from core.numerics import precision as registry
 from core.onnx_graph.node_table import SHAPES
 
 
-def nodes_in(job: ExportRequest, precision: str) -> list[str]:
+def nodes_in(request: ExportRequest, precision: str) -> list[str]:
     """Names of all nodes that run in the float format `precision`, in the graph's order.
 
     All nodes of a layer run in its format. Glue (a residual addition, a reshape) runs in the
     format of what it reads if that is one, else in the reference, like a join of the data flow.
     """
-    if job.graph is None:
+    if request.graph is None:
         return []
-    got = {line.layer: line.got for line in job.lines}
+    got = {line.layer: line.got for line in request.lines}
     formats: dict[str, str] = {}
     found = []
-    for node, layer in zip(job.graph.nodes, job.graph.owner, strict=True):
+    for node, layer in zip(request.graph.nodes, request.graph.owner, strict=True):
         asked = got.get(layer)
         given = {formats[t] for t in node.inputs if t in formats}
         if asked is None or (layer and node.op_type in SHAPES and asked != precision):

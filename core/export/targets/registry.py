@@ -1,32 +1,16 @@
-"""Every export target by name, and the one function that writes a file for it."""
+"""Every export target, found by its folder, and the one function that writes a file for it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import ModuleType
+from importlib import import_module
+from importlib.resources import files
+from pkgutil import iter_modules
 
 from core.decide.policy.decision import PrecisionMap
 from core.decide.study import Study
 from core.errors import MapError, PolicyError, check_names, printable
-from core.export.targets import (
-    aimet,
-    brevitas,
-    capability,
-    coremltools,
-    inc,
-    model_explorer,
-    model_explorer_map,
-    modelopt,
-    modelopt_autocast,
-    netron,
-    nncf,
-    onnxruntime,
-    quanto,
-    quark,
-    tensorrt,
-    tensorrt_qdq,
-    torchao,
-)
+from core.export import targets
+from core.export.targets import capability
 from core.export.targets.capability import Capability
 from core.export.targets.contract import Exported, ExportRequest, Line, Render
 from core.export.targets.express import cannot, common_float, lines
@@ -35,40 +19,33 @@ from core.export.targets.schemes import mismatch
 from core.export.targets.script import head
 from core.onnx_graph.node_table import Graph
 
-_MODULES: Mapping[str, ModuleType] = {
-    "onnxruntime": onnxruntime,
-    "tensorrt": tensorrt,
-    "tensorrt-qdq": tensorrt_qdq,
-    "modelopt": modelopt,
-    "modelopt-autocast": modelopt_autocast,
-    "nncf": nncf,
-    "torchao": torchao,
-    "quanto": quanto,
-    "inc": inc,
-    "aimet": aimet,
-    "coremltools": coremltools,
-    "quark": quark,
-    "brevitas": brevitas,
-    "model-explorer": model_explorer,
-    "model-explorer-precisions": model_explorer_map,
-    "netron": netron,
-}
-TARGETS = tuple(_MODULES)
-"""Names of all targets, in the order in which they are shown."""
+
+def _found() -> dict[str, tuple[Capability, str]]:
+    """Format -> its table and the module that writes it, of every folder beside this file."""
+    found: list[tuple[Capability, str]] = []
+    for tool in iter_modules(targets.__path__, f"{targets.__name__}."):
+        if tool.ispkg:
+            found += [
+                (capability.load(path), f"{tool.name}.{path.name.removesuffix('.toml')}")
+                for path in files(tool.name).iterdir()
+                if path.name.endswith(".toml")
+            ]
+    found.sort(key=lambda one: (one[0].order, one[0].name))
+    return {table.name: (table, module) for table, module in found}
+
+
+_FORMATS = _found()
+TARGETS = tuple(_FORMATS)
+"""Names of all formats, in the order in which they are shown."""
 
 MAX_SHOWN = 5
 
 
 def get(name: str) -> Capability:
     """The table of target `name`; raises `PolicyError` with the known names otherwise."""
-    if name not in _MODULES:
+    if name not in _FORMATS:
         raise PolicyError(f"Unknown export target {name!r}.", f"Use one of: {', '.join(TARGETS)}.")
-    return capability.load(name)
-
-
-def needs_graph(name: str) -> bool:
-    """Whether a file for this target names ONNX nodes."""
-    return get(name).speaks == "nodes"
+    return _FORMATS[name][0]
 
 
 def check_legal(found: Legality, target: Capability) -> None:
@@ -126,7 +103,7 @@ def export(
         check_names(_written(said, target), modules, "The model")
     limits = cannot(target, said, graph)
     other = mismatch(study, target)
-    job = ExportRequest(
+    request = ExportRequest(
         study=study,
         chosen=chosen,
         target=target,
@@ -135,5 +112,5 @@ def export(
         head=head(study, chosen, target, limits, other, found),
         graph=graph,
     )
-    render: Render = _MODULES[name].render
-    return Exported(name, render(job).encode(), said, limits, other)
+    render: Render = import_module(_FORMATS[name][1]).render
+    return Exported(name, render(request).encode(), said, limits, other)

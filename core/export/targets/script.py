@@ -17,7 +17,10 @@ from core.export.targets.contract import ExportRequest
 from core.export.targets.legality import Legality
 
 WIDTH = 100
-COMMON = "check_names"
+CHECK = "core.export.targets.check_names"
+"""The function with which scripts check names, `check_names.py.tmpl`."""
+MIXED = "core.export.targets.onnx_mixed"
+"""The script that builds a mixed ONNX model, `onnx_mixed.py.tmpl`: two tools have it."""
 
 
 def head(
@@ -59,14 +62,19 @@ def literal(value: Any) -> str:
     return pprint.pformat(value, width=WIDTH, sort_dicts=False)
 
 
-def template(name: str) -> str:
-    """The body of a generated script."""
-    path = files("core.export.targets") / "templates" / f"{name}.py.tmpl"
-    return path.read_text("utf-8")
+def template(body: str) -> str:
+    """The template `body`, which is named as a module beside it would be."""
+    package, _, stem = body.rpartition(".")
+    return (files(package) / f"{stem}.py.tmpl").read_text("utf-8")
 
 
-def python(job: ExportRequest, body: str, constants: Mapping[str, Any]) -> str:
-    """A Python script: comment, constants, the check of names, the body of template `body`."""
+def python(request: ExportRequest, body: str, constants: Mapping[str, Any]) -> str:
+    """A Python script: comment, constants, the check of names, the body of template `body`.
+
+    An exporter with a template of its own gives its `__name__`.
+    """
     said = "\n".join(f"{name} = {literal(value)}" for name, value in constants.items())
-    checking = template("check_names")
-    return f"{comment(job.head)}\n\n{template(body).replace('# CONSTANTS', said).replace('# CHECK', checking.rstrip())}"
+    filled = (
+        template(body).replace("# CONSTANTS", said).replace("# CHECK", template(CHECK).rstrip())
+    )
+    return f"{comment(request.head)}\n\n{filled}"

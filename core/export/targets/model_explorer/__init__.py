@@ -1,0 +1,1 @@
+"""Model Explorer: scores, and precisions, as node data."""

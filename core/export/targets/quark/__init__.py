@@ -1,0 +1,1 @@
+"""AMD Quark for ONNX."""

@@ -1,0 +1,18 @@
+"""torchao: an `FqnToConfig` with one entry for each INT8 module."""
+
+from __future__ import annotations
+
+from core.export.targets.contract import ExportRequest
+from core.export.targets.script import python
+from core.numerics import precision as registry
+
+
+def render(request: ExportRequest) -> str:
+    """A Python file whose `quantize` applies the map. Exact names beat patterns in torchao, so
+    the list is of names alone.
+    """
+    return python(
+        request,
+        __name__,
+        {"INT8_MODULES": request.integers, "FLOAT_DTYPE": registry.get(request.common).float_dtype},
+    )
