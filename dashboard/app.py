@@ -11,9 +11,10 @@ from streamlit.delta_generator import DeltaGenerator
 
 from core.decide.solve.solver import Solver
 from dashboard.app_pages.measure import job_list
-from dashboard.frame import brand, budget_view, sidebar, verdict
-from dashboard.session import prefetch, state, studies, theme, view
-from dashboard.session.boundary import boundary
+from dashboard.display import theme
+from dashboard.display.boundary import boundary
+from dashboard.frame import brand, budgets, sidebar, verdict
+from dashboard.session import prefetch, state, studies, view
 from dashboard.session.budget_controls import AXIS_OF, moved
 from dashboard.session.control import Value
 from dashboard.session.view import View
@@ -58,7 +59,7 @@ def _look_further(shown: View, said: DeltaGenerator | None) -> None:
     with boundary("the search for a better map"):
         better = studies.refined(shown.opened, shown.policy)
         if said is not None:
-            budget_view.found(shown, said)
+            budgets.found(shown, said)
     if better:
         st.rerun()
 

@@ -11,9 +11,9 @@ import streamlit as st
 from core.decide.assess.curves import CurvePoint
 from core.quantity import Quantity
 from dashboard.charts.layers import Spec, filled, named, template
-from dashboard.session.loss_labels import LossLabels, axis_format, losses
-from dashboard.session.tables import plain
-from dashboard.session.theme import Mode, Theme, by_mode
+from dashboard.display.loss_labels import LossLabels, axis_format, losses
+from dashboard.display.text import plain
+from dashboard.display.theme import Mode, Theme, by_mode
 from dashboard.session.view import View
 
 HEIGHT = 306

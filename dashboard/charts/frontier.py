@@ -13,9 +13,9 @@ from core.decide.assess.compare import TOTAL_OF, Cost
 from core.decide.assess.frontier import Frontier, FrontierPoint
 from core.quantity import Quantity
 from dashboard.charts.layers import Spec, filled, named, template
-from dashboard.session.loss_labels import LossLabels, axis_format
-from dashboard.session.tables import format_quantity, with_range
-from dashboard.session.theme import Mode, Theme, by_mode
+from dashboard.display.loss_labels import LossLabels, axis_format
+from dashboard.display.text import format_quantity, with_range
+from dashboard.display.theme import Mode, Theme, by_mode
 
 HEIGHT = 300
 PICKED = "point"

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 
 from core.decide.policy.scoring import LEVELS
 from core.numerics import precision as registry
+from dashboard.display.text import DOWN, UP, role_title
+from dashboard.display.theme import Mode, Theme, by_mode, marker
 from dashboard.session import state
 from dashboard.session.selection import PICK
-from dashboard.session.tables import DOWN, UP, role_title
-from dashboard.session.theme import Mode, Theme, by_mode, marker
 from dashboard.session.view import View
 
 Spec = dict[str, Any]

@@ -18,10 +18,10 @@ from core.decide.assess.parallel import MIDDLE, NARROW_LAYERS, Axis, axes
 from core.estimate.projection import RELATIVE
 from core.quantity import Quantity
 from dashboard.charts import figure
-from dashboard.session.loss_labels import losses
-from dashboard.session.strategy_marks import MARKS, plain, short
-from dashboard.session.tables import format_number, format_quantity, typeset
-from dashboard.session.theme import Theme
+from dashboard.display.loss_labels import losses
+from dashboard.display.strategy_marks import MARKS, plain, short
+from dashboard.display.text import format_number, format_quantity, typeset
+from dashboard.display.theme import Theme
 from dashboard.session.view import View
 
 HEIGHT = 360

@@ -9,7 +9,7 @@ import pandas as pd
 
 from core.decide.advise.corrections import Residual
 from dashboard.charts.layers import Spec, filled, named, template
-from dashboard.session.theme import Mode, Theme, by_mode
+from dashboard.display.theme import Mode, Theme, by_mode
 
 HEIGHT = 260
 MAPS, EQUAL = "maps", "equal"

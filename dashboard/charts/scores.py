@@ -24,8 +24,8 @@ from dashboard.charts.layers import (
     template,
     tooltip,
 )
+from dashboard.display.theme import Mode, Theme, by_mode
 from dashboard.session.selection import BRUSH
-from dashboard.session.theme import Mode, Theme, by_mode
 from dashboard.session.view import View
 
 HEIGHT = 350

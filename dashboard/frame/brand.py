@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dashboard.session.theme import LIGHT, Theme
+from dashboard.display.theme import LIGHT, Theme
 
 BARS = (("FP32", 2, 28), ("FP16", 12, 14), ("INT8", 22, 7))
 BASE = 30

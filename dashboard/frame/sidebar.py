@@ -11,14 +11,14 @@ from core.errors import PolicyError, QuantscapeError
 from core.estimate import hardware as hardware_profiles
 from core.evidence.scorers import SCORERS
 from dashboard.charts.layers import in_words
-from dashboard.frame import actions, budget_view
+from dashboard.display.boundary import show_expected
+from dashboard.display.text import format_bytes
+from dashboard.frame import actions, budgets
 from dashboard.session import studies
-from dashboard.session.boundary import show_expected
 from dashboard.session.budget_controls import AXIS_OF, STRATEGIES
 from dashboard.session.control import Control
 from dashboard.session.controls import MODEL, movable_layers, precisions_offered, weight_key
 from dashboard.session.studies import ModelEntry
-from dashboard.session.tables import format_bytes
 from dashboard.session.view import View
 
 IN_VIEW = ("theory", "importance", "empirical", "output_error", "kl")
@@ -94,7 +94,7 @@ def draw(view: View, known: dict[str, Control], problems: dict[str, PolicyError]
         counts = sides(view.now.chosen)
         said_slot.caption(" · ".join(f"{counts[k]:,} {k}" for k in ("HIGH", "MEDIUM", "LOW")))
     elif view.policy.strategy == "budget":
-        budget_view.found(view, said_slot)
+        budgets.found(view, said_slot)
     else:
         said_slot.caption(f"Gives {in_words(view)}.")
     with actions_slot:
@@ -114,7 +114,7 @@ def _strategy(study: Study, known: dict[str, Control]) -> DeltaGenerator:
         help=STRATEGY_HELP,
     )
     if strategy in AXIS_OF:
-        return budget_view.slider(study, known, AXIS_OF[strategy])
+        return budgets.slider(study, known, AXIS_OF[strategy])
     slot = None
     if strategy == "thresholds":
         slot = _thresholds(known)
@@ -243,4 +243,4 @@ def _rules(known: dict[str, Control]) -> None:
             help="Layer=precision, separated by commas. An override beats a pin. The table on Tune "
             "writes here, and the link carries it.",
         )
-        budget_view.beside()
+        budgets.beside()

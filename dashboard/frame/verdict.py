@@ -12,9 +12,9 @@ from core.estimate import hardware as hardware_profiles
 from core.estimate.projection import RELATIVE
 from core.numerics import precision as registry
 from core.quantity import Quantity
-from dashboard.session import state, studies, theme
-from dashboard.session.loss_labels import NO_LABELS, LossLabels, losses
-from dashboard.session.tables import (
+from dashboard.display import theme
+from dashboard.display.loss_labels import NO_LABELS, LossLabels, losses
+from dashboard.display.text import (
     format_number,
     format_quantity,
     format_range,
@@ -22,6 +22,7 @@ from dashboard.session.tables import (
     typeset,
     with_range,
 )
+from dashboard.session import state, studies
 from dashboard.session.view import View
 
 KIND_HELP = {

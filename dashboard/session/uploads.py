@@ -19,12 +19,12 @@ from core.decide.study import Study
 from core.errors import MapError, PolicyError, QuantscapeError
 from core.export.map import precision_map, session
 from core.export.map.session import MAX_STRATEGIES, Session
+from dashboard.display.text import plain
 from dashboard.session import state, strategies
 from dashboard.session.controls import to_policy, to_values
 from dashboard.session.exports import file_name
 from dashboard.session.studies import Opened
 from dashboard.session.tab import Named
-from dashboard.session.tables import plain
 from dashboard.session.view import View
 
 MAX_MB = precision_map.MAX_BYTES // 10**6

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from dashboard.session.theme import DARK, LIGHT
+from dashboard.display.theme import DARK, LIGHT
 from tests.browser.conftest import Visit
 from tests.browser.controls import PATHS, chart, kpi, kpis, press, scroll_to, slider
 from tests.browser.pictures import common_colours, difference, pixels, save_thumbnail, thumbnail

@@ -12,7 +12,7 @@ from core.decide import answer
 from core.decide.policy.policy import Policy
 from core.decide.study import Study
 from core.source import samples
-from dashboard.session.tables import format_bytes
+from dashboard.display.text import format_bytes
 from tests.browser.conftest import Visit
 from tests.browser.controls import chart, kpi, press, scroll_to, slider, thumb_label, thumb_of
 from tests.browser.server import settle

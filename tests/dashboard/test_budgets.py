@@ -19,7 +19,7 @@ from core.decide.policy.budget import Budget, parse_budgets
 from core.decide.policy.policy import Policy
 from core.decide.solve.solver import Solver
 from core.decide.study import Study
-from dashboard.app_pages.tune import frontier_view
+from dashboard.app_pages.tune import frontier as frontier_panel
 from dashboard.charts.frontier import PICKED
 from dashboard.session import frontiers, prefetch, state
 from dashboard.session.budget_controls import (
@@ -258,13 +258,13 @@ def test_a_point_of_the_frontier_becomes_the_policy(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("streamlit.session_state", stored)
     shown: Any = SimpleNamespace(policy=Policy(), study=study)
 
-    frontier_view.take("chart", found, shown)
+    frontier_panel.take("chart", found, shown)
 
     assert stored["strategy"] == "size budget"
     values = {**to_values(Policy(), study), **stored}
     policy = Policy(strategy="budget", **asked(values, study))
     assert np.array_equal(answer.decide(study, policy).codes, found.points[2].codes)
-    assert stored[frontier_view.ROUND] == 1
+    assert stored[frontier_panel.ROUND] == 1
 
 
 def test_each_class_and_every_flip(open_app: Open) -> None:

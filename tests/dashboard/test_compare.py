@@ -16,11 +16,11 @@ from core.export.map.session import MAX_STRATEGIES
 from dashboard.app_pages.compare import actions
 from dashboard.app_pages.compare.cards import dominated
 from dashboard.app_pages.compare.table import SELECTED, frame, take_row
+from dashboard.display.strategy_marks import MARKS, plain, short
+from dashboard.display.theme import DARK, LIGHT
 from dashboard.session import state, strategies
 from dashboard.session.strategies import CURRENT, PINNED
-from dashboard.session.strategy_marks import MARKS, plain, short
 from dashboard.session.tab import Named, Tab
-from dashboard.session.theme import DARK, LIGHT
 from tests.dashboard.conftest import Open, failures, kpis, said
 from tests.dashboard.test_policy import view
 from tests.dashboard.test_theme import MACHADO, contrast, delta_e, lab, linear

@@ -12,11 +12,11 @@ from core.decide.assess.parallel import axes
 from core.decide.assess.strategies import named_strategies
 from core.decide.policy.policy import Policy
 from core.decide.study import Study
-from dashboard.app_pages.compare.charts import DIMMED, trade
+from dashboard.app_pages.compare.trade_off import DIMMED, trade
 from dashboard.charts import parallel as parallel_chart
 from dashboard.charts.layers import Spec
-from dashboard.session.strategy_marks import MARKS
-from dashboard.session.theme import DARK, LIGHT, Theme
+from dashboard.display.strategy_marks import MARKS
+from dashboard.display.theme import DARK, LIGHT, Theme
 from tests.core.synthetic import synthetic_analysis
 from tests.dashboard.conftest import Open
 from tests.dashboard.test_policy import view

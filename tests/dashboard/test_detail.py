@@ -10,10 +10,10 @@ from streamlit.testing.v1 import AppTest
 from dashboard.app_pages.tune.layer_table import show_row
 from dashboard.charts import weights
 from dashboard.charts.figure import to_csv
+from dashboard.display.theme import LIGHT
 from dashboard.session import selection
 from dashboard.session.state import SESSION
 from dashboard.session.tab import ChartRound, Tab
-from dashboard.session.theme import LIGHT
 from tests.dashboard.conftest import Open, failures, said
 from tests.dashboard.test_policy import view
 

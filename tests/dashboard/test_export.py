@@ -20,12 +20,12 @@ from core.export.map.session import Session, entry
 from core.export.map.session import to_json as session_json
 from core.export.report import html, markdown
 from core.source import samples
-from dashboard.app_pages.export import panel
-from dashboard.app_pages.export.import_panel import MAP_UPLOADER, SESSION_UPLOADER
+from dashboard.app_pages.export import map_file
+from dashboard.app_pages.export.imports import MAP_UPLOADER, SESSION_UPLOADER
+from dashboard.display.text import plain
 from dashboard.session import exports, state, strategies, uploads
 from dashboard.session.exports import FORMATS
 from dashboard.session.tab import Named, Tab
-from dashboard.session.tables import plain
 from tests.core.hostile import EVIL, named
 from tests.core.synthetic import synthetic_analysis
 from tests.dashboard.conftest import Open, failures, kpis, said
@@ -115,7 +115,7 @@ def test_markdown_is_also_rendered(open_app: Open) -> None:
 
     (report,) = (m.value for m in app.markdown if "Quantization sensitivity of" in m.value)
     assert report.startswith("### Quantization sensitivity of")
-    assert len(report.splitlines()) == panel.RENDERED_LINES
+    assert len(report.splitlines()) == map_file.RENDERED_LINES
 
 
 def test_html_is_shown_live_unless_it_is_large(
@@ -130,7 +130,7 @@ def test_html_is_shown_live_unless_it_is_large(
 
     assert frames() == [file_of(app, "html").decode()]
     assert "Quantization sensitivity of Synthetic, 57 layers, as the file opens" in said(app)
-    monkeypatch.setattr(panel, "MOST_LIVE_BYTES", 1000)
+    monkeypatch.setattr(map_file, "MOST_LIVE_BYTES", 1000)
     app.run()
     assert frames() == []
     assert "download it to look at it" in said(app)
@@ -151,7 +151,7 @@ def test_expensive_formats_are_made_once_and_only_when_asked(
         return replace(kind, make=make)
 
     fresh = {name: counted(name) for name in FORMATS}
-    for module in (exports, panel):
+    for module in (exports, map_file):
         monkeypatch.setattr(module, "FORMATS", fresh)
     app = open_app("measured", page="export", high_at="0.61")
     assert made == ["json"]

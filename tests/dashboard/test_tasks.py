@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from core.task import Metric
-from dashboard.session.loss_labels import losses
-from dashboard.session.tables import format_number, plain
+from dashboard.display.loss_labels import losses
+from dashboard.display.text import format_number, plain
 from tests.dashboard.by_task import ESCAPED, FIRST, HOSTILE
 from tests.dashboard.conftest import PAGES, Open, failures, said
 from tests.dashboard.test_policy import view

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from core.numerics import precision as registry
-from dashboard.session.theme import DARK, LIGHT, Theme
+from dashboard.display.theme import DARK, LIGHT, Theme
 
 Rgb = NDArray[np.float64]
 

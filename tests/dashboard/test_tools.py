@@ -15,8 +15,8 @@ from core.export import bundle
 from core.export.targets.names import NODES_FILE
 from core.export.targets.registry import TARGETS, export, get
 from core.onnx_graph import node_table as graphs
-from dashboard.app_pages.export import tools, tools_panel
-from dashboard.session.tables import plain
+from dashboard.app_pages.export import tool_file, tools
+from dashboard.display.text import plain
 from tests.core import deployable
 from tests.dashboard.conftest import Open, failures, said
 from tests.dashboard.test_policy import view
@@ -42,7 +42,7 @@ def open_model(
 def page(open_model: Open, folders: dict[str, Path], tool: str, overrides: str = RULES) -> AppTest:
     """The page with a tool chosen."""
     app = open_model("deployable", page="export", strategy="manual", overrides=overrides)
-    app.selectbox(key=tools_panel.TOOL).set_value(tool).run()
+    app.selectbox(key=tool_file.TOOL).set_value(tool).run()
     return app
 
 
@@ -53,7 +53,7 @@ def button(app: AppTest, name: str) -> list[str]:
 
 def give(app: AppTest, name: str, content: bytes) -> None:
     """Upload names."""
-    app.file_uploader(key=tools_panel.NAMES).set_value((name, content, "text/plain")).run()
+    app.file_uploader(key=tool_file.NAMES).set_value((name, content, "text/plain")).run()
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -62,7 +62,7 @@ def test_every_tool_has_its_file(name: str, open_model: Open, folders: dict[str,
     app = page(open_model, folders, name)
     shown = view(app)
     assert shown.now.chosen.assigned == deployable.chosen(shown.study).assigned
-    box = [c for c in app.checkbox if c.key == tools_panel.NEAREST]
+    box = [c for c in app.checkbox if c.key == tool_file.NEAREST]
     if box:
         assert button(app, name) == []
         box[0].check().run()
@@ -90,14 +90,14 @@ def test_illegal_choices_are_told_before_the_file(
     assert "stem.conv" in set(table["layer"])
     assert set(table["nearest"]) <= {"FP16", "FP32"}
     assert button(app, "torchao") == []
-    app.checkbox(key=tools_panel.NEAREST).check().run()
+    app.checkbox(key=tool_file.NEAREST).check().run()
     assert len(button(app, "torchao")) == 1
 
 
 def test_a_wrong_name_is_told_with_the_nearest(open_model: Open, folders: dict[str, Path]) -> None:
     """Module paths of another model are refused, and right ones clear the message."""
     app = page(open_model, folders, "torchao")
-    app.checkbox(key=tools_panel.NEAREST).check().run()
+    app.checkbox(key=tool_file.NEAREST).check().run()
 
     give(app, "names.txt", b"mixer.linear1\nmixer.linear_2\nhead\n")
     (message,) = failures(app)
@@ -137,12 +137,12 @@ def test_a_graph_of_another_model_is_refused(open_model: Open, folders: dict[str
 def test_without_nodes_the_page_says_where_they_come_from(open_app: Open) -> None:
     """A tool of ONNX nodes needs them; a tool of modules does not."""
     app = open_app("measured", page="export", strategy="uniform", uniform="FP32")
-    app.selectbox(key=tools_panel.TOOL).set_value("nncf").run()
+    app.selectbox(key=tool_file.TOOL).set_value("nncf").run()
     (told,) = (i.value for i in app.info if "names ONNX nodes" in i.value)
     assert "python -m core nodes" in told
     assert button(app, "nncf") == []
 
-    app.selectbox(key=tools_panel.TOOL).set_value("torchao").run()
+    app.selectbox(key=tool_file.TOOL).set_value("torchao").run()
     assert failures(app) == []
     assert len(button(app, "torchao")) == 1
 
@@ -163,7 +163,7 @@ def test_the_bundled_samples_have_their_nodes(open_app: Open) -> None:
     """For a sample nothing has to be uploaded: its nodes are kept with its analysis."""
     app = open_app("measured", page="export")
     app.selectbox(key="model").set_value("informer").run()
-    app.selectbox(key=tools_panel.TOOL).set_value("onnxruntime").run()
+    app.selectbox(key=tool_file.TOOL).set_value("onnxruntime").run()
 
     assert failures(app) == []
     assert "Names checked: kept with the analysis" in said(app)
@@ -172,7 +172,7 @@ def test_the_bundled_samples_have_their_nodes(open_app: Open) -> None:
 def test_the_policy_of_a_row_is_the_maps(open_model: Open, folders: dict[str, Path]) -> None:
     """Another strategy of the page is exported when it is chosen."""
     app = page(open_model, folders, "quanto")
-    app.checkbox(key=tools_panel.NEAREST).check().run()
+    app.checkbox(key=tool_file.NEAREST).check().run()
     app.selectbox(key="export_strategy").set_value("All INT8").run()
 
     one = view(app).study

@@ -17,9 +17,9 @@ from core.decide.policy.policy import Policy
 from core.decide.study import Study
 from core.errors import QuantscapeError
 from core.numerics import precision as registry
+from dashboard.display.strategy_marks import MOST, plain
 from dashboard.session import state, strategies
 from dashboard.session.strategies import CURRENT, PINNED, Offer
-from dashboard.session.strategy_marks import MOST, plain
 from dashboard.session.view import View, current
 
 NEW_NAME = "compare_new_name"

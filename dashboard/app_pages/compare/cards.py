@@ -9,12 +9,14 @@ import streamlit as st
 from core.decide.assess.compare import Column, Comparison, Strategy
 from core.decide.assess.gains import Gain
 from dashboard.app_pages.compare import actions
-from dashboard.session import state, tables, theme
-from dashboard.session.boundary import show_expected
-from dashboard.session.loss_labels import POWERS, LossLabels, losses
+from dashboard.display import text as as_text
+from dashboard.display import theme
+from dashboard.display.boundary import show_expected
+from dashboard.display.loss_labels import POWERS, LossLabels, losses
+from dashboard.display.strategy_marks import MARKS, plain
+from dashboard.display.text import format_number, format_quantity, format_range, typeset
+from dashboard.session import state
 from dashboard.session.strategies import CURRENT, Offer
-from dashboard.session.strategy_marks import MARKS, plain
-from dashboard.session.tables import format_number, format_quantity, format_range, typeset
 from dashboard.session.view import View
 
 CARD_PX = 208
@@ -49,7 +51,7 @@ def _head(place: int, side: Strategy, found: Comparison) -> None:
 
 def _figures(read: LossLabels, side: Strategy, column: Column, *, reference: bool) -> str:
     lines = []
-    titles = COSTS | {name: tables.plain(read.card(name)) for name in read.order[:MOST_LOSSES]}
+    titles = COSTS | {name: as_text.plain(read.card(name)) for name in read.order[:MOST_LOSSES]}
     for name, title in titles.items():
         quantity = side.outcome.totals[name]
         span = format_range(quantity)

@@ -8,12 +8,13 @@ import streamlit as st
 
 from core.decide.assess.compare import SAME_MAP, Strategy, compare
 from core.decide.policy.names import MAX_NAME
-from dashboard.app_pages.compare import actions, cards, charts, table
+from dashboard.app_pages.compare import actions, cards, table, trade_off
 from dashboard.charts import parallel
-from dashboard.frame.strip_view import empty
-from dashboard.session import state, strategies, theme
+from dashboard.display import theme
+from dashboard.display.strategy_marks import MOST, plain
+from dashboard.frame.strip import empty
+from dashboard.session import state, strategies
 from dashboard.session.strategies import Offer
-from dashboard.session.strategy_marks import MOST, plain
 from dashboard.session.view import View, current
 
 
@@ -47,7 +48,7 @@ def page() -> None:
     elif not found.layers:
         _same(sides)
     else:
-        charts.draw(view, sides, found)
+        trade_off.draw(view, sides, found)
         # Its library takes a cold page more than a second, so it is loaded when it is asked for.
         panel = st.expander(
             "All figures at once, in parallel coordinates",

@@ -12,9 +12,10 @@ import streamlit as st
 from core.decide.assess.compare import Comparison, DifferingLayer
 from core.decide.assess.difference import in_words
 from dashboard.charts import figure
-from dashboard.session import state, theme
-from dashboard.session.strategy_marks import MARKS, plain, short
-from dashboard.session.tables import format_bytes, role_title, table_height, typeset
+from dashboard.display import theme
+from dashboard.display.strategy_marks import MARKS, plain, short
+from dashboard.display.text import format_bytes, role_title, table_height, typeset
+from dashboard.session import state
 from dashboard.session.view import View
 
 MOST_ROWS_SHOWN = 12

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard.app_pages.export import import_panel, panel, tools_panel
+from dashboard.app_pages.export import imports, map_file, tool_file
+from dashboard.display.boundary import boundary
+from dashboard.display.text import plain
 from dashboard.session import strategies
-from dashboard.session.boundary import boundary
 from dashboard.session.strategies import CURRENT
-from dashboard.session.tables import plain
 from dashboard.session.view import Side, View, current
 
 CHOICE = "export_strategy"
@@ -19,7 +19,7 @@ COLUMN_PX = 400
 def page() -> None:
     """Draw the page for the current view."""
     view = current()
-    if tools_panel.prepared():
+    if tool_file.prepared():
         st.switch_page("app_pages/measure/page.py", query_params={})
     if not len(view.study.layers):
         st.info(
@@ -30,17 +30,17 @@ def page() -> None:
     side = _choose(view)
     grid = st.grid(2, min_column_width=COLUMN_PX, gap="small")
     with grid.container(border=True, gap="small"), boundary("the file"):
-        panel.draw(view, side)
+        map_file.draw(view, side)
     with grid.container(border=True, gap="small"), boundary("the checklist"):
-        panel.checklist(view, side)
+        map_file.checklist(view, side)
     with grid.container(border=True, gap="small"), boundary("the file for a tool"):
-        tools_panel.draw(view, side)
+        tool_file.draw(view, side)
     with grid.container(border=True, gap="small"), boundary("the bundle"):
-        tools_panel.bundle(view, side)
+        tool_file.bundle(view, side)
     with grid.container(border=True, gap="small"), boundary("the import"):
-        import_panel.draw(view)
+        imports.draw(view)
     with grid.container(border=True, gap="small"), boundary("the session"):
-        import_panel.session(view)
+        imports.session(view)
 
 
 def _choose(view: View) -> Side:

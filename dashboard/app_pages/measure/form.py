@@ -10,9 +10,9 @@ from core.numerics import precision as registry
 from dashboard.app_pages.measure import actions, options
 from dashboard.app_pages.measure.actions import CSV, MAX_MB, SOURCE, START, UNITS, UPLOADER, Source
 from dashboard.app_pages.measure.job_list import duration, log
+from dashboard.display.boundary import show_expected
+from dashboard.display.text import UNKNOWN, format_bytes, plain
 from dashboard.session import uploads
-from dashboard.session.boundary import show_expected
-from dashboard.session.tables import UNKNOWN, format_bytes, plain
 
 COLUMN_PX = 300
 NAMED = (

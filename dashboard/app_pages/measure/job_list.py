@@ -13,9 +13,9 @@ from core.jobs.jobs import Job
 from core.source.samples import PREFIX
 from dashboard.app_pages.measure import actions
 from dashboard.app_pages.measure.actions import JOBS
+from dashboard.display.boundary import boundary, show_expected
+from dashboard.display.text import UNKNOWN, plain
 from dashboard.session import state, uploads
-from dashboard.session.boundary import boundary, show_expected
-from dashboard.session.tables import UNKNOWN, plain
 
 EVERY_S, LINE_EVERY_S = 1.0, 2.0
 SHOWN = 8

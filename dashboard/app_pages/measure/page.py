@@ -6,7 +6,7 @@ import streamlit as st
 
 from core.jobs import jobs
 from dashboard.app_pages.measure import form, job_list
-from dashboard.session.boundary import boundary
+from dashboard.display.boundary import boundary
 
 
 def page() -> None:

@@ -10,7 +10,7 @@ from core.estimate import hardware as hardware_profiles
 from core.estimate import size
 from core.numerics import precision as registry
 from dashboard.app_pages.method import text as words
-from dashboard.session import theme
+from dashboard.display import theme
 
 
 def costs() -> None:

@@ -14,7 +14,7 @@ from core.evidence.scorers import priors
 from core.layers import ROLES
 from dashboard.app_pages.method import costs, schemes
 from dashboard.app_pages.method import text as words
-from dashboard.session.tables import role_title, table_height
+from dashboard.display.text import role_title, table_height
 
 
 def page() -> None:

@@ -8,7 +8,7 @@ import streamlit as st
 from core.numerics import kernel_table
 from core.numerics.calibrate.calibrators import CALIBRATORS
 from core.numerics.scheme import SCHEMES
-from dashboard.session.tables import table_height
+from dashboard.display.text import table_height
 
 
 def schemes() -> None:

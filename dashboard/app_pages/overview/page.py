@@ -9,9 +9,9 @@ from core.decide.advise.advice import considerations, feasibility
 from core.decide.advise.document import applies_to
 from core.decide.assess.statistics import LevelCount, Statistics, statistics
 from dashboard.app_pages.overview import tables
-from dashboard.frame.strip_view import empty, strip
+from dashboard.display.text import UNKNOWN, plain
+from dashboard.frame.strip import empty, strip
 from dashboard.session import state, studies
-from dashboard.session.tables import UNKNOWN, plain
 from dashboard.session.view import View, current
 
 VERDICTS = {

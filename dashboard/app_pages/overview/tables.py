@@ -7,8 +7,7 @@ import streamlit as st
 
 from core.decide.assess.by_role import by_role
 from core.export.report import facts as facts_of
-from dashboard.session import studies
-from dashboard.session.tables import (
+from dashboard.display.text import (
     UNKNOWN,
     format_bytes,
     plain,
@@ -16,6 +15,7 @@ from dashboard.session.tables import (
     table_height,
     with_range,
 )
+from dashboard.session import studies
 from dashboard.session.view import View
 
 

@@ -11,11 +11,11 @@ from core.decide.policy.scoring import LEVELS
 from core.evidence.diagnose.weight_profile import WeightProfile
 from core.layers import Layer
 from core.quantity import Quantity
-from dashboard.app_pages.tune import cause_view, certainty_view, group_view
+from dashboard.app_pages.tune import causes, certainty, groups
 from dashboard.charts import figure, weights
-from dashboard.session import state, studies, theme
-from dashboard.session.loss_labels import NO_LABELS, losses
-from dashboard.session.tables import (
+from dashboard.display import theme
+from dashboard.display.loss_labels import NO_LABELS, losses
+from dashboard.display.text import (
     UNKNOWN,
     format_bytes,
     format_number,
@@ -24,6 +24,7 @@ from dashboard.session.tables import (
     state_of,
     with_range,
 )
+from dashboard.session import state, studies
 from dashboard.session.view import View
 
 PICKER = "layer_pick"
@@ -42,8 +43,8 @@ def draw(view: View) -> None:
             return
         i = view.study.layers.index[layer]
         _about(view, i)
-        certainty_view.draw(view, i)
-        cause_view.draw(view, i)
+        certainty.draw(view, i)
+        causes.draw(view, i)
         with st.grid(2, min_column_width=TABLE_PX, gap="small"):
             with st.container():
                 _effect(view, layer)
@@ -91,7 +92,7 @@ def _about(view: View, i: int) -> None:
         f"{plain(state_of(layer))}"
     )
     st.markdown(chosen.reason(i))
-    group_view.line(view, i)
+    groups.line(view, i)
     with st.container(horizontal=True, vertical_alignment="center"):
         if not layer.computes_at_inference:
             st.caption("A layer that does nothing at inference has no precision to choose.")

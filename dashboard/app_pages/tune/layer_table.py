@@ -11,17 +11,10 @@ from core.decide.assess.difference import in_words
 from core.evidence.scorers import SCORERS
 from core.export.map.csv_table import to_csv
 from core.export.map.precision_map import to_json
-from dashboard.session import state, theme
+from dashboard.display import theme
+from dashboard.display.text import AUTO, DOWN, UP, layer_frame, plain, table_height, with_frequency
+from dashboard.session import state
 from dashboard.session.controls import precisions_offered
-from dashboard.session.tables import (
-    AUTO,
-    DOWN,
-    UP,
-    layer_frame,
-    plain,
-    table_height,
-    with_frequency,
-)
 from dashboard.session.view import View
 
 MOST_ROWS_SHOWN = 14

@@ -6,19 +6,14 @@ from functools import partial
 
 import streamlit as st
 
-from dashboard.app_pages.tune import (
-    agreement_view,
-    classes_view,
-    frontier_view,
-    layer_detail,
-    layer_table,
-)
+from dashboard.app_pages.tune import agreement, classes, frontier, layer_detail, layer_table
 from dashboard.charts import curve, figure, scores
 from dashboard.charts.layers import in_words
-from dashboard.frame.strip_view import empty, strip
-from dashboard.session import selection, state, studies, theme
-from dashboard.session.loss_labels import losses
-from dashboard.session.tables import format_quantity
+from dashboard.display import theme
+from dashboard.display.loss_labels import losses
+from dashboard.display.text import format_quantity
+from dashboard.frame.strip import empty, strip
+from dashboard.session import selection, state, studies
 from dashboard.session.view import View, current
 
 CHART_PX = 420
@@ -37,11 +32,11 @@ def page() -> None:
             _scores(view)
         with st.container(border=True, gap="xsmall", height="stretch"):
             _curve(view)
-    frontier_view.draw(view)
+    frontier.draw(view)
     layer_detail.draw(view)
     layer_table.draw(view)
-    classes_view.draw(view)
-    agreement_view.draw(view)
+    classes.draw(view)
+    agreement.draw(view)
 
 
 def _scores(view: View) -> None:

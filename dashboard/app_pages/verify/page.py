@@ -9,11 +9,11 @@ from core.decide.assess.verified import verification_of
 from core.jobs import jobs
 from core.jobs.jobs import Job
 from dashboard.app_pages.measure import job_list
-from dashboard.app_pages.verify import actions, panel
+from dashboard.app_pages.verify import actions, results
 from dashboard.app_pages.verify.actions import AXIS, MOST_POINTS, PLACE, POINTS, USUAL_POINTS
+from dashboard.display.boundary import boundary, show_expected
+from dashboard.display.text import plain
 from dashboard.session import uploads
-from dashboard.session.boundary import boundary, show_expected
-from dashboard.session.tables import plain
 from dashboard.session.view import View, current
 
 EVERY_S = 1.0
@@ -33,9 +33,9 @@ def page() -> None:
             st.markdown("**This map was not run yet**")
             st.caption("Its figures are projected and estimated until it is verified.")
         else:
-            panel.this_map(view, run)
+            results.this_map(view, run)
     with boundary("the residuals"):
-        panel.learnt(view)
+        results.learnt(view)
 
 
 def _start(view: View, busy: bool) -> None:

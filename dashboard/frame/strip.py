@@ -7,8 +7,9 @@ from functools import partial
 import streamlit as st
 
 from dashboard.charts import figure, layers
-from dashboard.session import selection, state, theme
-from dashboard.session.tables import plain
+from dashboard.display import theme
+from dashboard.display.text import plain
+from dashboard.session import selection, state
 from dashboard.session.view import View
 
 

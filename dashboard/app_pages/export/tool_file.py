@@ -13,9 +13,9 @@ from core.export.targets.schemes import measure_command, mismatch
 from dashboard.app_pages.export import tools
 from dashboard.app_pages.export.tools import MAX_MB, TYPES, Known
 from dashboard.app_pages.measure import actions, options
+from dashboard.display.boundary import show_expected
+from dashboard.display.text import format_bytes, plain
 from dashboard.session import exports
-from dashboard.session.boundary import show_expected
-from dashboard.session.tables import format_bytes, plain
 from dashboard.session.view import Side, View
 
 TOOL, NEAREST, NAMES = "export_tool", "export_nearest", "export_names"

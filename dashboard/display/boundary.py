@@ -14,7 +14,7 @@ from typing import Self
 import streamlit as st
 
 from core.errors import QuantscapeError
-from dashboard.session.tables import plain
+from dashboard.display.text import plain
 
 LOG = logging.getLogger("quantscape.dashboard")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from core.quantity import Quantity, unknown
-from dashboard.session.tables import (
+from dashboard.display.text import (
     UNKNOWN,
     format_bytes,
     format_number,

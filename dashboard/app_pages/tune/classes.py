@@ -7,7 +7,7 @@ import streamlit as st
 
 from core.decide.assess.classes import ByClass, by_class
 from dashboard.charts import figure
-from dashboard.session.tables import format_quantity, plain, with_range
+from dashboard.display.text import format_quantity, plain, with_range
 from dashboard.session.view import View
 
 MOST_FLIPS = 200

@@ -8,10 +8,10 @@ import streamlit as st
 from core.decide.assess.difference import difference, in_words
 from core.decide.policy.decision import BY_OVERRIDE
 from core.export.map.checklist import named
+from dashboard.display.boundary import show_expected
+from dashboard.display.loss_labels import losses
+from dashboard.display.text import format_quantity, plain, with_range
 from dashboard.session import exports, state, strategies, studies, uploads
-from dashboard.session.boundary import show_expected
-from dashboard.session.loss_labels import losses
-from dashboard.session.tables import format_quantity, plain, with_range
 from dashboard.session.uploads import MAP, MAX_MB, SESSION, Imported, Waiting
 from dashboard.session.view import View
 

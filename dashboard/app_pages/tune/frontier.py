@@ -14,10 +14,11 @@ from core.errors import QuantscapeError
 from dashboard.charts import figure
 from dashboard.charts.curve import CHOICE
 from dashboard.charts.frontier import PICKED, Shown, called, chart
-from dashboard.session import frontiers, state, strategies, theme
-from dashboard.session.boundary import show_expected
-from dashboard.session.loss_labels import losses
-from dashboard.session.tables import format_quantity, plain
+from dashboard.display import theme
+from dashboard.display.boundary import show_expected
+from dashboard.display.loss_labels import losses
+from dashboard.display.text import format_quantity, plain
+from dashboard.session import frontiers, state, strategies
 from dashboard.session.view import View
 
 AXIS = "frontier_axis"

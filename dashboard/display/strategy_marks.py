@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from dashboard.session.theme import Mode
+from dashboard.display.theme import Mode
 
 MOST = 4
 """Strategies that can be told apart side by side."""

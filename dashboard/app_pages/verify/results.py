@@ -25,9 +25,9 @@ from core.records.verification import Verification
 from dashboard.app_pages.verify import actions
 from dashboard.charts import figure
 from dashboard.charts import residuals as verify_chart
-from dashboard.session import theme
-from dashboard.session.loss_labels import losses
-from dashboard.session.tables import (
+from dashboard.display import theme
+from dashboard.display.loss_labels import losses
+from dashboard.display.text import (
     UNKNOWN,
     format_number,
     format_quantity,

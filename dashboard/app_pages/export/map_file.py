@@ -12,9 +12,9 @@ import streamlit as st
 from core.estimate import hardware
 from core.export.map.checklist import Check, Status
 from core.export.map.reproduce import FOLDER, file_commands
+from dashboard.display.text import format_bytes, plain
 from dashboard.session import exports, studies
 from dashboard.session.exports import FORMATS, Format
-from dashboard.session.tables import format_bytes, plain
 from dashboard.session.view import Side, View
 
 PREVIEW_LINES = 30

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard.session.tables import plain
+from dashboard.display.text import plain
 from dashboard.session.view import View
 
 MOST_NAMED = 8

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from core.decide.assess.loss import LossFigures, loss_figures, read_first
 from core.export.map.words import better, remark, titles_of
 from core.task import Metric
-from dashboard.session.strategy_marks import short
+from dashboard.display.strategy_marks import short
 from dashboard.session.view import View
 
 MAX_NAME, BRIEF_NAME = 12, 8

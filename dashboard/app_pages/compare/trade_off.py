@@ -21,10 +21,12 @@ from dashboard.charts import figure
 from dashboard.charts.curve import choose_loss
 from dashboard.charts.frontier import called
 from dashboard.charts.layers import Spec, filled, named, template
-from dashboard.session import frontiers, studies, tables, theme
-from dashboard.session.loss_labels import NO_LABELS, LossLabels, axis_format, losses
-from dashboard.session.strategy_marks import MARKS, plain, short
-from dashboard.session.theme import Mode, Theme, by_mode
+from dashboard.display import text as as_text
+from dashboard.display import theme
+from dashboard.display.loss_labels import NO_LABELS, LossLabels, axis_format, losses
+from dashboard.display.strategy_marks import MARKS, plain, short
+from dashboard.display.theme import Mode, Theme, by_mode
+from dashboard.session import frontiers, studies
 from dashboard.session.view import View
 
 HEIGHT = 330
@@ -93,10 +95,10 @@ def _front_said(sides: Sequence[Strategy], fronts: Mapping[Cost, Frontier | None
 
 def _yardstick(read: LossLabels) -> str:
     """What dominance looks at beside the cost."""
-    moved = tables.plain(read.titles[read.figures.divergence])
+    moved = as_text.plain(read.titles[read.figures.divergence])
     if not read.labelled:
         return f"projected {moved} ({NO_LABELS})"
-    lost = tables.plain(read.titles[read.figures.loss])
+    lost = as_text.plain(read.titles[read.figures.loss])
     return f"projected {lost} (a gain counts as none; {moved} between equal losses)"
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from core.evidence.diagnose.causes import diagnose
-from dashboard.session.tables import UNKNOWN, typeset
+from dashboard.display.text import UNKNOWN, typeset
 from dashboard.session.view import View
 
 

@@ -1,0 +1,1 @@
+"""How figures, layers, losses and strategies look: text, colours, marks, and errors."""
