@@ -16,7 +16,6 @@ from core.decide.policy.decision import PrecisionMap
 from core.errors import ModelError
 from core.layers import Layer
 from core.numerics import precision as registry
-from core.numerics import scheme as schemes
 from core.onnx_graph.executed_kernels import Executed, executed_kernels
 from core.onnx_graph.half import to_half
 from core.onnx_graph.layered_graph import LayeredGraph
@@ -121,8 +120,7 @@ def assemble(graph: LayeredGraph, analysis: Analysis, chosen: PrecisionMap) -> B
 def _built(
     graph: LayeredGraph, analysis: Analysis, wanted: list[str], half: Collection[str]
 ) -> tuple[Integers, onnx.ModelProto, tuple[str, ...], Executed]:
-    scheme = schemes.get(analysis.scheme)
-    integers = quantize(graph, analysis.layers, wanted, analysis.ranges, scheme)
+    integers = quantize(graph, analysis.layers, wanted, analysis.ranges, analysis.rounding)
     model = to_half(integers.model, half) if half else integers.model
     _trim(model)
     disabled, found = _faithful(model, set(wanted) - integers.reasons.keys())

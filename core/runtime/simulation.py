@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from core.analysis.analysis import Analysis
 from core.engines.torch.simulate.simulator import Simulator
-from core.numerics import scheme as schemes
 from core.numerics.ranges import Ranges
 from core.numerics.rounding import Range
 from core.source.contract import ModelSource
@@ -12,10 +11,9 @@ from core.source.ownership import layer_owners
 
 
 def stored_simulator(source: ModelSource, analysis: Analysis) -> Simulator:
-    """A simulator of `source.model` under the scheme of `analysis`, calibrated by its ranges."""
+    """A simulator of `source.model` that rounds as `analysis` was measured, on its ranges."""
     owner = layer_owners(source, analysis.layers, expand_units=analysis.expanded_units)
-    scheme = schemes.get(analysis.scheme)
-    simulator = Simulator(source.model, analysis.layers, owner, scheme, source.output)
+    simulator = Simulator(source.model, analysis.layers, owner, analysis.rounding, source.output)
     simulator.ranges = Ranges(
         {(r.layer, r.operation, r.operand): Range(r.low, r.high) for r in analysis.ranges}
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,16 @@ from onnx import TensorProto
 from torch import Tensor, nn
 
 from core.errors import ModelError
+from core.numerics import precision as registry
 from core.numerics.precision import INT8
 from core.numerics.rounding import Range, affine_grid
+from core.numerics.scheme import ORT_CPU
 from core.onnx_graph.executed_kernels import FLOAT, INTEGER
 from core.onnx_graph.half import layer_of_node
 from core.onnx_graph.session import executed
 from core.onnx_graph.surgery import part_weights
-from core.runtime.build import build
+from core.runtime.build import assemble, build
+from core.runtime.simulation import stored_simulator
 from core.runtime.torch_export import export
 from core.source.batches import take
 from core.source.contract import ModelSource, model_source
@@ -244,6 +248,34 @@ def test_grids_are_those_that_the_analysis_holds(tiny_case: Case) -> None:
 def tiny_case() -> Case:
     """A tiny transformer with attention and feed-forward units."""
     return case_of(tiny_source())
+
+
+def test_the_schemes_facts_are_the_analysis_own(tiny_case: Case) -> None:
+    """A map is built and simulated by the facts that it was measured under, although a scheme of
+    the same name now says something else.
+    """
+    facts = replace(ORT_CPU, activations="symmetric", bias="float")
+    analysis = replace(tiny_case.analysis, scheme_facts=facts)
+    simulator = stored_simulator(tiny_case.source, analysis)
+    chosen = tiny_case.uniform("INT8")
+    built = assemble(tiny_case.graph, analysis, chosen)
+    constants = {c.name: onnx.numpy_helper.to_array(c) for c in built.model.graph.initializer}
+    zeros = [
+        constants[node.input[2]].item()
+        for node in built.model.graph.node
+        if node.op_type == "QuantizeLinear"
+    ]
+    x = tiny_case.source.selection.inputs
+    ran = tiny_case.ran(built, x)
+    assignment = {r.name: registry.get(r.got) for r in built.report if r.got is not None}
+
+    assert analysis.scheme == ORT_CPU.name
+    assert simulator.scheme == facts
+    assert zeros
+    assert not any(zeros)
+    by_facts = decibels(ran, ran - simulator.run(assignment, x))
+    by_name = decibels(ran, ran - tiny_case.simulator.run(assignment, x))
+    assert by_facts > by_name + 6
 
 
 def test_only_chosen_layers_are_halved(tiny_case: Case) -> None:
