@@ -10,7 +10,7 @@ SOURCES := core dashboard sample_models tests docs/examples
 INTEROP := onnxruntime nncf modelopt torchao quanto inc aimet quark brevitas coremltools model-explorer
 INTEROP_VENVS := .venv-interop
 
-.PHONY: run test setup setup-test lint bench samples screenshots clean check-tools chromium \
+.PHONY: run test test-fast setup setup-test lint bench samples screenshots clean check-tools chromium \
   test-interop $(addprefix test-interop-,$(INTEROP))
 .PRECIOUS: $(INTEROP_VENVS)/%/.installed
 
@@ -23,6 +23,9 @@ setup-test: check-tools $(VENV)/.installed-dev chromium
 
 test: setup-test lint
 	$(BIN)/python -m pytest
+
+test-fast: setup-test
+	$(BIN)/python -m pytest -m "not browser and not slow"
 
 test-interop: $(addprefix test-interop-,$(INTEROP))
 
