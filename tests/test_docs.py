@@ -29,7 +29,7 @@ from core.estimate.projection import FEW_SAMPLES
 from core.evidence.scorers import SCORERS
 from core.export.map import session
 from core.export.map.checklist import checks
-from core.export.map.precision_map import MapFile, MapLayer
+from core.export.map.precision_map import MapFile, MapLayer, StoredLayer
 from core.export.targets.registry import TARGETS, get
 from core.layers import State
 from core.quantity import Kind
@@ -139,7 +139,7 @@ def test_every_key_of_a_session_is_documented() -> None:
     top, entry = line("A session file, saved by"), line("An entry holds")
 
     assert fields(session._File) <= ticked(top)
-    assert fields(session.KeptStrategy) | fields(session.Row) <= ticked(entry)
+    assert fields(session.KeptStrategy) | fields(StoredLayer) <= ticked(entry)
     assert f"up to {session.MAX_STRATEGIES} entries" in top
 
 

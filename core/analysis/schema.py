@@ -20,16 +20,18 @@ MAX_LAYERS = 100_000
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class _Versioned:
+class FileVersion:
+    """What every file says first, read before the rest of it is."""
+
     schema_version: int
 
 
-class _Mark(msgspec.Struct, frozen=True):
+class _PartialAlone(msgspec.Struct, frozen=True):
     partial: Partial | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class AnalysisFile(AnalysisHeader, _Versioned):
+class AnalysisFile(AnalysisHeader, FileVersion):
     """`analysis.json`: the version, the header's fields, and what describes the arrays beside it.
 
     Unknown fields are ignored, so that an older tool reads a newer patch.
@@ -48,7 +50,7 @@ def partial_of(folder: Path) -> Partial | None:
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             return None
-        return msgspec.json.decode(path.read_bytes(), type=_Mark).partial
+        return msgspec.json.decode(path.read_bytes(), type=_PartialAlone).partial
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 
@@ -61,7 +63,7 @@ def decode(path: Path) -> AnalysisFile:
         )
     raw = path.read_bytes()
     try:
-        version = msgspec.json.decode(raw, type=_Versioned).schema_version
+        version = msgspec.json.decode(raw, type=FileVersion).schema_version
         if version != SCHEMA_VERSION:
             newer = version > SCHEMA_VERSION
             raise AnalysisError(

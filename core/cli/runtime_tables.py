@@ -29,7 +29,7 @@ NAMES = {
 }
 
 
-class Row(Protocol):
+class ReportedLayer(Protocol):
     """One layer of a report."""
 
     @property
@@ -44,7 +44,7 @@ class Row(Protocol):
     def why(self) -> str: ...  # noqa: D102
 
 
-def layers_table(rows: Sequence[Row]) -> RenderableType:
+def layers_table(rows: Sequence[ReportedLayer]) -> RenderableType:
     """Asked, got and why not, by layer."""
     table = Table(title="Layers", title_justify="left")
     for column in ("layer", "asked", "got", "how", "why not as asked"):

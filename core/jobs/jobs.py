@@ -48,7 +48,7 @@ LOG_TAIL_BYTES = 8_000
 GRACE_S = 3.0
 
 
-class _Record(msgspec.Struct, frozen=True):
+class _JobRecord(msgspec.Struct, frozen=True):
     request: Request
     pid: int
     stamp: str
@@ -131,7 +131,7 @@ def stop(job: Job) -> Job:
 
 
 def _stop(job: Job) -> None:
-    record = decode(job.folder / RECORD, _Record)
+    record = decode(job.folder / RECORD, _JobRecord)
     if record is None or not _alive(record):
         return
     with suppress(OSError):  # a full disk keeps nobody from stopping
@@ -168,7 +168,7 @@ def everything() -> tuple[Job, ...]:
 
 def read(folder: Path) -> Job | None:
     """The job in `folder`; None where there is none that can be read."""
-    record = decode(folder / RECORD, _Record)
+    record = decode(folder / RECORD, _JobRecord)
     if record is None:
         return None
     seen = decode(folder / PROGRESS, Progress)
@@ -230,7 +230,7 @@ def _state(
     )
 
 
-def _alive(record: _Record) -> bool:
+def _alive(record: _JobRecord) -> bool:
     return bool(record.stamp) and processes.stamp(record.pid) == record.stamp
 
 
@@ -260,7 +260,7 @@ def _launch(folder: Path, request: Request) -> Job:
         log=folder / LOG,
         environment={**os.environ, "PYTHONPATH": path},
     )
-    record = _Record(request, pid, processes.stamp(pid), time.time())
+    record = _JobRecord(request, pid, processes.stamp(pid), time.time())
     fresh = folder / f".{RECORD}.new"
     fresh.write_bytes(msgspec.json.encode(record))
     fresh.replace(folder / RECORD)

@@ -67,7 +67,7 @@ def export(source: ModelSource, layers: LayerTable, *, expand_units: bool = Fals
     """
     owner = layer_owner(source, layers, expand_units=expand_units)
     given = take(source.calibration.inputs, 0, 2)
-    wrapped = _Judged(source.model, given, source.output).eval()
+    wrapped = _JudgedOutput(source.model, given, source.output).eval()
     flat = tuple(tensor.clone() for tensor in tensors(given))
     free = tuple({0: torch.export.Dim.DYNAMIC} for _ in flat)
     try:
@@ -87,7 +87,7 @@ def export(source: ModelSource, layers: LayerTable, *, expand_units: bool = Fals
     return _read(model, owner, layers)
 
 
-class _Judged(nn.Module):
+class _JudgedOutput(nn.Module):
     """The model as a function of its input tensors alone, giving the one output that is judged."""
 
     def __init__(self, model: nn.Module, inputs: Inputs, output: Output) -> None:

@@ -49,11 +49,11 @@ class _Value:
 
     tensor: Tensor
     version: int
-    reads: list[_Read] = field(default_factory=list)
+    reads: list[_ResultReader] = field(default_factory=list)
 
 
 @dataclass
-class _Read:
+class _ResultReader:
     """A function that reads such a result, in the module at `path`.
 
     `norm` is what came out if it is a batch norm with fixed statistics, `clip` its ends if it is
@@ -112,7 +112,7 @@ class Links:
                 continue
             is_first = bool(given) and tensor is given[0]
             norm = self._follow(made[0]) if is_norm and is_first else None
-            value.reads.append(_Read(path, norm, clip if is_first else None))
+            value.reads.append(_ResultReader(path, norm, clip if is_first else None))
             if tensor._version != value.version:  # noqa: SLF001 (what is read later is another value)
                 self._values.pop(id(tensor))
         if operation is not None and made:
@@ -122,7 +122,7 @@ class Links:
         """Take note of what the model returns: a reader like any other."""
         for tensor in tensors(output):
             if id(tensor) in self._values:
-                self._values[id(tensor)].reads.append(_Read(""))
+                self._values[id(tensor)].reads.append(_ResultReader(""))
 
     def _follow(self, tensor: Tensor) -> _Value:
         value = _Value(tensor, tensor._version)  # noqa: SLF001
@@ -229,7 +229,7 @@ class Links:
         return (path if own and path else ""), clip
 
 
-def _only_reads(values: Iterable[_Value]) -> list[_Read]:
+def _only_reads(values: Iterable[_Value]) -> list[_ResultReader]:
     """The one read of each value; none at all if one is read otherwise than once."""
     found = [value.reads for value in values]
     return [reads[0] for reads in found] if all(len(reads) == 1 for reads in found) else []

@@ -110,6 +110,17 @@ def test_no_circle_of_imports() -> None:
         raise AssertionError(" -> ".join(error.args[1])) from None
 
 
+def test_a_class_name_stands_for_one_thing() -> None:
+    """No two classes of core and dashboard share a name, a leading underscore aside."""
+    places: dict[str, list[str]] = {}
+    for name, path in _modules("core", "dashboard").items():
+        for node in ast.walk(_tree(path)):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name.lstrip("_"), []).append(name)
+
+    assert not {name: found for name, found in places.items() if len(found) > 1}
+
+
 def test_reading_an_analysis_does_not_import_torch() -> None:
     """Deciding and pricing need NumPy alone, so that a page opens without loading torch or a runtime."""
     code = (

@@ -58,7 +58,7 @@ class DifferingLayer:
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class ComparedStrategy:
     """One strategy against the reference.
 
     `gains` is the change of every total (this less the reference), `changes` the layers whose
@@ -92,7 +92,7 @@ class Comparison:
 
     reference: str
     hardware: str
-    columns: tuple[Column, ...]
+    columns: tuple[ComparedStrategy, ...]
     layers: tuple[DifferingLayer, ...]
     dominances: tuple[Dominance, ...]
     fronts: dict[Cost, tuple[str, ...]]
@@ -158,7 +158,7 @@ def compare(strategies: Sequence[Strategy], reference: str) -> Comparison:
     codes = np.stack([s.map.codes for s in strategies])
     differs = np.flatnonzero((codes != codes[0]).any(axis=0))
     columns = tuple(
-        Column(
+        ComparedStrategy(
             name=s.name,
             gains=gains(chosen.outcome, s.outcome),
             changes=difference(chosen.map, s.map),

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 import core
+from core.analysis.schema import FileVersion
 from core.decide import answer
 from core.decide.assess.outcome import Outcome, outcome
 from core.decide.assess.statistics import Statistics, statistics
@@ -130,7 +131,11 @@ def from_json(raw: bytes, study: Study, origin: str = "the map") -> PrecisionMap
     """
     if len(raw) > MAX_BYTES:
         raise MapError(f"{origin} is larger than {MAX_BYTES // 10**6} MB.", "Check the file.")
-    data = _decode(raw, origin)
+    return restored(_decode(raw, origin), study, origin)
+
+
+def restored(data: StoredMap, study: Study, origin: str) -> PrecisionMap:
+    """The map that `data` holds, as `from_json` says."""
     _check_identity(data, study, origin)
     given = {row.name: row for row in data.layers}
     _check_names(given, len(data.layers), study, origin)
@@ -163,33 +168,31 @@ def read_bounded(path: Path) -> bytes:
         raise MapError(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
 
 
-class _Header(msgspec.Struct, frozen=True):
-    schema_version: int
+class StoredLayer(msgspec.Struct, frozen=True):
+    """A layer's precision (null where it does nothing at inference) and what decided it."""
 
-
-class _Row(msgspec.Struct, frozen=True):
     name: str
     precision: str | None
-    set_by: str = "strategy"
+    set_by: str = ORIGINS[0]
 
 
-class _Stored(msgspec.Struct, frozen=True):
+class StoredMap(msgspec.Struct, frozen=True):
     """What reading needs of a map file; figures are recomputed, not believed."""
 
     model: Identity
     policy: Policy
-    layers: tuple[_Row, ...]
+    layers: tuple[StoredLayer, ...]
 
 
-def _decode(raw: bytes, origin: str) -> _Stored:
+def _decode(raw: bytes, origin: str) -> StoredMap:
     try:
-        version = msgspec.json.decode(raw, type=_Header).schema_version
+        version = msgspec.json.decode(raw, type=FileVersion).schema_version
         if version != SCHEMA_VERSION:
             raise MapError(
                 f"{origin} has schema version {version}; this program reads {SCHEMA_VERSION}.",
                 "Update Quantscape." if version > SCHEMA_VERSION else "Export the map again.",
             )
-        return msgspec.json.decode(raw, type=_Stored)
+        return msgspec.json.decode(raw, type=StoredMap)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MapError(
             f"{origin} is no precision map: {error}.",
@@ -197,7 +200,7 @@ def _decode(raw: bytes, origin: str) -> _Stored:
         ) from error
 
 
-def _check_identity(data: _Stored, study: Study, origin: str) -> None:
+def _check_identity(data: StoredMap, study: Study, origin: str) -> None:
     ours, theirs = study.analysis.identity, data.model
     if theirs.name != ours.name:
         raise MapError(
@@ -212,7 +215,7 @@ def _check_identity(data: _Stored, study: Study, origin: str) -> None:
         )
 
 
-def _check_names(given: dict[str, _Row], rows: int, study: Study, origin: str) -> None:
+def _check_names(given: dict[str, StoredLayer], rows: int, study: Study, origin: str) -> None:
     if rows != len(given):
         raise MapError(f"{origin} names a layer twice.", "Give each layer one precision.")
     known = study.layers.index
@@ -231,7 +234,7 @@ def _check_names(given: dict[str, _Row], rows: int, study: Study, origin: str) -
         )
 
 
-def _code(row: _Row, i: int, study: Study, origin: str) -> int:
+def _code(row: StoredLayer, i: int, study: Study, origin: str) -> int:
     does_nothing = not bool(study.layers.computes[i])
     if row.precision is None:
         if not does_nothing:

@@ -12,25 +12,24 @@ from pathlib import Path
 import msgspec
 
 import core
+from core.analysis.schema import FileVersion
 from core.decide.policy.decision import PrecisionMap
 from core.decide.policy.names import MAX_NAME, is_name
 from core.decide.policy.policy import Policy
 from core.decide.study import Study
 from core.errors import MapError, QuantscapeError
 from core.evidence.evidence import Identity
-from core.export.map import precision_map
-from core.export.map.precision_map import MAX_BYTES, ORIGINS, read_bounded
+from core.export.map.precision_map import (
+    MAX_BYTES,
+    ORIGINS,
+    StoredLayer,
+    StoredMap,
+    read_bounded,
+    restored,
+)
 
 SCHEMA_VERSION = 1
 MAX_STRATEGIES = 50
-
-
-class Row(msgspec.Struct, frozen=True):
-    """A layer's precision (null where it does nothing at inference) and what decided it."""
-
-    name: str
-    precision: str | None
-    set_by: str = ORIGINS[0]
 
 
 class KeptStrategy(msgspec.Struct, frozen=True):
@@ -39,7 +38,7 @@ class KeptStrategy(msgspec.Struct, frozen=True):
     name: str
     model: Identity
     policy: Policy
-    layers: tuple[Row, ...]
+    layers: tuple[StoredLayer, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +51,6 @@ class Session:
     strategies: tuple[KeptStrategy, ...] = ()
 
 
-class _Header(msgspec.Struct, frozen=True):
-    schema_version: int
-
-
 class _File(msgspec.Struct, frozen=True):
     schema_version: int
     tool: str
@@ -66,19 +61,10 @@ class _File(msgspec.Struct, frozen=True):
     strategies: tuple[KeptStrategy, ...]
 
 
-class _Slim(msgspec.Struct, frozen=True):
-    """The part of a precision map that reading one needs."""
-
-    schema_version: int
-    model: Identity
-    policy: Policy
-    layers: tuple[Row, ...]
-
-
 def entry(study: Study, name: str, chosen: PrecisionMap) -> KeptStrategy:
     """`chosen` as an entry called `name`."""
     rows = tuple(
-        Row(layer, precision, ORIGINS[origin])
+        StoredLayer(layer, precision, ORIGINS[origin])
         for layer, precision, origin in zip(
             study.layers.names, chosen.assigned, chosen.origin, strict=True
         )
@@ -88,10 +74,10 @@ def entry(study: Study, name: str, chosen: PrecisionMap) -> KeptStrategy:
 
 def restore(kept: KeptStrategy, study: Study, origin: str = "the session") -> PrecisionMap:
     """The map that `kept` holds; raises `MapError` naming the entry where it does not fit."""
-    slim = _Slim(precision_map.SCHEMA_VERSION, kept.model, kept.policy, kept.layers)
+    stored = StoredMap(kept.model, kept.policy, kept.layers)
     called = f"{kept.name!r} in {origin}"
     try:
-        return precision_map.from_json(msgspec.json.encode(slim), study, called)
+        return restored(stored, study, called)
     except MapError:
         raise
     except QuantscapeError as error:
@@ -133,7 +119,7 @@ def read(path: Path, study: Study) -> Session:
 
 def _decode(raw: bytes, origin: str) -> _File:
     try:
-        version = msgspec.json.decode(raw, type=_Header).schema_version
+        version = msgspec.json.decode(raw, type=FileVersion).schema_version
         if version == SCHEMA_VERSION:
             return msgspec.json.decode(raw, type=_File)
     except QuantscapeError as error:  # a policy checks itself while it is decoded
@@ -171,7 +157,7 @@ def _check_names(strategies: tuple[KeptStrategy, ...], origin: str) -> None:
 def _check_policy(data: _File, study: Study, origin: str) -> None:
     """The policy at hand has to be of this model, and something that it can decide."""
     blank = tuple(
-        Row(layer.name, study.precisions[0] if layer.computes_at_inference else None)
+        StoredLayer(layer.name, study.precisions[0] if layer.computes_at_inference else None)
         for layer in study.layers
     )
     restore(KeptStrategy("the policy", data.model, data.policy, blank), study, origin)

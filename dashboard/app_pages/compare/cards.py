@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import streamlit as st
 
-from core.decide.assess.compare import Column, Comparison, Strategy
+from core.decide.assess.compare import ComparedStrategy, Comparison, Strategy
 from core.decide.assess.gains import Gain
 from dashboard.app_pages.compare import actions
 from dashboard.display import text as as_text
@@ -49,7 +49,7 @@ def _head(place: int, side: Strategy, found: Comparison) -> None:
     st.caption(f"{state.describe(side.map.policy)}{also}")
 
 
-def _figures(read: LossLabels, side: Strategy, column: Column, *, reference: bool) -> str:
+def _figures(read: LossLabels, side: Strategy, column: ComparedStrategy, *, reference: bool) -> str:
     lines = []
     titles = COSTS | {name: as_text.plain(read.card(name)) for name in read.order[:MOST_LOSSES]}
     for name, title in titles.items():
