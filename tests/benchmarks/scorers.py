@@ -24,8 +24,10 @@ from scipy.stats import kendalltau, spearmanr
 
 from core.analysis import store
 from core.analysis.analysis import Analysis
+from core.engines.torch.simulate.calibrated import calibrated_simulator
 from core.engines.torch.simulate.folding import stored_tensors
 from core.evidence.diagnose.local_measure import second_order
+from core.evidence.diagnose.own_output import OwnOutputs
 from core.evidence.diagnose.weights import weight_kurtosis, weight_sqnr_db
 from core.evidence.evidence import Evidence
 from core.evidence.measure.measure import make_simulator
@@ -92,7 +94,9 @@ def needs_seconds(source: ModelSource, analysis: Analysis, truth: Truth) -> dict
     rounded = time.process_time()
     weight_kurtosis(analysis.layers, tensors)
     counted = time.process_time()
-    second_order(source, analysis.layers, SCHEMES[analysis.scheme], analysis.ranges, evidence)
+    simulator = calibrated_simulator(source, analysis.layers, analysis.rounding, analysis.ranges)
+    own = OwnOutputs(simulator, analysis.layers)
+    second_order(source, analysis.layers, precisions, own, evidence)
     pulled = time.process_time()
     by_kind = {"measured": truth.seconds_per_sample * evidence.samples, "prior": 0.0,
                "projected": pulled - counted}  # fmt: skip

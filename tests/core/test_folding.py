@@ -22,10 +22,11 @@ from core.decide.assess.outcome import outcome, uniform_map
 from core.decide.policy.policy import Policy
 from core.decide.study import Study
 from core.engines.torch.replay.replayer import Replayer
+from core.engines.torch.simulate.calibrated import calibrated_simulator
 from core.engines.torch.simulate.folding import stored_tensors
 from core.estimate import hardware
 from core.estimate.latency import LatencyModel
-from core.evidence.diagnose.own_output import OwnOutputs, own_outputs
+from core.evidence.diagnose.own_output import OwnOutputs
 from core.evidence.measure.measure import make_simulator
 from core.export.map.tensors import write_tensors
 from core.layers import LayerTable
@@ -307,18 +308,16 @@ def test_a_layers_own_output_is_taken_behind_its_batch_norm() -> None:
     source = _source(fusing.ConvNormRelu)
     layers = take_inventory(source)
     analysis = analyze(source, precisions=(INT8,), probes=0)
-    simulator = own_outputs(
-        OwnOutputs, source, layers, ORT_CPU, analysis.ranges, expand_units=False
-    )
+    own = OwnOutputs(calibrated_simulator(source, layers, ORT_CPU, analysis.ranges), layers)
     x = source.selection.inputs
     model = source.model
     with torch.no_grad():
         expected = torch.relu(model.bn(model.conv(x)))
 
-    (reference,) = simulator.reference(x)["conv"]
-    (rounded,) = simulator.of("conv", {"conv": INT8}, x)
+    (reference,) = own.reference(x)["conv"]
+    (rounded,) = own.of("conv", INT8, x)
 
-    assert "bn" not in simulator.reference(x)
+    assert "bn" not in own.reference(x)
     torch.testing.assert_close(reference, expected, rtol=0, atol=0)
     error = (rounded - reference).abs()
     assert 0 < float(error.max()) < 0.1 * float(reference.max())

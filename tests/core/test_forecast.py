@@ -8,9 +8,8 @@ import pytest
 
 from core.analysis import analyze as analysing
 from core.engines.torch.replay.replayer import Replayer
+from core.engines.torch.simulate.simulator import Simulator
 from core.evidence.diagnose.local_measure import local_steps, with_local
-from core.evidence.diagnose.own_output import OwnOutputs
-from core.evidence.diagnose.remedies import Variants
 from core.evidence.measure import forecast
 from core.evidence.measure.engine import Engine, prepare
 from core.evidence.measure.measure import make_simulator, measure, planned_runs
@@ -43,18 +42,18 @@ def test_single_layers_are_counted_as_they_are_run(
     measured = measure(source, layers, ORT_CPU, precisions, probes=2)
     engine = engine_of(source, layers, precisions)
     ran: list[int] = []
-    run, calibrate = OwnOutputs.run, Variants.calibrate
+    run, record = Simulator.run, Simulator.record
 
-    def counted(self: OwnOutputs, assignment: Any, inputs: Any, **options: Any) -> Any:
+    def counted(self: Simulator, assignment: Any, inputs: Any, **options: Any) -> Any:
         ran.append(count(inputs))
         return run(self, assignment, inputs, **options)
 
-    def looked(self: Variants, inputs: Any) -> None:
+    def looked(self: Simulator, inputs: Any, observe: Any) -> None:
         ran.append(count(inputs))
-        calibrate(self, inputs)
+        record(self, inputs, observe)
 
-    monkeypatch.setattr(OwnOutputs, "run", counted)
-    monkeypatch.setattr(Variants, "calibrate", looked)
+    monkeypatch.setattr(Simulator, "run", counted)
+    monkeypatch.setattr(Simulator, "record", looked)
     with_local(source, layers, ORT_CPU, measured)
     monkeypatch.setattr(Replayer, "prefixes", lambda self, batch: dict.fromkeys(layers.names, 1.0))
 

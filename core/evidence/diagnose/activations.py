@@ -13,9 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from core.engines.torch.simulate.simulator import Simulator
 from core.numerics.calibrate.histograms import quantiles
-from core.numerics.ranges import Site
+from core.numerics.ranges import OUTPUT, Site
 from core.numerics.rounding import Range
+from core.source.batches import Inputs
 
 BINS = 2048
 TAIL = 0.0005
@@ -33,12 +35,52 @@ class ActivationStatistics:
     clipped: float = 0.0  # squared distance of values from the calibrated range
     values: int = 0
 
+    def add(self, value: Tensor, whole: Range) -> None:
+        """Take note of `value`, whose calibrated range is `whole`."""
+        finite = value[torch.isfinite(value)]
+        inside = finite.clamp(whole.low, whole.high)
+        self.clipped += float((finite - inside).double().square().sum())
+        self.values += finite.numel()
+        if whole.high > whole.low:
+            self.counts += torch.histc(inside, BINS, whole.low, whole.high).double()
+
+    def add_channels(self, value: Tensor, axis: int, weight: Tensor | None) -> None:
+        """Take note of the channels of a finite `value` along `axis`, and of the `weight`
+        [out, channels] of a linear function that they meet.
+        """
+        rows = value.transpose(axis, -1).reshape(-1, value.shape[axis])
+        low, high = rows.amin(0), rows.amax(0)
+        if self.low is not None and self.high is not None and self.low.shape == low.shape:
+            low, high = torch.minimum(low, self.low), torch.maximum(high, self.high)
+        self.low, self.high = low, high
+        if weight is not None and weight.ndim == 2:
+            self.weight = weight.detach().abs().amax(0)
+
     def inner(self, whole: Range) -> Range:
         """The range without `TAIL` of the values at each end."""
         width = (whole.high - whole.low) / BINS
         left = whole.low + width * np.arange(BINS, dtype=np.float64)
         counts = self.counts.cpu().numpy()
         return Range(*quantiles(left, left + width, counts, (TAIL, 1 - TAIL)))
+
+
+def activation_statistics(simulator: Simulator, inputs: Inputs) -> dict[Site, ActivationStatistics]:
+    """What every calibrated activation holds on `inputs`, against its calibrated range."""
+    found: dict[Site, ActivationStatistics] = {}
+
+    def observe(site: Site, value: Tensor, kind: str, weight: Tensor | None) -> None:
+        whole = simulator.ranges.get(site)
+        if whole is None or value.numel() == 0:
+            return
+        one = found.setdefault(
+            site, ActivationStatistics(torch.zeros(BINS, dtype=torch.float64, device=value.device))
+        )
+        one.add(value, whole)
+        if site[2] != OUTPUT and value.ndim >= 2 and torch.isfinite(value).all():
+            one.add_channels(value, 1 if kind == "conv" else -1, weight)
+
+    simulator.record(inputs, observe)
+    return found
 
 
 @dataclass(eq=False)

@@ -11,16 +11,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from core.engines.torch.simulate.calibrated import calibrated_simulator
 from core.engines.torch.simulate.folding import seen_at, stored_tensors
 from core.evidence.diagnose.curvature import Pulled, pull_back
-from core.evidence.diagnose.own_output import Outputs, OwnOutputs, error_of, own_outputs
-from core.evidence.diagnose.remedies import LayerProgress, Variants, examine
+from core.evidence.diagnose.own_output import Outputs, OwnOutputs, error_of
+from core.evidence.diagnose.remedies import LayerProgress, examine
 from core.evidence.diagnose.weights import stored_in, weight_kurtosis
 from core.evidence.evidence import Evidence, Measured, spread_by_sample
 from core.evidence.layer_alone import LocalStatistics
 from core.layers import LayerTable
 from core.numerics import precision as registry
-from core.numerics.calibrate.calibration import Calibration
 from core.numerics.precision import Precision
 from core.numerics.scheme import Scheme
 from core.source.batches import Inputs, count, pick, take
@@ -47,18 +47,18 @@ def with_local(
     """
     evidence = measured.evidence
     precisions = tuple(registry.get(name) for name in evidence.precisions)
-    simulator = own_outputs(
-        Variants, source, layers, scheme, measured.ranges, expand_units=expand_units
+    simulator = calibrated_simulator(
+        source, layers, scheme, measured.ranges, expand_units=expand_units
     )
+    own = OwnOutputs(simulator, layers)
     kurtosis = weight_kurtosis(layers, stored_tensors(layers, source.model))
-    gradient, trace = _second_order(
-        source, layers, precisions, simulator, evidence, progress
-    ) or (None, None)  # fmt: skip
+    orders = second_order(source, layers, precisions, own, evidence, progress)
+    gradient, trace = orders or (None, None)
     narrowest = min(precisions, key=lambda p: p.bits)
     local = LocalStatistics(weight_kurtosis=kurtosis, gradient_error=gradient, trace_error=trace)
     if narrowest.kind == "integer":
         local = _with_remedies(
-            local, source, layers, simulator, precisions, narrowest,
+            local, source, layers, own, precisions, narrowest,
             lambda place, name: progress(len(layers) + place, name),
         )  # fmt: skip
     return replace(evidence, local=local)
@@ -69,18 +69,8 @@ def local_steps(layers: LayerTable) -> int:
     return 2 * len(layers)
 
 
-def second_order(
-    source: ModelSource, layers: LayerTable, scheme: Scheme, ranges: tuple[Calibration, ...],
-    evidence: Evidence,
-) -> tuple[Doubles, Doubles] | None:  # fmt: skip
-    """`gradient_error` and `trace_error` alone, each [P, L]; None where they cannot be had."""
-    simulator = own_outputs(OwnOutputs, source, layers, scheme, ranges, expand_units=False)
-    precisions = tuple(registry.get(name) for name in evidence.precisions)
-    return _second_order(source, layers, precisions, simulator, evidence)
-
-
 def _with_remedies(
-    local: LocalStatistics, source: ModelSource, layers: LayerTable, simulator: Variants,
+    local: LocalStatistics, source: ModelSource, layers: LayerTable, own: OwnOutputs,
     precisions: tuple[Precision, ...], integer: Precision, progress: LayerProgress,
 ) -> LocalStatistics:  # fmt: skip
     """`local` with the layers' own outputs under every remedy, on one batch."""
@@ -88,7 +78,7 @@ def _with_remedies(
     inputs = few(source)
     batch = take(next(batches(inputs, layers, 2)), 0, REMEDY_SAMPLES)
     found = examine(
-        simulator, layers, integer, half, source.calibration.inputs, batch,
+        own, layers, integer, half, source.calibration.inputs, batch,
         take(source.selection.inputs, 0, MOST_SAMPLES), progress,
     )  # fmt: skip
     return replace(
@@ -127,11 +117,11 @@ class _Sums:
     outputs: list[Tensor]
 
 
-def _second_order(
+def second_order(
     source: ModelSource, layers: LayerTable, precisions: tuple[Precision, ...],
-    simulator: OwnOutputs, evidence: Evidence, progress: LayerProgress = lambda place, name: None,
+    own: OwnOutputs, evidence: Evidence, progress: LayerProgress = lambda place, name: None,
 ) -> tuple[Doubles, Doubles] | None:  # fmt: skip
-    """`gradient_error` and `trace_error`; None where a layer's own output cannot be seen, or where
+    """`gradient_error` and `trace_error`, each [P, L]; None where a layer's own output cannot be seen, or where
     PyTorch cannot differentiate the model.
     """
     steps = evidence.outputs.positions
@@ -164,7 +154,7 @@ def _second_order(
         def begin(i: int, before: int = b * len(layers)) -> None:
             progress((before + i) // len(parts), layers.names[i])
 
-        if not _add_errors(sums.errors, layers, precisions, simulator, batch, pulled, begin):
+        if not _add_errors(sums.errors, layers, precisions, own, batch, pulled, begin):
             return None
     found = torch.cat(sums.outputs).double().cpu().numpy()
     # KL is half of the quadratic form, as a mean over answers; values are held against their spread.
@@ -194,13 +184,13 @@ def _known(values: Doubles) -> Doubles:
 
 
 def _add_errors(
-    total: Doubles, layers: LayerTable, precisions: tuple[Precision, ...], simulator: OwnOutputs,
+    total: Doubles, layers: LayerTable, precisions: tuple[Precision, ...], own: OwnOutputs,
     batch: Inputs, pulled: list[Pulled], begin: Callable[[int], None],
 ) -> bool:  # fmt: skip
     """Add (g . dy)^2 of every computing layer and precision to `total`. False where a layer's own
     output cannot be seen. `begin` is told the place of each layer first.
     """
-    reference: Outputs = simulator.reference(batch)
+    reference: Outputs = own.reference(batch)
     samples = count(batch)
     for i, layer in enumerate(layers):
         begin(i)
@@ -210,8 +200,7 @@ def _add_errors(
         if before is None:
             return False
         for p, precision in enumerate(precisions):
-            after = simulator.of(layer.name, {layer.name: precision}, batch)
-            errors = error_of(after, before)
+            errors = error_of(own.of(layer.name, precision, batch), before)
             if errors is None or any(len(d.outputs.get(layer.name, before)) != len(before)
                                      for d in pulled):  # fmt: skip
                 return False

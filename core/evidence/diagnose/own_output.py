@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from core.engines.torch.simulate.folding import clipped, clips, seen_at
 from core.engines.torch.simulate.simulator import Assignment, Simulator
+from core.engines.torch.simulate.variant import AS_USUAL, Variant
 from core.layers import LayerTable
-from core.numerics.calibrate.calibration import Calibration
-from core.numerics.ranges import Ranges
-from core.numerics.rounding import Range
-from core.numerics.scheme import Scheme
+from core.numerics.precision import Precision
 from core.source.batches import Inputs, count
-from core.source.contract import ModelSource
-from core.source.ownership import layer_owners
 from core.source.trees import tensors
 
 Outputs = dict[str, list[Tensor]]
@@ -29,75 +25,55 @@ class _Seen(BaseException):
     """The layer that is watched has run for the last time: no error, but nothing after it counts."""
 
 
-class OwnOutputs(Simulator):
-    """A simulator that tells what a layer itself gives.
+class OwnOutputs:
+    """Tells what each of `layers` itself gives, from passes of `simulator`.
 
     With one layer alone out of the reference precision, its inputs are the reference's.
     """
 
-    _watched: str | None = None
-    _calls: Mapping[str, int] = {}
+    def __init__(self, simulator: Simulator, layers: LayerTable) -> None:
+        self.simulator = simulator
+        self._seen_at = seen_at(layers)
+        self._clips = clips(layers, simulator.scheme.rounds_outputs)
+        self._calls: Mapping[str, int] = {}
 
     def reference(self, inputs: Inputs) -> Outputs:
         """Own outputs of every layer in the reference precision on one batch."""
-        self._begin(None)
-        self.run({}, inputs, batch_size=count(inputs))
+        found = self._run({}, inputs, AS_USUAL, None)
         self._calls = self._ran
-        return self._found
+        return found
 
-    def of(self, layer: str, assignment: Assignment, inputs: Inputs) -> list[Tensor]:
-        """Own outputs of `layer` under `assignment` on the batch that `reference` saw last.
-
-        What follows the last call of the layer is not run.
+    def of(
+        self, layer: str, precision: Precision, inputs: Inputs, variant: Variant = AS_USUAL
+    ) -> list[Tensor]:
+        """Own outputs of `layer` in `precision`, the others as they are, on the batch that
+        `reference` saw last. What follows the last call of the layer is not run.
         """
-        self._begin(layer)
-        with contextlib.suppress(_Seen):
-            self.run(assignment, inputs, batch_size=count(inputs))
-        return self._found.get(layer, [])
+        return self._run({layer: precision}, inputs, variant, layer).get(layer, [])
 
-    def _begin(self, layer: str | None) -> None:
-        self._watched = layer
+    def _run(
+        self, assignment: Assignment, inputs: Inputs, variant: Variant, watched: str | None
+    ) -> Outputs:
         self._found: Outputs = {}
         self._ran: dict[str, int] = {}
 
-    def _left(
-        self, path: str, module: nn.Module, args: tuple[object, ...], output: object
-    ) -> object:
-        changed = super()._left(path, module, args, output)
-        name = self._seen_at.get(path)
-        if self._recording or name is None or self._watched not in {None, name}:
-            return changed
-        given = output if changed is None else changed
-        found = self._found.setdefault(name, [])
-        own = [t.detach().float().clone() for t in tensors(given) if t.is_floating_point()]
-        found += [clipped(t, self._clips[name]) for t in own] if name in self._clips else own
-        self._ran[name] = self._ran.get(name, 0) + 1
-        if self._watched == name and self._ran[name] == self._calls.get(name):
-            raise _Seen
-        return changed
+        def watch(path: str, given: Any) -> None:
+            name = self._seen_at.get(path)
+            if name is None or watched not in {None, name}:
+                return
+            own = [t.detach().float().clone() for t in tensors(given) if t.is_floating_point()]
+            self._found.setdefault(name, []).extend(
+                clipped(t, self._clips[name]) if name in self._clips else t for t in own
+            )
+            self._ran[name] = self._ran.get(name, 0) + 1
+            if watched == name and self._ran[name] == self._calls.get(name):
+                raise _Seen
 
-    def watch(self, layers: LayerTable) -> None:
-        """Name the layers whose outputs are of interest."""
-        self._layers = frozenset(layers.names)
-        self._seen_at = seen_at(layers)
-        self._clips = clips(layers, self.scheme.rounds_outputs)
-
-
-Kind = TypeVar("Kind", bound=OwnOutputs)
-
-
-def own_outputs(
-    kind: type[Kind], source: ModelSource, layers: LayerTable, scheme: Scheme, ranges: tuple[Calibration, ...],
-    *, expand_units: bool,
-) -> Kind:  # fmt: skip
-    """A simulator of single layers with the ranges that a measurement found."""
-    owner = layer_owners(source, layers, expand_units=expand_units)
-    simulator = kind(source.model, layers, owner, scheme, source.output)
-    simulator.watch(layers)
-    simulator.ranges = Ranges(
-        {(r.layer, r.operation, r.operand): Range(r.low, r.high) for r in ranges}
-    )
-    return simulator
+        with contextlib.suppress(_Seen):
+            self.simulator.run(
+                assignment, inputs, batch_size=count(inputs), variant=variant, watch=watch
+            )
+        return self._found
 
 
 def error_of(found: list[Tensor], reference: list[Tensor]) -> list[Tensor] | None:

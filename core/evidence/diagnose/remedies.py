@@ -8,125 +8,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
-from core.engines.torch.simulate.simulator import Assignment
-from core.engines.torch.simulate.stored_weights import StoredTensors
-from core.evidence.diagnose.activations import BINS, ActivationStatistics, Channels, equalised
+from core.engines.torch.simulate.variant import AS_USUAL, Variant
+from core.evidence.diagnose.activations import (
+    ActivationStatistics,
+    Channels,
+    activation_statistics,
+    equalised,
+)
 from core.evidence.diagnose.own_output import OwnOutputs, error_of
 from core.evidence.layer_alone import VARIANTS
 from core.layers import Layer, LayerTable
 from core.numerics.activation_grids import grid_of
 from core.numerics.precision import Precision
-from core.numerics.ranges import OUTPUT, Ranges, Site
-from core.numerics.rounding import Range, weight_scales
+from core.numerics.ranges import Site
+from core.numerics.rounding import Range
 from core.numerics.scheme import Scheme
 from core.source.batches import Inputs
-from core.source.operations import Operation, operand, replace_operand
 
 Doubles = NDArray[np.float64]
-
-
-class ExactWeights(StoredTensors):
-    """Weights that no integer precision rounds, with the scales that it would give them."""
-
-    def integers(
-        self, weight: Tensor, operation: Operation, precision: Precision
-    ) -> tuple[Tensor, Tensor]:
-        """The weight as it is."""
-        if operation.kind == "embedding":
-            return weight.detach(), torch.ones(1)
-        return weight.detach(), weight_scales(weight, precision.bits, operation.out_channel_axis)
-
-
-class Variants(OwnOutputs):
-    """A simulator of single layers that can leave parts of the rounding out or do it otherwise."""
-
-    _kind = ""
-    _weight: Tensor | None = None
-    _equal: Mapping[Site, Channels] = {}
-    _usual: tuple[set[str], Scheme, StoredTensors, Ranges] | None = None
-
-    def look(self, inputs: Inputs) -> dict[Site, ActivationStatistics]:
-        """What every activation holds, against the ranges in use."""
-        self._known = Ranges(self.ranges)
-        self._seen: dict[Site, ActivationStatistics] = {}
-        try:
-            self.calibrate(inputs)
-        finally:
-            self.ranges = self._known
-        return self._seen
-
-    def _record(
-        self, name: str, number: int, operation: Operation, func: Callable[..., Any],
-        args: tuple[Any, ...], kwargs: dict[str, Any],
-    ) -> Any:  # fmt: skip
-        self._kind, self._weight = operation.kind, None
-        if func is F.linear:
-            self._weight = operand((1, "weight"), args, kwargs)
-        try:
-            return super()._record(name, number, operation, func, args, kwargs)
-        finally:
-            self._kind, self._weight = "", None
-
-    def _observe(self, site: Site, value: Tensor) -> None:
-        whole = self._known.get(site)
-        if whole is None or value.numel() == 0:
-            return
-        found = self._seen.setdefault(
-            site, ActivationStatistics(torch.zeros(BINS, dtype=torch.float64, device=value.device))
-        )
-        finite = value[torch.isfinite(value)]
-        inside = finite.clamp(whole.low, whole.high)
-        found.clipped += float((finite - inside).double().square().sum())
-        found.values += finite.numel()
-        if whole.high > whole.low:
-            found.counts += torch.histc(inside, BINS, whole.low, whole.high).double()
-        axis = 1 if self._kind == "conv" else -1
-        if site[2] == OUTPUT or value.ndim < 2 or not torch.isfinite(value).all():
-            return
-        rows = value.transpose(axis, -1).reshape(-1, value.shape[axis])
-        low, high = rows.amin(0), rows.amax(0)
-        if found.low is not None and found.high is not None and found.low.shape == low.shape:
-            low, high = torch.minimum(low, found.low), torch.maximum(high, found.high)
-        found.low, found.high = low, high
-        if self._weight is not None and self._weight.ndim == 2:
-            found.weight = self._weight.detach().abs().amax(0)
-
-    def set(
-        self, *, weights: bool = True, activations: bool = True,
-        ranges: Mapping[Site, Range] | None = None, equal: Mapping[Site, Channels] | None = None,
-    ) -> None:  # fmt: skip
-        """Choose what the next runs round, and how."""
-        if self._usual is None:
-            self._usual = (self._weight_only, self.scheme, self._stored_tensors, self.ranges)
-        weight_only, scheme, held, known = self._usual
-        self._weight_only = weight_only if activations else set(self._layers)
-        self.scheme = scheme if activations else replace(scheme, rounds_outputs=())
-        self._stored_tensors = held if weights else ExactWeights(self._stored, scheme)
-        self._equal = dict(equal or {})
-        spans = {site: channels.span for site, channels in self._equal.items()}
-        self.ranges = Ranges({**known, **(ranges or {}), **spans})
-
-    def _integer_operation(
-        self, name: str, number: int, operation: Operation, precision: Precision,
-        func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any],
-    ) -> Any:  # fmt: skip
-        channels = self._equal.get((name, number, 0)) if func is F.linear else None
-        value, weight = operand((0, "input"), args, kwargs), operand((1, "weight"), args, kwargs)
-        if channels is not None and value is not None and weight is not None:
-            given, named = list(args), dict(kwargs)
-            replace_operand((0, "input"), value / channels.factors, given, named)
-            replace_operand((1, "weight"), weight.detach() * channels.factors, given, named)
-            args, kwargs = tuple(given), named
-        return super()._integer_operation(name, number, operation, precision, func, args, kwargs)
 
 
 LayerProgress = Callable[[int, str], None]
@@ -146,24 +52,25 @@ class RemedyResult:
 
 
 def examine(
-    simulator: Variants, layers: LayerTable, integer: Precision, half: Precision | None,
+    own: OwnOutputs, layers: LayerTable, integer: Precision, half: Precision | None,
     calibration: Inputs, batch: Inputs, selection: Inputs,
     progress: LayerProgress = lambda place, name: None,
 ) -> RemedyResult:  # fmt: skip
     """Measure every computing layer under every variant on `batch`.
 
     What activations hold is seen on `calibration`, and what falls outside their calibrated range
-    on `selection` samples. The simulator rounds as usual afterwards.
+    on `selection` samples.
     """
     count = len(layers)
     unknown = [np.full(count, np.nan) for _ in range(5)]
     found = RemedyResult(np.full((len(VARIANTS), count), np.nan), *unknown)
-    seen, outside = simulator.look(calibration), simulator.look(selection)
+    simulator = own.simulator
+    seen = activation_statistics(simulator, calibration)
+    outside = activation_statistics(simulator, selection)
     inner = {site: one.inner(simulator.ranges[site]) for site, one in seen.items()}
     equal = equalised(seen)
     _activations(found, layers, simulator.ranges, seen, inner, outside, simulator.scheme)
-    simulator.set()
-    reference = simulator.reference(batch)
+    reference = own.reference(batch)
     for i, layer in enumerate(layers):
         progress(i, layer.name)
         before = reference.get(layer.name)
@@ -172,40 +79,37 @@ def examine(
         values = torch.cat([one.flatten() for one in before])
         found.peak[i] = float(values.abs().max()) if values.numel() else 0.0
         found.underflow[i] = _underflow(values)
-        own = {site for site in seen if site[0] == layer.name}
-        for v, options in enumerate(_options(layer, own, inner, equal)):
-            if options is None:
-                continue
-            simulator.set(**options)
-            found.sqnr_db[v, i] = _sqnr(simulator, layer, {layer.name: integer}, batch, before)
-        simulator.set()
+        sites = {site for site in seen if site[0] == layer.name}
+        for v, variant in enumerate(_variants(layer, sites, inner, equal)):
+            if variant is not None:
+                after = own.of(layer.name, integer, batch, variant)
+                found.sqnr_db[v, i] = _sqnr(before, after)
         if half is not None:
-            found.sqnr_db[-1, i] = _sqnr(simulator, layer, {layer.name: half}, batch, before)
+            found.sqnr_db[-1, i] = _sqnr(before, own.of(layer.name, half, batch))
     return found
 
 
-def _options(
+def _variants(
     layer: Layer, own: set[Site], inner: Mapping[Site, Range], equal: Mapping[Site, Channels]
-) -> list[dict[str, Any] | None]:
-    """How to set the simulator for each of the integer variants; None where it means nothing."""
+) -> list[Variant | None]:
+    """The variants in integers, in the order of `VARIANTS`; None where one means nothing."""
     weighted = any(spec.kind in {"weight", "table"} for spec in layer.tensors)
     parts = weighted and any(site[1] >= 0 for site in own)  # a product's, not a norm's
     mine = {site: equal[site] for site in own if site in equal}
+    spans = {site: channels.span for site, channels in mine.items()}
+    factors = {site: channels.factors for site, channels in mine.items()}
     return [
-        {},
-        {"activations": False} if parts else None,
-        {"weights": False} if parts else None,
-        {"ranges": {site: inner[site] for site in own}} if own else None,
-        {"equal": mine} if mine else None,
+        AS_USUAL,
+        Variant(activations=False) if parts else None,
+        Variant(weights=False) if parts else None,
+        Variant(ranges={site: inner[site] for site in own}) if own else None,
+        Variant(ranges=spans, factors=factors) if mine else None,
     ]
 
 
-def _sqnr(
-    simulator: OwnOutputs, layer: Layer, assignment: Assignment, batch: Inputs,
-    before: list[Tensor],
-) -> float:  # fmt: skip
-    """10 log10(sum y^2 / sum dy^2) of the layer's own output in dB; NaN where it cannot be seen."""
-    errors = error_of(simulator.of(layer.name, assignment, batch), before)
+def _sqnr(before: list[Tensor], after: list[Tensor]) -> float:
+    """10 log10(sum y^2 / sum dy^2) of a layer's own output in dB; NaN where it cannot be seen."""
+    errors = error_of(after, before)
     if errors is None:
         return math.nan
     signal = sum(float(one.double().square().sum()) for one in before)

@@ -6,20 +6,27 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from core.engines.torch.simulate.dynamic import round_dynamic
 from core.engines.torch.simulate.folding import Folding
 from core.engines.torch.simulate.functions import Functions
 from core.engines.torch.simulate.stored_weights import StoredTensors, settled
+from core.engines.torch.simulate.variant import AS_USUAL, Variant
 from core.layers import LayerTable
 from core.numerics.activation_grids import grid_of, round_to
 from core.numerics.calibrate.calibrators import MIN_MAX, Calibrator
 from core.numerics.precision import Precision
 from core.numerics.ranges import OUTPUT, Ranges, Site
+from core.numerics.rounding import Range
 from core.numerics.scheme import Scheme
 from core.source.operations import Operation, Stored, operand, replace_operand
 from core.source.trees import map_tensors
+
+Observe = Callable[[Site, Tensor, str, Tensor | None], None]
+"""Is told an activation: where, its value, the kind of the product that it belongs to ("" = none)
+and the weight that it meets in `F.linear` (None elsewhere)."""
 
 
 class Operations(TorchFunctionMode):
@@ -39,20 +46,26 @@ class Operations(TorchFunctionMode):
         self._in_float = {layer.name for layer in layers if layer.state == "float"}
         self._functions = Functions(scheme, stored)
         self._stored_tensors = StoredTensors(stored, scheme)
+        self._observe: Observe | None = None
+        self._variant: Variant = AS_USUAL
 
     def _is_calibrated(self, name: str) -> bool:
         """Whether activations of the layer are rounded to ranges that calibration saw."""
-        others = (self._weight_only, self._in_float, self._dynamic)
-        return not any(name in names for names in others)
+        return not (self._takes_floats(name) or name in self._in_float or name in self._dynamic)
 
-    def _observe(self, site: Site, value: Tensor) -> None:
-        """Take note of an activation while recording."""
-        self.ranges.observe(site, value)
+    def _takes_floats(self, name: str) -> bool:
+        """Whether only the weights of the layer are rounded."""
+        return name in self._weight_only or not self._variant.activations
+
+    def _range(self, site: Site) -> Range | None:
+        """The range of an activation, None where no calibration sample came by."""
+        return self._variant.ranges.get(site) or self.ranges.get(site)
 
     def _rounded(self, site: Site, value: Tensor) -> Tensor:
         if self._functions.gave(value):
             return value
-        return round_to(value, grid_of(self.ranges.of(site), self.scheme))
+        seen = self._range(site) or self.ranges.of(site)
+        return round_to(value, grid_of(seen, self.scheme))
 
     def _other_function(
         self, name: str, precision: Precision | None, func: Callable[..., Any],
@@ -65,24 +78,26 @@ class Operations(TorchFunctionMode):
         def visit(site: Site, value: Tensor) -> Tensor:
             if precision is not None:
                 return self._rounded(site, value)
-            self._observe(site, value)
+            if self._observe is not None:
+                self._observe(site, value, "", None)
             return value
 
         return self._functions.call(name, precision, func, args, kwargs, visit)
 
     def _record(
         self, name: str, number: int, operation: Operation, func: Callable[..., Any],
-        args: tuple[Any, ...], kwargs: dict[str, Any],
+        args: tuple[Any, ...], kwargs: dict[str, Any], observe: Observe,
     ) -> Any:  # fmt: skip
         rounds = self._is_calibrated(name)
+        weight = operand((1, "weight"), args, kwargs) if func is F.linear else None
         for slot in operation.activations if rounds else ():
             value = operand(slot, args, kwargs)
             if value is not None:
-                self._observe((name, number, slot[0]), value)
+                observe((name, number, slot[0]), value, operation.kind, weight)
         output = func(*args, **kwargs)
         if rounds and operation.kind in self.scheme.rounds_outputs:
             end = self._folding.end(operation, args, kwargs, output)
-            self._observe((name, number, OUTPUT), end)
+            observe((name, number, OUTPUT), end, operation.kind, weight)
         return output
 
     def _float_function(
@@ -112,8 +127,11 @@ class Operations(TorchFunctionMode):
         if name in self._in_float:
             return func(*args, **kwargs)
         given, named = list(args), dict(kwargs)
-        for slot in operation.activations if name not in self._weight_only else ():
-            value = operand(slot, args, kwargs)
+        factors = self._variant.factors.get((name, number, 0)) if func is F.linear else None
+        if factors is not None:
+            _equalise(factors, given, named)
+        for slot in () if self._takes_floats(name) else operation.activations:
+            value = operand(slot, given, named)
             if value is not None and name in self._dynamic:
                 rounded = round_dynamic(value, self.scheme.activation_bits)
                 replace_operand(slot, rounded, given, named)
@@ -121,10 +139,23 @@ class Operations(TorchFunctionMode):
                 rounded = self._rounded((name, number, slot[0]), value)
                 replace_operand(slot, rounded, given, named)
         first = operation.activations[0][0] if operation.activations else OUTPUT
-        seen = None if name in self._weight_only else self.ranges.get((name, number, first))
+        seen = None if self._takes_floats(name) else self._range((name, number, first))
         scale = None if seen is None else grid_of(seen, self.scheme).scale
-        self._stored_tensors.place(operation, precision, scale, given, named)
+        self._stored_tensors.place(
+            operation, precision, scale, given, named, exact=not self._variant.weights
+        )
         output = func(*given, **named)
         if self._is_calibrated(name) and operation.kind in self.scheme.rounds_outputs:
             output = self._rounded((name, number, OUTPUT), output)
         return output
+
+
+def _equalise(factors: Tensor, args: list[Any], kwargs: dict[str, Any]) -> None:
+    """Divide the input channels of `F.linear` by `factors`, and multiply its weight by them.
+
+    Mutates `args` and `kwargs`, no tensor.
+    """
+    value, weight = operand((0, "input"), args, kwargs), operand((1, "weight"), args, kwargs)
+    if value is not None and weight is not None:
+        replace_operand((0, "input"), value / factors, args, kwargs)
+        replace_operand((1, "weight"), weight.detach() * factors, args, kwargs)

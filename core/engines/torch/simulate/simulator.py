@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from core.engines.torch.replay.recording import version
-from core.engines.torch.simulate.operations import Operations
+from core.engines.torch.simulate.operations import Observe, Operations
 from core.engines.torch.simulate.stored_weights import cast, give_back
+from core.engines.torch.simulate.variant import AS_USUAL, Variant
 from core.layers import ROOT, LayerTable
 from core.numerics.calibrate.calibrators import MIN_MAX, Calibrator
 from core.numerics.calibrate.choose import Observed
@@ -43,6 +44,8 @@ from core.source.trees import map_tensors, tensors
 
 Assignment = Mapping[str, Precision]
 """Layers that leave the reference precision. A layer that is not named stays as trained."""
+Watch = Callable[[str, Any], None]
+"""Is told the path of each module that has run ("" = the model itself), and what it gave."""
 
 
 class Simulator(Operations):
@@ -74,7 +77,7 @@ class Simulator(Operations):
         self._silent = {layer.name for layer in layers if layer.state == "nothing"}
         self._stack = ModuleStack(model, self._entered, self._left)
         self._assignment: Assignment = {}
-        self._recording = False
+        self._watch: Watch | None = None
         self._counts: dict[str, int] = {}
         self._given: list[tuple[Arguments | None, list[int]]] = []
 
@@ -83,29 +86,39 @@ class Simulator(Operations):
     def calibrate(self, inputs: Inputs, batch_size: int = 64) -> None:
         """Find the range of every activation that the scheme may round."""
         self.ranges = observed = Observed(self.calibrator, self.scheme)
-        self._recording = True
-        try:
-            self._forward({}, inputs, batch_size)
-        finally:
-            self._recording = False
+        self.record(inputs, lambda site, value, *_: observed.observe(site, value), batch_size)
         observed.settle()
         observed.update(dict.fromkeys(self._functions.to_one, Range(0.0, 1.0)))
 
+    def record(self, inputs: Inputs, observe: Observe, batch_size: int = 64) -> None:
+        """Tell `observe` of every activation that the scheme may round, in the model as it is."""
+        self._observe = observe
+        try:
+            self._forward({}, inputs, batch_size)
+        finally:
+            self._observe = None
+
     def run(
-        self, assignment: Assignment, inputs: Inputs, batch_size: int = 100, first: int = 0
-    ) -> NDArray[np.float32]:
+        self, assignment: Assignment, inputs: Inputs, batch_size: int = 100, first: int = 0,
+        *, variant: Variant = AS_USUAL, watch: Watch | None = None,
+    ) -> NDArray[np.float32]:  # fmt: skip
         """Outputs [N, K] of the model with `assignment` applied to `inputs` of N samples.
 
         `first` is the number of the first sample: what it was in all the inputs if these are a
-        part of them, so that the part meets the same random state. Raises `ModelError` where the
-        model fails, or reaches an operation that no calibration sample reached.
+        part of them, so that the part meets the same random state. `variant` says how layers in
+        integers are rounded, `watch` is told what every module gives. Raises `ModelError` where
+        the model fails, or reaches an operation that no calibration sample reached.
         """
         active = {
             name: precision
             for name, precision in assignment.items()
             if precision.float_dtype != "float32" and name not in self._silent
         }
-        return self._forward(active, inputs, batch_size, first)
+        self._variant, self._watch = variant, watch
+        try:
+            return self._forward(active, inputs, batch_size, first)
+        finally:
+            self._variant, self._watch = AS_USUAL, None
 
     def counts(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -181,13 +194,13 @@ class Simulator(Operations):
                 return func(*args, **kwargs) if precision is None else args[0].clone()
             if precision is not None and precision.kind == "float":
                 return self._float_function(precision, func, args, kwargs)
-            if self._recording or precision is not None:
+            if self._observe is not None or precision is not None:
                 return self._other_function(name, precision, func, args, kwargs)
             return func(*args, **kwargs)
         number = self._counts.get(name, 0)
         self._counts[name] = number + 1
-        if self._recording:
-            return self._record(name, number, operation, func, args, kwargs)
+        if self._observe is not None:
+            return self._record(name, number, operation, func, args, kwargs, self._observe)
         precision = self._assignment.get(name)
         if precision is None:
             return func(*args, **kwargs)
@@ -212,6 +225,13 @@ class Simulator(Operations):
         return given
 
     def _left(self, path: str, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        changed = self._output_of(path, args, output)
+        if self._watch is not None:
+            self._watch(path, output if changed is None else changed)
+        return changed
+
+    def _output_of(self, path: str, args: tuple[Any, ...], output: Any) -> Any:
+        """The output of a module, rounded where its layer's is; None where it stays as it is."""
         given, before = self._given.pop() if self._given else (None, [])
         if given is not None:
             give_back(given[0], args)
@@ -222,9 +242,9 @@ class Simulator(Operations):
         if not values:
             return None
         site: Site = (name, *MODULE_OUTPUT)
-        if self._recording:
+        if self._observe is not None:
             if not self._functions.gave(values[0]):
-                self._observe(site, values[0])
+                self._observe(site, values[0], "", None)
             return None
         precision = self._assignment.get(name)
         if precision is None or precision.kind != "integer":

@@ -41,10 +41,17 @@ class StoredTensors:
         return self._rounded[key][0]
 
     def integers(
-        self, weight: Tensor, operation: Operation, precision: Precision
+        self, weight: Tensor, operation: Operation, precision: Precision, *, exact: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """The weight of `operation` on its integer grid, with its scales (channels,)."""
+        """The weight of `operation` on its integer grid, with its scales (channels,); with
+        `exact` the weight as it is, with the scales that it would have.
+        """
         axis = operation.out_channel_axis
+        if exact and operation.kind == "embedding":
+            return weight.detach(), torch.ones(1)
+        if exact:
+            axis = axis if self._scheme.weights_per_channel else None
+            return weight.detach(), weight_scales(weight, precision.bits, axis)
         # Tied weights are a table to an embedding and a matrix to a product.
         key = (id(weight), precision.name, operation.kind, axis)
         if key in self._rounded:
@@ -68,16 +75,16 @@ class StoredTensors:
 
     def place(
         self, operation: Operation, precision: Precision, scale: float | None,
-        args: list[Any], kwargs: dict[str, Any],
+        args: list[Any], kwargs: dict[str, Any], *, exact: bool = False,
     ) -> None:  # fmt: skip
         """Put the weight of `operation` on its grid, and its bias where the input has a `scale`.
 
-        Mutates `args` and `kwargs`.
+        With `exact` the weight stays as it is. Mutates `args` and `kwargs`.
         """
         weight = operand(operation.weight, args, kwargs) if operation.weight else None
         if not operation.weight or weight is None:
             return
-        rounded, scales = self.integers(weight, operation, precision)
+        rounded, scales = self.integers(weight, operation, precision, exact=exact)
         replace_operand(operation.weight, rounded, args, kwargs)
         if self._scheme.bias != "int32":
             return
