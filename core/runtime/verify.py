@@ -35,8 +35,8 @@ from core.runtime.judge import judge, sqnr_db
 from core.runtime.machine import this_machine
 from core.runtime.overhead import Overhead, measure_overhead
 from core.runtime.peak import peak_bytes
-from core.runtime.timing import ROUNDS, batch_for, interleaved, repeated
 from core.runtime.simulation import stored_simulator
+from core.runtime.timing import ROUNDS, batch_for, interleaved, repeated
 from core.runtime.torch_export import export
 from core.source.contract import ModelSource
 from core.source.data import Split
