@@ -6,8 +6,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := core dashboard sample_models tests docs/examples
 
-# Tools that exported files are proved with, each in an environment of its own.
-INTEROP := onnxruntime nncf modelopt torchao quanto inc aimet quark brevitas coremltools model-explorer
+# Tools that exported files are proved with, each in an environment of its own: those whose folder
+# says what has to be installed.
+TOOLS := core/export/targets
+INTEROP := $(subst _,-,$(patsubst $(TOOLS)/%/requirements.txt,%,$(wildcard $(TOOLS)/*/requirements.txt)))
 INTEROP_VENVS := .venv-interop
 
 .PHONY: run test test-fast setup setup-test lint bench samples screenshots clean check-tools chromium \
@@ -30,7 +32,7 @@ test-fast: setup-test
 test-interop: $(addprefix test-interop-,$(INTEROP))
 
 $(addprefix test-interop-,$(INTEROP)): test-interop-%: $(INTEROP_VENVS)/%/.installed
-	INTEROP=required $(INTEROP_VENVS)/$*/bin/python -m pytest tests/interop/test_$(subst -,_,$*).py
+	INTEROP=required $(INTEROP_VENVS)/$*/bin/python -m pytest $(TOOLS)/$(subst -,_,$*)
 
 lint: setup-test
 	$(BIN)/ruff format --check $(SOURCES)
@@ -93,7 +95,8 @@ $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 
-$(INTEROP_VENVS)/%/.installed: requirements-interop-%.txt requirements-interop.txt | check-tools
+.SECONDEXPANSION:
+$(INTEROP_VENVS)/%/.installed: $(TOOLS)/$$(subst -,_,$$*)/requirements.txt tests/interop/requirements.txt | check-tools
 	$(PYTHON) -m venv $(INTEROP_VENVS)/$*
 	$(INTEROP_VENVS)/$*/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	touch $@

@@ -60,7 +60,9 @@ def _jobs_apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture
 def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
-    """Compare text with tests/golden/NAME, or rewrite it under --overwrite."""
+    """Compare text with tests/golden/NAME, or with a file elsewhere by its full path, or rewrite
+    that under --overwrite.
+    """
 
     def compare(name: str, text: str) -> None:
         path = GOLDEN / name

@@ -42,9 +42,14 @@ CONTRIBUTING = (REPOSITORY / "CONTRIBUTING.md").read_text("utf-8")
 RECIPES = ["A scorer", "A precision", "An exporter", "A page"]
 METHOD = (REPOSITORY / "docs" / "method.md").read_text("utf-8")
 MAKEFILE = (REPOSITORY / "Makefile").read_text("utf-8")
+PINS = (
+    "requirements*.txt",
+    "tests/interop/requirements.txt",
+    "core/export/targets/*/requirements.txt",
+)
 TEXTS = ("*.md", "docs/**/*.md", "docs/**/*.py", "sample_models/**/*.md", "core/**/*.py",
          "core/**/*.t*ml", "core/**/*.tmpl", "dashboard/**/*.py", "sample_models/**/*.py",
-         "tests/**/*.py", "Makefile", "*.toml", "*.txt", ".streamlit/*.toml", ".ci/*")  # fmt: skip
+         "tests/**/*.py", "Makefile", "*.toml", *PINS, ".streamlit/*.toml", ".ci/*")  # fmt: skip
 
 
 def section(title: str) -> str:
@@ -212,7 +217,10 @@ def test_make_targets_of_the_readme_are_the_makefiles() -> None:
         set(re.findall(r"(?:^|`)make ([a-z-]+)", text, re.MULTILINE))
         for text in (README, CONTRIBUTING)
     )
-    tools = re.findall(r"^INTEROP := (.*)$", MAKEFILE, re.MULTILINE)[0].split()
+    tools = [
+        path.parent.name.replace("_", "-")
+        for path in REPOSITORY.glob("core/export/targets/*/requirements.txt")
+    ]
     there = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
 
     assert shown | told <= there | {f"test-interop-{tool}" for tool in tools}
@@ -321,8 +329,11 @@ def test_pins_are_exact() -> None:
     """Every requirement is pinned to one release, torch to the one that brings no CUDA."""
     pin = re.compile(r"-r .*|[a-zA-Z0-9_.-]+==[0-9a-z.]+")
     given = {
-        path.name: [entry.split("#")[0].strip() for entry in path.read_text("utf-8").splitlines()]
-        for path in REPOSITORY.glob("requirements*.txt")
+        str(path.relative_to(REPOSITORY)): [
+            entry.split("#")[0].strip() for entry in path.read_text("utf-8").splitlines()
+        ]
+        for pattern in PINS
+        for path in REPOSITORY.glob(pattern)
     }
 
     assert not [f"{n}: {x}" for n, all_ in given.items() for x in filter(None, all_)

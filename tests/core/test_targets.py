@@ -25,9 +25,11 @@ from core.export.targets.registry import TARGETS, export, get
 from core.layers import ROOT
 from core.numerics import precision as registry
 from core.onnx_graph import node_table as graphs
+from tests.conftest import REPOSITORY
 from tests.core import deployable
 from tests.core.hostile import EVIL
 
+FOLDER = REPOSITORY / "core" / "export" / "targets"
 STUDY = deployable.study()
 GRAPH = deployable.graph()
 MIXER = ["mixer.linear1", "mixer.linear2"]
@@ -76,7 +78,8 @@ def test_files_are_those_that_were_read(name: str, golden: Callable[[str, str], 
     legal = legality(STUDY, deployable.chosen(STUDY), get(name), GRAPH).legal
     content = export(STUDY, legal, name, graph=GRAPH).content
 
-    golden(f"targets/{get(name).file}.txt", content.decode())
+    (table,) = FOLDER.glob(f"*/{name.replace('-', '_')}.toml")
+    golden(str(table.with_suffix(".golden")), content.decode())
 
 
 @pytest.mark.parametrize("name", TARGETS)

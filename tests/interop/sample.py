@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -28,18 +30,22 @@ from core.source import samples
 from core.source.contract import ModelSource
 
 SAMPLES = ("digits_vit", "digits_resnet")
+Exported = tuple[Path, Path, Graph]
+"""A sample as ONNX, its calibration data as .npz, and its nodes laid over its layers."""
+OnnxOf = Callable[[str], Exported]
 
 
-def needs(module: str, tool: str) -> None:
-    """Skip the test where the tool is not installed, with how to run it."""
-    if importlib.util.find_spec(module.partition(".")[0]) is None:
-        pytest.skip(f"{tool} is not installed here; `make test-interop-{tool}` tests with it")
+def needs(module: str, tool: str) -> Any:
+    """A module of the tool. Where it is not installed the test is skipped, with how to run it; in
+    the tool's own environment (`INTEROP=required`) it fails.
+    """
     try:
-        importlib.import_module(module)
+        return importlib.import_module(module)
     except ImportError as error:
-        pytest.skip(
-            f"{tool} is not usable here ({error}); `make test-interop-{tool}` tests with it"
-        )
+        said = f"{tool} is not usable here ({error})"
+        if os.environ.get("INTEROP") == "required":
+            pytest.fail(said)
+        pytest.skip(f"{said}; `make test-interop-{tool}` tests with it")
 
 
 @cache
@@ -119,7 +125,7 @@ def imported(path: Path) -> ModuleType:
     return module
 
 
-def exported(name: str, folder: Path) -> tuple[Path, Path, Graph]:
+def exported(name: str, folder: Path) -> Exported:
     """The sample as ONNX, its calibration data as .npz, and its nodes laid over its layers."""
     path, data = folder / f"{name}.onnx", folder / f"{name}.npz"
     onnx_write.write(source_of(name), path)

@@ -16,9 +16,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", sample.SAMPLES)
 def test_exactly_the_intended_layers_are_int8(name: str, tmp_path: Path) -> None:
     """Quantized, saved and loaded by quanto's own functions, the map of the model is the file."""
-    sample.needs("optimum.quanto", "quanto")
-    from optimum import quanto
-
+    quanto = sample.needs("optimum.quanto", "quanto")
     study = sample.study_of(name)
     chosen = sample.mixed(study, "quanto", None)
     given = json.loads(sample.written(name, "quanto", tmp_path).read_text("utf-8"))

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.interop import sample
-from tests.interop.conftest import Exported
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -48,7 +46,7 @@ def test_exactly_the_intended_layers_are_int8(name: str, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("name", sample.SAMPLES)
 def test_autocast_keeps_exactly_the_intended_layers(
-    name: str, tmp_path: Path, onnx_of: Callable[[str], Exported]
+    name: str, tmp_path: Path, onnx_of: sample.OnnxOf
 ) -> None:
     """Weights that AutoCast stored in FP16 are those of FP16 layers."""
     sample.needs("modelopt.onnx.autocast", "modelopt")

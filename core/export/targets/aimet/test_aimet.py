@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from core.onnx_graph.node_table import PRODUCTS
 from tests.interop import sample
-from tests.interop.conftest import Exported
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 @pytest.mark.parametrize("name", sample.SAMPLES)
 def test_exactly_the_intended_layers_are_int8(
-    name: str, tmp_path: Path, onnx_of: Callable[[str], Exported]
+    name: str, tmp_path: Path, onnx_of: sample.OnnxOf
 ) -> None:
     """Enabled integer quantizers of weights are those of INT8 layers, and all of theirs."""
     sample.needs("aimet_onnx", "aimet")

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.interop import sample
-from tests.interop.conftest import Exported
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 @pytest.mark.parametrize("name", sample.SAMPLES)
 def test_exactly_the_intended_layers_are_int8(
-    name: str, tmp_path: Path, onnx_of: Callable[[str], Exported]
+    name: str, tmp_path: Path, onnx_of: sample.OnnxOf
 ) -> None:
     """Products whose operands Quark rounds are those of INT8 layers."""
     sample.needs("quark.onnx", "quark")

@@ -10,16 +10,14 @@ import pytest
 
 from core.numerics.saturation import saturates
 from tests.interop import sample
-from tests.interop.conftest import Exported
 
-OnnxOf = Callable[[str], Exported]
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 @pytest.mark.parametrize("name", sample.SAMPLES)
 @pytest.mark.parametrize("target", ["onnxruntime", "tensorrt-qdq"])
 def test_exactly_the_intended_layers_are_int8(
-    target: str, name: str, tmp_path: Path, onnx_of: OnnxOf
+    target: str, name: str, tmp_path: Path, onnx_of: sample.OnnxOf
 ) -> None:
     """Products with integer operands are those of INT8 layers, FP16 weights those of FP16 layers,
     and the model runs close to the float one.
@@ -75,7 +73,7 @@ def _symmetric_and_signed(model: object) -> None:
 
 
 @pytest.mark.parametrize("name", sample.SAMPLES)
-def test_integer_kernels_are_executed(name: str, tmp_path: Path, onnx_of: OnnxOf) -> None:
+def test_integer_kernels_are_executed(name: str, tmp_path: Path, onnx_of: sample.OnnxOf) -> None:
     """ONNX Runtime's own graph holds an integer kernel for every INT8 product with a weight."""
     sample.needs("onnxruntime.quantization", "onnxruntime")
     import onnx
@@ -113,7 +111,7 @@ def test_integer_kernels_are_executed(name: str, tmp_path: Path, onnx_of: OnnxOf
     assert integer == expected
 
 
-def test_a_script_for_another_model_stops(tmp_path: Path, onnx_of: OnnxOf) -> None:
+def test_a_script_for_another_model_stops(tmp_path: Path, onnx_of: sample.OnnxOf) -> None:
     """The wrong model is named by the nodes that it lacks."""
     sample.needs("onnxruntime.quantization", "onnxruntime")
     path, _, _ = onnx_of("digits_resnet")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,8 @@ import numpy as np
 import pytest
 
 from tests.interop import sample
-from tests.interop.conftest import Exported
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-OnnxOf = Callable[[str], Exported]
 
 MOVES = ("Reshape", "Transpose", "Convert", "Squeeze", "Unsqueeze", "Multiply", "Subtract")
 PRODUCTS = ("Convolution", "GroupConvolution", "MatMul")
@@ -30,7 +27,9 @@ def rounded(operation: Any, place: int) -> bool:
 
 
 @pytest.mark.parametrize("name", sample.SAMPLES)
-def test_exactly_the_intended_layers_are_int8(name: str, tmp_path: Path, onnx_of: OnnxOf) -> None:
+def test_exactly_the_intended_layers_are_int8(
+    name: str, tmp_path: Path, onnx_of: sample.OnnxOf
+) -> None:
     """Both operands of a product are rounded if it belongs to an INT8 layer, and none else's."""
     sample.needs("nncf", "nncf")
     sample.needs("openvino", "nncf")
@@ -55,8 +54,7 @@ def test_exactly_the_intended_layers_are_int8(name: str, tmp_path: Path, onnx_of
     }
     assert expected
     assert got == either == expected
-    import openvino
-
+    openvino = sample.needs("openvino", "nncf")
     x = sample.inputs_of(name, 8).numpy()
     core = openvino.Core()
     outputs = [
@@ -67,12 +65,10 @@ def test_exactly_the_intended_layers_are_int8(name: str, tmp_path: Path, onnx_of
     assert 0 < error < 0.3 * np.abs(outputs[0]).max()
 
 
-def test_an_onnx_name_alone_would_not_be_enough(onnx_of: OnnxOf) -> None:
+def test_an_onnx_name_alone_would_not_be_enough(onnx_of: sample.OnnxOf) -> None:
     """The reason for the script: NNCF validates a node's name and quantizes its convolution."""
-    sample.needs("nncf", "nncf")
-    import nncf
-    import openvino
-
+    nncf = sample.needs("nncf", "nncf")
+    openvino = sample.needs("openvino", "nncf")
     path, data, graph = onnx_of("digits_resnet")
     conv = next(n.name for n in graph.nodes if n.op_type == "Conv")
     batches = [{"x": np.load(data)["x"]}]
@@ -89,7 +85,7 @@ def test_an_onnx_name_alone_would_not_be_enough(onnx_of: OnnxOf) -> None:
     assert rounded(operation, 0)
 
 
-def test_a_wrong_name_stops(tmp_path: Path, onnx_of: OnnxOf) -> None:
+def test_a_wrong_name_stops(tmp_path: Path, onnx_of: sample.OnnxOf) -> None:
     """Another model's file lacks the nodes."""
     sample.needs("nncf", "nncf")
     path, _, _ = onnx_of("digits_resnet")
