@@ -1,4 +1,4 @@
-"""What only a browser shows: cold loads, keyboard, the grid, links, widths."""
+"""What only a browser shows: keyboard, the grid, links."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Visit
-from tests.browser.controls import PATHS, kpi, kpis, press, slider
+from tests.browser.controls import kpi, kpis, press, slider
 from tests.browser.server import settle
 
 pytestmark = pytest.mark.browser
 
 ROW_PX = 33
-BACKGROUNDS = {"light": "rgb(255, 255, 255)", "dark": "rgb(23, 22, 20)"}
 
 
 def override_first_layer(page: Page, precision: str) -> None:
@@ -29,18 +28,6 @@ def override_first_layer(page: Page, precision: str) -> None:
         page.keyboard.press("ArrowRight")
     page.keyboard.press("Enter")
     page.locator("#portal").get_by_text(precision, exact=True).click()
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
-def test_a_cold_page_shows_its_kpis(path: str, scheme: str, visit: Visit) -> None:
-    """Every page opens cold in light and dark with the KPI row and without an error."""
-    page = visit(path, scheme=scheme)
-
-    expect(kpi(page, "Size")).to_be_visible()
-    expect(page.get_by_test_id("stAlertContentError")).to_have_count(0)
-    background = page.get_by_test_id("stApp").evaluate("e => getComputedStyle(e).backgroundColor")
-    assert background == BACKGROUNDS[scheme]
 
 
 def test_a_slider_moved_by_keyboard_flips_layers(visit: Visit) -> None:
@@ -140,16 +127,3 @@ def test_a_nonsense_link_opens_and_says_so(visit: Visit) -> None:
     expect(page.get_by_test_id("stToast")).to_contain_text("hardware, high_at, pins")
     assert kpis(page) == plain
     assert "banana" not in page.url
-
-
-@pytest.mark.parametrize("width", [1440, 1024, 390])
-@pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
-def test_no_page_scrolls_sideways(path: str, width: int, visit: Visit) -> None:
-    """From a phone to a desk, nothing is wider than the window."""
-    page = visit(path, width=width)
-
-    overflow = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
-    inner = page.get_by_test_id("stMain").evaluate("e => e.scrollWidth - e.clientWidth")
-
-    assert overflow <= 0
-    assert inner <= 0
