@@ -12,10 +12,11 @@ import pytest
 
 from core.analysis import store
 from core.export.map import precision_map
-from core.export.targets.registry import TARGETS
+from core.export.targets.registry import TARGETS, get
 from tests.conftest import REPOSITORY
 from tests.core import deployable
 
+TOOLS = REPOSITORY / "core" / "export" / "targets"
 TABLE = """\
 title = "Pencil"
 order = 75
@@ -44,6 +45,21 @@ def render(request: ExportRequest) -> str:
     """The template with the names of INT8 modules."""
     return python(request, __name__, {"NAMES": request.integers})
 '''
+
+
+def test_what_a_tool_proves_is_proved_with_the_release_that_is_named() -> None:
+    """Beside each format that the tool itself proves lie its test and a pin of that release."""
+    offenders = []
+    for name in TARGETS:
+        table = get(name)
+        (path,) = TOOLS.glob(f"*/{name.replace('-', '_')}.toml")
+        pins = path.with_name("requirements.txt")
+        given = pins.read_text("utf-8").splitlines() if pins.is_file() else []
+        test = path.with_name(f"test_{path.parent.name}.py").is_file()
+        if table.proved == "tool" and not (test and f"{table.package}=={table.version}" in given):
+            offenders.append(name)
+
+    assert not offenders
 
 
 @pytest.fixture(scope="module")
