@@ -10,7 +10,7 @@ from hypothesis import settings
 
 from core.analysis.analysis import Analysis
 from core.decide.study import Study
-from core.jobs import job_folder
+from core.records import user_folders
 from tests.processors import NO_VNNI, VNNI
 
 # How long an example takes says something of the machine's load, nothing of the code.
@@ -54,7 +54,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def _jobs_apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No test sees or changes the jobs of whoever runs it; servers that tests start neither."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(job_folder.VARIABLE, str(tmp_path_factory.mktemp("jobs") / "all"))
+        patch.setenv(user_folders.VARIABLE, str(tmp_path_factory.mktemp("jobs") / "all"))
         yield
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import os
 import re
 import sys
 from collections.abc import Iterator
@@ -15,11 +14,9 @@ from typing import TypeVar
 import msgspec
 
 from core.analysis import store
+from core.records.user_folders import jobs_folder
 from core.source import python_file
 from core.source.samples import PREFIX
-
-VARIABLE = "QUANTSCAPE_JOBS"
-"""Environment variable that names the folder of all jobs."""
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORD, PROGRESS, LOG, ANALYSIS = "job.json", "progress.json", "log.txt", "analysis"
@@ -50,18 +47,9 @@ class Request(msgspec.Struct, frozen=True):
     maps: tuple[str, ...] = ()
 
 
-def home() -> Path:
-    """The folder of all jobs; it need not exist yet."""
-    given = os.environ.get(VARIABLE)
-    if given:
-        return Path(given)
-    data = os.environ.get("XDG_DATA_HOME")
-    return (Path(data) if data else Path.home() / ".local" / "share") / "quantscape" / "jobs"
-
-
 def analyses() -> tuple[Path, ...]:
     """Analyses that jobs have left, by the name of the job."""
-    return tuple(path.parent for path in sorted(home().glob(f"*/{ANALYSIS}/{store.FILE}")))
+    return tuple(path.parent for path in sorted(jobs_folder().glob(f"*/{ANALYSIS}/{store.FILE}")))
 
 
 def digest(content: bytes) -> str:
@@ -102,9 +90,9 @@ def new_folder(source: str) -> Path:
         file, _, function = source.rpartition(":")
         plain = f"{Path(file).stem}.{function}"
     stem = re.sub(r"[^\w.-]+", "_", plain)[:60].strip("._") or "model"
-    taken = [int(p.name.rpartition("-")[2]) for p in home().glob(f"{stem}-run-*")
+    taken = [int(p.name.rpartition("-")[2]) for p in jobs_folder().glob(f"{stem}-run-*")
              if p.name.rpartition("-")[2].isdecimal()]  # fmt: skip
-    folder = home() / f"{stem}-run-{max(taken, default=0) + 1}"
+    folder = jobs_folder() / f"{stem}-run-{max(taken, default=0) + 1}"
     folder.mkdir()
     return folder
 
@@ -128,7 +116,7 @@ def decode(path: Path, kind: type[Read]) -> Read | None:
 @contextmanager
 def locked(*, shared: bool = False) -> Iterator[None]:
     """One starts while others wait: two starts of a source cannot both find it free."""
-    home().mkdir(parents=True, exist_ok=True)
-    with (home() / ".lock").open("a+b") as file:
+    jobs_folder().mkdir(parents=True, exist_ok=True)
+    with (jobs_folder() / ".lock").open("a+b") as file:
         fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         yield

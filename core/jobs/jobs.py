@@ -28,16 +28,15 @@ from core.jobs.job_folder import (  # fmt: skip
     PROGRESS,
     RECORD,
     ROOT,
-    VARIABLE,
     Request,
     command,
     decode,
     file_name,
-    home,
     locked,
     new_folder,
 )
 from core.jobs.progress import Progress, State
+from core.records.user_folders import VARIABLE, jobs_folder
 
 NO_FILES: Mapping[str, bytes] = MappingProxyType({})
 STOPPED = "stopped"
@@ -157,7 +156,7 @@ def remove(job: Job) -> None:
 def everything() -> tuple[Job, ...]:
     """All jobs, the newest first."""
     processes.reap()
-    if not home().is_dir():
+    if not jobs_folder().is_dir():
         return ()
     try:
         with locked(shared=True):
@@ -235,7 +234,7 @@ def _alive(record: _JobRecord) -> bool:
 
 
 def _all() -> tuple[Job, ...]:
-    records = sorted(home().glob(f"*/{RECORD}"), key=lambda path: -path.stat().st_mtime)
+    records = sorted(jobs_folder().glob(f"*/{RECORD}"), key=lambda path: -path.stat().st_mtime)
     folders = [path.parent for path in records[:MAX_JOBS]]
     found = (read(folder) for folder in folders)
     return tuple(sorted((j for j in found if j), key=lambda j: (-j.started, j.name)))
@@ -271,6 +270,6 @@ def _launch(folder: Path, request: Request) -> Job:
 
 def _unwritable(error: OSError) -> JobError:
     return JobError(
-        f"The job cannot be started: {error.strerror or error} ({error.filename or home()}).",
-        f"Make {home()} writable, or name another folder in {VARIABLE}.",
+        f"The job cannot be started: {error.strerror or error} ({error.filename or jobs_folder()}).",
+        f"Make {jobs_folder()} writable, or name another folder in {VARIABLE}.",
     )

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-POLL_S = 0.02
+import psutil
+
+OVER = (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
 NICENESS = "5"
 """A measurement gives way to what a person does meanwhile."""
 
-_children: dict[int, subprocess.Popen[bytes]] = {}
+_started: dict[int, subprocess.Popen[bytes]] = {}
 
 
 def launch(words: Sequence[str], *, cwd: Path, log: Path, environment: Mapping[str, str]) -> int:
@@ -35,43 +35,58 @@ def launch(words: Sequence[str], *, cwd: Path, log: Path, environment: Mapping[s
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    _children[child.pid] = child
+    _started[child.pid] = child
     return child.pid
 
 
 def reap() -> None:
     """Let the system forget the processes of ours that are over."""
-    for pid, child in list(_children.items()):
+    for pid, child in list(_started.items()):
         if child.poll() is not None:
-            _children.pop(pid, None)
+            _started.pop(pid, None)
 
 
 def stamp(pid: int) -> str:
-    """What tells a process from a later one with the same pid; empty where none runs."""
+    """What tells a process from a later one with the same pid; empty where none runs.
+
+    Its start in seconds since the machine's: a clock that is set meanwhile does not move it.
+    """
     reap()
     try:
-        text = Path(f"/proc/{pid}/stat").read_text("ascii", "replace")
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
-    except OSError:
+        process = psutil.Process(pid)
+        if process.status() in OVER:
+            return ""
+        return f"{process.create_time() - psutil.boot_time():.2f}"
+    except psutil.Error:
         return ""
-    state, *fields = text.rpartition(")")[2].split()
-    return "" if state in "ZX" else f"{boot}:{fields[18]}"  # field 22: start, in ticks since boot
 
 
 def end(pid: int, expected: str, grace_s: float) -> bool:
-    """End the process and its group: asked first, killed after `grace_s`. False if it is gone."""
+    """End the process and all that it started: asked first, killed after `grace_s`. False if it
+    is gone.
+    """
     if not expected or stamp(pid) != expected:
         return False
-    _signal(pid, signal.SIGTERM)
-    give_up = time.monotonic() + grace_s
-    while stamp(pid) == expected and time.monotonic() < give_up:
-        time.sleep(POLL_S)
-    _signal(pid, signal.SIGKILL)  # the leader, or workers that it left behind
-    while stamp(pid) == expected:
-        time.sleep(POLL_S)
+    leader = psutil.Process(pid)
+    family = {leader, *_children_of(leader)}
+    for process in family:
+        _send(process, signal.SIGTERM)
+    psutil.wait_procs([leader], timeout=grace_s)
+    family |= set(_children_of(leader))  # begun since
+    for process in family:
+        _send(process, signal.SIGKILL)
+    psutil.wait_procs(family, timeout=grace_s)
+    reap()
     return True
 
 
-def _signal(group: int, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(group, number)
+def _children_of(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _send(process: psutil.Process, number: signal.Signals) -> None:
+    with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+        process.send_signal(number)

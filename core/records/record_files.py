@@ -17,10 +17,9 @@ import msgspec
 
 from core.errors import AnalysisError
 from core.evidence.evidence import Identity
+from core.records.user_folders import records_folder
 from core.source.samples import ROOT
 
-VARIABLE = "QUANTSCAPE_JOBS"
-"""As in `core.jobs.job_folder`: records of samples lie beside the jobs."""
 MAX_BYTES = 16 * 10**6
 
 
@@ -53,11 +52,7 @@ def home_of(folder: Path) -> Path:
         inside = folder.resolve().relative_to(ROOT)
     except ValueError:
         return folder
-    given = os.environ.get(VARIABLE)
-    data = os.environ.get("XDG_DATA_HOME")
-    base = Path(data) if data else Path.home() / ".local" / "share"
-    home = Path(given).parent if given else base / "quantscape"
-    return home / "records" / inside.parts[0]
+    return records_folder() / inside.parts[0]
 
 
 def write(folder: Path, record: Record, *, verb: str) -> Path:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
+import psutil
 import pytest
 
 from core.analysis import store
@@ -21,6 +22,7 @@ from core.jobs import job_folder, jobs, processes, progress
 from core.jobs.job_folder import Request
 from core.jobs.jobs import Job
 from core.jobs.progress import Progress, Reporter, reporting
+from core.records import user_folders
 from tests.conftest import REPOSITORY
 from tests.core.small_job import ended, wait_for, write_model
 
@@ -30,7 +32,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A jobs folder and a cache for one test; what still runs at its end is stopped."""
     folder = tmp_path / "jobs"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv(job_folder.VARIABLE, str(folder))
+    monkeypatch.setenv(user_folders.VARIABLE, str(folder))
     yield folder
     for job in jobs.everything():
         jobs.stop(job)
@@ -190,6 +192,15 @@ def test_stop_takes_workers_along(tmp_path: Path) -> None:
     assert processes.stamp(pid) == processes.stamp(worker) == ""
 
 
+def test_a_clock_that_is_set_makes_no_job_look_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process is known again although the system's clock was set an hour ahead meanwhile."""
+    before, booted = processes.stamp(os.getpid()), psutil.boot_time()
+    monkeypatch.setattr("psutil._pslinux.boot_time", lambda: booted + 3600)
+
+    assert psutil.boot_time() == booted + 3600
+    assert processes.stamp(os.getpid()) == before != ""
+
+
 def test_a_killed_process_is_seen_as_stopped(tmp_path: Path) -> None:
     """Killed from outside, a job is no longer running, and says that nobody asked for it."""
     job = held(tmp_path)
@@ -346,20 +357,20 @@ def test_a_folder_that_cannot_be_written_is_said(
 ) -> None:
     """Where jobs cannot lie, starting one names the folder and the variable."""
     (tmp_path / "file").touch()
-    monkeypatch.setenv(job_folder.VARIABLE, str(tmp_path / "file" / "jobs"))
+    monkeypatch.setenv(user_folders.VARIABLE, str(tmp_path / "file" / "jobs"))
 
-    with pytest.raises(JobError, match=job_folder.VARIABLE):
+    with pytest.raises(JobError, match=user_folders.VARIABLE):
         jobs.start(Request("sample:informer"))
     assert jobs.everything() == ()
 
 
 def test_jobs_lie_with_the_users_data(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the variable they lie under XDG_DATA_HOME, or else under ~/.local/share."""
-    monkeypatch.delenv(job_folder.VARIABLE)
+    monkeypatch.delenv(user_folders.VARIABLE)
     monkeypatch.setenv("XDG_DATA_HOME", "/data")
-    assert jobs.home() == Path("/data/quantscape/jobs")
+    assert user_folders.jobs_folder() == Path("/data/quantscape/jobs")
     monkeypatch.delenv("XDG_DATA_HOME")
-    assert jobs.home() == Path.home() / ".local/share/quantscape/jobs"
+    assert user_folders.jobs_folder() == Path.home() / ".local/share/quantscape/jobs"
 
 
 def test_progress_is_written_whole_and_seldom(

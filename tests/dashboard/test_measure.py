@@ -23,6 +23,7 @@ from core.jobs.job_folder import Request
 from core.jobs.progress import Progress
 from core.numerics import scheme
 from core.numerics.calibrate import calibrators
+from core.records import user_folders
 from core.source import samples
 from dashboard import SOURCES_VARIABLE
 from dashboard.__main__ import main
@@ -39,7 +40,7 @@ Make = Callable[..., Path]
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A jobs folder for one test, and one function named at launch."""
-    monkeypatch.setenv(job_folder.VARIABLE, str(tmp_path / "jobs"))
+    monkeypatch.setenv(user_folders.VARIABLE, str(tmp_path / "jobs"))
     monkeypatch.setenv(SOURCES_VARIABLE, json.dumps({"sources": [MINE], "cwd": str(tmp_path)}))
     return tmp_path / "jobs"
 

@@ -16,7 +16,7 @@ from core.decide.policy.policy import Policy
 from core.decide.study import Study
 from core.export.map import precision_map
 from core.jobs import job_folder, jobs
-from core.records import machine_profile, verification
+from core.records import machine_profile, user_folders, verification
 from dashboard import FOLDERS_VARIABLE, SOURCES_VARIABLE
 from dashboard.app_pages.verify import actions
 from tests.conftest import REPOSITORY
@@ -31,7 +31,7 @@ Opened = Callable[..., AppTest]
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A jobs folder for one test, and one function named at launch."""
-    monkeypatch.setenv(job_folder.VARIABLE, str(tmp_path / "jobs" / "all"))
+    monkeypatch.setenv(user_folders.VARIABLE, str(tmp_path / "jobs" / "all"))
     monkeypatch.setenv(SOURCES_VARIABLE, json.dumps({"sources": [MINE], "cwd": str(tmp_path)}))
     return tmp_path
 

@@ -8,7 +8,6 @@ needed: whatever fails, the analysis goes on and measures.
 
 from __future__ import annotations
 
-import os
 import shutil
 import sqlite3
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import platformdirs
 
 from core.evidence.measure.cache_store import (
     ARRAYS,
@@ -66,10 +66,8 @@ class Kept:
 
 
 def default_folder() -> Path:
-    """The user's cache directory for this program (XDG base directory specification)."""
-    given = os.environ.get("XDG_CACHE_HOME", "")
-    base = Path(given) if Path(given).is_absolute() else Path.home() / ".cache"
-    return base / "quantscape"
+    """The user's cache directory for this program."""
+    return platformdirs.user_cache_path("quantscape")
 
 
 class Cache:

@@ -7,11 +7,11 @@ runs is not seen, so the live part is counted twice.
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import torch
 
 from core.engines.torch.replay.recording import Recording
@@ -97,17 +97,14 @@ def free_bytes(device: torch.device | None = None) -> int:
     """Bytes of memory that a new process could take; what the kernel or a container allows, and
     no more than a CUDA `device` has free.
     """
-    found = [os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    found = [psutil.virtual_memory().available]
     try:
-        for line in Path("/proc/meminfo").read_text("ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                found = [int(line.split()[1]) * 1024]
         group = Path("/sys/fs/cgroup")
         limit = (group / "memory.max").read_text("ascii").strip()
         if limit != "max":
             found.append(int(limit) - int((group / "memory.current").read_text("ascii")))
     except (OSError, ValueError):
-        pass  # another system: what sysconf says
+        pass  # no container, or one that does not say
     if device is not None and device.type == "cuda":
         found.append(int(torch.cuda.mem_get_info(device)[0]))
     return max(min(found), 0)
