@@ -30,13 +30,12 @@ from core.export.report import assemble as reports
 from core.export.report import markdown
 from core.jobs.progress import Reporter, reporting
 from core.numerics import precision as registry
-from core.source import python_file
 from core.source import samples as bundled
+from core.source import sources
 
 if TYPE_CHECKING:
     from core.analysis.analysis import Analysis
     from core.numerics.precision import Precision
-    from core.source.contract import ModelSource
 
 
 def samples(options: argparse.Namespace) -> None:
@@ -60,22 +59,6 @@ def samples(options: argparse.Namespace) -> None:
         print_json(rows)
     else:
         console().print(tables.samples_table(rows))
-
-
-def _source(options: argparse.Namespace) -> ModelSource:
-    if options.source.startswith(bundled.PREFIX):
-        return bundled.load(options.source, options.csv)
-    if not python_file.is_reference(options.source):
-        raise PolicyError(
-            f"{options.source!r} is no source.",
-            "Use path/to/file.py:function, or sample:NAME; `samples` lists the names.",
-        )
-    if options.csv is not None:
-        raise PolicyError(
-            f"{options.source} takes no CSV, but {options.csv} was given.",
-            "Leave out --csv: the function brings its own data.",
-        )
-    return python_file.load(options.source)
 
 
 def _precisions(options: argparse.Namespace) -> tuple[Precision, ...]:
@@ -109,7 +92,7 @@ def _analyze(options: argparse.Namespace, reporter: Reporter) -> None:
     if not options.dry_run:
         store.check_target(options.out)
     share_cores(options.jobs)
-    source = placed(_source(options), options.device, options.jobs)
+    source = placed(sources.load(options.source, options.csv), options.device, options.jobs)
     how = {
         "precisions": _precisions(options),
         "expand_units": options.expand_units,

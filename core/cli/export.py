@@ -25,6 +25,7 @@ from core.export.targets.names import NODES_FILE, kept_nodes, read_module_names
 from core.onnx_graph import node_table as graphs
 from core.onnx_graph import read_nodes
 from core.onnx_graph.node_table import Graph, NodeTable
+from core.source import sources
 
 FORMATS: Mapping[str, Callable[[Study, PrecisionMap], bytes]] = {
     "json": precision_map.to_json,
@@ -187,11 +188,10 @@ def nodes(options: argparse.Namespace) -> None:
 
 
 def _exported(options: argparse.Namespace, study: Study) -> NodeTable:
-    # Both take seconds to import, and only this command runs a model
-    from core.cli.commands import _source
+    # torch takes seconds to import, and only this command runs a model
     from core.export.targets import onnx_write
 
-    source = _source(argparse.Namespace(source=options.source, csv=None))
+    source = sources.load(options.source)
     if source.fingerprint() != study.analysis.identity.weights_sha256:
         raise MapError(
             f"{options.source} has other weights than the analysis in {options.folder}.",

@@ -39,9 +39,6 @@ EPILOG = """examples:
 """
 
 
-_load = commands._source  # noqa: SLF001 (the one place that may run a person's file)
-
-
 def parser() -> argparse.ArgumentParser:
     """The parser of every command."""
     top = argparse.ArgumentParser(
@@ -260,7 +257,7 @@ def _runtime(command: _Commands[argparse.ArgumentParser]) -> None:
     sub.add_argument("map", type=Path, metavar="MAP", help="precision map")
     sub.add_argument("--out", type=Path, required=True, metavar="FILE", help="ONNX file to write")
     _json(sub)
-    sub.set_defaults(run=partial(runtime.build, load=_load))
+    sub.set_defaults(run=runtime.build)
     sub = _add(
         command, "verify", "build a map, run it on held-back data, and keep what it measures"
     )
@@ -270,12 +267,12 @@ def _runtime(command: _Commands[argparse.ArgumentParser]) -> None:
     sub.add_argument("--repeat", type=int, metavar="N", help="rounds of timing; default: 20")
     runtime.add_progress(sub)
     _json(sub)
-    sub.set_defaults(run=partial(runtime.verify, load=_load))
+    sub.set_defaults(run=runtime.verify)
     sub = _add(command, "profile", "time every layer on this machine, for latency estimates")
     runtime.add_options(sub)
     runtime.add_progress(sub)
     _json(sub)
-    sub.set_defaults(run=partial(runtime.profile, load=_load))
+    sub.set_defaults(run=runtime.profile)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

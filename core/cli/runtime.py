@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,13 +20,12 @@ from core.estimate import hardware
 from core.export.map import precision_map
 from core.jobs.progress import Reporter, reporting
 from core.records import machine_profile, record_files, verification
+from core.source import sources
 from core.source.samples import PREFIX
 
 if TYPE_CHECKING:
     from core.analysis.analysis import Analysis
     from core.source.contract import ModelSource
-
-Load = Callable[[argparse.Namespace], "ModelSource"]
 
 
 def add_progress(command: argparse.ArgumentParser) -> None:
@@ -49,7 +47,7 @@ def add_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--csv", type=Path, metavar="FILE", help="the OHLCV data that was analyzed")
 
 
-def source_of(options: argparse.Namespace, analysis: Analysis, load: Load) -> ModelSource:
+def source_of(options: argparse.Namespace, analysis: Analysis) -> ModelSource:
     """The source that `analysis` was made from.
 
     A Python file is run only where the person names it: a folder may come from anybody.
@@ -62,10 +60,10 @@ def source_of(options: argparse.Namespace, analysis: Analysis, load: Load) -> Mo
                 f"Give --source {analysis.source or 'path/to/file.py:function'}.",
             )
         options.source = analysis.source
-    return load(options)
+    return sources.load(options.source, options.csv)
 
 
-def build(options: argparse.Namespace, load: Load) -> None:
+def build(options: argparse.Namespace) -> None:
     """Build a map and write it as an ONNX file."""
     study, chosen = _opened(options)
     from core.onnx_graph.session import COPY, exact_sums
@@ -73,7 +71,7 @@ def build(options: argparse.Namespace, load: Load) -> None:
     from core.runtime.build import build as built_from
 
     config = exact_sums()
-    found = built_from(source_of(options, study.analysis, load), study.analysis, chosen)
+    found = built_from(source_of(options, study.analysis), study.analysis, chosen)
     write(options.out, found.model.SerializeToString())
     content: dict[str, Any] = {
         "file": str(options.out),
@@ -94,13 +92,13 @@ def build(options: argparse.Namespace, load: Load) -> None:
     out.print(tables.advice(found.disabled, config, shared))
 
 
-def verify(options: argparse.Namespace, load: Load) -> None:
+def verify(options: argparse.Namespace) -> None:
     """Build a map, run it on the holdout split and keep what was measured."""
     with reporting(getattr(options, "progress", None)) as reporter:
-        _verify(options, load, reporter)
+        _verify(options, reporter)
 
 
-def _verify(options: argparse.Namespace, load: Load, reporter: Reporter) -> None:
+def _verify(options: argparse.Namespace, reporter: Reporter) -> None:
     if options.repeat is not None and options.repeat < 1:
         raise PolicyError("--repeat needs one round at least.", "Leave it out for the default.")
     study = Study(store.load(options.folder))
@@ -116,7 +114,7 @@ def _verify(options: argparse.Namespace, load: Load, reporter: Reporter) -> None
     reporter.step(0, max(len(wanted), 1) * len(verifying.STEPS), "exporting the model")
     kept = []
     if wanted:
-        bench = verifying.prepare(source_of(options, study.analysis, load), study.analysis)
+        bench = verifying.prepare(source_of(options, study.analysis), study.analysis)
     for number, (label, chosen) in enumerate(wanted):
 
         def step(
@@ -145,14 +143,14 @@ def _verify(options: argparse.Namespace, load: Load, reporter: Reporter) -> None
         out.print(f"{len(maps) - len(wanted)} of {len(maps)} maps were verified before.")
 
 
-def profile(options: argparse.Namespace, load: Load) -> None:
+def profile(options: argparse.Namespace) -> None:
     """Time the layers on this machine and keep what was found."""
     study = Study(store.load(options.folder))
     from core.runtime import profile as profiling
     from core.runtime import verify as verifying
 
     with reporting(options.progress) as reporter:
-        bench = verifying.prepare(source_of(options, study.analysis, load), study.analysis)
+        bench = verifying.prepare(source_of(options, study.analysis), study.analysis)
         found = profiling.profile(bench, progress=reporter.step)
         path = machine_profile.save(record_files.home_of(options.folder), found)
         reporter.result = {"file": str(path)}

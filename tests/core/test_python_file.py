@@ -292,17 +292,23 @@ def test_a_scripted_model_is_refused_and_a_compiled_one_unwrapped() -> None:
 
 
 def test_only_the_command_line_runs_a_persons_file() -> None:
-    """No other file of the core or of the dashboard runs code that a person names; some ask
-    whether a text names such code.
+    """One function loads what a person names, and no room but the command line calls it; others
+    only ask whether a text names code.
     """
-    users = {
-        str(path.relative_to(REPOSITORY))
-        for folder in ("core", "dashboard")
-        for path in (REPOSITORY / folder).rglob("*.py")
-        if re.search(r"python_file\.load\b|python_file import .*\bload\b", path.read_text("utf-8"))
-    }
 
-    assert users == {"core/cli/commands.py"}
+    def users(pattern: str) -> set[str]:
+        return {
+            str(path.relative_to(REPOSITORY))
+            for folder in ("core", "dashboard")
+            for path in (REPOSITORY / folder).rglob("*.py")
+            if re.search(pattern, path.read_text("utf-8"))
+        }
+
+    assert users(r"python_file\.load\b|python_file import .*\bload\b") == {"core/source/sources.py"}
+    assert users(r"\bsamples\.load\(|samples import .*\bload\b") == {"core/source/sources.py"}
+    assert users(r"import sources\b|source\.sources\b") == {
+        f"core/cli/{name}.py" for name in ("commands", "export", "runtime")
+    }
 
 
 def test_a_csv_is_refused_for_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
