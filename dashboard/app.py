@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from core.decide.solve.solver import Solver
 from dashboard.app_pages.measure import job_list
 from dashboard.display import theme
 from dashboard.display.boundary import boundary
-from dashboard.frame import brand, budgets, sidebar, verdict
-from dashboard.session import prefetch, state, studies, view
-from dashboard.session.budget_controls import AXIS_OF, moved
-from dashboard.session.control import Value
+from dashboard.frame import brand, sidebar, verdict
+from dashboard.session import state, studies, view
 from dashboard.session.view import View
 
 NOTICE_SECONDS = 20
@@ -51,31 +48,8 @@ def _send_ahead(shown: View, before: View | None) -> None:
         time.sleep(HEAD_START_S)
 
 
-def _look_further(shown: View, said: DeltaGenerator | None) -> None:
-    """Solve a budget in full, at the end of a run: its first answer is on screen by now."""
-    if not studies.first_only(shown.opened, shown.policy):
-        return
-    better = False
-    with boundary("the search for a better map"):
-        better = studies.refined(shown.opened, shown.policy)
-        if said is not None:
-            budgets.found(shown, said)
-    if better:
-        st.rerun()
-
-
-def _look_ahead(shown: View, values: Mapping[str, Value]) -> None:
-    """Have the budgets beside the one on screen answered while the page rests."""
-    few = len(shown.study.layers) <= studies.MANY_LAYERS
-    if few and shown.policy.strategy == "budget" and values["strategy"] in AXIS_OF:
-        prefetch.worker().look(
-            shown.study.derived(Solver), moved(shown.policy, values, shown.study)
-        )
-
-
 def main() -> None:
     """One run of the script."""
-    prefetch.worker().stop()
     st.set_page_config(
         page_title="Quantscape",
         page_icon=brand.icon(),
@@ -103,7 +77,7 @@ def main() -> None:
         ],
         position="top",
     )  # fmt: skip
-    frame, shown, before, said = st.container(), None, None, None
+    frame, shown, before = st.container(), None, None
     with st.sidebar, boundary("the sidebar"):
         entry = sidebar.choose_model()
         with _loading(frame, first=entry.name != tab.model):
@@ -118,7 +92,7 @@ def main() -> None:
             verdict.draw(shown)
             _send_ahead(shown, before)
         with st.sidebar, boundary("the sidebar"):
-            said = sidebar.draw(shown, known, problems)
+            sidebar.draw(shown, known, problems)
             state.confirm(known, settled)
     if page.title not in {"Measure", "Verify"}:
         with frame, boundary("the progress"):
@@ -132,9 +106,6 @@ def main() -> None:
             return
     with boundary(f"the page {page.title}"):
         page.run()
-    if shown is not None:
-        _look_further(shown, said)
-        _look_ahead(shown, settled)
 
 
 main()

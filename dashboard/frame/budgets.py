@@ -11,7 +11,6 @@ from core.decide.advise.budget_words import found_in_words
 from core.decide.policy.budget import Axis
 from core.decide.solve.solver import Solver
 from core.decide.study import Study
-from dashboard.session import studies
 from dashboard.session.budget_controls import LEAST, MAIN, decimals, loss_scale, positions
 from dashboard.session.control import Control
 from dashboard.session.view import View
@@ -90,10 +89,5 @@ def found(view: View, slot: DeltaGenerator) -> None:
     policy = view.policy
     if policy.strategy != "budget":
         return
-    first = studies.first_only(view.opened, policy)
-    solution = view.study.derived(Solver).solve(policy, first=first)
-    more = ""
-    if first:
-        many = len(view.study.layers) > studies.MANY_LAYERS
-        more = " A first answer: `plan` searches on." if many else " Looking further…"
-    slot.caption(found_in_words(view.study, policy, solution) + more)
+    solution = view.study.derived(Solver).solve(policy)
+    slot.caption(found_in_words(view.study, policy, solution))

@@ -61,11 +61,8 @@ def _model_line(study: Study) -> str:
     return f"{len(study.layers):,} layers · {size} in {study.precisions[0]} · {how}"
 
 
-def draw(view: View, known: dict[str, Control], problems: dict[str, PolicyError]) -> DeltaGenerator:
-    """Every control of the policy, what was wrong with them, and what can be done to it.
-
-    Returns where what the strategy gives is said.
-    """
+def draw(view: View, known: dict[str, Control], problems: dict[str, PolicyError]) -> None:
+    """Every control of the policy, what was wrong with them, and what can be done to it."""
     study = view.study
     actions_slot = st.container()
     said_slot = _strategy(study, known).empty()
@@ -99,7 +96,6 @@ def draw(view: View, known: dict[str, Control], problems: dict[str, PolicyError]
         said_slot.caption(f"Gives {in_words(view)}.")
     with actions_slot:
         actions.draw(known)
-    return said_slot
 
 
 def _strategy(study: Study, known: dict[str, Control]) -> DeltaGenerator:

@@ -7,7 +7,7 @@ far the outputs move.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,8 +32,6 @@ LEAST: tuple[Axis, ...] = ("size", "latency")
 """What can be made least within a loss."""
 LATENCY_PCT = (10.0, 150.0)
 LATENCY_STEP_PCT = 0.5
-Moved = tuple[int, Policy]
-"""A policy with its main budget moved, and the way: -1 down, 1 up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,23 +92,6 @@ def positions(axis: Axis, study: Study) -> tuple[float, float, float]:
 def decimals(step: float) -> int:
     """Decimal places of a step."""
     return len(f"{step:.6f}".rstrip("0").split(".")[1])
-
-
-def moved(policy: Policy, values: Mapping[str, Value], study: Study) -> Iterator[Moved]:
-    """`policy` with its main budget at every other position of its slider, the nearest first.
-
-    A slider counts its steps from its lower end and keeps one decimal more than its step has.
-    """
-    axis = AXIS_OF[str(values["strategy"])]
-    least, most, step = positions(axis, study)
-    here = float(values[MAIN[axis]])
-    places = decimals(step) + 1
-    every = {round(least + n * step, places) for n in range(int((most - least) / step) + 1)}
-    every = (every | {most}) - {here}
-    others = [budget for budget in policy.budgets if budget.axis != axis]
-    for value in sorted(every, key=lambda value: abs(value - here)):
-        budgets = checked([_main(axis, value, study), *others])
-        yield 1 if value > here else -1, replace(policy, budgets=budgets)
 
 
 def listed(study: Study) -> list[Control]:

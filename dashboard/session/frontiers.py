@@ -9,35 +9,32 @@ import streamlit as st
 from core.decide.assess.compare import Cost
 from core.decide.assess.frontier import Frontier, frontier, frontier_policy
 from core.decide.policy.policy import Policy
+from core.lru import LRU
 from dashboard.session.studies import MANY_LAYERS, Opened
 
-MOST = 24
+Key = tuple[str, Policy, Cost]
 
 
-class _FrontierCache:
-    """Frontiers by what they depend on; one is made at a time."""
+class _Frontiers:
+    """Frontiers by what they depend on, made or in the making; one is made at a time."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="frontier")
-        self._made: dict[tuple[str, Policy, Cost], Future[Frontier]] = {}
-
-    def knows(self, opened: Opened, policy: Policy, axis: Cost) -> bool:
-        """Whether the frontier was asked for."""
-        return (opened.key, frontier_policy(policy), axis) in self._made
+        self.made: LRU[Key, Future[Frontier]] = LRU(24)
 
     def ask(self, opened: Opened, policy: Policy, axis: Cost) -> Future[Frontier]:
         """The frontier, made or in the making."""
-        key = (opened.key, frontier_policy(policy), axis)
-        if key not in self._made:
-            while len(self._made) >= MOST:
-                self._made.pop(next(iter(self._made))).cancel()
-            self._made[key] = self._pool.submit(frontier, opened.study, key[1], axis)
-        return self._made[key]
+        key = _key(opened, policy, axis)
+        return self.made.get(key, lambda: self._pool.submit(frontier, opened.study, key[1], axis))
 
 
 @st.cache_resource(show_spinner=False)
-def _frontier_cache() -> _FrontierCache:
-    return _FrontierCache()
+def _frontiers() -> _Frontiers:
+    return _Frontiers()
+
+
+def _key(opened: Opened, policy: Policy, axis: Cost) -> Key:
+    return opened.key, frontier_policy(policy), axis
 
 
 def is_quick(opened: Opened) -> bool:
@@ -47,7 +44,7 @@ def is_quick(opened: Opened) -> bool:
 
 def asked(opened: Opened, policy: Policy, axis: Cost) -> bool:
     """Whether the frontier is there, or in the making."""
-    return is_quick(opened) or _frontier_cache().knows(opened, policy, axis)
+    return is_quick(opened) or _key(opened, policy, axis) in _frontiers().made
 
 
 def ready(opened: Opened, policy: Policy, axis: Cost, *, wanted: bool = False) -> Frontier | None:
@@ -58,7 +55,7 @@ def ready(opened: Opened, policy: Policy, axis: Cost, *, wanted: bool = False) -
     """
     if opened.study.analysis.evidence is None:
         return None
-    if not (wanted or is_quick(opened) or _frontier_cache().knows(opened, policy, axis)):
+    if not (wanted or is_quick(opened) or _key(opened, policy, axis) in _frontiers().made):
         return None
-    found = _frontier_cache().ask(opened, policy, axis)
+    found = _frontiers().ask(opened, policy, axis)
     return found.result() if found.done() else None

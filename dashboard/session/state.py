@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import streamlit as st
 
+from core.decide import answer
 from core.decide.policy.budget import bounds_in_words
 from core.decide.policy.policy import Policy, format_rules
 from core.decide.study import Study
@@ -103,7 +104,7 @@ def settle(opened: Opened, known: dict[str, Control]) -> dict[str, PolicyError]:
         tab.repairs["medium_at"] = values["high_at"]
     policy, problems = to_policy(values, tab.last, opened.study)
     try:
-        studies.decided(opened, policy)
+        answer.decide(opened.study, policy)
     except PolicyError as error:
         problems["policy"] = error
         policy = replace(studies.fallback(opened, tab.last), hardware=policy.hardware)

@@ -20,8 +20,7 @@ from core.decide.assess.layer_effect import LayerEffect, layer_effect
 from core.decide.assess.outcome import Outcome, outcome
 from core.decide.policy.decision import PrecisionMap
 from core.decide.policy.policy import Policy
-from core.decide.solve.solver import Solver
-from core.decide.stability.budget_stability import DRAWS
+from core.decide.stability import budget_stability
 from core.decide.stability.resampling import Stability
 from core.decide.study import Study
 from core.errors import AnalysisError, PolicyError
@@ -110,43 +109,9 @@ def _priced(key: str, policy: Policy, _study: Study) -> tuple[PrecisionMap, Outc
     return chosen, outcome(_study, chosen)
 
 
-@st.cache_resource(max_entries=64, show_spinner=False, hash_funcs=POLICIES)
-def _first_priced(key: str, policy: Policy, _study: Study) -> tuple[PrecisionMap, Outcome]:
-    chosen = _study.derived(Solver).decide(policy, first=True)
-    return chosen, outcome(_study, chosen)
-
-
 def priced(opened: Opened, policy: Policy) -> tuple[PrecisionMap, Outcome]:
-    """The map of `policy` and its figures. Raises `PolicyError`.
-
-    For a budget that was never solved these are of a first answer; `refined` looks further.
-    """
-    if first_only(opened, policy):
-        return _first_priced(opened.key, policy, opened.study)
+    """The map of `policy` and its figures. Raises `PolicyError`."""
     return _priced(opened.key, policy, opened.study)
-
-
-def first_only(opened: Opened, policy: Policy) -> bool:
-    """Whether only a first answer to `policy` is known."""
-    return policy.strategy == "budget" and not opened.study.derived(Solver).knows(policy)
-
-
-def decided(opened: Opened, policy: Policy) -> PrecisionMap:
-    """The map of `policy`, a first answer where that is quicker. Raises `PolicyError`."""
-    if policy.strategy == "budget":
-        return opened.study.derived(Solver).decide(policy, first=True)
-    return answer.decide(opened.study, policy)
-
-
-def refined(opened: Opened, policy: Policy) -> bool:
-    """Solve a budget in full; whether that gave another map than the first answer.
-
-    With many layers the first answer stands: the whole search would hold the page for seconds.
-    """
-    if not first_only(opened, policy) or len(opened.study.layers) > MANY_LAYERS:
-        return False
-    before = opened.study.derived(Solver).decide(policy, first=True)
-    return bool((answer.decide(opened.study, policy).codes != before.codes).any())
 
 
 def priced_on(opened: Opened, policy: Policy, hardware: str) -> tuple[PrecisionMap, Outcome]:
@@ -215,9 +180,7 @@ def stability(opened: Opened, policy: Policy) -> Stability:
 
 def resampled_already(opened: Opened, policy: Policy) -> bool:
     """Whether `stability` answers at once."""
-    return policy.strategy != "budget" or opened.study.derived(Solver).has(
-        "budget_stability", (policy, DRAWS)
-    )
+    return policy.strategy != "budget" or budget_stability.is_kept(opened.study, policy)
 
 
 @st.cache_resource(max_entries=64, show_spinner=False, hash_funcs=POLICIES)
@@ -248,7 +211,7 @@ def fallback(opened: Opened, policy: Policy) -> Policy:
     uniform = Policy(strategy="uniform", uniform=opened.study.precisions[0])
     for candidate in (policy, Policy(), uniform):
         try:
-            decided(opened, candidate)
+            answer.decide(opened.study, candidate)
         except PolicyError:
             continue
         return candidate

@@ -432,16 +432,6 @@ def test_everything_ruled_leaves_nothing_to_search(informer_study: Study) -> Non
         answer.decide(informer_study, _budget_policy("size=0.1", pins=pinned))
 
 
-def test_with_a_time_limit_the_answer_still_keeps_the_budgets() -> None:
-    """However short the time, what is returned is a map within the budgets."""
-    study = _study(20, seed=1)
-
-    found = study.derived(Solver).solve(_budget_policy("size=0.4"), time_limit_s=0.0).found
-
-    assert found.feasible
-    assert not found.finished
-
-
 def test_the_certificate_bounds_every_map() -> None:
     """No map within the budgets lies below the proven bound, and the gap speaks of it."""
     study = _study(7, seed=5)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,20 +16,14 @@ from core.decide.assess.compare import Cost
 from core.decide.assess.frontier import frontier
 from core.decide.policy.budget import Budget, parse_budgets
 from core.decide.policy.policy import Policy
-from core.decide.solve.solver import Solver
 from core.decide.study import Study
 from dashboard.app_pages.tune import frontier as frontier_panel
 from dashboard.charts.frontier import PICKED
-from dashboard.session import frontiers, prefetch, state
+from dashboard.session import frontiers, state
 from dashboard.session.budget_controls import (
-    AXIS_OF,
     STRATEGIES,
-    Moved,
     asked,
-    listed,
     loss_scale,
-    moved,
-    positions,
     to_values,
 )
 from tests.core.interacting import interacting_analysis
@@ -59,7 +52,6 @@ def test_the_size_slider_solves_a_budget(open_app: Open) -> None:
     assert policy.budgets == (Budget("size", 1_200_000.0, "bytes"),)
     assert (view(app).now.found.totals["size_bytes"].value or 0) <= 1_200_000
     assert "Least loss with" in said(app)
-    assert "Looking further" not in said(app)
     assert failures(app) == []
 
 
@@ -134,102 +126,6 @@ def test_the_loss_is_set_in_the_models_own_unit() -> None:
     """Points for classes, percent for a metric, a power of ten where no labels tell a loss."""
     assert loss_scale(Study(interacting_analysis(5))).unit == "metric"
     assert loss_scale(Study(interacting_analysis(5, values=True))).power
-
-
-def _beside(
-    study: Study, strategy: str, pins: tuple[tuple[str, str], ...] = (), **changed: str | float
-) -> tuple[Policy, list[Moved]]:
-    """The policy of a budget's slider, and those at its other positions."""
-    values = {control.key: control.default for control in listed(study)}
-    values |= {"strategy": strategy, **changed}
-    here = Policy(strategy="budget", pins=pins, **asked(values, study))
-    return here, list(moved(here, values, study))
-
-
-@pytest.mark.parametrize("strategy", AXIS_OF)
-def test_neighbours_are_every_position_of_the_slider(strategy: str) -> None:
-    """Each position but the one at hand is there once, the nearest first, with its way."""
-    study, axis = Study(interacting_analysis(6)), AXIS_OF[strategy]
-    least, most, step = positions(axis, study)
-
-    here, beside = _beside(study, strategy)
-
-    amounts = [policy.budgets[0].amount for _, policy in beside]
-    away = np.abs(np.array(amounts) - here.budgets[0].amount)
-    assert len(set(amounts)) == len(amounts) >= int((most - least) / step)
-    assert here.budgets[0].amount not in amounts
-    assert (np.diff(away) > -1e-9 * away.max()).all()
-    assert all((amount > here.budgets[0].amount) == (way == 1)
-               for amount, (way, _) in zip(amounts, beside, strict=True))  # fmt: skip
-
-
-def test_neighbours_keep_what_stands_beside_the_slider() -> None:
-    """Pins, the loss that is minimised and further budgets are those of the map on screen."""
-    study = Study(interacting_analysis(6))
-    pins = ((study.layers.names[0], "FP16"),)
-
-    here, beside = _beside(study, "size budget", pins, also="latency=0.9", target="labels")
-
-    _, neighbour = beside[0]
-    assert (neighbour.pins, neighbour.target) == (here.pins, "labels")
-    assert neighbour.budgets[1] == here.budgets[1]
-
-
-def test_what_was_looked_for_ahead_is_the_first_answer() -> None:
-    """A first answer made ahead is kept, and is the one that is found without."""
-    study, other = (Study(interacting_analysis(6)) for _ in range(2))
-    _, beside = _beside(study, "size budget")
-
-    prefetch.solve(study.derived(Solver), beside[:3], Event())
-
-    for _, policy in beside[:3]:
-        assert study.derived(Solver).knows(policy, first=True)
-        assert not study.derived(Solver).knows(policy)
-        found, alone = (s.derived(Solver).decide(policy, first=True) for s in (study, other))
-        assert (found.codes == alone.codes).all()
-    assert not study.derived(Solver).knows(beside[3][1], first=True)
-
-
-def test_looking_ahead_ends_when_a_page_runs() -> None:
-    """Nothing is solved once it is over."""
-    study, over = Study(interacting_analysis(6)), Event()
-    _, beside = _beside(study, "size budget")
-    over.set()
-
-    prefetch.solve(study.derived(Solver), beside, over)
-
-    assert not any(study.derived(Solver).knows(policy, first=True) for _, policy in beside)
-
-
-def test_looking_ahead_turns_back_where_nothing_is_feasible() -> None:
-    """Beyond the first impossible latency no smaller one is tried; larger ones are."""
-    study = Study(interacting_analysis(6))
-    least = (
-        100 * study.derived(Solver).least_ms(Policy()) / study.uniform_ms(Policy().hardware)["FP32"]
-    )
-    _, beside = _beside(study, "latency budget", latency_at=float(np.ceil(least) + 1))
-
-    prefetch.solve(study.derived(Solver), beside, Event())
-
-    tried = {way: [p for w, p in beside if w == way and study.derived(Solver).knows(p, first=True)]
-             for way in (-1, 1)}  # fmt: skip
-    below = [policy.budgets[0].amount for policy in tried[-1]]
-    assert sum(amount < least / 100 - 1e-9 for amount in below) == 1
-    assert len(tried[1]) == sum(way == 1 for way, _ in beside)
-
-
-def test_a_resting_page_looks_ahead(open_app: Open) -> None:
-    """Soon after a budget is on screen its neighbours are answered."""
-    app = open_app("measured", strategy="size budget")
-    shown = view(app)
-    values = {**to_values(shown.policy, shown.study), "strategy": "size budget"}
-    _, nearest = next(moved(shown.policy, values, shown.study))
-
-    end = time.monotonic() + 20
-    while not shown.study.derived(Solver).knows(nearest, first=True) and time.monotonic() < end:
-        time.sleep(0.02)
-
-    assert shown.study.derived(Solver).knows(nearest, first=True)
 
 
 def _wait(app: AppTest, axis: Cost) -> None:

@@ -23,6 +23,7 @@ from core.decide.solve.search import SearchResult
 from core.decide.solve.solver import Solver
 from core.decide.study import Study
 from core.errors import PolicyError
+from core.lru import LRU
 from core.quantity import Quantity
 
 POINTS = 20
@@ -91,9 +92,12 @@ def frontier(study: Study, policy: Policy, axis: Cost, points: int = POINTS) -> 
     if axis not in UNITS:
         raise PolicyError(f"There is no frontier over {axis!r}.", "Use size or latency.")
     base = frontier_policy(policy)
-    return study.derived(Solver).keep(
-        f"frontier {axis}", (base, points), lambda: _frontier(study, base, axis, points)
-    )
+    kept = study.derived(_kept)
+    return kept.get((base, axis, points), lambda: _frontier(study, base, axis, points))
+
+
+def _kept(study: Study) -> LRU[tuple[Policy, Cost, int], Frontier]:
+    return LRU(24)
 
 
 def _frontier(study: Study, base: Policy, axis: Cost, points: int) -> Frontier:
@@ -149,10 +153,11 @@ def _least(study: Study, base: Policy, axis: Cost) -> float:
 def _settled(study: Study, base: Policy, axis: Cost, amount: float) -> tuple[SearchResult, Policy]:
     """The answer to a budget that is its own cost: asked again until it stays."""
     policy = _asking(base, axis, amount)
-    found = study.derived(Solver).found(policy)
+    solver = study.derived(Solver)
+    found = solver.solve(policy).found
     for _ in range(8):
         policy = _asking(base, axis, _cost(found, axis))
-        again = study.derived(Solver).found(policy)
+        again = solver.solve(policy).found
         if np.array_equal(again.codes, found.codes):
             break
         found = again

@@ -82,7 +82,7 @@ class Moves:
 
     def blocked(self, here: Here) -> set[Axis]:
         """The axes whose limits keep a flip away that would pay: those that bind."""
-        forced = self.forced(here)
+        forced = self.forced(here) if len(self.tables.choices) else []
         if not forced:
             return set()
         unit, codes = (np.array(part) for part in zip(*forced, strict=True))

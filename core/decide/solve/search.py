@@ -3,12 +3,11 @@
 Every step predicts what each flip of a unit and each pair of flips would change, from the slope
 of the projected cost at the map at hand and the interactions Q, and tries the most promising on
 the true projected cost, the true bytes and the true milliseconds with boundaries. What is
-returned was evaluated, not predicted.
+returned was evaluated, not predicted. Where a budget is tight, a second stage looks further.
 """
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,18 +29,22 @@ THOROUGH_ELEMENTS = 150_000
 """Moves tried where a descent has ended, before it is believed: as many as this many outputs allow."""
 KICK_ELEMENTS = 600_000
 MIN_KICKS, MAX_KICKS, KICK_STEPS = 3, 24, 6
-"""Flips that are forced once a descent has ended, by the numbers that evaluating them takes."""
+"""Flips that are forced where a budget is tight, by the numbers that evaluating them takes."""
 TOGETHER = 4
 """Moves that are evaluated before the best of them is taken, if it improves."""
-STARTS, MANY_STARTS = 2, 8
+STARTS, STARTS_OF_FEW = 2, 4
+"""Starts of the second stage, and of that of a small problem."""
+STRONG = 2.0
+"""Interactions matter where the projected loss is this many times the layers' own, or its inverse."""
+MANY_UNITS = 400
+"""Beyond this many units there is no second stage: no slider could wait for it."""
 STEPS = 200
 
 
 @dataclass(frozen=True, eq=False)
 class SearchResult:
     """A map with its figures; `judged` is nan where nothing judges it. `feasible` says whether
-    it keeps every limit, `finished` whether the search ended before its time limit. `binding`
-    are the axes whose limits keep a flip away that would pay.
+    it keeps every limit. `binding` are the axes whose limits keep a flip away that would pay.
     """
 
     codes: Codes
@@ -50,57 +53,58 @@ class SearchResult:
     ms: float
     judged: float
     feasible: bool
-    finished: bool = True
-    steps: int = 0
-    binding: frozenset[Axis] = frozenset()
+    steps: int
+    binding: frozenset[Axis]
 
 
-def search(
-    task: Task, time_limit_s: float | None = None, given: NDArray[np.int8] | None = None, *,
-    first: bool = False,
-) -> SearchResult:  # fmt: skip
+def search(task: Task, given: Codes | None = None) -> SearchResult:
     """The best map that was found; infeasible only if no feasible one was.
 
-    `given` (S, L) are maps to start from beside the search's own. `first` asks for a first
-    answer: where the descent from the best start ends. Without `time_limit_s` the same task gives
-    the same map every time.
+    `given` (L,) is a map to start from beside the search's own. The same task gives the same map
+    every time.
     """
-    return _Search(task, time_limit_s).run(given, first=first)
+    return _Search(task).run(given)
 
 
 class _Search:
-    def __init__(self, task: Task, time_limit_s: float | None) -> None:
+    def __init__(self, task: Task) -> None:
         self.task, self.tables, self.limits = task, task.tables, task.limits
         self.moves = Moves(task)
-        self.end = np.inf if time_limit_s is None else time.perf_counter() + time_limit_s
         self.steps = 0
         self._judged: dict[bytes, float] = {}
 
-    def run(self, given: NDArray[np.int8] | None, *, first: bool) -> SearchResult:
-        own = starts(self.task, MANY_STARTS, self._beyond, self._late, first=first)
-        best = self._at(own[0])
-        # Small problems are cheap: more starts, and a descent that is believed from each.
-        small = self._kicks(best) == MAX_KICKS
-        own = own[: 1 if first else MANY_STARTS if small else STARTS]
-        for codes in (*(() if given is None else given), *own):
-            if self._late():
-                break
-            here = self._descend(self._at(codes))
-            here = self._settle(here) if small and not first else here
-            if self._merit(here) < self._merit(best):
-                best = here
-        if not first or best.over > 0:
-            best = self._tightened(self._kicked(self._settle(best)))
+    def run(self, given: Codes | None) -> SearchResult:
+        own = starts(self.task, STARTS_OF_FEW, self._beyond)
+        best = self._descended(own[:1] if given is None else [given, own[0]])
+        if self._is_tight(best):
+            more = own[1 : STARTS_OF_FEW if self._is_small(best) else STARTS]
+            best = self._tightened(self._kicked(self._descended(more, best)))
         codes = best.place.codes
         ms = float(self.tables.latency.times_ms(codes[None])[0])
         return SearchResult(
-            codes, best.place.cost, best.size, ms, best.judged,
-            best.over <= 0, not self._late() and not first, self.steps,
-            frozenset(self.moves.blocked(best)) if len(self.tables.choices) else frozenset(),
+            codes, best.place.cost, best.size, ms, best.judged, best.over <= 0, self.steps,
+            frozenset(self.moves.blocked(best)),
         )  # fmt: skip
 
-    def _late(self) -> bool:
-        return time.perf_counter() > self.end
+    def _is_tight(self, here: Here) -> bool:
+        """Whether the start can be far from the best map, so that looking further pays.
+
+        The additive start is exact under one limit on size or latency if losses add up. It is not
+        where two limits bind or one on the loss does, where interactions change the loss much, or
+        where a flip is a large part of the budget: with few units, where looking is cheap as well.
+        """
+        if here.over > 0:
+            return True
+        binding = self.moves.blocked(here)
+        if not binding or len(self.tables.choices) > MANY_UNITS:
+            return False
+        if len(binding) > 1 or "loss" in binding or self._is_small(here):
+            return True
+        added = float(self.tables.added(here.place.codes[None])[0])
+        return not added / STRONG <= here.place.cost <= added * STRONG
+
+    def _is_small(self, here: Here) -> bool:
+        return self._kicks(here) == MAX_KICKS
 
     # ---- merit
 
@@ -145,10 +149,14 @@ class _Search:
 
     # ---- descent
 
+    def _descended(self, maps: list[Codes], best: Here | None = None) -> Here:
+        """`best`, or the end of the descents from `maps` where that is better."""
+        ends = [self._descend(self._at(codes)) for codes in maps]
+        found = min((*([best] if best else []), *ends), key=self._merit)
+        return found if found is best else self._settle(found)
+
     def _descend(self, here: Here) -> Here:
         for _ in range(STEPS):
-            if self._late():
-                break
             better = self._step(here, TRIED)
             if better is None:
                 break
@@ -160,8 +168,6 @@ class _Search:
         tried = THOROUGH_ELEMENTS // max(here.place.sums.shape[1], 1)
         tried = min(max(tried, 2 * TRIED), THOROUGH)
         for _ in range(STEPS):
-            if self._late():
-                break
             better = self._step(here, tried)
             if better is None:
                 break
@@ -176,7 +182,7 @@ class _Search:
         tried: set[tuple[int, int]] = set()
         for _ in range(self._kicks(best)):
             forced = next((f for f in self.moves.forced(best) if f not in tried), None)
-            if forced is None or self._late():
+            if forced is None:
                 break
             tried.add(forced)
             change = self.moves.flip(*forced)
@@ -204,22 +210,19 @@ class _Search:
         if self.task.minimise == "loss" or self._kicks(best) == MIN_KICKS:
             return best
         for _ in range(MAX_KICKS):
-            if best.over > 0 or self._late():
+            if best.over > 0:
                 break
             limits = replace(self.limits, loss=np.inf, judged=np.inf)
             if self.task.minimise == "size":
                 limits = replace(limits, size=best.size - 1)
             else:
                 limits = replace(limits, ms=best.ms * (1 - 1e-6))
-            found = search(Task(self.tables, "loss", limits), self._left())
+            found = search(Task(self.tables, "loss", limits))
             here = self._at(found.codes)
             if not _less(self._merit(here), self._merit(best)):
                 break
             best = self._settle(here)
         return best
-
-    def _left(self) -> float | None:
-        return self.end - time.perf_counter() if np.isfinite(self.end) else None
 
     def _step(self, here: Here, tried: int, held: int = -1) -> Here | None:
         """The best of the moves tried if it improves on `here`; unit `held` stays as it is."""

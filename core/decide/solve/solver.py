@@ -6,12 +6,10 @@ moved budget costs a search alone.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from functools import partial
-from threading import Lock
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +22,11 @@ from core.decide.solve.problem import Limits, Task
 from core.decide.solve.search import SearchResult, search
 from core.decide.solve.search_tables import SearchTables
 from core.errors import InfeasibleError, PolicyError
+from core.estimate.loss_function import Target
 from core.estimate.map_objective import MapObjective
 from core.estimate.projection import Projection
 from core.estimate.values import ValueProjector
+from core.lru import LRU
 from core.numerics import precision as registry
 
 if TYPE_CHECKING:
@@ -34,15 +34,9 @@ if TYPE_CHECKING:
     from core.decide.study import Study
 
 Codes = NDArray[np.int8]
-T = TypeVar("T")
-
-SHELF = {False: "solutions", True: "first answers"}
-KEPT = {"search_tables": 6, "objectives": 4, "solutions": 256, "first answers": 1_024}
 HEDGE = 0.5
 """Weight of the sum of the layers' own losses in a loss that is minimised: interactions count by
 half. Those measured on some samples are noisy, and a search finds the noise that favours it."""
-KEPT_OTHERWISE = 12
-"""Tables and answers that are kept: rules and budgets move one at a time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,22 +54,22 @@ class Solution:
 
 
 class Solver:
-    """Solves budgets of one study. Safe to share between threads: kept tables are locked."""
+    """Solves budgets of one study. Safe to share between threads: nothing else changes it than
+    what it keeps, tables for the rules and answers for the budgets asked for last.
+    """
 
     def __init__(self, study: Study, hedge: float = HEDGE) -> None:
         self._study, self._hedge = study, hedge
-        self._kept: dict[str, OrderedDict[Hashable, object]] = {}
-        self._lock = Lock()
+        self._search_tables: LRU[Hashable, SearchTables] = LRU(6)
+        self._objectives: LRU[Target, MapObjective] = LRU(4)
+        self._solutions: LRU[Hashable, Solution | InfeasibleError] = LRU(256)
 
     # ---- what is asked
 
-    def decide(self, policy: Policy, *, first: bool = False) -> PrecisionMap:
-        """The map that `policy` gives; raises `InfeasibleError` where none was found.
-
-        `first` asks for a first answer, unless the full one is known already.
-        """
+    def decide(self, policy: Policy) -> PrecisionMap:
+        """The map that `policy` gives; raises `InfeasibleError` where none was found."""
         study = self._study
-        codes = self.solve(policy, first=first and not self.knows(policy)).found.codes
+        codes = self.solve(policy).found.codes
         open_to = self.tables(policy).choices
         scores = total_scores(study.scores, policy, len(study.layers))
         return PrecisionMap(
@@ -83,68 +77,31 @@ class Solver:
             policy, open_to.ignored,
         )  # fmt: skip
 
-    def solve(
-        self, policy: Policy, time_limit_s: float | None = None, *, first: bool = False
-    ) -> Solution:
+    def solve(self, policy: Policy) -> Solution:
         """The best map found for the budgets of `policy`.
 
-        With a time limit the search may end early, with what it has; `first` asks for a first
-        answer, which takes a fraction of the time. Raises `InfeasibleError` naming the budget
-        that binds and the nearest value that was found to be possible.
+        Raises `InfeasibleError` naming the budget that binds and the nearest value that was found
+        to be possible.
         """
-        if time_limit_s is not None:
-            return self._solve(policy, time_limit_s, first=first)
-        shelf = SHELF[first]
-        kept = self.keep(shelf, self._asked(policy), lambda: self._tried(policy, first=first))
+        asked = (self._rules(policy), policy.budgets, policy.minimise)
+        kept = self._solutions.get(asked, lambda: self._tried(policy))
         if isinstance(kept, InfeasibleError):
             raise kept.with_traceback(None)
         return kept
 
-    def _tried(self, policy: Policy, *, first: bool) -> Solution | InfeasibleError:
+    def _tried(self, policy: Policy) -> Solution | InfeasibleError:
         try:
-            return self._solve(policy, None, first=first)
+            return self._solve(policy)
         except InfeasibleError as error:  # kept like an answer: finding out takes as long
             return error
 
-    def knows(self, policy: Policy, *, first: bool = False) -> bool:
-        """Whether the full answer to `policy` is kept, or with `first` a first one."""
-        return self.has(SHELF[first], self._asked(policy))
-
-    def has(self, shelf: str, key: Hashable) -> bool:
-        """Whether something is kept under `key`."""
-        with self._lock:
-            return key in self._kept.get(shelf, {})
-
-    def _asked(self, policy: Policy) -> Hashable:
-        return (self._rules(policy), policy.budgets, policy.minimise)
-
-    def found(self, policy: Policy) -> SearchResult:
-        """The map of `solve`."""
-        return self.solve(policy).found
-
     def least_ms(self, policy: Policy) -> float:
         """The least latency that was found under the rules of `policy`."""
-        key = self._rules(policy)
-        tables = self.tables(policy)
-        return self.keep("least", key, lambda: search(Task(tables, "latency", Limits())).ms)
+        return search(Task(self.tables(policy), "latency", Limits())).ms
 
     def tables(self, policy: Policy) -> SearchTables:
         """The tables that a search under the rules of `policy` needs."""
-        return self.keep("search_tables", self._rules(policy), lambda: self._tables(policy))
-
-    def keep(self, shelf: str, key: Hashable, make: Callable[[], T]) -> T:
-        """What `make` gives, made once for each key of the last few."""
-        with self._lock:
-            kept = self._kept.setdefault(shelf, OrderedDict())
-            if key in kept:
-                kept.move_to_end(key)
-                return kept[key]  # type: ignore[return-value]  # one type to a shelf
-        made = make()
-        with self._lock:
-            kept[key] = made
-            while len(kept) > KEPT.get(shelf, KEPT_OTHERWISE):
-                kept.popitem(last=False)
-        return made
+        return self._search_tables.get(self._rules(policy), lambda: self._tables(policy))
 
     # ---- limits
 
@@ -200,10 +157,9 @@ class Solver:
         if evidence is None or projector is None:
             raise self._unmeasured()
         open_to = choices(study.layers, evidence, policy, study.precisions)
-        objective = self.keep(
-            "objectives", policy.target,
-            lambda: MapObjective(evidence, projector.form, policy.target),
-        )  # fmt: skip
+        objective = self._objectives.get(
+            policy.target, lambda: MapObjective(evidence, projector.form, policy.target)
+        )
         return SearchTables(
             open_to, objective, study.size_bytes, study.glue_bytes, study.latency(policy.hardware)
         )
@@ -232,28 +188,25 @@ class Solver:
             judge(np.where(self._study.layers.computes, 0, -1).astype(np.int8))
         return Task(tables, policy.minimise, limits, judge, self._hedge)
 
-    def _solve(
-        self, policy: Policy, time_limit_s: float | None, *, first: bool = False
-    ) -> Solution:
+    def _solve(self, policy: Policy) -> Solution:
         task = self.task(policy)
-        found = search(task, time_limit_s, first=first)
+        found = search(task)
         if not found.feasible:
-            found = self._rescued(task, policy, time_limit_s)
+            found = self._rescued(task, policy)
         limits = {b.axis: self.limit(b, policy.hardware) for b in policy.budgets}
         used = {axis: _figure(found, task, axis) for axis in AXES}
         binding = tuple(axis for axis in limits if axis in found.binding)
         return Solution(found, limits, used, binding)
 
-    def _rescued(self, task: Task, policy: Policy, time_limit_s: float | None) -> SearchResult:
+    def _rescued(self, task: Task, policy: Policy) -> SearchResult:
         """A map that keeps all budgets after all, found from the least of each; else raises."""
         nearest: dict[Axis, float] = {}
         for budget in policy.budgets:
             axis = budget.axis
-            eased = replace(task, minimise=axis, limits=task.limits.without(axis))
-            least = search(eased, time_limit_s)
+            least = search(replace(task, minimise=axis, limits=task.limits.without(axis)))
             if not least.feasible:
                 continue
-            again = search(task, time_limit_s, given=least.codes[None])
+            again = search(task, least.codes)
             if again.feasible:
                 return again
             nearest[axis] = _figure(least, task, axis)

@@ -13,21 +13,17 @@ from core.decide.solve.search_tables import Pool
 Codes = NDArray[np.int8]
 
 RETIMED = 4
-"""Times that boundaries are priced anew, as the best map has them; once for a first answer."""
+"""Times that boundaries are priced anew, as the best map has them."""
 
 
-def starts(
-    task: Task, count: int, beyond: Callable[[Codes], float], late: Callable[[], bool], *,
-    first: bool,
-) -> list[Codes]:  # fmt: skip
+def starts(task: Task, count: int, beyond: Callable[[Codes], float]) -> list[Codes]:
     """Up to `count` maps that keep the limits, the best first, else the one that comes closest.
 
-    `beyond` tells how far a map lies beyond a limit that is checked by projection, `late` when
-    to hurry. `first` asks for a first answer, which prices boundaries anew only once.
+    `beyond` tells how far a map lies beyond a limit that is checked by projection.
     """
     pool = _pool(task)
     if task.timed:
-        pool = _retimed(task, pool, late, 1 if first else RETIMED)
+        pool = _retimed(task, pool)
     order = _ranked(task, pool)
     if not np.isfinite(task.limits.judged):
         return [pool.codes[i] for i in order[:count]]
@@ -47,17 +43,17 @@ def _pool(task: Task) -> Pool:
     return task.tables.pool.joined(task.tables.near(limits.size, limits.ms, limits.loss))
 
 
-def _retimed(task: Task, pool: Pool, late: Callable[[], bool], rounds: int) -> Pool:
+def _retimed(task: Task, pool: Pool) -> Pool:
     """Beside `pool`, additive answers whose boundaries are priced as its best map has them, and
     as the best of those has them, while that helps.
     """
     limits = task.limits
     best = _ranked(task, pool)[0]
-    for _ in range(rounds):
+    for _ in range(RETIMED):
         codes = pool.codes[best]
         pool = pool.joined(task.tables.around(codes, limits.size, limits.ms, limits.loss))
         best = _ranked(task, pool)[0]
-        if late() or (pool.codes[best] == codes).all():
+        if (pool.codes[best] == codes).all():
             break
     return pool
 

@@ -18,6 +18,7 @@ from core.decide.stability.resampling import Stability
 from core.decide.study import Study
 from core.errors import InfeasibleError, PolicyError
 from core.evidence.evidence import Evidence
+from core.lru import LRU
 from core.quantity import Quantity
 
 DRAWS = 30
@@ -52,9 +53,17 @@ def budget_stability(study: Study, policy: Policy, draws: int = DRAWS) -> Budget
     """Solve `policy` for `draws` resamples; kept for each policy. Raises `PolicyError` before
     anything was measured.
     """
-    return study.derived(Solver).keep(
-        "budget_stability", (policy, draws), lambda: _budget_stability(study, policy, draws)
-    )
+    kept = study.derived(_kept)
+    return kept.get((policy, draws), lambda: _budget_stability(study, policy, draws))
+
+
+def is_kept(study: Study, policy: Policy) -> bool:
+    """Whether `budget_stability` answers at once."""
+    return (policy, DRAWS) in study.derived(_kept)
+
+
+def _kept(study: Study) -> LRU[tuple[Policy, int], BudgetStability]:
+    return LRU(12)
 
 
 def as_stability(found: BudgetStability, layers: int, samples: int) -> Stability:
