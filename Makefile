@@ -50,6 +50,7 @@ bench: setup-test
 	for sample in informer digits_vit digits_resnet; do \
 	  $(BIN)/python -m tests.benchmarks.budgets --sample $$sample || exit 1; \
 	done
+	$(BIN)/python -m tests.benchmarks.second_stage
 	$(BIN)/python -m tests.benchmarks.replay
 	$(BIN)/python -m tests.benchmarks.scorers
 	$(BIN)/python -m tests.benchmarks.latency

@@ -12,11 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core.analysis.analysis import Analysis
 from core.decide import answer
-from core.decide.policy.budget import Budget, parse_budgets
+from core.decide.policy.budget import Axis, Budget, parse_budgets
 from core.decide.policy.decision import PrecisionMap
 from core.decide.policy.policy import Policy
+from core.decide.solve import search as searching
 from core.decide.solve.certificate import certify
+from core.decide.solve.search import search
 from core.decide.solve.solver import HEDGE, Solver
 from core.decide.study import Study
 from core.errors import InfeasibleError, PolicyError
@@ -26,6 +29,7 @@ from core.estimate.map_objective import MapObjective
 from core.evidence.evidence import Evidence
 from tests.benchmarks.budgets import additive
 from tests.core.interacting import interacting_analysis, interacting_evidence
+from tests.core.synthetic import synthetic_analysis
 
 
 @cache
@@ -430,6 +434,42 @@ def test_everything_ruled_leaves_nothing_to_search(informer_study: Study) -> Non
     assert chosen.count("INT8") == int(informer_study.layers.computes.sum())
     with pytest.raises(InfeasibleError):
         answer.decide(informer_study, _budget_policy("size=0.1", pins=pinned))
+
+
+@pytest.mark.parametrize(
+    ("asked", "analysis", "tight"),
+    [
+        ("size=0.4", synthetic_analysis(60), False),
+        ("latency=0.97", synthetic_analysis(60), False),
+        ("size=0.5, latency=1.0", synthetic_analysis(60), True),
+        ("loss=0.001nats", synthetic_analysis(60), True),
+        ("size=1.1, latency=2", synthetic_analysis(60), False),
+        ("size=0.4", interacting_analysis(60), True),
+        ("size=0.4", synthetic_analysis(12, samples=20), True),
+    ],
+    ids=["size", "latency", "both", "loss", "nothing binds", "interactions", "few units"],
+)
+def test_a_second_stage_where_the_start_may_be_far_from_the_best(
+    asked: str, analysis: Analysis, tight: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two limits that bind, one on the loss, strong interactions and few units are tight, and with
+    more units than a slider can wait for nothing is.
+    """
+    goal: Axis = "size" if asked.startswith("loss") else "loss"
+    task = Study(analysis).derived(Solver).task(_budget_policy(asked, minimise=goal))
+    kicked = []
+    monkeypatch.setattr(
+        searching._Search, "_kicked", lambda _self, best: kicked.append(best) or best
+    )
+
+    search(task)
+    looked_further = bool(kicked)
+    monkeypatch.setattr(searching, "MANY_UNITS", 5)
+    kicked.clear()
+    search(task)
+
+    assert looked_further == tight
+    assert not kicked
 
 
 def test_the_certificate_bounds_every_map() -> None:
