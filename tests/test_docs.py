@@ -27,7 +27,7 @@ from core.decide.study import Study
 from core.estimate import hardware
 from core.estimate.projection import FEW_SAMPLES
 from core.evidence.scorers import SCORERS
-from core.export.map import session
+from core.export.map import session_file
 from core.export.map.checklist import checks
 from core.export.map.precision_map import MapFile, MapLayer, StoredLayer
 from core.export.targets.registry import TARGETS, get
@@ -143,9 +143,9 @@ def test_every_key_of_a_session_is_documented() -> None:
     """Each key of a session file is named where that file is described, with its limits."""
     top, entry = line("A session file, saved by"), line("An entry holds")
 
-    assert fields(session._File) <= ticked(top)
-    assert fields(session.KeptStrategy) | fields(StoredLayer) <= ticked(entry)
-    assert f"up to {session.MAX_STRATEGIES} entries" in top
+    assert fields(session_file._File) <= ticked(top)
+    assert fields(session_file.KeptStrategy) | fields(StoredLayer) <= ticked(entry)
+    assert f"up to {session_file.MAX_STRATEGIES} entries" in top
 
 
 def test_every_check_is_documented(tiny_study: Study) -> None:

@@ -12,7 +12,7 @@ from core.decide.assess.strategies import named_strategies
 from core.decide.policy.names import check_name, fresh_name
 from core.decide.policy.policy import Policy
 from core.errors import PolicyError
-from core.export.map.session import MAX_STRATEGIES
+from core.export.map.session_file import MAX_STRATEGIES
 from dashboard.session import state, studies
 from dashboard.session.tab import Named
 from dashboard.session.view import Side, View

@@ -17,8 +17,8 @@ from core.decide.policy.names import MAX_NAME, is_name
 from core.decide.policy.policy import Policy
 from core.decide.study import Study
 from core.errors import MapError, PolicyError, QuantscapeError
-from core.export.map import precision_map, session
-from core.export.map.session import MAX_STRATEGIES, Session
+from core.export.map import precision_map, session_file
+from core.export.map.session_file import MAX_STRATEGIES, Session
 from dashboard.display.text import plain
 from dashboard.session import state, strategies
 from dashboard.session.controls import to_policy, to_values
@@ -106,9 +106,9 @@ def take_session(uploader: str, opened: Opened) -> None:
     file, raw = given
     study = opened.study
     try:
-        read = session.from_json(raw, study, file)
+        read = session_file.from_json(raw, study, file)
         policies = [
-            (one.name, policy_of(study, session.restore(one, study, file)))
+            (one.name, policy_of(study, session_file.restore(one, study, file)))
             for one in (*((read.pinned,) if read.pinned else ()), *read.strategies)
         ]
     except QuantscapeError as error:
@@ -173,10 +173,10 @@ def keep(view: View, found: Imported) -> None:
 def saved(study: Study, policy: Policy, pinned: Policy | None, kept: tuple[Named, ...]) -> bytes:
     """A session file of the policy at hand, the pinned one and the strategies kept."""
 
-    def entry(name: str, given: Policy) -> session.KeptStrategy:
-        return session.entry(study, name, answer.decide(study, given))
+    def entry(name: str, given: Policy) -> session_file.KeptStrategy:
+        return session_file.entry(study, name, answer.decide(study, given))
 
-    return session.to_json(Session(
+    return session_file.to_json(Session(
         study.analysis.identity, policy,
         None if pinned is None else entry(strategies.PINNED, pinned),
         tuple(entry(one.name, one.policy) for one in kept),

@@ -26,7 +26,7 @@ from core.decide.policy.budget import (
 from core.decide.policy.policy import Policy, parse_groups
 from core.decide.study import Study
 from core.errors import PolicyError
-from core.export.map import precision_map, session
+from core.export.map import precision_map, session_file
 from tests.core.interacting import interacting_analysis
 
 UNITS = [
@@ -103,8 +103,8 @@ def test_budgets_live_in_map_and_session_files() -> None:
     chosen = answer.decide(study, policy)
 
     again = precision_map.from_json(precision_map.to_json(study, chosen), study)
-    kept = session.from_json(
-        session.to_json(session.Session(study.analysis.identity, policy)), study
+    kept = session_file.from_json(
+        session_file.to_json(session_file.Session(study.analysis.identity, policy)), study
     )
 
     assert again.policy == policy == kept.policy

@@ -16,8 +16,8 @@ from core.decide import answer
 from core.decide.policy.policy import Policy
 from core.decide.study import Study
 from core.errors import MapError
-from core.export.map import precision_map, session
-from core.export.map.session import (
+from core.export.map import precision_map, session_file
+from core.export.map.session_file import (
     MAX_NAME,
     MAX_STRATEGIES,
     Session,
@@ -72,9 +72,9 @@ def test_a_session_is_read_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "session.json"
     path.write_bytes(to_json(_session()))
 
-    assert session.read(path, STUDY) == _session()
+    assert session_file.read(path, STUDY) == _session()
     with pytest.raises(MapError, match=r"gone\.json cannot be read"):
-        session.read(tmp_path / "gone.json", STUDY)
+        session_file.read(tmp_path / "gone.json", STUDY)
 
 
 names = st.text(min_size=1, max_size=MAX_NAME).filter(
@@ -160,9 +160,9 @@ def test_what_reading_refuses_is_not_written() -> None:
             to_json(Session(STUDY.analysis.identity, POLICY, None, strategies))
 
 
-def replace_name(one: session.KeptStrategy, name: str) -> session.KeptStrategy:
+def replace_name(one: session_file.KeptStrategy, name: str) -> session_file.KeptStrategy:
     """`one` under another name."""
-    return session.KeptStrategy(name, one.model, one.policy, one.layers)
+    return session_file.KeptStrategy(name, one.model, one.policy, one.layers)
 
 
 def test_a_map_is_no_session_and_a_session_no_map() -> None:
@@ -175,7 +175,7 @@ def test_a_map_is_no_session_and_a_session_no_map() -> None:
 
 def test_size_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A file beyond the limit is refused before it is decoded."""
-    monkeypatch.setattr(session, "MAX_BYTES", 10)
+    monkeypatch.setattr(session_file, "MAX_BYTES", 10)
 
     with pytest.raises(MapError, match="larger than"):
         from_json(to_json(_session()), STUDY)

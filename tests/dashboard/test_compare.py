@@ -12,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 from core.decide.assess.compare import SAME_MAP, Strategy, compare
 from core.decide.policy.names import MAX_NAME
 from core.decide.policy.policy import Policy
-from core.export.map.session import MAX_STRATEGIES
+from core.export.map.session_file import MAX_STRATEGIES
 from dashboard.app_pages.compare import actions
 from dashboard.app_pages.compare.cards import dominated
 from dashboard.app_pages.compare.table import SELECTED, frame, take_row

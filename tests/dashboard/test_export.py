@@ -16,8 +16,8 @@ from core.decide.policy.decision import PrecisionMap
 from core.decide.policy.policy import Policy
 from core.decide.study import Study
 from core.export.map import csv_table, precision_map
-from core.export.map.session import Session, entry
-from core.export.map.session import to_json as session_json
+from core.export.map.session_file import Session, entry
+from core.export.map.session_file import to_json as session_json
 from core.export.report import html, markdown
 from core.source import samples
 from dashboard.app_pages.export import map_file
