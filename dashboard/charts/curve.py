@@ -11,7 +11,7 @@ import streamlit as st
 from core.decide.assess.curves import CurvePoint
 from core.quantity import Quantity
 from dashboard.charts.layers import Spec, filled, named, template
-from dashboard.display.loss_labels import LossLabels, axis_format, losses
+from dashboard.display.loss_labels import LossLabels, axis_format
 from dashboard.display.text import plain
 from dashboard.display.theme import Mode, Theme, by_mode
 from dashboard.session.view import View
@@ -21,17 +21,17 @@ CHOICE = "curve_loss"
 POINTS, MAPS = "points", "maps"
 
 
-def choose_loss(read: LossLabels) -> str:
+def choose_loss(labels: LossLabels) -> str:
     """The measure of loss that charts of the page show; one choice for all pages."""
-    usual = read.figures.divergence
-    offered = sorted(read.charted, key=lambda name: name != usual)
+    usual = labels.figures.divergence
+    offered = sorted(labels.charted, key=lambda name: name != usual)
     if st.session_state.get(CHOICE, usual) not in offered:  # kept from a model with other figures
         st.session_state[CHOICE] = usual
     measure = st.segmented_control(
         "Loss",
         offered,
         default=usual,
-        format_func=lambda name: plain(read.chooser(name)),
+        format_func=lambda name: plain(labels.chooser(name)),
         key=CHOICE,
         label_visibility="collapsed",
         required=True,
@@ -70,7 +70,7 @@ def curve(points: tuple[CurvePoint, ...], view: View, measure: str, look: Theme)
         if side.found.totals[measure].value is not None
     ]
     return filled(
-        _curve(look.mode, measure, losses(view).axis(measure), view.pinned),
+        _curve(look.mode, measure, view.loss_labels.axis(measure), view.pinned),
         points=pd.DataFrame(rows),
         maps=pd.DataFrame(maps, columns=["size_mb", "loss", "map"]),
     )

@@ -45,7 +45,7 @@ def called(point: FrontierPoint, axis: Cost) -> str:
 
 
 def chart(
-    found: Frontier, maps: Sequence[Shown], measure: str, read: LossLabels, look: Theme
+    found: Frontier, maps: Sequence[Shown], measure: str, labels: LossLabels, look: Theme
 ) -> Spec | None:
     """The chart; None where nothing is projected."""
     rows = [
@@ -80,7 +80,7 @@ def chart(
         )
     columns = ["map", "cost", "loss", "said", "opacity", "dominated_by"]
     return filled(
-        _frontier(look.mode, found.axis, measure, read.axis(measure)),
+        _frontier(look.mode, found.axis, measure, labels.axis(measure)),
         frontier=pd.DataFrame(rows),
         maps=pd.DataFrame(marks, columns=columns),
     )

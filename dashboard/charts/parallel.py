@@ -18,9 +18,8 @@ from core.decide.assess.parallel import MIDDLE, NARROW_LAYERS, Axis, axes
 from core.estimate.projection import RELATIVE
 from core.quantity import Quantity
 from dashboard.charts import figure
-from dashboard.display.loss_labels import losses
-from dashboard.display.strategy_marks import MARKS, plain, short
-from dashboard.display.text import format_number, format_quantity, typeset
+from dashboard.display.strategy_marks import MARKS
+from dashboard.display.text import format_number, format_quantity, plain, short, typeset
 from dashboard.display.theme import Theme
 from dashboard.session.view import View
 
@@ -31,7 +30,7 @@ LABEL_CHARACTERS = 16
 
 def draw(view: View, sides: Sequence[Strategy], look: Theme) -> None:
     """The chart, its legend and its data."""
-    found, read = axes(sides, view.study.narrowest), losses(view)
+    found, labels = axes(sides, view.study.narrowest), view.loss_labels
     st.plotly_chart(
         _figure(view, sides, found, look),
         key="compare_parallel",
@@ -39,7 +38,7 @@ def draw(view: View, sides: Sequence[Strategy], look: Theme) -> None:
         alt=takeaway(view, sides, found),
     )
     kinds = ", ".join(
-        f"{plain(_title(axis.name, view))} {read.kind(axis.name, axis.kind)}" for axis in found
+        f"{plain(_title(axis.name, view))} {labels.kind(axis.name, axis.kind)}" for axis in found
     )
     st.caption(
         f"Up is better on every axis: less size, time and loss, more layers in "
@@ -66,7 +65,7 @@ def _title(name: str, view: View) -> str:
     """Title of an axis on one line; a metric's name is as its author wrote it."""
     if name == NARROW_LAYERS:
         return f"{view.study.narrowest} layers"
-    return TITLES.get(name) or losses(view).mark(name)
+    return TITLES.get(name) or view.loss_labels.mark(name)
 
 
 def _in_two_lines(title: str) -> str:

@@ -7,13 +7,15 @@ whoever shows one escapes it for where it goes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from core.analysis.analysis import Analysis
 from core.decide.assess.loss import LossFigures, loss_figures, read_first
 from core.export.map.words import better, remark, titles_of
+from core.quantity import Quantity
 from core.task import Metric
-from dashboard.display.strategy_marks import short
-from dashboard.session.view import View
+from dashboard.display.text import short
 
 MAX_NAME, BRIEF_NAME = 12, 8
 """Characters of a metric's name where room is short; a brief one leaves room for its direction."""
@@ -110,9 +112,8 @@ class LossLabels:
         return f"{kind}, {self.remark}" if self.remark and name in self.order else kind
 
 
-def losses(view: View) -> LossLabels:
-    """The figures that maps of `view` are read by."""
-    analysis, reference = view.study.analysis, view.reference.found.totals
+def loss_labels(analysis: Analysis, reference: Mapping[str, Quantity]) -> LossLabels:
+    """The labels for maps of `analysis`, whose map in the reference precision has these totals."""
     figures, order = loss_figures(reference), read_first(reference)
     return LossLabels(
         figures=figures,

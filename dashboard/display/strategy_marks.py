@@ -1,19 +1,16 @@
-"""How strategies are told apart: a shape, a dash and a colour by their place, and safe names.
+"""How strategies are told apart: a shape, a dash and a colour by their place.
 
 The shape is on the card, in the table's head and in every chart, so that colour is never alone.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from dashboard.display.theme import Mode
 
 MOST = 4
 """Strategies that can be told apart side by side."""
-
-_SPECIAL = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~:$^&])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +38,3 @@ MARKS = (
     Mark("◆", "diamond", "diamond", "dashdot", "#C77700", "#E3C04A"),
 )
 """By place. None is a colour of a precision."""
-
-
-def plain(text: str) -> str:
-    """A person's text as Markdown that shows it as it is."""
-    return _SPECIAL.sub(r"\\\1", text)
-
-
-def short(name: str, most: int = 24) -> str:
-    """A name in at most `most` characters."""
-    return name if len(name) <= most else f"{name[: most - 1].rstrip()}…"

@@ -1,24 +1,16 @@
-"""Figures and layers as text and tables: one place for units, ranges and "n/a"."""
+"""Figures, layers and other people's words as text: one place for units, ranges and "n/a"."""
 
 from __future__ import annotations
 
 import re
 
-import numpy as np
-import pandas as pd
-
-from core.decide.policy.scoring import LEVELS
 from core.estimate.projection import RELATIVE
-from core.evidence.scorers import SCORERS
-from core.export.report.markdown import escape
+from core.export.report.markdown import paragraph
 from core.layers import Layer
 from core.quantity import Quantity
-from dashboard.session import state, studies
-from dashboard.session.view import View
 
 UNKNOWN = "n/a"
 MINUS = "\N{MINUS SIGN}"
-AUTO = "Auto"
 UP, DOWN = "▲", "▼"
 
 _SHORTCODE = re.compile(r":(?=[\w/+-]+(?::|\\\[))")
@@ -84,8 +76,13 @@ def format_number(value: float | None, unit: str, *, signed: bool = False) -> st
 
 
 def plain(text: str) -> str:
-    """Other people's text so that Markdown shows it as it is."""
-    return _SHORTCODE.sub(r"\\:", escape(text).replace("$", r"\$"))
+    """Other people's text so that Markdown shows it as it is, wherever it stands on a line."""
+    return _SHORTCODE.sub(r"\\:", paragraph(text).replace("$", r"\$"))
+
+
+def short(name: str, most: int = 24) -> str:
+    """A name in at most `most` characters."""
+    return name if len(name) <= most else f"{name[: most - 1].rstrip()}…"
 
 
 def typeset(text: str) -> str:
@@ -122,53 +119,3 @@ def table_height(rows: int) -> int:
 def role_title(role: str) -> str:
     """A role as people write it."""
     return role.replace("_", " ")
-
-
-def _groups(view: View) -> list[str] | None:
-    """Number of each layer's group, marked where a rule split it; None where there are none."""
-    layers, split = view.study.layers, view.now.chosen.split_groups
-    if not layers.groups:
-        return None
-    apart = {i for group in split for i in group}
-    numbers = [layers.group_of.get(i) for i in range(len(layers))]
-    return [
-        "" if number is None else f"{number} split" if i in apart else f"{number}"
-        for i, number in enumerate(numbers)
-    ]
-
-
-def layer_frame(view: View) -> pd.DataFrame:
-    """One row per layer in execution order, for the table on Tune."""
-    chosen, found, layers = view.now.chosen, view.now.found, view.study.layers
-    overridden = dict(chosen.policy.overrides)
-    directions = {change.layer: change.direction for change in view.changes}
-    glyph = {0: "", 1: UP, -1: DOWN}
-    layer = state.selected(view.study)
-    data: dict[str, object] = {
-        "order": range(1, len(layers) + 1),
-        "layer": layers.names,
-        "detail": ["● shown" if name == layer else "Show" for name in layers.names],
-        "role": [role_title(role) for role in layers.roles],
-        "group": _groups(view),
-        "override": [overridden.get(name, AUTO) for name in layers.names],
-        "precision": [[name] if name else [] for name in chosen.assigned],
-        "changed": [glyph[directions.get(name, 0)] for name in layers.names],
-        "score": chosen.scores,
-        "level": [LEVELS[level] for level in chosen.levels],
-        "params": layers.params,
-        "size": found.layer_bytes / 1e6,
-        **{name: view.study.scores.get(name) for name in SCORERS},
-        "state": [state_of(layer) for layer in layers],
-        "reason": [chosen.reason(i) for i in range(len(layers))],
-    }
-    return pd.DataFrame(data)
-
-
-def with_frequency(frame: pd.DataFrame, view: View) -> pd.DataFrame:
-    """`frame` of all layers with the share of resamples that give each its precision, in %."""
-    found = np.full(len(frame), np.nan)  # a solved budget is resampled when somebody asks
-    if studies.resampled_already(view.opened, view.policy):
-        found = studies.stability(view.opened, view.policy).of(view.now.chosen)
-    wider = frame.copy()
-    wider.insert(list(frame.columns).index("level") + 1, "frequency", found * 100)
-    return wider

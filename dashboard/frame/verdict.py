@@ -13,7 +13,7 @@ from core.estimate.projection import RELATIVE
 from core.numerics import precision as registry
 from core.quantity import Quantity
 from dashboard.display import theme
-from dashboard.display.loss_labels import NO_LABELS, LossLabels, losses
+from dashboard.display.loss_labels import NO_LABELS, LossLabels
 from dashboard.display.text import (
     format_number,
     format_quantity,
@@ -44,7 +44,7 @@ def _kpis(view: View) -> None:
     totals, base = view.now.found.totals, view.base.found
     change = gains(base, view.now.found)
     against = "vs pinned" if view.pinned else f"vs {view.reference.label}"
-    reference, read = view.reference.found.totals, losses(view)
+    reference, labels = view.reference.found.totals, view.loss_labels
     with st.grid(4, min_column_width=190, gap="small"):
         _card(
             "Size",
@@ -60,43 +60,43 @@ def _kpis(view: View) -> None:
             against,
             f"range {format_range(totals['latency_ms'])}",
         )
-        _loss_card(view, read, change[read.first], against)
+        _loss_card(view, labels, change[labels.first], against)
         _layers_card(view, against)
 
 
-def _loss_card(view: View, read: LossLabels, gain: Gain, against: str) -> None:
+def _loss_card(view: View, labels: LossLabels, gain: Gain, against: str) -> None:
     totals = view.now.found.totals
-    loss, judged = totals[read.first], totals[read.figures.judged]
+    loss, judged = totals[labels.first], totals[labels.figures.judged]
     span = format_range(loss)
     with st.container(border=True, height="stretch", gap="xxsmall"):
         st.metric(
-            f"{plain(read.title(read.first))} · {loss.kind}",
+            f"{plain(labels.title(labels.first))} · {loss.kind}",
             # "of variance" leaves the card no room for the number; the caption says it.
             format_quantity(loss).removesuffix(f" {RELATIVE}"),
             # Against FP32 the loss is its own delta; what the model is judged by says more.
             _delta(loss.unit, gain)
             if view.pinned
-            else plain(read.judged_in_brief(format_quantity(judged))),
+            else plain(labels.judged_in_brief(format_quantity(judged))),
             delta_color="inverse" if view.pinned else "off",
             delta_arrow="auto" if view.pinned else "off",
             delta_description=against if view.pinned and gain.change is not None else None,
-            help=f"{KIND_HELP[loss.kind]} {_meaning(read)}",
+            help=f"{KIND_HELP[loss.kind]} {_meaning(labels)}",
         )
         said = f"90 % range {span}" if span else "nothing is projected for this map"
         if loss.value is not None and not span:
             said = "90 % range n/a"
         known = loss.value is not None
-        st.caption(f"{said} · :orange[{read.remark}]" if read.remark and known else said)
+        st.caption(f"{said} · :orange[{labels.remark}]" if labels.remark and known else said)
 
 
-def _meaning(read: LossLabels) -> str:
+def _meaning(labels: LossLabels) -> str:
     """What the loss on the card says."""
-    if not read.labelled:
+    if not labels.labelled:
         return f"There are {NO_LABELS}: how far the outputs move from those in FP32 stands in its place."
-    if read.metric is None:
+    if labels.metric is None:
         return "In points of accuracy on the selection samples."
     return (
-        f"In percent of the FP32 model's {plain(read.metric.name)}{read.direction}, on the selection "
+        f"In percent of the FP32 model's {plain(labels.metric.name)}{labels.direction}, on the selection "
         "samples; positive is worse."
     )
 
@@ -154,7 +154,7 @@ def _sentence(view: View) -> None:
     )
     reduction = now["size_reduction_pct"].value
     less = "" if reduction is None else f" ({typeset(f'{-reduction:+.0f} %')})"
-    said_loss = _said_loss(view, losses(view))
+    said_loss = _said_loss(view, view.loss_labels)
     device = hardware_profiles.get(view.policy.hardware).title.split(" (")[0]
     sentence = (
         f"**{counts or 'No layer computes'}**: size "
@@ -176,14 +176,14 @@ def _sentence(view: View) -> None:
         _warnings(view, found.warnings)
 
 
-def _said_loss(view: View, read: LossLabels) -> str:
-    loss = view.now.found.totals[read.first]
-    said = f"{loss.kind} {plain(read.titles[read.first])} {format_quantity(loss)}"
+def _said_loss(view: View, labels: LossLabels) -> str:
+    loss = view.now.found.totals[labels.first]
+    said = f"{loss.kind} {plain(labels.titles[labels.first])} {format_quantity(loss)}"
     span = format_range(loss)
     notes = [f"90 % range {span}"] if span else []
-    if loss.value is not None and read.remark:
-        notes.append(read.remark)
-    if not read.labelled:
+    if loss.value is not None and labels.remark:
+        notes.append(labels.remark)
+    if not labels.labelled:
         notes.append(NO_LABELS)
     return f"{said} ({'; '.join(notes)})" if notes else said
 

@@ -12,6 +12,7 @@ from core.decide.policy.decision import PrecisionMap
 from core.decide.policy.policy import Policy
 from core.decide.study import Study
 from core.numerics.precision import REFERENCE
+from dashboard.display.loss_labels import LossLabels, loss_labels
 from dashboard.session import state, studies
 from dashboard.session.studies import Opened
 
@@ -47,6 +48,11 @@ class View:
     def policy(self) -> Policy:
         """The policy on screen: the last valid one."""
         return self.now.chosen.policy
+
+    @property
+    def loss_labels(self) -> LossLabels:
+        """What maps of the model on screen lose, in its own words."""
+        return loss_labels(self.study.analysis, self.reference.found.totals)
 
 
 def current() -> View:

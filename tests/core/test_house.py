@@ -18,10 +18,11 @@ ROAD = (
     "decide", "runtime", "export", "jobs", "cli",
 )  # fmt: skip
 DECIDE = ("policy", "study", "solve", "stability", "answer", "assess", "advise")
+DASHBOARD = ("display", "session", "charts", "frame", "app_pages", "app")
 SCREENS = {"streamlit", "plotly", "altair", "dashboard"}
 PICKLING = {"pickle", "cloudpickle", "joblib", "dill", "shelve", "marshal"}
 WORKERS = "core/evidence/measure/workers.py"
-FACES = {"core", "core.__main__", "core.decide"}
+FACES = {"core", "core.__main__", "core.decide", "dashboard.__main__"}
 """What hands names on, or starts everything."""
 
 
@@ -99,6 +100,13 @@ def test_deciding_runs_one_way() -> None:
     edges = _edges(_modules("core"))
 
     assert not _backwards(edges, "core.decide", DECIDE)
+
+
+def test_the_dashboard_runs_one_way() -> None:
+    """What is shown stands on nothing but core; then sessions, charts, the frame, the pages."""
+    edges = _edges(_modules("dashboard"))
+
+    assert not _backwards(edges, "dashboard", DASHBOARD)
 
 
 def test_no_circle_of_imports() -> None:

@@ -16,7 +16,8 @@ from core.export.map.session_file import MAX_STRATEGIES
 from dashboard.app_pages.compare import actions
 from dashboard.app_pages.compare.cards import dominated
 from dashboard.app_pages.compare.table import SELECTED, frame, take_row
-from dashboard.display.strategy_marks import MARKS, plain, short
+from dashboard.display.strategy_marks import MARKS
+from dashboard.display.text import plain, short
 from dashboard.display.theme import DARK, LIGHT
 from dashboard.session import state, strategies
 from dashboard.session.strategies import CURRENT, PINNED
@@ -165,7 +166,7 @@ def test_dominated_strategies_are_named(compared: Compared) -> None:
     expected = dominated("All FP16", compare(sides, "All FP32"))
 
     assert expected == "dominated by All FP32 (latency)"
-    assert "Dominated by All FP32 \\(latency\\)" in said(app)
+    assert "Dominated by All FP32 (latency)" in said(app)
     assert "All FP16 is dominated by All FP32" in said(app)
 
 

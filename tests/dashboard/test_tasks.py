@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 
 from core.task import Metric
-from dashboard.display.loss_labels import losses
 from dashboard.display.text import format_number, plain
 from tests.dashboard.by_task import ESCAPED, FIRST, HOSTILE
 from tests.dashboard.conftest import PAGES, Open, failures, said
@@ -22,7 +21,7 @@ def test_the_card_shows_the_first_of_the_losses(shape: str, open_app: Open) -> N
     """The card's figure, range and kind are those of the total that core reads first."""
     app = open_app(shape, **INT8)
     found = view(app)
-    total = found.now.found.totals[losses(found).first]
+    total = found.now.found.totals[found.loss_labels.first]
 
     assert total.value is not None
     assert app.metric[2].label == f"{FIRST.get(shape, 'Accuracy loss')} · projected"
@@ -112,10 +111,12 @@ def test_charts_offer_the_losses_that_are_known(
     """The chooser of Tune has the figures of the model, how far outputs move first."""
     app = open_app(shape, page="tune")
 
-    read = losses(view(app))
+    labels = view(app).loss_labels
     assert app.segmented_control(key="curve_loss").options == offered
-    assert all(read.axis(name).endswith("optimistic") == read.optimistic for name in read.charted)
-    assert read.optimistic == shape.endswith("unlabelled")
+    assert all(
+        labels.axis(name).endswith("optimistic") == labels.optimistic for name in labels.charted
+    )
+    assert labels.optimistic == shape.endswith("unlabelled")
 
 
 def test_a_loss_that_another_model_has_is_given_up(open_app: Open) -> None:
@@ -250,10 +251,11 @@ def test_figures_of_values_are_written_with_their_units(
 def test_a_long_name_leaves_room_for_the_number(open_app: Open) -> None:
     """A name that would fill the card is cut there, and is whole in its help, with its direction."""
     app = open_app("custom", **INT8)
-    read = replace(
-        losses(view(app)), metric=Metric("mean absolute percentage error", higher_is_better=False)
+    labels = replace(
+        view(app).loss_labels,
+        metric=Metric("mean absolute percentage error", higher_is_better=False),
     )
 
-    assert read.judged_in_brief("4.2") == "mean absolu… 4.2"
-    assert read.title("metric_loss_pct") == "Loss in mean absolu…"
+    assert labels.judged_in_brief("4.2") == "mean absolu… 4.2"
+    assert labels.title("metric_loss_pct") == "Loss in mean absolu…"
     assert f"{ESCAPED} (higher is better)" in app.metric[2].help

@@ -23,7 +23,7 @@ from core.export.report.blocks import (
 )
 
 _ACTIVE = re.compile(r"[\\`*\[\]<>|&~]|(?<![^\W_])_|_(?![^\W_])")
-_LINE_START = re.compile(r"^(\s*\d*)([#+\-.)])(?=\s|$|[#])")
+_LINE_START = re.compile(r"^(\s*\d*)([#+\-.)])(?=\s|$|[#-])")
 
 
 def to_markdown(study: Study, chosen: PrecisionMap) -> bytes:
@@ -33,7 +33,7 @@ def to_markdown(study: Study, chosen: PrecisionMap) -> bytes:
 
 def render(report: Report) -> str:
     """`report` as Markdown. Of a figure there is what it shows; tables hold its data."""
-    parts = [f"# {escape(report.title)}", _paragraph(report.subtitle)]
+    parts = [f"# {escape(report.title)}", paragraph(report.subtitle)]
     parts.append(f"**{escape(report.verdict)}**: {escape(report.summary)}")
     for section in report.sections:
         parts.append(f"{'#' * (section.level + 1)} {escape(section.title)}")
@@ -44,9 +44,9 @@ def render(report: Report) -> str:
 def _block(block: Block) -> str:
     match block:
         case Text(text):
-            return _paragraph(text)
+            return paragraph(text)
         case Bullets(items):
-            return "\n".join(f"- {_paragraph(item)}" for item in items)
+            return "\n".join(f"- {paragraph(item)}" for item in items)
         case Facts(rows):
             return _table((Column("what"), Column("value")), rows)
         case Table(columns, rows):
@@ -55,7 +55,7 @@ def _block(block: Block) -> str:
             fence = _fence("\n".join(lines), least=3)
             return "\n".join([fence + "sh", *lines, fence])
         case Figure(title=title, takeaway=takeaway):
-            return _paragraph(f"{title}: {takeaway}")
+            return paragraph(f"{title}: {takeaway}")
 
 
 def _table(columns: tuple[Column, ...], rows: tuple[tuple[str, ...], ...]) -> str:
@@ -76,7 +76,7 @@ def escape(text: str) -> str:
     return _ACTIVE.sub(r"\\\g<0>", _one_line(text))
 
 
-def _paragraph(text: str) -> str:
+def paragraph(text: str) -> str:
     """`escape` for text that begins a line, where a heading or a list could begin as well."""
     return _LINE_START.sub(r"\1\\\2", escape(text))
 

@@ -17,7 +17,8 @@ from core.decide.policy.policy import Policy
 from core.decide.study import Study
 from core.errors import QuantscapeError
 from core.numerics import precision as registry
-from dashboard.display.strategy_marks import MOST, plain
+from dashboard.display.strategy_marks import MOST
+from dashboard.display.text import plain
 from dashboard.session import state, strategies
 from dashboard.session.strategies import CURRENT, PINNED, Offer
 from dashboard.session.view import View, current

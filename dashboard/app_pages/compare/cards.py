@@ -9,12 +9,11 @@ import streamlit as st
 from core.decide.assess.compare import ComparedStrategy, Comparison, Strategy
 from core.decide.assess.gains import Gain
 from dashboard.app_pages.compare import actions
-from dashboard.display import text as as_text
 from dashboard.display import theme
 from dashboard.display.boundary import show_expected
-from dashboard.display.loss_labels import POWERS, LossLabels, losses
-from dashboard.display.strategy_marks import MARKS, plain
-from dashboard.display.text import format_number, format_quantity, format_range, typeset
+from dashboard.display.loss_labels import POWERS, LossLabels
+from dashboard.display.strategy_marks import MARKS
+from dashboard.display.text import format_number, format_quantity, format_range, plain, typeset
 from dashboard.session import state
 from dashboard.session.strategies import CURRENT, Offer
 from dashboard.session.view import View
@@ -34,7 +33,7 @@ def draw(
             with st.container(border=True, height="stretch", gap="xsmall"):
                 _head(place, side, found)
                 reference = side.name == found.reference
-                st.markdown(_figures(losses(view), side, column, reference=reference))
+                st.markdown(_figures(view.loss_labels, side, column, reference=reference))
                 _layers(view, side)
                 _notes(side, found)
                 with st.container(height="stretch", vertical_alignment="bottom"):
@@ -49,9 +48,11 @@ def _head(place: int, side: Strategy, found: Comparison) -> None:
     st.caption(f"{state.describe(side.map.policy)}{also}")
 
 
-def _figures(read: LossLabels, side: Strategy, column: ComparedStrategy, *, reference: bool) -> str:
+def _figures(
+    labels: LossLabels, side: Strategy, column: ComparedStrategy, *, reference: bool
+) -> str:
     lines = []
-    titles = COSTS | {name: as_text.plain(read.card(name)) for name in read.order[:MOST_LOSSES]}
+    titles = COSTS | {name: plain(labels.card(name)) for name in labels.order[:MOST_LOSSES]}
     for name, title in titles.items():
         quantity = side.outcome.totals[name]
         span = format_range(quantity)
@@ -60,7 +61,7 @@ def _figures(read: LossLabels, side: Strategy, column: ComparedStrategy, *, refe
             text = text.replace(f" {quantity.unit}", "")
         against = "–" if reference else delta_text(column.gains[name], quantity.unit)
         lines.append(
-            f":small[{title} · {read.kind(name, quantity.kind)}]  \n{text}  \n:small[{against}]"
+            f":small[{title} · {labels.kind(name, quantity.kind)}]  \n{text}  \n:small[{against}]"
         )
     return "\n\n".join(lines)
 

@@ -11,7 +11,8 @@ from core.decide.policy.names import MAX_NAME
 from dashboard.app_pages.compare import actions, cards, table, trade_off
 from dashboard.charts import parallel
 from dashboard.display import theme
-from dashboard.display.strategy_marks import MOST, plain
+from dashboard.display.strategy_marks import MOST
+from dashboard.display.text import plain
 from dashboard.frame.strip import empty
 from dashboard.session import state, strategies
 from dashboard.session.strategies import Offer

@@ -13,8 +13,8 @@ from core.decide.assess.compare import Comparison, DifferingLayer
 from core.decide.assess.difference import in_words
 from dashboard.charts import figure
 from dashboard.display import theme
-from dashboard.display.strategy_marks import MARKS, plain, short
-from dashboard.display.text import format_bytes, role_title, table_height, typeset
+from dashboard.display.strategy_marks import MARKS
+from dashboard.display.text import format_bytes, plain, role_title, short, table_height, typeset
 from dashboard.session import state
 from dashboard.session.view import View
 

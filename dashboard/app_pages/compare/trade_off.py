@@ -21,10 +21,10 @@ from dashboard.charts import figure
 from dashboard.charts.curve import choose_loss
 from dashboard.charts.frontier import called
 from dashboard.charts.layers import Spec, filled, named, template
-from dashboard.display import text as as_text
 from dashboard.display import theme
-from dashboard.display.loss_labels import NO_LABELS, LossLabels, axis_format, losses
-from dashboard.display.strategy_marks import MARKS, plain, short
+from dashboard.display.loss_labels import NO_LABELS, LossLabels, axis_format
+from dashboard.display.strategy_marks import MARKS
+from dashboard.display.text import plain, short
 from dashboard.display.theme import Mode, Theme, by_mode
 from dashboard.session import frontiers, studies
 from dashboard.session.view import View
@@ -44,12 +44,12 @@ ALIGNED: tuple[Literal["left", "center", "right"], ...] = ("left", "center", "ri
 
 def draw(view: View, sides: Sequence[Strategy], found: Comparison) -> None:
     """Both charts with the choice of the loss, and who is dominated in words."""
-    read = losses(view)
+    labels = view.loss_labels
     with st.container(border=True, gap="xsmall"):
         with st.container(horizontal=True, vertical_alignment="center"):
             st.markdown("**Loss against what it saves**", width="content")
-            measure = choose_loss(read)
-        look, axis = theme.current(), read.axis(measure)
+            measure = choose_loss(labels)
+        look, axis = theme.current(), labels.axis(measure)
         points = studies.curve(view.opened, view.policy)
         fronts = {cost: frontiers.ready(view.opened, view.policy, cost) for cost in COSTS}
         drawn = {
@@ -59,7 +59,7 @@ def draw(view: View, sides: Sequence[Strategy], found: Comparison) -> None:
         if None in drawn.values():
             st.info("n/a: nothing was measured, so no loss is projected.", icon=":material/info:")
             return
-        title = read.chooser(measure)
+        title = labels.chooser(measure)
         with st.grid(2, min_column_width=CHART_PX, gap="medium"):
             for cost, spec in drawn.items():
                 with st.container(gap="xsmall"):
@@ -74,7 +74,7 @@ def draw(view: View, sides: Sequence[Strategy], found: Comparison) -> None:
         said = "; ".join(f"{name} is {by}" for name, by in beaten if by)
         st.caption(
             f"{plain(said) if said else 'None is dominated'}. One dominates another where "
-            f"{_yardstick(read)} and cost are no worse and one is better; dominated ones are pale. "
+            f"{_yardstick(labels)} and cost are no worse and one is better; dominated ones are pale. "
             "Small points: the sweep of the HIGH threshold." + _front_said(sides, fronts)
         )
 
@@ -93,12 +93,12 @@ def _front_said(sides: Sequence[Strategy], fronts: Mapping[Cost, Frontier | None
     return f" Line: the frontier of budgets.{said}"
 
 
-def _yardstick(read: LossLabels) -> str:
+def _yardstick(labels: LossLabels) -> str:
     """What dominance looks at beside the cost."""
-    moved = as_text.plain(read.titles[read.figures.divergence])
-    if not read.labelled:
+    moved = plain(labels.titles[labels.figures.divergence])
+    if not labels.labelled:
         return f"projected {moved} ({NO_LABELS})"
-    lost = as_text.plain(read.titles[read.figures.loss])
+    lost = plain(labels.titles[labels.figures.loss])
     return f"projected {lost} (a gain counts as none; {moved} between equal losses)"
 
 

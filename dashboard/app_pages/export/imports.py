@@ -9,7 +9,6 @@ from core.decide.assess.difference import difference, in_words
 from core.decide.policy.decision import BY_OVERRIDE
 from core.export.map.checklist import named
 from dashboard.display.boundary import show_expected
-from dashboard.display.loss_labels import losses
 from dashboard.display.text import format_quantity, plain, with_range
 from dashboard.session import exports, state, strategies, studies, uploads
 from dashboard.session.uploads import MAP, MAX_MB, SESSION, Imported, Waiting
@@ -53,12 +52,12 @@ def _imported(view: View, found: Imported) -> None:
     counts = ", ".join(f"{chosen.count(p):,} {p}" for p in chosen.precisions if chosen.count(p))
     by_hand = np.flatnonzero(found.chosen.origin == BY_OVERRIDE)
     changes = difference(view.now.chosen, chosen)
-    read = losses(view)
-    titles = COSTS | {name: plain(read.title(name)) for name in read.order[:MOST_LOSSES]}
+    labels = view.loss_labels
+    titles = COSTS | {name: plain(labels.title(name)) for name in labels.order[:MOST_LOSSES]}
     rows = {
         "Layers": counts or "none",
         **{
-            title: f"{with_range(priced.totals[key])} {read.kind(key, priced.totals[key].kind)}"
+            title: f"{with_range(priced.totals[key])} {labels.kind(key, priced.totals[key].kind)}"
             if priced.totals[key].value is not None else format_quantity(priced.totals[key])
             for key, title in titles.items()
         },

@@ -16,7 +16,6 @@ from dashboard.charts.curve import CHOICE
 from dashboard.charts.frontier import PICKED, Shown, called, chart
 from dashboard.display import theme
 from dashboard.display.boundary import show_expected
-from dashboard.display.loss_labels import losses
 from dashboard.display.text import format_quantity, plain
 from dashboard.session import frontiers, state, strategies
 from dashboard.session.view import View
@@ -68,16 +67,16 @@ def _waiting(view: View, axis: Cost) -> None:
 
 
 def _drawn(view: View, found: Frontier, line: Any) -> None:
-    read = losses(view)
-    measure = str(st.session_state.get(CHOICE) or read.figures.divergence)
-    measure = measure if measure in read.charted else read.figures.divergence
+    labels = view.loss_labels
+    measure = str(st.session_state.get(CHOICE) or labels.figures.divergence)
+    measure = measure if measure in labels.charted else labels.figures.divergence
     shown = [Shown(strategies.CURRENT, view.now.found.totals)]
     if view.pinned:
         shown.append(Shown(strategies.PINNED, view.base.found.totals))
     for name, offer in strategies.offers(view).items():
         if offer.policy.strategy == "uniform" or offer.own:
             shown.append(Shown(name, strategies.side(view, offer).found.totals))
-    drawn = chart(found, shown, measure, read, theme.current())
+    drawn = chart(found, shown, measure, labels, theme.current())
     if drawn is None:
         st.info("n/a: no loss is projected.", icon=":material/info:")
         return
@@ -86,7 +85,7 @@ def _drawn(view: View, found: Frontier, line: Any) -> None:
         drawn,
         key=key,
         on_select=partial(take, key, found, view),
-        alt=f"Frontier of {read.chooser(measure)} against {found.axis}, {len(found.points)} maps",
+        alt=f"Frontier of {labels.chooser(measure)} against {found.axis}, {len(found.points)} maps",
         file=f"{view.opened.name}.frontier_{found.axis}",
         header=line,
     )
@@ -95,7 +94,7 @@ def _drawn(view: View, found: Frontier, line: Any) -> None:
     if beaten is not None:
         said = (
             f"The map on screen is beaten by {plain(called(beaten, found.axis))} "
-            f"({plain(format_quantity(beaten.totals[read.figures.divergence]))})."
+            f"({plain(format_quantity(beaten.totals[labels.figures.divergence]))})."
         )
     st.caption(f"{said} Click a point to load its budget as the policy; pale maps are beaten.")
 

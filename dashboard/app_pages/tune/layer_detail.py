@@ -14,7 +14,7 @@ from core.quantity import Quantity
 from dashboard.app_pages.tune import causes, certainty, groups
 from dashboard.charts import figure, weights
 from dashboard.display import theme
-from dashboard.display.loss_labels import NO_LABELS, losses
+from dashboard.display.loss_labels import NO_LABELS
 from dashboard.display.text import (
     UNKNOWN,
     format_bytes,
@@ -147,27 +147,27 @@ def _effect(view: View, name: str) -> None:
     if effect is None:
         st.caption("It does nothing at inference, so no precision has an effect.")
         return
-    read, rows = losses(view), []
+    labels, rows = view.loss_labels, []
     for field, title in EFFECTS:
         totals: dict[str, Quantity] = getattr(effect, field)
         rows.append(
             {
                 f"In {low}": title,
-                **{plain(read.title(key)): with_range(totals[key]) for key in read.order},
-                "Kind": totals[read.first].kind,
+                **{plain(labels.title(key)): with_range(totals[key]) for key in labels.order},
+                "Kind": totals[labels.first].kind,
             }
         )
     st.table(pd.DataFrame(rows).set_index(f"In {low}"))
-    if effect.alone[read.first].value is None and view.study.analysis.evidence is not None:
+    if effect.alone[labels.first].value is None and view.study.analysis.evidence is not None:
         st.caption(f"{UNKNOWN}: outputs are not finite (overflow), or the sum holds such a layer.")
-    elif not read.labelled:
+    elif not labels.labelled:
         st.caption(f"{UNKNOWN}: {NO_LABELS}.")
     st.caption(
         "Everything else is in FP32. Alone: measured by simulation on the selection samples, with "
         "the range of the sample; the others are projected, with a 90 % range."
         + (
             " These samples also set the ranges of activations: optimistic."
-            if read.optimistic
+            if labels.optimistic
             else ""
         )
     )

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 
 from core.decide.assess.difference import in_words
+from core.decide.policy.scoring import LEVELS
 from core.evidence.scorers import SCORERS
 from core.export.map.csv_table import to_csv
 from core.export.map.precision_map import to_json
 from dashboard.display import theme
-from dashboard.display.text import AUTO, DOWN, UP, layer_frame, plain, table_height, with_frequency
-from dashboard.session import state
+from dashboard.display.text import DOWN, UP, plain, role_title, state_of, table_height
+from dashboard.session import state, studies
 from dashboard.session.controls import precisions_offered
 from dashboard.session.view import View
 
+AUTO = "Auto"
+"""Said of a layer that no override sets."""
 MOST_ROWS_SHOWN = 14
 MOST_CHANGES_LISTED = 40
 
@@ -74,6 +78,56 @@ def _flips(view: View) -> None:
     more = len(view.changes) - len(listed)
     with st.expander(f"Flipped layers ({len(view.changes):,})", icon=":material/compare_arrows:"):
         st.markdown("  \n".join(listed) + (f"  \nand {more:,} more" if more else ""))
+
+
+def _groups(view: View) -> list[str] | None:
+    """Number of each layer's group, marked where a rule split it; None where there are none."""
+    layers, split = view.study.layers, view.now.chosen.split_groups
+    if not layers.groups:
+        return None
+    apart = {i for group in split for i in group}
+    numbers = [layers.group_of.get(i) for i in range(len(layers))]
+    return [
+        "" if number is None else f"{number} split" if i in apart else f"{number}"
+        for i, number in enumerate(numbers)
+    ]
+
+
+def layer_frame(view: View) -> pd.DataFrame:
+    """One row per layer in execution order, for the table on Tune."""
+    chosen, found, layers = view.now.chosen, view.now.found, view.study.layers
+    overridden = dict(chosen.policy.overrides)
+    directions = {change.layer: change.direction for change in view.changes}
+    glyph = {0: "", 1: UP, -1: DOWN}
+    layer = state.selected(view.study)
+    data: dict[str, object] = {
+        "order": range(1, len(layers) + 1),
+        "layer": layers.names,
+        "detail": ["● shown" if name == layer else "Show" for name in layers.names],
+        "role": [role_title(role) for role in layers.roles],
+        "group": _groups(view),
+        "override": [overridden.get(name, AUTO) for name in layers.names],
+        "precision": [[name] if name else [] for name in chosen.assigned],
+        "changed": [glyph[directions.get(name, 0)] for name in layers.names],
+        "score": chosen.scores,
+        "level": [LEVELS[level] for level in chosen.levels],
+        "params": layers.params,
+        "size": found.layer_bytes / 1e6,
+        **{name: view.study.scores.get(name) for name in SCORERS},
+        "state": [state_of(layer) for layer in layers],
+        "reason": [chosen.reason(i) for i in range(len(layers))],
+    }
+    return pd.DataFrame(data)
+
+
+def with_frequency(frame: pd.DataFrame, view: View) -> pd.DataFrame:
+    """`frame` of all layers with the share of resamples that give each its precision, in %."""
+    found = np.full(len(frame), np.nan)  # a solved budget is resampled when somebody asks
+    if studies.resampled_already(view.opened, view.policy):
+        found = studies.stability(view.opened, view.policy).of(view.now.chosen)
+    wider = frame.copy()
+    wider.insert(list(frame.columns).index("level") + 1, "frequency", found * 100)
+    return wider
 
 
 def _filtered(frame: pd.DataFrame, view: View) -> pd.DataFrame:

@@ -10,7 +10,6 @@ from dashboard.app_pages.tune import agreement, classes, frontier, layer_detail,
 from dashboard.charts import curve, figure, scores
 from dashboard.charts.layers import in_words
 from dashboard.display import theme
-from dashboard.display.loss_labels import losses
 from dashboard.display.text import format_quantity
 from dashboard.frame.strip import empty, strip
 from dashboard.session import selection, state, studies
@@ -56,8 +55,8 @@ def _scores(view: View) -> None:
 
 def _curve(view: View) -> None:
     line = figure.header("Projected loss against size")
-    read = losses(view)
-    measure = curve.choose_loss(read)
+    labels = view.loss_labels
+    measure = curve.choose_loss(labels)
     points = studies.curve(view.opened, view.policy)
     drawn = curve.curve(points, view, measure, theme.current())
     if drawn is None:
@@ -66,7 +65,7 @@ def _curve(view: View) -> None:
         figure.draw(
             drawn,
             key="curve_chart",
-            alt=f"{read.chooser(measure)} against size for {len(points)} thresholds; "
+            alt=f"{labels.chooser(measure)} against size for {len(points)} thresholds; "
             f"the current map takes {format_quantity(view.now.found.totals['size_bytes'])}",
             file=f"{view.opened.name}.curve",
             header=line,

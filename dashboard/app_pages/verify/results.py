@@ -26,7 +26,6 @@ from dashboard.app_pages.verify import actions
 from dashboard.charts import figure
 from dashboard.charts import residuals as verify_chart
 from dashboard.display import theme
-from dashboard.display.loss_labels import losses
 from dashboard.display.text import (
     UNKNOWN,
     format_number,
@@ -68,11 +67,11 @@ def this_map(view: View, found: Verification) -> None:
 
 
 def _figures(view: View, found: Verification) -> list[tuple[str, str, str]]:
-    read = losses(view)
+    labels = view.loss_labels
     projected = accuracy_totals(view.study, view.study.project(view.now.chosen.codes))
     rows = [
         (
-            _title(read.titles.get(name, name)).split(",")[0],
+            _title(labels.titles.get(name, name)).split(",")[0],
             with_range(quantity),
             with_range(projected[name]),
         )
@@ -125,7 +124,7 @@ def learnt(view: View) -> None:
         return
     name = loss_figures(accuracy_totals(view.study, None)).divergence
     fitted = correction(view.study, found)
-    spec = verify_chart.residual_chart(found, name, losses(view).title(name), theme.current())
+    spec = verify_chart.residual_chart(found, name, view.loss_labels.title(name), theme.current())
     if spec is not None:
         figure.draw(spec, key="residuals", file="verified-maps",
                     alt="Measured against projected divergence of every verified map")  # fmt: skip
@@ -178,6 +177,6 @@ def _correction(view: View, found: list[Residual], fitted: Correction | None, na
     st.caption(said)
     projected = accuracy_totals(view.study, view.study.project(view.now.chosen.codes))[name]
     st.markdown(
-        f"Corrected, {losses(view).titles[name]} of the map on screen is projected at "
+        f"Corrected, {view.loss_labels.titles[name]} of the map on screen is projected at "
         f"**{with_range(fitted.applied(projected))}** (uncorrected {with_range(projected)})."
     )
