@@ -12,10 +12,13 @@ V = TypeVar("V")
 
 
 class LRU(Generic[K, V]):
-    """Values by key, of the `most` keys asked for last. Safe to share between threads."""
+    """Values by key, of the `most` keys asked for last. Safe to share between threads.
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    `drop` is given every value that is let go, as one that is still being made has to be told.
+    """
+
+    def __init__(self, most: int, drop: Callable[[V], object] = lambda value: None) -> None:
+        self._most, self._drop = most, drop
         self._kept: OrderedDict[K, V] = OrderedDict()
         self._lock = Lock()
 
@@ -31,11 +34,14 @@ class LRU(Generic[K, V]):
                 return self._kept[key]
         made = make()
         with self._lock:
-            made = self._kept.setdefault(key, made)
+            kept = self._kept.setdefault(key, made)
+            gone = [] if kept is made else [made]
             self._kept.move_to_end(key)
             while len(self._kept) > self._most:
-                self._kept.popitem(last=False)
-        return made
+                gone.append(self._kept.popitem(last=False)[1])
+        for value in gone:
+            self._drop(value)
+        return kept
 
     def __contains__(self, key: K) -> bool:
         with self._lock:

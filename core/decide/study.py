@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
-from threading import RLock
 from typing import TypeVar, cast
 
 import numpy as np
@@ -26,10 +25,13 @@ from core.estimate.size import glue_bytes, size_table
 from core.estimate.values import ValueProjector
 from core.evidence.evidence import Evidence
 from core.evidence.scorers import SCORERS, score_table
+from core.lru import LRU
 from core.numerics import precision as registry
 from core.records.verification import Verification
 
 T = TypeVar("T")
+MOST_KEPT = 32
+"""Devices, and derived tables of a kind, that a study keeps: more than there are."""
 
 
 class Study:
@@ -42,10 +44,9 @@ class Study:
         # Before anything was measured a map may use whatever is registered.
         measured = registry.simulated() if evidence is None else evidence.precisions
         self.precisions: tuple[str, ...] = (registry.REFERENCE, *measured)
-        self._latency: dict[str, LatencyModel] = {}
-        self._uniform_ms: dict[str, dict[str, float]] = {}
-        self._derived: dict[object, object] = {}
-        self._lock = RLock()
+        self._latency: LRU[str, LatencyModel] = LRU(MOST_KEPT)
+        self._uniform_ms: LRU[str, dict[str, float]] = LRU(MOST_KEPT)
+        self._derived: LRU[Callable[[Study], object], object] = LRU(MOST_KEPT)
 
     @cached_property
     def narrowest(self) -> str:
@@ -104,10 +105,7 @@ class Study:
 
     def derived(self, make: Callable[[Study], T]) -> T:
         """What `make` gives for this study, made once and kept with it: its solver, for instance."""
-        with self._lock:
-            if make not in self._derived:
-                self._derived[make] = make(self)
-            return cast(T, self._derived[make])
+        return cast(T, self._derived.get(make, lambda: make(self)))
 
     @property
     def default_hardware(self) -> str:
@@ -121,9 +119,7 @@ class Study:
         This machine has the prices that its latest profile holds; without one the default device
         stands in, and `outcome` says so.
         """
-        if hardware not in self._latency:
-            self._latency[hardware] = self._latency_model(hardware)
-        return self._latency[hardware]
+        return self._latency.get(hardware, lambda: self._latency_model(hardware))
 
     def _latency_model(self, name: str) -> LatencyModel:
         tables = self.layers, self.size_bytes, self.precisions
@@ -135,15 +131,16 @@ class Study:
 
     def uniform_ms(self, hardware: str) -> dict[str, float]:
         """Estimated latency with every layer in one precision, by precision."""
-        if hardware not in self._uniform_ms:
-            model = self.latency(hardware)
-            codes = [
-                np.where(self.layers.computes, code, NO_PRECISION).astype(np.int8)
-                for code in range(len(self.precisions))
-            ]
-            times = [model.estimate(row).total.value or 0.0 for row in codes]
-            self._uniform_ms[hardware] = dict(zip(self.precisions, times, strict=True))
-        return self._uniform_ms[hardware]
+        return self._uniform_ms.get(hardware, lambda: self._every_uniform_ms(hardware))
+
+    def _every_uniform_ms(self, hardware: str) -> dict[str, float]:
+        model = self.latency(hardware)
+        codes = [
+            np.where(self.layers.computes, code, NO_PRECISION).astype(np.int8)
+            for code in range(len(self.precisions))
+        ]
+        times = [model.estimate(row).total.value or 0.0 for row in codes]
+        return dict(zip(self.precisions, times, strict=True))
 
     def with_evidence(self, evidence: Evidence) -> Study:
         """The same model with other measurements; scores, sizes and prices are shared."""

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.evidence.evidence import Evidence
+from core.lru import LRU
 
 Doubles = NDArray[np.float64]
 
@@ -63,7 +64,7 @@ class Combiner:
         energy = evidence.energy if energy is None else energy
         total = energy.sum(axis=1, keepdims=True)
         self._share = np.divide(energy, total, out=np.zeros_like(energy), where=total > 0)
-        self._residuals: dict[int, Doubles] = {}
+        self._residuals: LRU[tuple[int, int], Doubles] = LRU(2 * precisions)
 
     @cached_property
     def _squares(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -91,11 +92,13 @@ class Combiner:
 
     def _residual(self, p: int, power: int) -> Doubles:
         """What the uniform map in precision `p` shows beyond the combination of all layers."""
-        key = 2 * p + power - 1
-        if key not in self._residuals:
+
+        def make() -> Doubles:
             rows = np.arange(self._layers) + p * self._layers
-            self._residuals[key] = self._whole[p] - self._combined(rows, power)
-        return self._residuals[key]
+            residual: Doubles = self._whole[p] - self._combined(rows, power)
+            return residual
+
+        return self._residuals.get((p, power), make)
 
     def _pair_share(self, p: int, layers: NDArray[np.int64]) -> float:
         """Share of all pairs of layers, weighted by energy, that lies within `layers`.

@@ -20,7 +20,7 @@ class _Frontiers:
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="frontier")
-        self.made: LRU[Key, Future[Frontier]] = LRU(24)
+        self.made: LRU[Key, Future[Frontier]] = LRU(24, Future.cancel)
 
     def ask(self, opened: Opened, policy: Policy, axis: Cost) -> Future[Frontier]:
         """The frontier, made or in the making."""

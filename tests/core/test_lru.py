@@ -30,6 +30,16 @@ def test_the_key_not_asked_for_longest_goes() -> None:
     assert "b" not in kept
 
 
+def test_what_is_let_go_is_told() -> None:
+    """A value that gives way to others is handed to `drop`, and none that is still kept."""
+    gone: list[str] = []
+    kept: LRU[str, str] = LRU(1, gone.append)
+    for key in ("a", "a", "b"):
+        kept.get(key, key.upper)
+
+    assert gone == ["A"]
+
+
 def test_an_error_is_not_kept() -> None:
     """What could not be made is tried again."""
     kept: LRU[str, float] = LRU(2)
@@ -40,8 +50,11 @@ def test_an_error_is_not_kept() -> None:
 
 
 def test_threads_share_one_value() -> None:
-    """Threads that make the same value at once all get the same object, and none waits for ever."""
-    kept: LRU[str, object] = LRU(2)
+    """Threads that make the same value at once all get the same object, and none waits for ever;
+    the others' are let go.
+    """
+    gone: list[object] = []
+    kept: LRU[str, object] = LRU(2, gone.append)
     together = Barrier(4)
 
     def make() -> object:
@@ -52,6 +65,8 @@ def test_threads_share_one_value() -> None:
         found = list(pool.map(lambda _: kept.get("a", make), range(4)))
 
     assert len({id(one) for one in found}) == 1
+    assert len(gone) == 3
+    assert found[0] not in gone
 
 
 def test_a_value_may_be_made_from_another() -> None:
