@@ -4,6 +4,8 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+# Two processes share the tests, one thread each; who is done early takes over what is left.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 SOURCES := core dashboard sample_models tests docs/examples
 
 # Tools that exported files are proved with, each in an environment of its own: those whose folder
@@ -24,10 +26,10 @@ setup: check-tools $(VENV)/.installed
 setup-test: check-tools $(VENV)/.installed-dev chromium
 
 test: setup-test lint
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
-test-fast: setup-test
-	$(BIN)/python -m pytest -m "not browser and not slow"
+test-fast: setup-test lint
+	$(PYTEST) -m "not browser and not slow"
 
 test-interop: $(addprefix test-interop-,$(INTEROP))
 

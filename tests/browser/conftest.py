@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 from core.analysis import store
 from tests.browser.server import chromium, launch, serving, settle
@@ -16,6 +16,8 @@ EXPECTED_404 = ("/_stcore/health", "/_stcore/host-config")
 """Streamlit asks for these below a page's own path first, and logs the two misses."""
 
 Visit = Callable[..., Page]
+
+expect.set_options(timeout=20_000)  # two servers and two browsers share the cores
 
 
 @pytest.fixture(scope="session")

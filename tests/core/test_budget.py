@@ -129,6 +129,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_plan_solves_budgets(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -153,6 +154,7 @@ def test_plan_solves_budgets(
     assert json.loads(out.read_text())["policy"] == found["policy"]
 
 
+@pytest.mark.slow
 def test_plan_prints_what_it_solved(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """For people: each budget with what is used of it, the bound and the shares."""
     assert main(["plan", str(folder), "--budget", "size=0.5", "--certify", "5", "--stability"]) == 0
@@ -193,6 +195,7 @@ def test_goals_without_budgets_are_refused(
     assert "No budget is given" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_frontier_lists_points(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Each point has its figures, its map, and the budget that gives it."""
     assert main(["frontier", str(folder), "--axis", "size", "--json"]) == 0

@@ -84,6 +84,7 @@ def _arrays(folder: Path) -> list[Path]:
     return sorted(folder.glob("arrays/*/*.npy"))
 
 
+@pytest.mark.slow
 def test_killed_analyses_are_taken_up_with_the_same_bits(tmp_path: Path) -> None:
     """After each of 20 kills at random instants nothing finished is made again, and the analysis
     that ends has the bits of one that was never killed; so have two that run at once.
@@ -241,6 +242,7 @@ def test_a_file_in_the_place_of_the_cache_is_said(
 
 
 @pytest.mark.parametrize("late", [False, True], ids=("at once", "late"))
+@pytest.mark.slow
 def test_a_full_disk_is_said_and_left(
     counted: Counted, expected: str, tmp_path: Path, late: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -190,6 +190,7 @@ def test_a_pin_that_matches_nothing_is_noted(
     assert "no layer matches 'ghost*'" in err
 
 
+@pytest.mark.slow
 def test_a_persons_own_prices_run_through_the_sample(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -229,6 +230,7 @@ def test_a_csv_of_nonsense_is_refused(
     assert len(err.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_dry_run_measures_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A dry run prints passes and predicted time and leaves no folder."""
     out_dir = tmp_path / "a"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -30,6 +31,7 @@ SYNTHETIC = Study(synthetic_analysis(28))
     pins=st.lists(st.tuples(st.text(min_size=1, max_size=8), st.sampled_from(["FP32", "INT8"])), max_size=3),
     hand=st.lists(st.sampled_from(SYNTHETIC.layers.names), max_size=3, unique=True),
 )  # fmt: skip
+@pytest.mark.slow
 def test_the_command_gives_the_map_again(
     strategy: Any, bounds: tuple[float, float], weight: float, top_k: int,
     levels: tuple[str, ...], pins: list[tuple[str, str]], hand: list[str],

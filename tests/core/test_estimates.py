@@ -63,6 +63,7 @@ def test_size_equals_the_bytes_of_a_written_file(
     assert ("float16" in kinds) == (chosen.count("FP16") > 0)
 
 
+@pytest.mark.slow
 def test_sizes_of_the_zoo_equal_written_files(tmp_path: Path) -> None:
     """Batch norm, grouped and transposed convolutions, tables and tied weights are exact too."""
     for model, shape, ids in (
@@ -82,6 +83,7 @@ def test_sizes_of_the_zoo_equal_written_files(tmp_path: Path) -> None:
             assert outcome(study, chosen).totals["size_bytes"].value == written
 
 
+@pytest.mark.slow
 def test_four_bit_weights_are_packed_two_to_a_byte(tmp_path: Path) -> None:
     """A precision that is only registered is written and counted without further code."""
     int4 = Precision("INT4-test", 4, "integer", "4")
@@ -284,6 +286,7 @@ def test_the_error_of_a_probe_is_unseen_by_the_choice() -> None:
         assert simulated.kl > 0
 
 
+@pytest.mark.slow
 def test_projection_follows_direct_simulation() -> None:
     """Random maps of a tiny model: projected and simulated KL agree in rank and size."""
     source = tiny_source()

@@ -28,6 +28,7 @@ def killed(folder: Path, way: str) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("way", ["exchange", "aside"])
+@pytest.mark.slow
 def test_a_save_killed_at_any_step_leaves_a_whole_analysis(tmp_path: Path, way: str) -> None:
     """Opening finds the old analysis or the new one after a kill before every step, never none;
     the next saves clear away what the killed ones left.
@@ -65,6 +66,7 @@ def test_a_folder_that_stepped_aside_is_found_by_opening(tmp_path: Path) -> None
         store.load(tmp_path / "b")
 
 
+@pytest.mark.slow
 def test_a_folder_can_be_read_while_it_is_exchanged(tmp_path: Path) -> None:
     """A reader never meets a mixture of two analyses, however often the folder changes."""
     folder, over = tmp_path / "a", threading.Event()

@@ -78,6 +78,7 @@ def test_processes_that_are_over_are_not_left_behind() -> None:
     assert not Path(f"/proc/{pid}").exists()
 
 
+@pytest.mark.slow
 def test_a_running_job_says_how_far_it_is(tmp_path: Path) -> None:
     """Half-way there are runs behind, runs to come, the name of the one at hand, and a clock."""
     job = held(tmp_path)
@@ -105,6 +106,7 @@ def test_a_job_is_found_by_another_process(tmp_path: Path) -> None:
     assert wait_for(job, ended).state == "stopped"
 
 
+@pytest.mark.slow
 def test_a_job_outlives_its_starter(tmp_path: Path, home: Path) -> None:
     """A job goes on when the process that started it, and its group, are gone."""
     source = write_model(tmp_path / "mine", hold=True)
@@ -120,6 +122,7 @@ def test_a_job_outlives_its_starter(tmp_path: Path, home: Path) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_running_job_can_be_opened(tmp_path: Path) -> None:
     """What a running job has measured so far is an analysis in its folder, marked as partial; it
     becomes the whole one when the job ends.
@@ -142,6 +145,7 @@ def test_a_running_job_can_be_opened(tmp_path: Path) -> None:
     assert store.load(job.analysis).partial is None
 
 
+@pytest.mark.slow
 def test_stop_ends_the_process_and_resume_ends_the_work(tmp_path: Path) -> None:
     """A stopped job is gone from the machine; the same command again brings it to its end."""
     job = wait_for(held(tmp_path), lambda now: ended(now) or now.has_analysis)
@@ -215,6 +219,7 @@ def test_a_killed_process_is_seen_as_stopped(tmp_path: Path) -> None:
     assert now.done == job.done
 
 
+@pytest.mark.slow
 def test_another_process_with_the_same_pid_is_not_the_job(tmp_path: Path) -> None:
     """A pid that was given away since is neither taken for the job nor ended."""
     job = held(tmp_path)
@@ -233,6 +238,7 @@ def test_another_process_with_the_same_pid_is_not_the_job(tmp_path: Path) -> Non
     assert other.returncode == 0
 
 
+@pytest.mark.slow
 def test_a_failure_has_its_cause_and_next_step(tmp_path: Path) -> None:
     """What the person's file raised is told with its line; the log holds the command's line."""
     source = write_model(tmp_path / "mine", broken=True)
@@ -260,6 +266,7 @@ def test_a_command_that_never_began_is_told() -> None:
     assert jobs.log_tail(job) == "no luck"
 
 
+@pytest.mark.slow
 def test_a_source_is_measured_once_at_a_time(tmp_path: Path) -> None:
     """A second start of the same source is refused by name of the first; others may start."""
     job = held(tmp_path)

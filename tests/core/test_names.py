@@ -49,6 +49,7 @@ def test_a_fresh_name_is_new_and_a_name(name: str, count: int) -> None:
 
 
 @given(seed=st.integers(0, 2**16))
+@pytest.mark.slow
 def test_a_map_edited_by_hand_becomes_a_policy_that_gives_it(seed: int) -> None:
     """Any codes read from a file come back from `policy_of`, layer by layer."""
     study = Study(synthetic_analysis(28, samples=4))

@@ -63,6 +63,7 @@ def _compared(source: ModelSource, count: int = 24) -> Replayer:
 
 
 @pytest.mark.parametrize("name", SAMPLES)
+@pytest.mark.slow
 def test_every_layer_of_a_sample_is_replayed_to_the_same_bits(name: str) -> None:
     """All layers of a bundled sample, alone in FP16 and INT8, equal full passes bit by bit."""
     replayer = _compared(samples.load(name), 12 if name == "informer" else 24)
@@ -257,6 +258,7 @@ def test_an_unchanged_layer_stops_at_once(monkeypatch: pytest.MonkeyPatch) -> No
     assert alone is baseline  # not merely equal: nothing behind the layer ran
 
 
+@pytest.mark.slow
 def test_batches_do_not_change_the_numbers() -> None:
     """Any batch size gives the same evidence, bit by bit, on every bundled sample."""
     for name in SAMPLES:
@@ -284,6 +286,7 @@ def test_batches_are_even_parts_of_full_ones(size: int) -> None:
         assert min(lengths) >= min(8, count % BATCH or BATCH)
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_by_smaller_batches() -> None:
     """A bound makes batches smaller, then replay impossible, then the measurement."""
     source = _first(samples.load("digits_vit"), 100)
@@ -366,6 +369,7 @@ def test_measuring_replays_and_reports_every_layer() -> None:
         assert expected.tobytes() == change.tobytes(), run.label
 
 
+@pytest.mark.slow
 def test_a_sample_is_measured_as_it_was_shipped() -> None:
     """Measuring a sample anew gives the shipped figures up to another machine's rounding."""
     shipped = store.load(samples.get("digits_resnet").analysis).evidence
@@ -418,6 +422,7 @@ def test_any_small_network_is_replayed_to_the_same_bits(names: list[str], seed: 
     assert (replayer.refusal, replayer.full_passes) == ("", 0)
 
 
+@pytest.mark.slow
 def test_a_dry_run_shows_memory_and_keeps_its_bound(capsys: pytest.CaptureFixture[str]) -> None:
     """`analyze --dry-run --memory` predicts time, memory and batches, and refuses too little."""
     command = ("analyze", "sample:digits_resnet", "--dry-run", "--precisions", "FP16,INT8")

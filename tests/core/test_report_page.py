@@ -171,6 +171,7 @@ def test_figures_give_their_data(browser: Browser, tmp_path: Path) -> None:
     Study(synthetic_analysis(0, samples=5)), Study(synthetic_analysis(1, measured=False)),
     named(EVIL), Study(synthetic_analysis(2000, samples=5)),
 ], ids=["empty", "unmeasured", "evil", "large"])  # fmt: skip
+@pytest.mark.slow
 def test_odd_models_open_without_errors(browser: Browser, tmp_path: Path, study: Study) -> None:
     """No layers, no measurements, hostile names and two thousand layers."""
     page = _open(browser, tmp_path, study)

@@ -47,6 +47,7 @@ def test_nodes_are_charged_to_their_layers(bench: verifying.Bench) -> None:
     assert mixed.boundaries > plain.boundaries
 
 
+@pytest.mark.slow
 def test_a_fused_kernel_is_charged_to_the_layer_that_multiplies() -> None:
     """A convolution whose kernel ends with its activation takes all of that kernel's time,
     although the runtime gives the kernel the activation's name; in FP32 as in INT8.

@@ -46,6 +46,7 @@ def sample(request: pytest.FixtureRequest) -> tuple[Case, Any]:
     return case_of(source), take(source.holdout.inputs, 0, SAMPLES[request.param])
 
 
+@pytest.mark.slow
 def test_the_simulation_tells_what_the_runtime_does(sample: tuple[Case, Any]) -> None:
     """All layers in INT8: simulation and ONNX Runtime differ by 10 dB less than INT8 and FP32, and
     every layer runs as asked or says why not.
@@ -61,6 +62,7 @@ def test_the_simulation_tells_what_the_runtime_does(sample: tuple[Case, Any]) ->
     assert sum(row.how == "integer kernel" for row in built.report) >= 10
 
 
+@pytest.mark.slow
 def test_flips_of_a_stress_are_foreseen(sample: tuple[Case, Any]) -> None:
     """With ranges so wide that INT8 changes more than 2 % of the predictions, the runtime's
     predictions differ from the simulated ones in a third of those at most.
@@ -93,6 +95,7 @@ def _widened(case: Case, factor: float) -> Case:
     return with_ranges(case.source, simulator, case.graph)
 
 
+@pytest.mark.slow
 def test_a_file_is_as_large_as_foretold(sample: tuple[Case, Any]) -> None:
     """Tensors by the size model and the measured overhead give the file of any map within 2 %."""
     case, _ = sample
@@ -181,6 +184,7 @@ def _kept(folder: Path) -> tuple[Verification, ...]:
     return verification.load(folder / "run", analysis.identity, analysis.scheme)
 
 
+@pytest.mark.slow
 def test_accuracy_is_that_of_the_outputs(folder: Path) -> None:
     """The measured figures are those of ONNX Runtime's outputs, computed here by hand."""
     from core.source.python_file import load

@@ -388,6 +388,7 @@ def _folding() -> ModelSource:
 
 @pytest.mark.parametrize("make", [_mixed, _folding])
 @pytest.mark.parametrize(("scheme", "calibrator"), _cells(), ids=lambda v: getattr(v, "name", v))
+@pytest.mark.slow
 def test_every_scheme_and_calibrator_keeps_the_contract(
     scheme: Scheme, calibrator: str, make: Callable[[], ModelSource]
 ) -> None:
@@ -500,6 +501,7 @@ def test_an_older_folder_has_the_facts_of_its_name(tmp_path: Path) -> None:
     assert (back.rounding, back.calibrator) == (ORT_CPU, "min-max")
 
 
+@pytest.mark.slow
 def test_scheme_and_calibrator_are_in_the_key() -> None:
     """Finished work of one scheme or calibrator is not found by another."""
     source = tiny_source()

@@ -188,6 +188,7 @@ def test_seven_layers_with_residuals_against_every_map(bent: float, values: bool
     _judge_budgets(study, codes, loss, 5, 20, HEDGE)
 
 
+@pytest.mark.slow
 def test_free_layers_of_a_real_analysis(informer_study: Study) -> None:
     """Seven free layers of the bundled Informer, the rest set by hand: the very best map."""
     rng = np.random.default_rng(11)
@@ -285,6 +286,7 @@ amounts = st.floats(0.24, 1.1)
     group=st.sampled_from([(), ("block.2*",), ("*1.feed*", "*0.*")]),
     seed=st.integers(0, 2),
 )
+@pytest.mark.slow
 def test_what_is_found_keeps_every_rule(
     size: float | None, latency: float | None, goal: str, pinned: str, group: tuple[str, ...],
     seed: int,

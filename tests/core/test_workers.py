@@ -47,6 +47,7 @@ def _plain(model: nn.Module, **changes: Any) -> ModelSource:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_two_workers_give_the_bits_of_one(tmp_path: Path) -> None:
     """Every array is equal, each run is reported, and the cache holds what the workers made."""
     source = tiny_source()
@@ -67,6 +68,7 @@ def test_two_workers_give_the_bits_of_one(tmp_path: Path) -> None:
     assert finished(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_random_numbers_are_the_same_in_every_worker() -> None:
     """A model that draws numbers meets the same ones on a batch, whoever runs it."""
     source = source_of(awkward.DropoutAlwaysOn(), (5,), samples=150)
@@ -74,6 +76,7 @@ def test_random_numbers_are_the_same_in_every_worker() -> None:
     assert digest(_measured(source, 2).evidence) == digest(_measured(source, 1).evidence)
 
 
+@pytest.mark.slow
 def test_a_model_of_a_persons_file_reaches_the_workers(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -174,6 +177,7 @@ def test_tasks_cover_everything_once(sizes: tuple[int, ...], jobs: int) -> None:
         assert len(found) >= BLOCKS * jobs / 2
 
 
+@pytest.mark.slow
 def test_memory_is_divided_among_workers() -> None:
     """The bound holds for all processes together, so that more of them run smaller batches."""
     source = tiny_source()

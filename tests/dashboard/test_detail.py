@@ -58,6 +58,7 @@ def test_how_sure_a_layer_is(open_app: Open) -> None:
     assert (scores["Score"] != "n/a").all()
 
 
+@pytest.mark.slow
 def test_why_a_layer_is_sensitive(open_app: Open) -> None:
     """The detail names the main cause and lists the measured gain of each remedy."""
     app = open_app("measured", page="tune")

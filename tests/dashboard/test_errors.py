@@ -101,6 +101,7 @@ def test_bad_arguments_are_usage_errors(argument: str) -> None:
     assert stopped.value.code == 2
 
 
+@pytest.mark.slow
 def test_the_dashboard_never_imports_torch(folders: dict[str, Path]) -> None:
     """Every page runs without torch in the process."""
     code = f"""

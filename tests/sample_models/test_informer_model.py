@@ -117,6 +117,7 @@ def test_output_does_not_depend_on_the_batch(model: InformerClassifier, inputs: 
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+@pytest.mark.slow
 def test_export_equals_eager(model: InformerClassifier, inputs: Tensor) -> None:
     """The exported graph with a dynamic batch gives the eager outputs, also for one window."""
     shapes = ({0: torch.export.Dim("batch")},)

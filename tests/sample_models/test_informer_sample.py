@@ -93,6 +93,7 @@ def test_package_import_is_light() -> None:
     assert done.stdout.strip() == "set()"
 
 
+@pytest.mark.slow
 def test_shipped_accuracy_beats_the_majority(capsys: pytest.CaptureFixture[str]) -> None:
     """The command prints the line of the README: accuracy 15 points above the majority or more."""
     threads = torch.get_num_threads()

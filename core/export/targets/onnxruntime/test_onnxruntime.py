@@ -16,6 +16,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 @pytest.mark.parametrize("name", sample.SAMPLES)
 @pytest.mark.parametrize("target", ["onnxruntime", "tensorrt-qdq"])
+@pytest.mark.slow
 def test_exactly_the_intended_layers_are_int8(
     target: str, name: str, tmp_path: Path, onnx_of: sample.OnnxOf
 ) -> None:
@@ -73,6 +74,7 @@ def _symmetric_and_signed(model: object) -> None:
 
 
 @pytest.mark.parametrize("name", sample.SAMPLES)
+@pytest.mark.slow
 def test_integer_kernels_are_executed(name: str, tmp_path: Path, onnx_of: sample.OnnxOf) -> None:
     """ONNX Runtime's own graph holds an integer kernel for every INT8 product with a weight."""
     sample.needs("onnxruntime.quantization", "onnxruntime")
