@@ -23,13 +23,10 @@ from core.evidence.measure.forecast import forecast_seconds
 from core.evidence.measure.holdout import judged
 from core.evidence.measure.model_notes import notes
 from core.evidence.measure.outputs import read
+from core.evidence.options import MeasureOptions
 from core.layers import LayerTable
-from core.numerics import precision as registry
 from core.numerics.calibrate.calibration import Calibration
-from core.numerics.calibrate.calibrators import MIN_MAX, Calibrator
-from core.numerics.precision import Precision
 from core.numerics.saturation import warning
-from core.numerics.scheme import ORT_CPU, Scheme
 from core.numerics.states import under, with_sites
 from core.source.batches import take
 from core.source.contract import ModelSource
@@ -82,38 +79,22 @@ class Steps:
         self.progress(self.runs + self.alone, self.runs + self.alone, "done")
 
 
-def registered() -> tuple[Precision, ...]:
-    """Every registered precision but the reference."""
-    return tuple(registry.get(name) for name in registry.simulated())
-
-
-def dry_run(
-    source: ModelSource,
-    *,
-    scheme: Scheme = ORT_CPU,
-    calibrator: Calibrator = MIN_MAX,
-    precisions: tuple[Precision, ...] | None = None,
-    expand_units: bool = False,
-    memory_bytes: int | None = None,
-    jobs: int = 1,
-) -> Forecast:
+def dry_run(source: ModelSource, options: MeasureOptions | None = None) -> Forecast:
     """Predict the cost of `analyze` from one small batch; measures nothing else."""
-    precisions = precisions or registered()
-    layers = under(take_inventory(source, expand_units=expand_units), scheme)
-    runs = measuring.planned_runs(layers, precisions)
-    simulator = measuring.make_simulator(
-        source, layers, scheme, expand_units=expand_units, calibrator=calibrator
-    )
+    options = options or MeasureOptions()
+    layers = _layers(source, options)
+    runs = measuring.planned_runs(layers, options)
+    simulator = measuring.make_simulator(source, layers, options)
     reader = read(source)
     reader.targets(source.selection)  # what does not fit is said before the hours of measuring
     outputs = reader.keep(simulator.run({}, take(source.selection.inputs, 0, 2))).shape[1]
-    engine = prepare(simulator, source, reader, precisions, len(runs), memory_bytes, jobs)
-    values = len(precisions) * len(layers) * len(source.selection) * outputs
+    engine = prepare(simulator, source, reader, len(runs), options)
+    values = len(options.precisions) * len(layers) * len(source.selection) * outputs
     return Forecast(
         layers=len(layers),
         runs=len(runs),
         samples=len(source.selection),
-        predicted_seconds=forecast_seconds(engine, source, layers, precisions, runs, jobs),
+        predicted_seconds=forecast_seconds(engine, source, layers, runs, options),
         perturbation_bytes=values * np.dtype(np.float32).itemsize,
         peak_bytes=engine.peak_bytes,
         batch=engine.batch,
@@ -123,30 +104,22 @@ def dry_run(
 
 def analyze(
     source: ModelSource,
+    options: MeasureOptions | None = None,
     *,
-    scheme: Scheme = ORT_CPU,
-    calibrator: Calibrator = MIN_MAX,
-    precisions: tuple[Precision, ...] | None = None,
-    expand_units: bool = False,
-    probes: int = measuring.PROBES,
-    memory_bytes: int | None = None,
     cache: Cache | None = None,
-    jobs: int = 1,
     progress: Progress = lambda done, total, label: None,
     on_partial: Callable[[Analysis], None] | None = None,
 ) -> Analysis:
-    """Measure `source` in `precisions` (all that are registered, by default) and return the
+    """Measure `source` as `options` say, by default all that is registered, and return the
     analysis. Does not change the model's weights.
 
-    `memory_bytes` bounds the memory taken (half of what is free if None). What `cache` holds of
-    the same measurement is not measured again, and what is measured is kept there. `jobs`
-    processes share the work, with the same bits. `on_partial` is given a partial analysis now and
-    then: what is measured so far.
+    What `cache` holds of the same measurement is not measured again, and what is measured is kept
+    there. `on_partial` is given a partial analysis now and then: what is measured so far.
     """
     start = time.perf_counter()
-    precisions = precisions or registered()
-    layers = under(take_inventory(source, expand_units=expand_units), scheme)
-    bare = replace(_bare(source, layers, scheme, expand_units), calibrator=calibrator.text)
+    options = options or MeasureOptions()
+    layers = _layers(source, options)
+    bare = _bare(source, layers, options)
 
     def look(evidence: Evidence, ranges: tuple[Calibration, ...], partial: Partial) -> None:
         if on_partial is not None:
@@ -159,13 +132,10 @@ def analyze(
 
     steps = Steps(progress, local_steps(layers))
     measured = measuring.measure(
-        source, layers, scheme, precisions,
-        expand_units=expand_units, calibrator=calibrator, probes=probes, memory_bytes=memory_bytes,
-        cache=cache, jobs=jobs, progress=steps.run, on_partial=look if on_partial is not None else None,
+        source, layers, options, cache=cache, progress=steps.run,
+        on_partial=look if on_partial is not None else None,
     )  # fmt: skip
-    evidence = with_local(
-        source, layers, scheme, measured, expand_units=expand_units, progress=steps.layer
-    )
+    evidence = with_local(source, layers, options, measured, steps.layer)
     steps.over()
     return replace(
         bare,
@@ -176,7 +146,7 @@ def analyze(
         notes=(
             *notes(source, measured.evidence),
             *measured.notes,
-            *warning(scheme),
+            *warning(options.scheme),
             *_on_device(source),
         ),
     )
@@ -188,7 +158,13 @@ def _on_device(source: ModelSource) -> tuple[str, ...]:
     return () if device == "cpu" else (ON_DEVICE.format(device=device),)
 
 
-def _bare(source: ModelSource, layers: LayerTable, scheme: Scheme, expand_units: bool) -> Analysis:
+def _layers(source: ModelSource, options: MeasureOptions) -> LayerTable:
+    """The layers of `source` as the scheme sees them."""
+    return under(take_inventory(source, expand_units=options.expand_units), options.scheme)
+
+
+def _bare(source: ModelSource, layers: LayerTable, options: MeasureOptions) -> Analysis:
+    scheme = options.scheme
     return Analysis(
         identity=Identity(source.name, source.fingerprint(), source.data_fingerprint()),
         title=source.title,
@@ -198,6 +174,7 @@ def _bare(source: ModelSource, layers: LayerTable, scheme: Scheme, expand_units:
         layers=layers,
         scheme=scheme.name,
         scheme_facts=scheme,
+        calibrator=options.calibrator.text,
         splits=SplitSizes(
             len(source.calibration),
             len(source.selection),
@@ -205,7 +182,7 @@ def _bare(source: ModelSource, layers: LayerTable, scheme: Scheme, expand_units:
         ),
         ranges=(),
         weights=weight_profiles(layers, stored_tensors(layers, source.model)),
-        expanded_units=expand_units,
+        expanded_units=options.expand_units,
         data_description=source.data_description,
         source=source.reference,
         tool_version=core.__version__,

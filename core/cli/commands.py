@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from core.analysis import store
-from core.cli import budget, schemes, tables
+from core.cli import budget, tables
 from core.cli.cache import opened
 from core.cli.output import console, print_json, progress_bar, write
 from core.cli.partial import keeper
@@ -25,11 +25,14 @@ from core.decide.policy.decision import PrecisionMap
 from core.decide.policy.policy import Policy, parse_rules, parse_thresholds, parse_weights
 from core.decide.study import Study
 from core.errors import PolicyError
+from core.evidence.options import MeasureOptions
 from core.export.map import precision_map
 from core.export.report import assemble as reports
 from core.export.report import markdown
 from core.jobs.progress import Reporter, reporting
 from core.numerics import precision as registry
+from core.numerics import scheme
+from core.numerics.calibrate import calibrators
 from core.source import samples as bundled
 from core.source import sources
 
@@ -93,14 +96,15 @@ def _analyze(options: argparse.Namespace, reporter: Reporter) -> None:
         store.check_target(options.out)
     share_cores(options.jobs)
     source = placed(sources.load(options.source, options.csv), options.device, options.jobs)
-    how = {
-        "precisions": _precisions(options),
-        "expand_units": options.expand_units,
-        "memory_bytes": options.memory,
-        "jobs": options.jobs,
-        **schemes.chosen(options),
-    }
-    plan = analysing.dry_run(source, **how)
+    how = MeasureOptions(
+        scheme=scheme.get(options.scheme),
+        calibrator=calibrators.get(options.calibrator),
+        precisions=_precisions(options),
+        expand_units=options.expand_units,
+        memory_bytes=options.memory,
+        jobs=options.jobs,
+    )
+    plan = analysing.dry_run(source, how)
     if options.dry_run:
         reporter.result = msgspec.to_builtins(plan)
         if options.json:
@@ -126,7 +130,7 @@ def _analyze(options: argparse.Namespace, reporter: Reporter) -> None:
             progress.update(task, total=total, completed=done, description=label)
             reporter.step(done, total, label)
 
-        analysis = analysing.analyze(source, cache=cache, progress=step, on_partial=keep, **how)
+        analysis = analysing.analyze(source, how, cache=cache, progress=step, on_partial=keep)
     store.save(analysis, options.out)
     reporter.result = _summary(analysis, options.out)
     for note in (*((OPTIMISTIC,) if analysis.optimistic else ()), *analysis.notes):

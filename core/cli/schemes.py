@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
 from core.numerics import scheme
 from core.numerics.calibrate import calibrators
@@ -26,11 +25,3 @@ def add_options(sub: argparse.ArgumentParser) -> None:
         help=f"how ranges of activations are chosen: {', '.join(calibrators.names())} "
         f"(percentile:99.9 sets its share); default: {calibrators.MIN_MAX.name}",
     )
-
-
-def chosen(options: argparse.Namespace) -> dict[str, Any]:
-    """`scheme` and `calibrator` for `analyze` and `dry_run`."""
-    return {
-        "scheme": scheme.get(options.scheme),
-        "calibrator": calibrators.get(options.calibrator),
-    }

@@ -34,6 +34,7 @@ from core.decide.study import Study
 from core.estimate.metrics import kl_per_sample
 from core.estimate.projection import Projector
 from core.evidence.measure.measure import assignment_of, make_simulator, measure
+from core.evidence.options import MeasureOptions
 from core.evidence.scorers.logits import log_softmax
 from core.numerics import precision as registry
 from core.numerics.precision import Precision
@@ -136,7 +137,9 @@ def judge(
     assert evidence is not None
     projector = study.projector
     assert isinstance(projector, Projector)
-    simulator = make_simulator(source, analysis.layers, SCHEMES[evidence.scheme])
+    simulator = make_simulator(
+        source, analysis.layers, MeasureOptions(scheme=SCHEMES[evidence.scheme])
+    )
     precisions = tuple(registry.get(name) for name in evidence.precisions)
     log_p = log_softmax(evidence.baseline.astype(np.float64))
     ran: dict[bytes, Run] = {}
@@ -236,7 +239,9 @@ def main() -> None:
         scheme = SCHEMES[analysis.scheme]
         with registry.registered(INT4):
             wanted = (registry.get("FP16"), registry.get("INT8"), INT4)
-            measured = measure(cut, analysis.layers, scheme, wanted).evidence
+            measured = measure(
+                cut, analysis.layers, MeasureOptions(scheme=scheme, precisions=wanted)
+            ).evidence
             splits = replace(analysis.splits, selection=n)
             stressed = replace(analysis, evidence=measured, splits=splits)
             for axis in axes:

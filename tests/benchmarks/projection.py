@@ -41,6 +41,7 @@ from core.estimate.metrics import kl_per_sample
 from core.estimate.projection import Figures, Projection, Projector
 from core.evidence.evidence import Evidence
 from core.evidence.measure.measure import assignment_of, make_simulator, measure
+from core.evidence.options import MeasureOptions
 from core.evidence.scorers.logits import log_softmax
 from core.layers import LayerTable
 from core.numerics import precision as registry
@@ -127,7 +128,7 @@ def judge(
 ) -> list[Row]:  # fmt: skip
     """Simulate and project `count` random maps; with `again` simulate each a second time."""
     projector = Projector(evidence, registry.REFERENCE)
-    simulator = make_simulator(source, layers, SCHEMES[evidence.scheme])
+    simulator = make_simulator(source, layers, MeasureOptions(scheme=SCHEMES[evidence.scheme]))
     precisions = tuple(registry.get(name) for name in evidence.precisions)
     alone = [
         [projector.figures(change).kl for change in changes] for changes in evidence.perturbations
@@ -253,7 +254,9 @@ def rows_of(
             console = Console(stderr=True)
             console.print(f"measuring {len(analysis.layers)} layers with {bits}-bit weights")
             scheme = SCHEMES[analysis.scheme]
-            stressed = measure(cut, analysis.layers, scheme, (narrow,)).evidence
+            stressed = measure(
+                cut, analysis.layers, MeasureOptions(scheme=scheme, precisions=(narrow,))
+            ).evidence
             rows = judge(cut, analysis.layers, stressed, maps, f"{bits}-bit", again=again)
             found.append((f"{bits} bit", str(n), *summary(rows)))
     return found

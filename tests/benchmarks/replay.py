@@ -30,9 +30,9 @@ from core.evidence.measure.measure import make_simulator, planned_runs
 from core.evidence.measure.memory import BATCH
 from core.evidence.measure.outputs import read
 from core.evidence.measure.workers import Work, made, tasks
+from core.evidence.options import MeasureOptions
 from core.layers import LayerTable
 from core.numerics.precision import FP16, INT8
-from core.numerics.scheme import ORT_CPU
 from core.source import samples
 from core.source.batches import take
 from core.source.contract import ModelSource
@@ -53,11 +53,12 @@ def compare(name: str, count: int, rounds: int, console: Console) -> list[str]:
     """One row of the table; exits with an error if any bit differs."""
     source = samples.load(name)
     layers = take_inventory(source)
-    simulator = make_simulator(source, layers, ORT_CPU)
-    runs = planned_runs(layers, PRECISIONS)
+    options = MeasureOptions(precisions=PRECISIONS)
+    simulator = make_simulator(source, layers, options)
+    runs = planned_runs(layers, options)
     alone = [run for run in runs if run.layer]
     start = time.perf_counter()
-    engine = prepare(simulator, source, read(source), PRECISIONS, len(runs))
+    engine = prepare(simulator, source, read(source), len(runs), options)
     prepared = time.perf_counter() - start
     if engine.reason:
         raise SystemExit(f"{name} cannot be replayed: {engine.reason}")

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from core.estimate.metrics import kl_per_sample
 from core.evidence.measure.measure import make_simulator
+from core.evidence.options import MeasureOptions
 from core.evidence.scorers.logits import log_softmax
 from core.layers import LayerTable
 from core.numerics import scheme as schemes
@@ -37,7 +38,9 @@ def judged(
     """SQNR in dB, mean KL in nats, and the seconds that calibrating took."""
     layers = under(inventory, scheme)
     start = time.perf_counter()
-    simulator = make_simulator(source, layers, scheme, calibrator=calibrators.get(calibrator))
+    simulator = make_simulator(
+        source, layers, MeasureOptions(scheme=scheme, calibrator=calibrators.get(calibrator))
+    )
     seconds = time.perf_counter() - start
     inputs = source.selection.inputs
     reference = simulator.run({}, inputs)

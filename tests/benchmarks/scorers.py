@@ -32,6 +32,7 @@ from core.evidence.diagnose.weights import weight_kurtosis, weight_sqnr_db
 from core.evidence.evidence import Evidence
 from core.evidence.measure.measure import make_simulator
 from core.evidence.measure.outputs import read
+from core.evidence.options import MeasureOptions
 from core.evidence.scorers import SCORERS, kl
 from core.numerics import precision as registry
 from core.numerics.scheme import SCHEMES
@@ -58,7 +59,9 @@ def measure_truth(
     """Run every computing layer alone in the narrowest precision on the holdout split."""
     assert source.holdout is not None
     inputs = take(source.holdout.inputs, 0, most)
-    simulator = make_simulator(source, analysis.layers, SCHEMES[analysis.scheme])
+    simulator = make_simulator(
+        source, analysis.layers, MeasureOptions(scheme=SCHEMES[analysis.scheme])
+    )
     reading = read(source)
     narrowest = min((registry.get(p) for p in evidence.precisions), key=lambda p: p.bits)
     layers = np.flatnonzero(analysis.layers.computes)
@@ -95,8 +98,8 @@ def needs_seconds(source: ModelSource, analysis: Analysis, truth: Truth) -> dict
     weight_kurtosis(analysis.layers, tensors)
     counted = time.process_time()
     simulator = calibrated_simulator(source, analysis.layers, analysis.rounding, analysis.ranges)
-    own = OwnOutputs(simulator, analysis.layers)
-    second_order(source, analysis.layers, precisions, own, evidence)
+    outputs = OwnOutputs(simulator, analysis.layers)
+    second_order(source, analysis.layers, precisions, outputs, evidence)
     pulled = time.process_time()
     by_kind = {"measured": truth.seconds_per_sample * evidence.samples, "prior": 0.0,
                "projected": pulled - counted}  # fmt: skip

@@ -16,6 +16,7 @@ from core.decide.study import Study
 from core.engines.torch.simulate.simulator import Simulator
 from core.evidence.evidence import Identity, SplitSizes
 from core.evidence.measure.measure import make_simulator
+from core.evidence.options import MeasureOptions
 from core.numerics import precision as registry
 from core.numerics.calibrate.calibration import Calibration
 from core.numerics.scheme import ORT_CPU
@@ -68,7 +69,7 @@ class Case:
 def case_of(source: ModelSource) -> Case:
     """Take stock of `source`, calibrate it and export it."""
     layers = take_inventory(source)
-    simulator = make_simulator(source, layers, ORT_CPU)
+    simulator = make_simulator(source, layers, MeasureOptions())
     return with_ranges(source, simulator, layers_graph=export(source, layers))
 
 

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from core.evidence.measure.measure import make_simulator
+from core.evidence.options import MeasureOptions
 from core.numerics.precision import INT8
 from core.numerics.saturation import saturates
-from core.numerics.scheme import ORT_CPU
 from core.onnx_graph.session import PROVIDERS, options
 from core.source.inventory import take_inventory
 from tests.zoo import awkward, by_hand, fusing
@@ -100,7 +100,7 @@ def test_a_folded_convolution_is_what_onnxruntime_runs(
     with torch.no_grad():
         error = np.abs(model(x).numpy() - expected)
 
-    found = make_simulator(source, take_inventory(source), ORT_CPU).run({"conv": INT8}, x)
+    found = make_simulator(source, take_inventory(source), MeasureOptions()).run({"conv": INT8}, x)
 
     assert "Relu" not in {node.op_type for node in onnx.load(path).graph.node}
     assert np.abs(found - expected).mean() < 1e-3 * error.mean()
@@ -155,7 +155,9 @@ def test_a_dynamic_lstm_is_what_onnxruntime_runs(tmp_path: Path) -> None:
     with torch.no_grad():
         reference = model(x).numpy()
 
-    found = make_simulator(source, take_inventory(source), ORT_CPU).run({"recurrent": INT8}, x)
+    found = make_simulator(source, take_inventory(source), MeasureOptions()).run(
+        {"recurrent": INT8}, x
+    )
 
     def distance_db(a: Floats, b: Floats) -> float:
         return float(10 * np.log10(np.square(reference).sum() / np.square(a - b).sum()))

@@ -25,6 +25,7 @@ from core.evidence.measure.cache import Cache, default_folder
 from core.evidence.measure.cache_key import content_key, run_key
 from core.evidence.measure.cache_store import FILE, STALE_SECONDS
 from core.evidence.measure.measure import make_simulator, measure
+from core.evidence.options import MeasureOptions
 from core.layers import LayerTable
 from core.numerics.precision import FP16, INT8, Precision
 from core.numerics.scheme import ORT_CPU, Scheme
@@ -63,9 +64,8 @@ class Counted:
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(run_cache.RunCache, "add", counted)
-            return measure(
-                self.source, self.layers, ORT_CPU, self.precisions, probes=2, cache=cache
-            )
+            options = MeasureOptions(precisions=self.precisions, probes=2)
+            return measure(self.source, self.layers, options, cache=cache)
 
 
 @pytest.fixture
@@ -126,9 +126,9 @@ def test_an_interrupted_analysis_keeps_what_it_made(
         if done == total // 3:
             raise KeyboardInterrupt
 
+    options = MeasureOptions(precisions=PRECISIONS, probes=2)
     with pytest.raises(KeyboardInterrupt):
-        measure(counted.source, counted.layers, ORT_CPU, PRECISIONS, probes=2,
-                cache=Cache(tmp_path), progress=stop)  # fmt: skip
+        measure(counted.source, counted.layers, options, cache=Cache(tmp_path), progress=stop)
     before = finished(tmp_path)
     found = counted.measure(tmp_path)
 
@@ -331,7 +331,7 @@ class Scaled(nn.Module):
 
 def _key(source: ModelSource, scheme: Scheme = ORT_CPU) -> str:
     layers = take_inventory(source)
-    simulator = make_simulator(source, layers, scheme)
+    simulator = make_simulator(source, layers, MeasureOptions(scheme=scheme))
     reference = simulator.run({}, source.selection.inputs)
     return content_key(source, layers, simulator, reference, everything=False)
 

@@ -14,6 +14,7 @@ from core.analysis.analyze import analyze
 from core.evidence.diagnose.causes import Diagnosis, diagnose
 from core.evidence.evidence import Evidence
 from core.evidence.layer_alone import VARIANTS
+from core.evidence.options import MeasureOptions
 from core.source.contract import model_source
 from tests.core.synthetic import synthetic_evidence, synthetic_layers
 
@@ -146,7 +147,7 @@ def analysed() -> tuple[Analysis, Evidence]:
             "evaluation": (bounded(96), torch.zeros(96, 4)), "name": "outliers",
         }
     )  # fmt: skip
-    analysis = analyze(source, probes=2)
+    analysis = analyze(source, MeasureOptions(probes=2))
     assert analysis.evidence is not None
     return analysis, analysis.evidence
 

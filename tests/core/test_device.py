@@ -21,9 +21,9 @@ from core.errors import PolicyError
 from core.evidence.diagnose.curvature import combination
 from core.evidence.measure.cache_key import content_key
 from core.evidence.measure.measure import make_simulator
+from core.evidence.options import MeasureOptions
 from core.numerics.precision import INT8
 from core.numerics.rounding import round_bias, round_weight, weight_scales
-from core.numerics.scheme import ORT_CPU
 from core.source.batches import answers, copied, device_of
 from core.source.contract import Split, model_source
 from core.source.device import DEVICES, device_name, placed
@@ -39,7 +39,7 @@ def test_the_cpu_is_where_a_model_is_and_stays() -> None:
     weight = source.model.get_parameter("conv.weight")
 
     same = placed(source, "cpu")
-    analysis = analyze(same, precisions=(INT8,), probes=0)
+    analysis = analyze(same, MeasureOptions(precisions=(INT8,), probes=0))
 
     assert same.model.get_parameter("conv.weight") is weight
     assert (analysis.device, device_name(same.model)) == ("cpu", "cpu")
@@ -181,13 +181,13 @@ def test_the_device_is_part_of_the_key_and_of_the_folder(
     torch.manual_seed(0)
     source = source_of(fusing.trained(fusing.ConvNorm()), (2, 6, 6))
     layers = take_inventory(source)
-    simulator = make_simulator(source, layers, ORT_CPU)
+    simulator = make_simulator(source, layers, MeasureOptions())
     reference = np.zeros((1, 3), np.float32)
     here = content_key(source, layers, simulator, reference, everything=False)
     for module in ("evidence.measure.cache_key", "analysis.analyze"):
         monkeypatch.setattr(f"core.{module}.device_name", lambda model: "cuda (Card)")
     there = content_key(source, layers, simulator, reference, everything=False)
-    analysis = analyze(source, precisions=(INT8,), probes=0)
+    analysis = analyze(source, MeasureOptions(precisions=(INT8,), probes=0))
 
     store.save(analysis, tmp_path / "one")
     path = tmp_path / "one" / store.FILE

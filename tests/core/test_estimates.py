@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 
 from core.analysis.analysis import Analysis
-from core.analysis.analyze import analyze, registered
+from core.analysis.analyze import analyze
 from core.decide import answer
 from core.decide.assess.outcome import outcome, uniform_map
 from core.decide.policy.policy import Policy
@@ -24,11 +24,11 @@ from core.estimate.combine_perturbations import FIRST_ORDER, FORMS, Combiner, Fo
 from core.estimate.metrics import kl_per_sample
 from core.estimate.projection import Projector
 from core.evidence.measure.measure import assignment_of, make_simulator
+from core.evidence.options import MeasureOptions
 from core.evidence.scorers.logits import log_softmax
 from core.export.map.tensors import write_tensors
 from core.numerics import precision as registry
 from core.numerics.precision import FP16, INT8, Precision
-from core.numerics.scheme import ORT_CPU
 from tests.core.synthetic import synthetic_analysis, synthetic_evidence, synthetic_layers
 from tests.zoo import models
 from tests.zoo.sources import source_of, tiny_source
@@ -74,7 +74,7 @@ def test_sizes_of_the_zoo_equal_written_files(tmp_path: Path) -> None:
         (models.Encoder(), (5, 8), 0),
     ):
         source = source_of(model, shape, ids=ids)
-        analysis = analyze(source, probes=0)
+        analysis = analyze(source, MeasureOptions(probes=0))
         study = Study(analysis)
         for precision in study.precisions:
             chosen = uniform_map(study, precision, hardware.DEFAULT)
@@ -89,13 +89,13 @@ def test_four_bit_weights_are_packed_two_to_a_byte(tmp_path: Path) -> None:
     int4 = Precision("INT4-test", 4, "integer", "4")
     source = tiny_source()
     with registry.registered(int4):
-        analysis = analyze(source, precisions=(FP16, int4), probes=0)
+        analysis = analyze(source, MeasureOptions(precisions=(FP16, int4), probes=0))
         study = Study(analysis)
         chosen = uniform_map(study, int4.name, hardware.DEFAULT)
         written = write_tensors(analysis, chosen, source.model, tmp_path / "int4.safetensors")
 
         assert outcome(study, chosen).totals["size_bytes"].value == written
-        int8 = Study(analyze(source, precisions=(INT8,), probes=0))
+        int8 = Study(analyze(source, MeasureOptions(precisions=(INT8,), probes=0)))
     assert written < 0.8 * (
         outcome(int8, uniform_map(int8, "INT8", hardware.DEFAULT)).totals["size_bytes"].value or 0
     )
@@ -293,7 +293,7 @@ def test_projection_follows_direct_simulation() -> None:
     study = Study(analyze(source))
     projector = study.projector
     assert projector is not None
-    simulator = make_simulator(source, study.layers, ORT_CPU)
+    simulator = make_simulator(source, study.layers, MeasureOptions())
     baseline = simulator.run({}, source.selection.inputs)
     rng = np.random.default_rng(5)
     pairs = []
@@ -303,7 +303,9 @@ def test_projection_follows_direct_simulation() -> None:
         codes[~study.layers.computes] = -1
         if not (codes > 0).any():
             continue
-        assignment = assignment_of((codes - 1).astype(np.int8), study.layers, registered())
+        assignment = assignment_of(
+            (codes - 1).astype(np.int8), study.layers, MeasureOptions().precisions
+        )
         simulated = simulator.run(assignment, source.selection.inputs) - baseline
         pairs.append(
             (projector.figures(projector.change(codes)).kl, projector.figures(simulated).kl)

@@ -13,6 +13,7 @@ import pytest
 from core.analysis.analyze import analyze
 from core.decide.assess.outcome import outcome, uniform_map
 from core.decide.study import Study
+from core.evidence.options import MeasureOptions
 from core.source import python_file
 from core.source.contract import ModelSource, model_source
 from tests.conftest import REPOSITORY
@@ -50,7 +51,7 @@ def _source(file: str, function: str) -> ModelSource:
 @pytest.mark.parametrize(("file", "function"), EXAMPLES)
 def test_examples_are_analyzed(file: str, function: str) -> None:
     """Every example yields figures of its task for a map, and a holdout figure."""
-    analysis = analyze(_source(file, function), probes=2)
+    analysis = analyze(_source(file, function), MeasureOptions(probes=2))
     study = Study(analysis)
     totals = outcome(study, uniform_map(study, "INT8", "server-cpu-vnni")).totals
     loss = "accuracy_drop_pts" if analysis.metric is None else "metric_loss_pct"

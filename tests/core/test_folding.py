@@ -28,6 +28,7 @@ from core.estimate import hardware
 from core.estimate.latency import LatencyModel
 from core.evidence.diagnose.own_output import OwnOutputs
 from core.evidence.measure.measure import make_simulator
+from core.evidence.options import MeasureOptions
 from core.export.map.tensors import write_tensors
 from core.layers import LayerTable
 from core.numerics.precision import FP16, INT8
@@ -101,7 +102,7 @@ def test_the_reference_is_the_unmodified_model(case: Callable[[], fusing.Norms])
     if isinstance(expected, dict):
         expected = expected["logits"]
 
-    outputs = make_simulator(source, layers, ORT_CPU).run({}, x, batch_size=len(x))
+    outputs = make_simulator(source, layers, MeasureOptions()).run({}, x, batch_size=len(x))
 
     assert outputs.tobytes() == expected.numpy().tobytes()
 
@@ -189,7 +190,7 @@ def test_int8_rounds_the_folded_weight_and_what_the_activation_lets_through(
     """
     source = _source(case)
     layers = take_inventory(source)
-    simulator = make_simulator(source, layers, ORT_CPU)
+    simulator = make_simulator(source, layers, MeasureOptions())
     model, x, seen = source.model, source.selection.inputs, source.calibration.inputs
     conv = copy.deepcopy(model.get_submodule("conv"))
     is_transposed = isinstance(conv, nn.ConvTranspose2d)
@@ -238,7 +239,9 @@ def test_int8_linear_with_batch_norm_stays_in_float_behind() -> None:
         y = by_hand.affine(x.numpy(), seen) @ by_hand.symmetric(fused.weight).T + bias  # type: ignore[arg-type]
         expected = _pooled(model, torch.relu(y))
 
-    found = make_simulator(source, take_inventory(source), ORT_CPU).run({"linear": INT8}, x)
+    found = make_simulator(source, take_inventory(source), MeasureOptions()).run(
+        {"linear": INT8}, x
+    )
 
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
@@ -253,7 +256,7 @@ def test_half_precision_casts_the_folded_tensors() -> None:
         y = by_hand.half(nn.functional.conv2d(by_hand.half(x), weight, bias))
         expected = _pooled(model, y)
 
-    found = make_simulator(source, take_inventory(source), ORT_CPU).run({"conv": FP16}, x)
+    found = make_simulator(source, take_inventory(source), MeasureOptions()).run({"conv": FP16}, x)
 
     np.testing.assert_allclose(found, expected, atol=2e-4)
     assert (np.abs(found - expected) < 1e-6).mean() > 0.9
@@ -265,7 +268,7 @@ def test_replay_of_folded_layers_equals_full_passes(case: Callable[[], fusing.No
     source = _source(case)
     if case is fusing.WithoutStatistics:
         source.model.get_submodule("bn").eval()
-    simulator = make_simulator(source, take_inventory(source), ORT_CPU)
+    simulator = make_simulator(source, take_inventory(source), MeasureOptions())
     x = source.selection.inputs[:24]
     pairs = [(name, p) for name in simulator.varied for p in (FP16, INT8)]
     replayer = Replayer(simulator, x[:2], pairs)
@@ -285,7 +288,7 @@ def test_a_unit_is_replayed_with_the_norms_inside_and_behind() -> None:
     model = fusing.trained(fusing.UnitThenNorm())
     source = source_of(model, (2, 6, 6), units=("unit",))
     layers = take_inventory(source)
-    simulator = make_simulator(source, layers, ORT_CPU)
+    simulator = make_simulator(source, layers, MeasureOptions())
     x = source.selection.inputs[:24]
     pairs = [(name, p) for name in simulator.varied for p in (FP16, INT8)]
     replayer = Replayer(simulator, x[:2], pairs)
@@ -307,7 +310,7 @@ def test_a_layers_own_output_is_taken_behind_its_batch_norm() -> None:
     """The error of a folded convolution by itself is that behind batch norm and activation."""
     source = _source(fusing.ConvNormRelu)
     layers = take_inventory(source)
-    analysis = analyze(source, precisions=(INT8,), probes=0)
+    analysis = analyze(source, MeasureOptions(precisions=(INT8,), probes=0))
     own = OwnOutputs(calibrated_simulator(source, layers, ORT_CPU, analysis.ranges), layers)
     x = source.selection.inputs
     model = source.model
@@ -336,7 +339,7 @@ def test_folded_sizes_equal_written_files(tmp_path: Path) -> None:
 
     for case in fusing.CASES:
         source = _source(case)
-        analysis = analyze(source, probes=0)
+        analysis = analyze(source, MeasureOptions(probes=0))
         study = Study(analysis)
         for precision in study.precisions:
             chosen = uniform_map(study, precision, DEVICE)
@@ -361,14 +364,18 @@ def test_a_folded_layer_has_no_precision_and_says_why() -> None:
     """In a map the batch norm is null, with the layer it went into as the reason; priors do not
     depend on folding.
     """
-    analysis = analyze(_source(fusing.ConvNormRelu), precisions=(FP16, INT8), probes=0)
+    analysis = analyze(
+        _source(fusing.ConvNormRelu), MeasureOptions(precisions=(FP16, INT8), probes=0)
+    )
     study = Study(analysis)
     chosen = answer.decide(study, Policy(pins=(("bn", "INT8"),)))
     i = analysis.layers.index["bn"]
 
     assert chosen.assigned[i] is None
     assert chosen.reason(i) == "Folded into conv, whose weights and bias hold its factors."
-    bare = Study(analyze(_source(fusing.NormFirst), precisions=(FP16, INT8), probes=0))
+    bare = Study(
+        analyze(_source(fusing.NormFirst), MeasureOptions(precisions=(FP16, INT8), probes=0))
+    )
     j = bare.layers.index["bn"]
     assert chosen.scores[i] == answer.decide(bare, Policy()).scores[j]
 
@@ -404,7 +411,9 @@ def test_a_fused_activation_costs_no_time() -> None:
 def test_an_analysis_written_before_folding_opens(tmp_path: Path) -> None:
     """A folder without the newer keys is read as one in which nothing is folded."""
     folder = tmp_path / "old"
-    store.save(analyze(_source(fusing.ConvNorm), precisions=(INT8,), probes=0), folder)
+    store.save(
+        analyze(_source(fusing.ConvNorm), MeasureOptions(precisions=(INT8,), probes=0)), folder
+    )
     path = folder / store.FILE
     content = json.loads(path.read_text())
     for layer in content["layers"]["layers"]:

@@ -14,9 +14,9 @@ from core.evidence.measure import forecast
 from core.evidence.measure.engine import Engine, prepare
 from core.evidence.measure.measure import make_simulator, measure, planned_runs
 from core.evidence.measure.outputs import read
+from core.evidence.options import MeasureOptions
 from core.layers import LayerTable
 from core.numerics.precision import FP16, INT8, Precision
-from core.numerics.scheme import ORT_CPU
 from core.source.batches import count
 from core.source.contract import ModelSource
 from core.source.inventory import take_inventory
@@ -25,9 +25,9 @@ from tests.zoo.sources import tiny_source
 
 def engine_of(source: ModelSource, layers: LayerTable, precisions: tuple[Precision, ...]) -> Engine:
     """An engine as a dry run has it."""
-    simulator = make_simulator(source, layers, ORT_CPU)
-    runs = planned_runs(layers, precisions)
-    return prepare(simulator, source, read(source), precisions, len(runs))
+    options = MeasureOptions(precisions=precisions)
+    simulator = make_simulator(source, layers, options)
+    return prepare(simulator, source, read(source), len(planned_runs(layers, options)), options)
 
 
 @pytest.mark.parametrize("precisions", [(FP16, INT8), (FP16,), (INT8,)])
@@ -39,7 +39,7 @@ def test_single_layers_are_counted_as_they_are_run(
     """
     source = tiny_source()
     layers = take_inventory(source)
-    measured = measure(source, layers, ORT_CPU, precisions, probes=2)
+    measured = measure(source, layers, MeasureOptions(precisions=precisions, probes=2))
     engine = engine_of(source, layers, precisions)
     ran: list[int] = []
     run, record = Simulator.run, Simulator.record
@@ -54,7 +54,7 @@ def test_single_layers_are_counted_as_they_are_run(
 
     monkeypatch.setattr(Simulator, "run", counted)
     monkeypatch.setattr(Simulator, "record", looked)
-    with_local(source, layers, ORT_CPU, measured)
+    with_local(source, layers, MeasureOptions(), measured)
     monkeypatch.setattr(Replayer, "prefixes", lambda self, batch: dict.fromkeys(layers.names, 1.0))
 
     assert forecast._local_samples(engine, source, layers, precisions) == sum(ran)
@@ -82,13 +82,12 @@ def test_progress_counts_every_step_once() -> None:
     source = tiny_source()
     steps: list[tuple[int, int, str]] = []
 
-    found = analysing.analyze(
-        source, precisions=(INT8,), probes=2, progress=lambda *step: steps.append(step)
-    )
+    options = MeasureOptions(precisions=(INT8,), probes=2)
+    found = analysing.analyze(source, options, progress=lambda *step: steps.append(step))
 
     done = [one for one, _, _ in steps]
     assert done == sorted(done)
-    runs = len(planned_runs(found.layers, (INT8,), 2)) * 2  # two batches
+    runs = len(planned_runs(found.layers, options)) * 2  # two batches
     assert {total for _, total, _ in steps} == {runs + local_steps(found.layers)}
     assert steps[-1] == (runs + local_steps(found.layers), runs + local_steps(found.layers), "done")
     alone = [label for one, _, label in steps if one >= runs and label.endswith("by itself")]

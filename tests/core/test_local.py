@@ -16,6 +16,7 @@ from core.errors import AnalysisError
 from core.evidence.diagnose.causes import diagnose
 from core.evidence.diagnose.curvature import combination
 from core.evidence.diagnose.weights import weight_kurtosis
+from core.evidence.options import MeasureOptions
 from core.evidence.scorers import SCORERS
 from core.layers import Layer, LayerTable, TensorSpec
 from core.source.contract import model_source
@@ -88,7 +89,7 @@ def chain_analysis() -> tuple[Chain, Analysis]:
     source = model_source(
         {"model": model, "calibration": torch.randn(64, 6), "task": "regression", "name": "chain"}
     )
-    return model, analyze(source, probes=2)
+    return model, analyze(source, MeasureOptions(probes=2))
 
 
 def test_gradient_times_error_is_exact_for_a_linear_model() -> None:
@@ -127,7 +128,7 @@ def test_a_damaged_array_is_named(tmp_path: pytest.TempPathFactory) -> None:
     """A local array of another shape or with NaN is an error that names the file."""
     from core.analysis import store
 
-    analysis = analyze(tiny_source(), probes=2)
+    analysis = analyze(tiny_source(), MeasureOptions(probes=2))
     folder = tmp_path / "a"  # type: ignore[operator]
     store.save(analysis, folder)
     path = folder / store.ARRAYS / "local_gradient_error.npy"
@@ -158,7 +159,7 @@ def test_awkward_models_are_looked_at(
     of gradients are absent and all else is there.
     """
     torch.manual_seed(0)
-    analysis = analyze(source_of(model(), shape, samples=32), probes=1)
+    analysis = analyze(source_of(model(), shape, samples=32), MeasureOptions(probes=1))
     assert analysis.evidence is not None
     local = analysis.evidence.local
     assert local is not None
@@ -177,7 +178,7 @@ def test_awkward_models_are_looked_at(
 def test_an_overflow_is_infinitely_bad() -> None:
     """A layer whose own output is not finite in FP16 has an infinite figure, so it scores 1."""
     torch.manual_seed(0)
-    analysis = analyze(source_of(models.Overflowing(), (5,), samples=32), probes=1)
+    analysis = analyze(source_of(models.Overflowing(), (5,), samples=32), MeasureOptions(probes=1))
     assert analysis.evidence is not None
     assert analysis.evidence.local is not None
     gradient = analysis.evidence.local.gradient_error

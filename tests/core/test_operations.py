@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from core.errors import ModelError
+from core.evidence.options import MeasureOptions
 from core.source.batches import (
     answers,
     fixed_random_state,
@@ -127,7 +128,6 @@ def test_a_stored_matrix_is_a_weight_however_the_product_is_written(name: str) -
     """Its output channels get a scale each, it takes a byte per value, and INT8 rounds it so."""
     from core.evidence.measure.measure import make_simulator
     from core.numerics.precision import INT8
-    from core.numerics.scheme import ORT_CPU
 
     call, axis = WRITTEN[name]
     torch.manual_seed(0)
@@ -140,7 +140,7 @@ def test_a_stored_matrix_is_a_weight_however_the_product_is_written(name: str) -
     assert (spec.kind, spec.channels, spec.channel_axis) == ("weight", 6, axis)
     assert layer.macs == 36
     x = source.selection.inputs
-    simulated = make_simulator(source, layers, ORT_CPU).run({layer.name: INT8}, x)
+    simulated = make_simulator(source, layers, MeasureOptions()).run({layer.name: INT8}, x)
     rounded = _Products(call)
     with torch.no_grad():
         rounded.weight.copy_(by_hand.symmetric(model.weight, axis))
@@ -161,7 +161,7 @@ def test_a_vector_that_multiplies_is_a_weight_with_one_scale() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.head((x @ self.v).unsqueeze(-1))
 
-    analysis = analyze(source_of(Vector(), (6,)), probes=1)
+    analysis = analyze(source_of(Vector(), (6,)), MeasureOptions(probes=1))
     profile = next(w for w in analysis.weights if w.tensor == "v")
 
     assert (len(profile.low), int(profile.counts.sum())) == (1, 6)

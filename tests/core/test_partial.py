@@ -29,6 +29,7 @@ from core.errors import PolicyError
 from core.evidence.evidence import Partial
 from core.evidence.measure import partial_results
 from core.evidence.measure.partial_results import PartialResults
+from core.evidence.options import MeasureOptions
 from core.export.map import precision_map
 from core.export.report import markdown
 from core.jobs.progress import Reporter
@@ -54,7 +55,7 @@ def seen(request: pytest.FixtureRequest) -> tuple[Analysis, list[Analysis]]:
         told = PartialResults.look
         patch.setattr(PartialResults, "look", lambda self: (told(self), self._tell())[0])
         whole = analysing.analyze(
-            tiny_source(), probes=2, jobs=request.param, on_partial=found.append
+            tiny_source(), MeasureOptions(probes=2, jobs=request.param), on_partial=found.append
         )
     return whole, found
 

@@ -20,13 +20,13 @@ from core.cli.main import main
 from core.engines.torch.replay.replayer import Replayer
 from core.engines.torch.simulate.simulator import Simulator
 from core.errors import PolicyError
-from core.evidence.measure.engine import prepare
+from core.evidence.measure.engine import Engine, prepare
 from core.evidence.measure.measure import make_simulator, measure, planned_runs
 from core.evidence.measure.memory import BATCH, SMALLEST, batches, free_bytes
 from core.evidence.measure.outputs import read
+from core.evidence.options import MeasureOptions
 from core.numerics import precision as registry
 from core.numerics.precision import FP16, INT8
-from core.numerics.scheme import ORT_CPU
 from core.source import samples
 from core.source.batches import take
 from core.source.contract import ModelSource, Split, model_source
@@ -39,7 +39,7 @@ SAMPLES = ("digits_resnet", "digits_vit", "informer")
 
 
 def _simulator(source: ModelSource) -> Simulator:
-    return make_simulator(source, take_inventory(source), ORT_CPU)
+    return make_simulator(source, take_inventory(source), MeasureOptions())
 
 
 def _first(source: ModelSource, count: int) -> ModelSource:
@@ -188,10 +188,10 @@ def test_what_cannot_be_replayed_says_why_and_gives_the_same_numbers(
     source = source_of(made, (5,), units=units)
     _compared(source)
 
-    analysis = analyze(source, probes=2, precisions=PRECISIONS)
+    analysis = analyze(source, MeasureOptions(probes=2, precisions=PRECISIONS))
 
     assert reason in analysis.notes[0]
-    assert dry_run(source, precisions=PRECISIONS).full_passes in analysis.notes[0]
+    assert dry_run(source, MeasureOptions(precisions=PRECISIONS)).full_passes in analysis.notes[0]
     assert analysis.evidence is not None
     simulator = _simulator(source)
     change = simulator.run({"head": INT8}, source.selection.inputs) - analysis.evidence.baseline
@@ -291,12 +291,15 @@ def test_memory_is_bounded_by_smaller_batches() -> None:
     """A bound makes batches smaller, then replay impossible, then the measurement."""
     source = _first(samples.load("digits_vit"), 100)
     simulator = _simulator(source)
-    runs = len(planned_runs(take_inventory(source), PRECISIONS))
+    runs = len(planned_runs(take_inventory(source), MeasureOptions(precisions=PRECISIONS)))
 
-    wide = prepare(simulator, source, read(source), PRECISIONS, runs, 10**10)
-    tight = prepare(simulator, source, read(source), PRECISIONS, runs, wide.need.peak(60))
-    tighter = prepare(simulator, source, read(source), PRECISIONS, runs, wide.need.peak(SMALLEST))
-    short = prepare(simulator, source, read(source), PRECISIONS, runs, wide.need.peak(SMALLEST) - 1)
+    def engine(memory_bytes: int) -> Engine:
+        options = MeasureOptions(precisions=PRECISIONS, memory_bytes=memory_bytes)
+        return prepare(simulator, source, read(source), runs, options)
+
+    wide = engine(10**10)
+    tight, tighter = engine(wide.need.peak(60)), engine(wide.need.peak(SMALLEST))
+    short = engine(wide.need.peak(SMALLEST) - 1)
 
     assert (wide.batch, tight.batch, tighter.batch) == (100, 60, SMALLEST)
     assert SMALLEST < short.batch < 100
@@ -307,14 +310,15 @@ def test_memory_is_bounded_by_smaller_batches() -> None:
     assert wide.notes(0) == tight.notes(0) == ()  # compared: parts of 60 give the same bits
     assert "may change last bits" in tighter.notes(0)[0]  # 100 at once do not fit to compare
     with pytest.raises(PolicyError, match="more than the 1 MB allowed"):
-        prepare(simulator, source, read(source), PRECISIONS, runs, 10**6)
+        engine(10**6)
 
 
 def test_the_memory_of_a_replay_is_predicted() -> None:
     """Values that are kept never take more than was predicted, and are freed as layers pass."""
     source = tiny_source()
     simulator = _simulator(source)
-    engine = prepare(simulator, source, read(source), PRECISIONS, 40, 10**9)
+    options = MeasureOptions(precisions=PRECISIONS, memory_bytes=10**9)
+    engine = prepare(simulator, source, read(source), 40, options)
     inputs = source.selection.inputs[:50]
     kept: list[int] = []
     original = Replayer._dependents
@@ -340,10 +344,13 @@ def test_measuring_replays_and_reports_every_layer() -> None:
     seen: list[tuple[int, int, str]] = []
 
     evidence = measure(
-        source, layers, ORT_CPU, PRECISIONS, probes=2, progress=lambda *step: seen.append(step)
+        source,
+        layers,
+        MeasureOptions(precisions=PRECISIONS, probes=2),
+        progress=lambda *step: seen.append(step),
     ).evidence
 
-    runs = planned_runs(layers, PRECISIONS, 2)
+    runs = planned_runs(layers, MeasureOptions(precisions=PRECISIONS, probes=2))
     assert [done for done, _, _ in seen[1:]] == list(range(2 * len(runs) + 1))
     assert {total for _, total, _ in seen} == {2 * len(runs)}
     assert {label for _, _, label in seen} == {run.label for run in runs} | {"done"}
@@ -377,7 +384,9 @@ def test_a_sample_is_measured_as_it_was_shipped() -> None:
     assert shipped is not None
 
     precisions = tuple(registry.get(name) for name in shipped.precisions)
-    evidence = measure(source, take_inventory(source), ORT_CPU, precisions, probes=0).evidence
+    evidence = measure(
+        source, take_inventory(source), MeasureOptions(precisions=precisions, probes=0)
+    ).evidence
 
     np.testing.assert_allclose(shipped.baseline[:100], evidence.baseline, atol=1e-4)
     error = np.abs(shipped.perturbations[:, :, :100] - evidence.perturbations)

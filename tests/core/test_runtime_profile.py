@@ -13,6 +13,7 @@ from core.analysis.analyze import analyze
 from core.decide import answer
 from core.decide.policy.policy import Policy
 from core.decide.study import Study
+from core.evidence.options import MeasureOptions
 from core.runtime import profile as profiling
 from core.runtime import verify as verifying
 from core.runtime.build import assemble
@@ -27,7 +28,7 @@ from tests.zoo.sources import tiny_source
 def bench() -> verifying.Bench:
     """A tiny transformer, exported."""
     source = tiny_source()
-    return verifying.prepare(source, analyze(source, probes=2))
+    return verifying.prepare(source, analyze(source, MeasureOptions(probes=2)))
 
 
 def test_nodes_are_charged_to_their_layers(bench: verifying.Bench) -> None:

@@ -21,6 +21,7 @@ from core.cli.main import main
 from core.cli.runtime_tables import advice
 from core.decide.study import Study
 from core.errors import AnalysisError, ModelError
+from core.evidence.options import MeasureOptions
 from core.export.map import precision_map
 from core.records import verification
 from core.records.verification import Verification
@@ -301,7 +302,7 @@ def test_a_model_that_draws_random_numbers_is_not_verified() -> None:
     source = source_of(_Noisy(), (6,))
 
     with pytest.raises(ModelError, match="other outputs"):
-        verifying.prepare(source, analyze(source, probes=2))
+        verifying.prepare(source, analyze(source, MeasureOptions(probes=2)))
 
 
 def test_agreement_is_decibels_of_the_signal() -> None:

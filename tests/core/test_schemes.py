@@ -27,6 +27,7 @@ from core.errors import PolicyError
 from core.estimate.hardware import profiles
 from core.evidence.measure.cache_key import content_key
 from core.evidence.measure.measure import make_simulator
+from core.evidence.options import MeasureOptions
 from core.export.map.tensors import write_tensors
 from core.layers import ROLES, State
 from core.numerics import kernel_table
@@ -59,7 +60,9 @@ by_name = pytest.mark.parametrize("scheme", ALL, ids=lambda s: s.name)
 
 def _simulator(source: ModelSource, scheme: Scheme, calibrator: str = "min-max"):  # noqa: ANN202
     layers = under(take_inventory(source), scheme)
-    return make_simulator(source, layers, scheme, calibrator=calibrators.get(calibrator))
+    return make_simulator(
+        source, layers, MeasureOptions(scheme=scheme, calibrator=calibrators.get(calibrator))
+    )
 
 
 class Mixed(nn.Module):
@@ -462,10 +465,8 @@ def test_an_analysis_keeps_its_scheme_and_its_exact_size(
 ) -> None:
     """Facts and calibrator survive the folder, and bytes on disk are those of the estimate."""
     source = make()
-    found = analyze(
-        source, scheme=scheme, calibrator=calibrators.get("percentile:99.9"), precisions=(INT8,),
-        probes=2,
-    )  # fmt: skip
+    calibrator = calibrators.get("percentile:99.9")
+    found = analyze(source, MeasureOptions(scheme, calibrator, precisions=(INT8,), probes=2))
 
     store.save(found, tmp_path / "analysis")
     back = store.load(tmp_path / "analysis")
@@ -488,7 +489,7 @@ def test_an_analysis_keeps_its_scheme_and_its_exact_size(
 
 def test_an_older_folder_has_the_facts_of_its_name(tmp_path: Path) -> None:
     """Without facts and calibrator in the file the name decides, and ranges were min-max."""
-    found = analyze(tiny_source(), precisions=(INT8,), probes=1)
+    found = analyze(tiny_source(), MeasureOptions(precisions=(INT8,), probes=1))
     store.save(found, tmp_path / "old")
     path = tmp_path / "old" / store.FILE
     data = msgspec.json.decode(path.read_bytes())
@@ -568,7 +569,7 @@ def test_saturation_is_said_where_it_happens(
 
 def test_an_analysis_notes_that_its_processor_has_no_vnni(*, vnni: bool) -> None:
     """Without VNNI an analysis notes it, with VNNI it does not; either way that is all it notes."""
-    analysis = analyze(source_of(models.LoopedModule(), (5,)), probes=2)
+    analysis = analyze(source_of(models.LoopedModule(), (5,)), MeasureOptions(probes=2))
 
     assert analysis.notes == (() if vnni else (WARNING,))
     assert own_notes(analysis) == ()

@@ -13,6 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from core.engines.torch.simulate.dynamic import round_dynamic
 from core.engines.torch.simulate.folding import clips, stored_tensors
 from core.evidence.measure.measure import make_simulator
+from core.evidence.options import MeasureOptions
 from core.numerics import kernel_table
 from core.numerics import scheme as schemes
 from core.numerics.activation_grids import grid_of, round_to
@@ -57,7 +58,9 @@ def test_a_convolution_is_the_folded_one_under_every_scheme(scheme: Scheme) -> N
     source = _source(BiasedNorm, fusing.ConvNorm.SHAPE)
     model, x, seen = source.model, source.selection.inputs, source.calibration.inputs
     assert isinstance(model, BiasedNorm)
-    simulator = make_simulator(source, under(take_inventory(source), scheme), scheme)
+    simulator = make_simulator(
+        source, under(take_inventory(source), scheme), MeasureOptions(scheme=scheme)
+    )
     fused = fuse_conv_bn_eval(model.conv, model.bn)
     assert fused.bias is not None
     with torch.no_grad():
@@ -102,9 +105,11 @@ def test_half_precision_is_the_same_under_every_scheme(scheme: Scheme) -> None:
     source = _source(fusing.ConvNormRelu, fusing.ConvNormRelu.SHAPE)
     inventory = take_inventory(source)
     x = source.selection.inputs
-    usual = make_simulator(source, inventory, ORT_CPU).run({"conv": FP16}, x)
+    usual = make_simulator(source, inventory, MeasureOptions()).run({"conv": FP16}, x)
 
-    found = make_simulator(source, under(inventory, scheme), scheme).run({"conv": FP16}, x)
+    found = make_simulator(source, under(inventory, scheme), MeasureOptions(scheme=scheme)).run(
+        {"conv": FP16}, x
+    )
 
     assert found.tobytes() == usual.tobytes()
 
@@ -130,11 +135,13 @@ def test_all_operators_put_the_range_of_a_relu_on_the_product_before_it() -> Non
     conv = _source(fusing.ConvNormRelu, fusing.ConvNormRelu.SHAPE)
     linear = _source(LinearRelu, (5,))
     for scheme in (ORT_CPU, ORT_CPU_ALL):
-        seen = make_simulator(conv, under(take_inventory(conv), scheme), scheme).ranges
+        seen = make_simulator(
+            conv, under(take_inventory(conv), scheme), MeasureOptions(scheme=scheme)
+        ).ranges
         assert seen[("conv", 0, OUTPUT)].low == 0.0
         assert seen[("conv", 0, OUTPUT)].high > 0.0
     table = under(take_inventory(linear), ORT_CPU_ALL)
-    seen = make_simulator(linear, table, ORT_CPU_ALL).ranges
+    seen = make_simulator(linear, table, MeasureOptions(scheme=ORT_CPU_ALL)).ranges
 
     assert seen[("first", 0, OUTPUT)].low == 0.0
     assert seen[("last", 0, OUTPUT)].low < 0.0
@@ -181,7 +188,7 @@ def test_a_dynamic_lstm_is_the_same_under_both_schemes_of_onnx_runtime() -> None
     x = source.selection.inputs
     found = []
     for scheme in (ORT_CPU, ORT_CPU_ALL):
-        simulator = make_simulator(source, under(inventory, scheme), scheme)
+        simulator = make_simulator(source, under(inventory, scheme), MeasureOptions(scheme=scheme))
         assert not any(site[0] == "recurrent" for site in simulator.ranges)
         found.append(simulator.run({"recurrent": INT8}, x))
         assert np.abs(found[-1] - simulator.run({}, x)).max() > 1e-4

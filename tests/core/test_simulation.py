@@ -16,10 +16,10 @@ from core.decide.policy.policy import Policy
 from core.decide.study import Study
 from core.evidence.evidence import Evidence
 from core.evidence.measure.measure import make_simulator, measure, planned_runs
+from core.evidence.options import MeasureOptions
 from core.numerics import precision as registry
 from core.numerics.precision import FP16, INT8, Precision
 from core.numerics.rounding import Range, affine_grid, round_activation, round_weight
-from core.numerics.scheme import ORT_CPU
 from core.source.contract import ModelSource
 from core.source.inventory import take_inventory
 from core.source.operations import attention_by_products
@@ -29,7 +29,7 @@ from tests.zoo.sources import source_of, tiny_source
 
 
 def _simulator(source: ModelSource):  # noqa: ANN202 (the simulator's own type says it)
-    return make_simulator(source, take_inventory(source), ORT_CPU)
+    return make_simulator(source, take_inventory(source), MeasureOptions())
 
 
 def _integer_linear(x: np.ndarray, layer: nn.Linear, seen: np.ndarray) -> np.ndarray:
@@ -101,7 +101,7 @@ def test_fp16_overflow_shows_as_infinity_and_is_forbidden() -> None:
     source = source_of(models.Overflowing(), (5,))
     layers = take_inventory(source)
 
-    evidence = measure(source, layers, ORT_CPU, (FP16, INT8)).evidence
+    evidence = measure(source, layers, MeasureOptions(precisions=(FP16, INT8))).evidence
 
     assert not evidence.allowed[0, layers.index["large"]]
     assert evidence.allowed[1].all()
@@ -173,7 +173,7 @@ def test_dropout_changes_nothing_in_any_precision() -> None:
     """A layer that does nothing at inference has no perturbation."""
     source = tiny_source()
     layers = take_inventory(source)
-    evidence = measure(source, layers, ORT_CPU, (FP16, INT8), probes=2).evidence
+    evidence = measure(source, layers, MeasureOptions(precisions=(FP16, INT8), probes=2)).evidence
 
     silent = ~layers.computes
     assert silent.sum() == 2
@@ -183,7 +183,7 @@ def test_dropout_changes_nothing_in_any_precision() -> None:
 def test_every_computing_layer_is_run_alone_in_every_precision() -> None:
     """The plan lists baseline, each layer alone, uniform maps and probes, nothing twice."""
     layers = take_inventory(tiny_source())
-    runs = planned_runs(layers, (FP16, INT8), probes=3)
+    runs = planned_runs(layers, MeasureOptions(precisions=(FP16, INT8), probes=3))
 
     assert len(runs) == 1 + 2 * int(layers.computes.sum()) + 2 + 3
     assert len({run.label for run in runs}) == len(runs)
@@ -194,7 +194,7 @@ def test_probes_cover_the_shares_of_the_narrowest_precision() -> None:
     from core.evidence.measure.measure import probe_codes
 
     layers = take_inventory(tiny_source())
-    codes = probe_codes(layers, (FP16, INT8))
+    codes = probe_codes(layers, (FP16, INT8), 12)
 
     shares = (codes == 1).sum(axis=1)
     assert (np.diff(shares) >= 0).all()
@@ -208,7 +208,9 @@ def test_narrower_weights_disturb_more() -> None:
     source = tiny_source()
     layers = take_inventory(source)
     with registry.registered(int4):
-        evidence = measure(source, layers, ORT_CPU, (INT8, int4), probes=0).evidence
+        evidence = measure(
+            source, layers, MeasureOptions(precisions=(INT8, int4), probes=0)
+        ).evidence
 
     has_weights = np.isfinite(evidence.weight_sqnr_db[0])
     assert has_weights.sum() == 6
@@ -232,7 +234,9 @@ def test_the_zoo_is_measured(model: nn.Module, shape: tuple[int, ...], ids: int)
     source = source_of(model, shape, ids=ids)
     layers = take_inventory(source)
 
-    evidence: Evidence = measure(source, layers, ORT_CPU, (FP16, INT8), probes=2).evidence
+    evidence: Evidence = measure(
+        source, layers, MeasureOptions(precisions=(FP16, INT8), probes=2)
+    ).evidence
 
     assert evidence.perturbations.shape[:3] == (2, len(layers), 64)
     assert evidence.allowed.all()
@@ -283,7 +287,7 @@ def test_an_all_zero_channel_stays_zero() -> None:
 
 def test_a_precision_needs_one_entry_of_the_registry() -> None:
     """BF16 is measured, priced and offered because it is registered; nothing else names it."""
-    study = Study(analyze(tiny_source(), probes=2))
+    study = Study(analyze(tiny_source(), MeasureOptions(probes=2)))
     assert "BF16" in study.precisions
 
     chosen = answer.decide(study, Policy(strategy="uniform", uniform="BF16"))
@@ -306,7 +310,7 @@ def test_a_precision_needs_one_entry_of_the_registry() -> None:
 
 def test_bf16_does_not_overflow_where_fp16_does() -> None:
     """BF16 has the exponent of FP32: values beyond 65,504 stay finite and are only coarser."""
-    analysis = analyze(source_of(models.Overflowing(), (5,)), probes=2)
+    analysis = analyze(source_of(models.Overflowing(), (5,)), MeasureOptions(probes=2))
     evidence = analysis.evidence
     assert evidence is not None
 

@@ -31,6 +31,7 @@ from core.estimate.projection import Projector
 from core.estimate.values import ValueProjector
 from core.evidence.evidence import Evidence, Outputs
 from core.evidence.measure.outputs import read
+from core.evidence.options import MeasureOptions
 from core.export.map.checklist import checks
 from core.export.map.precision_map import describe, from_json, to_json
 from core.export.report import html, markdown
@@ -160,19 +161,19 @@ def test_the_reference_loses_nothing(regression: Analysis, custom: Analysis) -> 
 
 def test_projected_ranges_hold_simulated_maps() -> None:
     """Maps that no probe has seen fall into the 90 % ranges of the metric mostly."""
-    from core.analysis.analyze import registered
     from core.evidence.measure.measure import assignment_of, make_simulator
-    from core.numerics.scheme import ORT_CPU
 
     source = model_source(_spec())
     study = Study(analyze(source))
     evidence = _evidence(study.analysis)
-    simulator = make_simulator(source, study.layers, ORT_CPU)
+    simulator = make_simulator(source, study.layers, MeasureOptions())
     rng = np.random.default_rng(99)
     inside = {"metric": 0, "relative_mse": 0}
     for _ in range(20):
         codes = rng.integers(0, len(study.precisions), len(study.layers)).astype(np.int8)
-        given = assignment_of((codes - 1).astype(np.int8), study.layers, registered())
+        given = assignment_of(
+            (codes - 1).astype(np.int8), study.layers, MeasureOptions().precisions
+        )
         outputs = simulator.run(given, source.selection.inputs).astype(np.float64)
         projection = study.project(codes)
         assert projection is not None
@@ -195,7 +196,7 @@ def test_a_metric_that_points_up_loses_when_it_falls() -> None:
     for name, (metric, up) in metrics.items():
         spec = _custom()
         spec |= {"metric": metric, "higher_is_better": up}
-        _, found = _uniform(analyze(model_source(spec), probes=2))
+        _, found = _uniform(analyze(model_source(spec), MeasureOptions(probes=2)))
         losses[name] = found.totals["metric_loss_pct"].value or 0.0
 
     assert losses["up"] * losses["down"] > 0
@@ -209,7 +210,7 @@ def test_a_metric_may_take_any_targets() -> None:
     spec["evaluation"] = (x, {"y": y, "within": torch.full((600,), 0.05)})
     spec |= {"metric": _share_close, "higher_is_better": True}
 
-    analysis = analyze(model_source(spec), probes=2)
+    analysis = analyze(model_source(spec), MeasureOptions(probes=2))
 
     assert analysis.metric is not None
     assert 0.5 < (analysis.metric.holdout or 0) < 0.9
@@ -230,7 +231,7 @@ def test_a_metric_that_fails_is_a_clear_error(metric: Any, message: str) -> None
     spec["metric"] = metric
 
     with pytest.raises(ModelError, match=message):
-        analyze(model_source(spec), probes=1)
+        analyze(model_source(spec), MeasureOptions(probes=1))
 
 
 def test_resamples_without_a_value_are_left_out() -> None:
@@ -244,7 +245,7 @@ def test_resamples_without_a_value_are_left_out() -> None:
     spec = _custom(holdout=None)
     first = spec["evaluation"][1][0]
     spec["metric"] = only_with_the_first
-    runs = _evidence(analyze(model_source(spec), probes=2)).metrics
+    runs = _evidence(analyze(model_source(spec), MeasureOptions(probes=2))).metrics
 
     assert runs is not None
     assert 1 < len(runs.baseline) < 21
@@ -282,7 +283,7 @@ def test_a_sequence_of_values_is_judged_as_values() -> None:
     x = torch.randn(90, 5, 2)
     y = model(x)[0].detach() + 0.1
     spec = {"model": model, "calibration": x, "evaluation": (x, y), "task": "sequence"}
-    analysis = analyze(model_source(spec), probes=2)
+    analysis = analyze(model_source(spec), MeasureOptions(probes=2))
 
     assert _evidence(analysis).outputs == Outputs("values")
     assert analysis.metric is not None
@@ -469,7 +470,7 @@ def test_without_labels_the_changed_predictions_bound_the_loss() -> None:
     """
     classes = _spec(model=_net(3), task="classification")
     del classes["evaluation"]
-    study, found = _uniform(analyze(model_source(classes), probes=2))
+    study, found = _uniform(analyze(model_source(classes), MeasureOptions(probes=2)))
     verdict = feasibility(study, uniform_map(study, "INT8", DEVICE), found)
 
     assert found.totals["accuracy"].value is None
@@ -480,7 +481,7 @@ def test_without_labels_the_changed_predictions_bound_the_loss() -> None:
 
     values = _spec()
     del values["evaluation"]
-    study, found = _uniform(analyze(model_source(values), probes=2))
+    study, found = _uniform(analyze(model_source(values), MeasureOptions(probes=2)))
     chosen = uniform_map(study, "INT8", DEVICE)
     verdict = feasibility(study, chosen, found)
 
@@ -497,7 +498,7 @@ def test_labels_are_not_needed_for_a_split_of_its_own() -> None:
     spec = _spec(model=_net(3), task="classification", holdout=None)
     spec["evaluation"] = (spec["evaluation"][0], None)
 
-    analysis = analyze(model_source(spec), probes=1)
+    analysis = analyze(model_source(spec), MeasureOptions(probes=1))
 
     assert not analysis.optimistic
     assert analysis.splits.selection == 600

@@ -17,13 +17,13 @@ from core.cli.main import main
 from core.errors import ModelError, PolicyError
 from core.evidence.evidence import Measured
 from core.evidence.measure.cache import Cache
-from core.evidence.measure.engine import prepare
+from core.evidence.measure.engine import Engine, prepare
 from core.evidence.measure.measure import make_simulator, measure, planned_runs
 from core.evidence.measure.memory import WORKER_BYTES
 from core.evidence.measure.outputs import read
 from core.evidence.measure.workers import BLOCKS, THREADS, share_cores, tasks
+from core.evidence.options import MeasureOptions
 from core.numerics.precision import FP16, INT8
-from core.numerics.scheme import ORT_CPU
 from core.source.contract import ModelSource, model_source
 from core.source.inventory import take_inventory
 from tests.core.killing import digest, finished
@@ -35,7 +35,8 @@ PRECISIONS = (FP16, INT8)
 
 def _measured(source: ModelSource, jobs: int, **options: Any) -> Measured:
     layers = take_inventory(source)
-    return measure(source, layers, ORT_CPU, PRECISIONS, probes=2, jobs=jobs, **options)
+    how = MeasureOptions(precisions=PRECISIONS, probes=2, jobs=jobs)
+    return measure(source, layers, how, **options)
 
 
 def _plain(model: nn.Module, **changes: Any) -> ModelSource:
@@ -56,7 +57,7 @@ def test_two_workers_give_the_bits_of_one(tmp_path: Path) -> None:
     two = _measured(source, 2, cache=Cache(tmp_path), progress=lambda *step: seen.append(step))
 
     assert digest(two.evidence) == digest(_measured(source, 1).evidence)
-    runs = planned_runs(take_inventory(source), PRECISIONS, 2)
+    runs = planned_runs(take_inventory(source), MeasureOptions(precisions=PRECISIONS, probes=2))
     assert [done for done, _, _ in seen] == sorted(done for done, _, _ in seen)
     assert seen[-1] == (2 * len(runs), 2 * len(runs), "done")
     assert {label for _, _, label in seen} == {run.label for run in runs} | {"done"}
@@ -181,17 +182,20 @@ def test_tasks_cover_everything_once(sizes: tuple[int, ...], jobs: int) -> None:
 def test_memory_is_divided_among_workers() -> None:
     """The bound holds for all processes together, so that more of them run smaller batches."""
     source = tiny_source()
-    simulator = make_simulator(source, take_inventory(source), ORT_CPU)
-    reading = read(source)
-    one = prepare(simulator, source, reading, PRECISIONS, 40, 10**10)
-    two = prepare(simulator, source, reading, PRECISIONS, 40, 10**10, 2)
-    tight = prepare(simulator, source, reading, PRECISIONS, 40, two.need.peak(50), 2)
+    simulator = make_simulator(source, take_inventory(source), MeasureOptions())
+
+    def engine(memory_bytes: int, jobs: int) -> Engine:
+        options = MeasureOptions(precisions=PRECISIONS, memory_bytes=memory_bytes, jobs=jobs)
+        return prepare(simulator, source, read(source), 40, options)
+
+    one, two = engine(10**10, 1), engine(10**10, 2)
+    tight = engine(two.need.peak(50), 2)
 
     assert two.peak_bytes > one.peak_bytes + 2 * WORKER_BYTES
     assert (two.need.kept, two.need.live) == (2 * one.need.kept, 2 * one.need.live)
     assert tight.batch == 50
     with pytest.raises(PolicyError, match="Give --memory"):
-        prepare(simulator, source, reading, PRECISIONS, 40, one.peak_bytes, 2)
+        engine(one.peak_bytes, 2)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from core.analysis.analysis import Analysis
 from core.analysis.analyze import analyze
+from core.evidence.options import MeasureOptions
 from core.source.contract import model_source
 
 HOSTILE = "*e*<b>:r[$x]"
@@ -46,7 +47,7 @@ def closeness(outputs: Tensor, targets: Tensor) -> float:
 
 
 def _analyzed(name: str, **spec: Any) -> Analysis:
-    return analyze(model_source({**spec, "name": name}), probes=3)
+    return analyze(model_source({**spec, "name": name}), MeasureOptions(probes=3))
 
 
 def _sequence() -> Analysis:

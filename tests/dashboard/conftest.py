@@ -14,6 +14,7 @@ from core.analysis import store
 from core.analysis.analysis import Analysis
 from core.analysis.analyze import analyze
 from core.evidence.evidence import Partial
+from core.evidence.options import MeasureOptions
 from core.layers import LayerTable
 from core.source import samples
 from dashboard import FOLDERS_VARIABLE
@@ -59,7 +60,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "unmeasured": synthetic_analysis(57, measured=False),
         "equal": equal_scores(30),
         "large": synthetic_analysis(2000, samples=12),
-        "tied": analyze(source_of(TiedWeights(), (5,), name="tied"), probes=2),
+        "tied": analyze(source_of(TiedWeights(), (5,), name="tied"), MeasureOptions(probes=2)),
         "overflow": overflowing(28),
         "partial": partial_analysis(28, 15),
         "few": replace(synthetic_analysis(12, samples=20), partial=Partial(11, 11, 20, 200)),

@@ -24,9 +24,9 @@ from core.errors import ModelError
 from core.evidence.evidence import Evidence
 from core.evidence.measure import model_notes
 from core.evidence.measure.measure import make_simulator
+from core.evidence.options import MeasureOptions
 from core.layers import ROOT
 from core.numerics.precision import FP16, INT8
-from core.numerics.scheme import ORT_CPU
 from core.source.contract import ModelSource, model_source
 from core.source.inventory import take_inventory
 from tests.processors import own_notes
@@ -58,11 +58,11 @@ def _seeded(kind: type[nn.Module], *args: Any, seed: int = 0) -> nn.Module:
 
 
 def _simulator(source: ModelSource) -> Simulator:
-    return make_simulator(source, take_inventory(source), ORT_CPU)
+    return make_simulator(source, take_inventory(source), MeasureOptions())
 
 
 def _measured(source: ModelSource, probes: int = 3) -> tuple[Analysis, Evidence]:
-    analysis = analyze(source, probes=probes, precisions=(FP16, INT8))
+    analysis = analyze(source, MeasureOptions(probes=probes, precisions=(FP16, INT8)))
     assert analysis.evidence is not None
     return analysis, analysis.evidence
 
@@ -254,7 +254,7 @@ def test_an_operation_that_calibration_never_reached_is_named() -> None:
     source = _spec(model, _draw(80, 5), calibration=_draw(20, 5, seed=2))
 
     with pytest.raises(ModelError, match="no calibration sample reached") as caught:
-        analyze(source, probes=1)
+        analyze(source, MeasureOptions(probes=1))
 
     assert "branches" in caught.value.next_step
 
@@ -270,7 +270,7 @@ def test_outputs_come_in_structures(output: Any, expected: str | None) -> None:
     source = _spec(model, x, output=output)
     if expected is None:
         with pytest.raises(ModelError, match="returned no output"):
-            analyze(source, probes=1)
+            analyze(source, MeasureOptions(probes=1))
         return
 
     _, evidence = _measured(source)
@@ -356,7 +356,7 @@ def test_outputs_that_are_not_finite_in_fp32_are_refused() -> None:
     nn.init.zeros_(model.bias)
 
     with pytest.raises(ModelError, match="first on selection sample 7"):
-        analyze(_spec(model, x), probes=1)
+        analyze(_spec(model, x), MeasureOptions(probes=1))
 
 
 def test_half_precision_overflow_forbids_the_pair() -> None:

@@ -19,10 +19,10 @@ from core.evidence.diagnose.remedies import LayerProgress, examine
 from core.evidence.diagnose.weights import stored_in, weight_kurtosis
 from core.evidence.evidence import Evidence, Measured, spread_by_sample
 from core.evidence.layer_alone import LocalStatistics
+from core.evidence.options import MeasureOptions
 from core.layers import LayerTable
 from core.numerics import precision as registry
 from core.numerics.precision import Precision
-from core.numerics.scheme import Scheme
 from core.source.batches import Inputs, count, pick, take
 from core.source.contract import ModelSource
 
@@ -38,8 +38,8 @@ Doubles = NDArray[np.float64]
 
 
 def with_local(
-    source: ModelSource, layers: LayerTable, scheme: Scheme, measured: Measured,
-    *, expand_units: bool = False, progress: LayerProgress = lambda place, name: None,
+    source: ModelSource, layers: LayerTable, options: MeasureOptions, measured: Measured,
+    progress: LayerProgress = lambda place, name: None,
 ) -> Evidence:  # fmt: skip
     """The evidence of `measured` with local statistics added. Does not change the model.
 
@@ -48,7 +48,7 @@ def with_local(
     evidence = measured.evidence
     precisions = tuple(registry.get(name) for name in evidence.precisions)
     simulator = calibrated_simulator(
-        source, layers, scheme, measured.ranges, expand_units=expand_units
+        source, layers, options.scheme, measured.ranges, expand_units=options.expand_units
     )
     own = OwnOutputs(simulator, layers)
     kurtosis = weight_kurtosis(layers, stored_tensors(layers, source.model))

@@ -23,7 +23,7 @@ from core.evidence.measure.memory import (
     too_little,
 )
 from core.evidence.measure.outputs import OutputReader
-from core.numerics.precision import Precision
+from core.evidence.options import MeasureOptions
 from core.source.batches import Inputs, count, device_of, sizes_differ, take
 from core.source.contract import ModelSource
 
@@ -126,26 +126,22 @@ def prepare(
     simulator: Simulator,
     source: ModelSource,
     reader: OutputReader,
-    precisions: tuple[Precision, ...],
     runs: int,
-    memory_bytes: int | None = None,
-    jobs: int = 1,
+    options: MeasureOptions,
 ) -> Engine:
-    """Choose how to measure: replay if the model allows it, in batches that fit the memory.
-
-    `memory_bytes` is the bound for this process and its `jobs` workers together, half of what is
-    free if None. Raises `PolicyError` if not even
-    the smallest batches of full passes fit.
+    """Choose how to make `runs` runs: replay if the model allows it, in batches that fit the
+    memory. Raises `PolicyError` if not even the smallest batches of full passes fit.
     """
     inputs = source.selection.inputs
     samples = len(source.selection)
     here = device_of(source.model)
-    limit = free_bytes(here) // 2 if memory_bytes is None else memory_bytes
+    limit = free_bytes(here) // 2 if options.memory_bytes is None else options.memory_bytes
     pilot = take(inputs, 0, 2)
     found = simulator.run({}, pilot)
     # Outputs of all runs are held, and their changes beside them; a custom metric reads them all.
     outputs = reader.keep(found).shape[1]
     held = outputs + (outputs if source.metric is None else found.shape[1])
+    precisions, jobs = options.precisions, options.jobs
     kinds = {p.kind: p for p in sorted(precisions, key=lambda p: -p.bits)}  # the narrowest of each
     check = [(name, p) for name in simulator.varied for p in kinds.values()]
     replayer = Replayer(simulator, pilot, check)

@@ -16,6 +16,7 @@ from core.engines.torch.simulate.folding import seen_at
 from core.evidence.diagnose.curvature import pull_back
 from core.evidence.diagnose.local_measure import DRAWS, MOST_SAMPLES, REMEDY_SAMPLES
 from core.evidence.measure.engine import Engine, Run
+from core.evidence.options import MeasureOptions
 from core.layers import Layer, LayerTable
 from core.numerics.precision import Precision
 from core.source.batches import count, take
@@ -29,10 +30,10 @@ UNKNOWN_SHARE = 0.5
 
 
 def forecast_seconds(
-    engine: Engine, source: ModelSource, layers: LayerTable, precisions: tuple[Precision, ...],
-    runs: Sequence[Run], jobs: int,
+    engine: Engine, source: ModelSource, layers: LayerTable, runs: Sequence[Run],
+    options: MeasureOptions,
 ) -> float:  # fmt: skip
-    """Estimated duration of an analysis whose `runs` are shared among `jobs` processes."""
+    """Estimated duration of an analysis that makes `runs`."""
     inputs = take(source.selection.inputs, 0, TIMED)
     simulator = engine.simulator
     simulator.run({}, take(inputs, 0, 8))
@@ -43,8 +44,8 @@ def forecast_seconds(
     passes = sum(shares.get(next(iter(r.assignment)) if r.layer else "", 1.0) for r in runs)
     holdout = 0 if source.holdout is None else len(source.holdout)
     once = len(source.calibration) + len(source.selection) + holdout
-    alone = _local_samples(engine, source, layers, precisions)
-    shared = passes * len(source.selection) / jobs
+    alone = _local_samples(engine, source, layers, options.precisions)
+    shared = passes * len(source.selection) / options.jobs
     return each * (shared + once + alone) + _gradient_seconds(source, layers)
 
 

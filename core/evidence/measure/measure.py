@@ -28,21 +28,19 @@ from core.evidence.measure.outputs import read
 from core.evidence.measure.partial_results import PartialResults
 from core.evidence.measure.run_cache import no_run_cache, open_run_cache
 from core.evidence.measure.workers import Work, check
+from core.evidence.options import MeasureOptions
 from core.layers import LayerTable
 from core.numerics.calibrate.calibration import Calibration
-from core.numerics.calibrate.calibrators import MIN_MAX, Calibrator
 from core.numerics.precision import Precision
-from core.numerics.scheme import Scheme
 from core.source.contract import ModelSource
 from core.source.ownership import layer_owners
 
 OnPartial = Callable[[Evidence, tuple[Calibration, ...], Partial], None]
-PROBES = 12
 PROBE_SEED = 20211
 
 
 def probe_codes(
-    layers: LayerTable, precisions: tuple[Precision, ...], count: int = PROBES
+    layers: LayerTable, precisions: tuple[Precision, ...], count: int
 ) -> NDArray[np.int8]:
     """Whole maps spread over the shares of the narrowest precision, shape [M, L].
 
@@ -69,10 +67,9 @@ def assignment_of(
     return {layers.names[i]: precisions[c] for i, c in enumerate(codes) if c >= 0}
 
 
-def planned_runs(
-    layers: LayerTable, precisions: tuple[Precision, ...], probes: int = PROBES
-) -> list[Run]:
+def planned_runs(layers: LayerTable, options: MeasureOptions) -> list[Run]:
     """Every run of a measurement, in the order it is made: baseline, alone, whole, probes."""
+    precisions = options.precisions
     runs = [Run("baseline", {})]
     runs += [
         Run(f"{layer.name} in {precision.name}", {layer.name: precision}, layer.name)
@@ -83,18 +80,17 @@ def planned_runs(
     runs += [Run(f"all layers in {p.name}", dict.fromkeys(layers.names, p)) for p in precisions]
     runs += [
         Run(f"probe {m + 1}", assignment_of(row, layers, precisions))
-        for m, row in enumerate(probe_codes(layers, precisions, probes))
+        for m, row in enumerate(probe_codes(layers, precisions, options.probes))
     ]
     return runs
 
 
-def make_simulator(
-    source: ModelSource, layers: LayerTable, scheme: Scheme, *, expand_units: bool = False,
-    calibrator: Calibrator = MIN_MAX,
-) -> Simulator:  # fmt: skip
+def make_simulator(source: ModelSource, layers: LayerTable, options: MeasureOptions) -> Simulator:
     """A simulator of `source.model`, calibrated on the calibration split."""
-    owner = layer_owners(source, layers, expand_units=expand_units)
-    simulator = Simulator(source.model, layers, owner, scheme, source.output, calibrator)
+    owner = layer_owners(source, layers, expand_units=options.expand_units)
+    simulator = Simulator(
+        source.model, layers, owner, options.scheme, source.output, options.calibrator
+    )
     simulator.calibrate(source.calibration.inputs)
     return simulator
 
@@ -102,26 +98,19 @@ def make_simulator(
 def measure(
     source: ModelSource,
     layers: LayerTable,
-    scheme: Scheme,
-    precisions: tuple[Precision, ...],
+    options: MeasureOptions,
     *,
-    expand_units: bool = False,
-    calibrator: Calibrator = MIN_MAX,
-    probes: int = PROBES,
-    memory_bytes: int | None = None,
     cache: Cache | None = None,
-    jobs: int = 1,
     progress: Progress = lambda done, total, label: None,
     on_partial: OnPartial | None = None,
 ) -> Measured:
     """Simulate every run of `planned_runs` on the selection split.
 
-    `progress(done, total, label)` is called before each run of each batch. Peak memory is kept
-    within `memory_bytes` (half of what is free if None) by smaller batches, which do not change
-    the numbers. What `cache` holds is not measured again; the rest is shared among `jobs` processes.
-    `on_partial` is given what is measured so far, now and then. Does
-    not change the model. Raises `PolicyError` if the bound is too small and
-    `ModelError` where the reference outputs are not finite.
+    `layers` are those of `options`. `progress(done, total, label)` is called before each run of
+    each batch. Peak memory is kept within its bound by smaller batches, which do not change the
+    numbers. What `cache` holds is not measured again. `on_partial` is given what is measured so
+    far, now and then. Does not change the model. Raises `PolicyError` if the bound is too small
+    and `ModelError` where the reference outputs are not finite.
     """
     start = time.perf_counter()
     reader = read(source)
@@ -129,11 +118,10 @@ def measure(
     judge = None
     if source.metric is not None and source.selection.targets is not None:
         judge = Judge(source.metric, reader, source.selection)
-    simulator = make_simulator(
-        source, layers, scheme, expand_units=expand_units, calibrator=calibrator
-    )
-    runs = planned_runs(layers, precisions, probes)
-    engine = prepare(simulator, source, reader, precisions, len(runs), memory_bytes, jobs)
+    precisions, scheme, jobs = options.precisions, options.scheme, options.jobs
+    simulator = make_simulator(source, layers, options)
+    runs = planned_runs(layers, options)
+    engine = prepare(simulator, source, reader, len(runs), options)
     check(engine, source.selection.inputs, jobs)
     progress(0, len(runs) * len(engine.parts(source)), runs[0].label)
     reference = reference_outputs(engine, source)
@@ -153,7 +141,7 @@ def measure(
         Calibration(*site, seen.low, seen.high) for site, seen in sorted(simulator.ranges.items())
     )
     assembler = Assembler(
-        layers, precisions, scheme.name, runs[1:], probe_codes(layers, precisions, probes), reader,
+        layers, precisions, scheme.name, runs[1:], probe_codes(layers, precisions, options.probes), reader,
         reference, targets, _weight_sqnr(source, layers, precisions), judge is not None,
     )  # fmt: skip
     publish = None

@@ -28,6 +28,7 @@ from core.analysis.analyze import analyze
 from core.decide import answer
 from core.decide.policy.policy import Policy
 from core.decide.study import Study
+from core.evidence.options import MeasureOptions
 from core.numerics import precision as registry
 from core.runtime.torch_export import export
 from core.source import samples
@@ -91,7 +92,7 @@ def main() -> int:
     judge = Judge(task, source)
     rankings: dict[str, tuple[float, Scores | str]] = {}
     start = time.perf_counter()
-    study = Study(analyze(_alone(source), precisions=(registry.get("INT8"),)))
+    study = Study(analyze(_alone(source), MeasureOptions(precisions=(registry.get("INT8"),))))
     own = time.perf_counter() - start
     for scorer, title in OWN.items():
         scores = study.scores[scorer]

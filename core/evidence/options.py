@@ -1,0 +1,36 @@
+"""How a model is measured, as a person can choose it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from core.numerics import precision as registry
+from core.numerics.calibrate.calibrators import MIN_MAX, Calibrator
+from core.numerics.precision import Precision
+from core.numerics.scheme import ORT_CPU, Scheme
+
+PROBES = 12
+
+
+def _registered() -> tuple[Precision, ...]:
+    """Every registered precision but the reference."""
+    return tuple(registry.get(name) for name in registry.simulated())
+
+
+@dataclass(frozen=True, slots=True)
+class MeasureOptions:
+    """Whose integers are simulated, and what is run.
+
+    `precisions` are those that each layer is put into, all that are registered by default.
+    `expand_units` takes declared units apart. `probes` is the number of mixed maps that are run to
+    learn how far projections err. `memory_bytes` bounds the memory of all processes together (None:
+    half of what is free) and `jobs` is their number; neither changes what is measured.
+    """
+
+    scheme: Scheme = ORT_CPU
+    calibrator: Calibrator = MIN_MAX
+    precisions: tuple[Precision, ...] = field(default_factory=_registered)
+    expand_units: bool = False
+    probes: int = PROBES
+    memory_bytes: int | None = None
+    jobs: int = 1
