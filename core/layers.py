@@ -75,6 +75,11 @@ class TensorSpec:
         return int(np.prod(self.shape, dtype=np.int64))
 
     @property
+    def on_grid(self) -> bool:
+        """Whether an integer precision keeps it as integers with scales of its own."""
+        return self.kind in ("weight", "table")
+
+    @property
     def scale_axis(self) -> int | None:
         """The axis with one scale per index; None where one scale serves the whole tensor."""
         if self.channels == 1 or len(self.shape) < 2:

@@ -17,9 +17,9 @@ from core.estimate.hardware import Hardware
 from core.layers import Layer, LayerTable
 from core.numerics import precision as registry
 from core.numerics.precision import Precision
+from core.numerics.storage import FLOAT_BYTES
 from core.quantity import Quantity
 
-FLOAT_BYTES = 4
 INT_BYTES = 1
 US_PER_S = 1e6
 MS_PER_S = 1e3

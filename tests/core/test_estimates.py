@@ -26,10 +26,10 @@ from core.estimate.projection import Projector
 from core.evidence.measure.measure import assignment_of, make_simulator
 from core.evidence.options import MeasureOptions
 from core.evidence.scorers.logits import log_softmax
-from core.export.map.tensors import write_tensors
 from core.numerics import precision as registry
 from core.numerics.precision import FP16, INT8, Precision
 from tests.core.synthetic import synthetic_analysis, synthetic_evidence, synthetic_layers
+from tests.core.tensor_file import write_tensors
 from tests.zoo import models
 from tests.zoo.sources import source_of, tiny_source
 

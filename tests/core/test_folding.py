@@ -29,12 +29,12 @@ from core.estimate.latency import LatencyModel
 from core.evidence.diagnose.own_output import OwnOutputs
 from core.evidence.measure.measure import make_simulator
 from core.evidence.options import MeasureOptions
-from core.export.map.tensors import write_tensors
 from core.layers import LayerTable
 from core.numerics.precision import FP16, INT8
 from core.numerics.scheme import ORT_CPU
 from core.source.contract import ModelSource, model_source
 from core.source.inventory import take_inventory
+from tests.core.tensor_file import write_tensors
 from tests.zoo import by_hand, fusing
 from tests.zoo.sources import source_of
 

@@ -28,7 +28,6 @@ from core.estimate.hardware import profiles
 from core.evidence.measure.cache_key import content_key
 from core.evidence.measure.measure import make_simulator
 from core.evidence.options import MeasureOptions
-from core.export.map.tensors import write_tensors
 from core.layers import ROLES, State
 from core.numerics import kernel_table
 from core.numerics import scheme as schemes
@@ -50,6 +49,7 @@ from core.numerics.states import states, under
 from core.source.batches import take
 from core.source.contract import ModelSource
 from core.source.inventory import take_inventory
+from tests.core.tensor_file import write_tensors
 from tests.processors import own_notes
 from tests.zoo import fusing, models, passes
 from tests.zoo.sources import source_of, tiny_source

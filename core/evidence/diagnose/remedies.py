@@ -93,7 +93,7 @@ def _variants(
     layer: Layer, own: set[Site], inner: Mapping[Site, Range], equal: Mapping[Site, Channels]
 ) -> list[Variant | None]:
     """The variants in integers, in the order of `VARIANTS`; None where one means nothing."""
-    weighted = any(spec.kind in {"weight", "table"} for spec in layer.tensors)
+    weighted = any(spec.on_grid for spec in layer.tensors)
     parts = weighted and any(site[1] >= 0 for site in own)  # a product's, not a norm's
     mine = {site: equal[site] for site in own if site in equal}
     spans = {site: channels.span for site, channels in mine.items()}

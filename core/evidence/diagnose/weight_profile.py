@@ -80,7 +80,7 @@ def weight_profiles(layers: LayerTable, tensors: Mapping[str, Tensor]) -> tuple[
         _profile(layer, spec, tensors[spec.name])
         for layer in layers
         for spec in layer.tensors
-        if spec.kind in ("weight", "table")
+        if spec.on_grid
     )
 
 

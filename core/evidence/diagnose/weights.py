@@ -13,15 +13,17 @@ from torch import Tensor
 from core.layers import Layer, LayerTable, TensorSpec
 from core.numerics.precision import Precision
 from core.numerics.rounding import round_float, round_table, round_weight
+from core.numerics.storage import storage
 
 
 def stored_in(spec: TensorSpec, weight: Tensor, precision: Precision) -> Tensor | None:
     """`weight` as `precision` stores it; None where it does not round such a tensor."""
-    if precision.kind == "float":
-        return round_float(weight, precision)
-    if spec.kind == "weight":
+    form = storage(spec, precision).form
+    if form == "symmetric":
         return round_weight(weight, precision, spec.scale_axis)
-    return round_table(weight, precision) if spec.kind == "table" else None
+    if form == "affine":
+        return round_table(weight, precision)
+    return round_float(weight, precision) if precision.kind == "float" else None
 
 
 def layer_weight_sqnr_db(
@@ -67,7 +69,7 @@ def weight_kurtosis(layers: LayerTable, tensors: Mapping[str, Tensor]) -> NDArra
 def _kurtosis(layer: Layer, tensors: Mapping[str, Tensor]) -> float:
     total, count = 0.0, 0
     for spec in layer.tensors:
-        if spec.kind not in {"weight", "table"}:
+        if not spec.on_grid:
             continue
         weight = tensors[spec.name].detach().double()
         axis = None if spec.kind == "table" else spec.scale_axis

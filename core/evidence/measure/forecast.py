@@ -74,7 +74,7 @@ def _local_samples(
 
 def _variants(layer: Layer, has_ranges: bool) -> int:
     """Ways of rounding that a layer is tried in."""
-    weighted = any(spec.kind in {"weight", "table"} for spec in layer.tensors)
+    weighted = any(spec.on_grid for spec in layer.tensors)
     return 1 + has_ranges + 3 * (weighted and has_ranges)
 
 

@@ -7,8 +7,8 @@ import streamlit as st
 
 from core.decide.advise import advice as rules
 from core.estimate import hardware as hardware_profiles
-from core.estimate import size
 from core.numerics import precision as registry
+from core.numerics import storage
 from dashboard.app_pages.method import text as words
 from dashboard.display import theme
 
@@ -22,7 +22,7 @@ def costs() -> None:
         r"\right) + o"
     )
     st.markdown(words.COSTS.format(
-        scale=size.SCALE_BYTES, zero=size.ZERO_POINT_BYTES, bias=size.BIAS_BYTES,
+        scale=storage.SCALE_BYTES, zero=storage.ZERO_POINT_BYTES, bias=storage.BIAS_BYTES,
     ))  # fmt: skip
 
 

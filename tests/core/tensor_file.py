@@ -2,7 +2,8 @@
 
 One safetensors file with every tensor in the type its precision stores: floats cast, weights as
 integers with a float32 scale and a zero point per output channel, biases as int32, and a scale
-and zero point per rounded activation. Widths below 8 bits are packed, low bits first.
+and zero point per rounded activation. Widths below 8 bits are packed, low bits first. Nothing here
+asks `core.numerics.storage`, whose figures it judges.
 """
 
 from __future__ import annotations
