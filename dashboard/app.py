@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import streamlit as st
@@ -12,7 +12,8 @@ from streamlit.delta_generator import DeltaGenerator
 from dashboard.app_pages.measure import job_list
 from dashboard.display import theme
 from dashboard.display.boundary import boundary
-from dashboard.frame import brand, sidebar, verdict
+from dashboard.frame import brand, sidebar, strip, verdict
+from dashboard.pages import PAGES, Page
 from dashboard.session import state, studies, view
 from dashboard.session.view import View
 
@@ -48,6 +49,20 @@ def _send_ahead(shown: View, before: View | None) -> None:
         time.sleep(HEAD_START_S)
 
 
+def _navigation() -> tuple[Page, Callable[[], None]]:
+    """The page on screen, and what draws it."""
+    found = st.navigation(
+        [
+            st.Page(page.script, title=page.title, icon=page.icon, url_path=page.name,
+                    default=page.is_first, help=page.help)
+            for page in PAGES.values()
+        ],
+        position="top",
+    )  # fmt: skip
+    (page,) = (page for page in PAGES.values() if page.title == found.title)
+    return page, found.run
+
+
 def main() -> None:
     """One run of the script."""
     st.set_page_config(
@@ -58,25 +73,7 @@ def main() -> None:
     )
     st.logo(brand.logo(theme.current()), size="large")
     tab = state.session()
-    page = st.navigation(
-        [
-            st.Page("app_pages/overview/page.py", title="Overview", icon=":material/landscape:",
-                    url_path="overview", default=True, help="Is INT8 a good idea here?"),
-            st.Page("app_pages/measure/page.py", title="Measure", icon=":material/science:",
-                    url_path="measure", help="Measure a model, beside everything else"),
-            st.Page("app_pages/tune/page.py", title="Tune", icon=":material/tune:",
-                    url_path="tune", help="Move it and see what flips"),
-            st.Page("app_pages/compare/page.py", title="Compare", icon=":material/compare:",
-                    url_path="compare", help="Which strategy should I ship?"),
-            st.Page("app_pages/verify/page.py", title="Verify", icon=":material/verified:",
-                    url_path="verify", help="Does it hold on a real runtime?"),
-            st.Page("app_pages/export/page.py", title="Export", icon=":material/download:",
-                    url_path="export", help="Give me the file"),
-            st.Page("app_pages/method/page.py", title="Method", icon=":material/functions:",
-                    url_path="method", help="What these numbers mean"),
-        ],
-        position="top",
-    )  # fmt: skip
+    page, run = _navigation()
     frame, shown, before = st.container(), None, None
     with st.sidebar, boundary("the sidebar"):
         entry = sidebar.choose_model()
@@ -94,18 +91,19 @@ def main() -> None:
         with st.sidebar, boundary("the sidebar"):
             sidebar.draw(shown, known, problems)
             state.confirm(known, settled)
-    if page.title not in {"Measure", "Verify"}:
+    if not page.shows_jobs:
         with frame, boundary("the progress"):
             job_list.line()
     while tab.notices:
         st.toast(tab.notices.pop(0), icon=":material/info:", duration=NOTICE_SECONDS)
     if shown is None:
-        st.info("Choose another model in the sidebar, or open Measure or Method.",
-                icon=":material/info:")  # fmt: skip
-        if page.title not in {"Measure", "Method"}:
-            return
+        others = " or ".join(page.title for page in PAGES.values() if page.needs == "nothing")
+        st.info(f"Choose another model in the sidebar, or open {others}.", icon=":material/info:")
     with boundary(f"the page {page.title}"):
-        page.run()
+        if page.needs == "layers" and shown is not None and not len(shown.study.layers):
+            strip.empty(shown)
+        elif page.needs == "nothing" or shown is not None:
+            run()
 
 
 main()

@@ -35,6 +35,7 @@ from core.layers import State
 from core.quantity import Kind
 from core.source.contract import OPTIONAL, REQUIRED
 from core.task import TASKS
+from dashboard.pages import PAGES
 from tests.conftest import REPOSITORY
 
 README = (REPOSITORY / "README.md").read_text("utf-8")
@@ -159,13 +160,16 @@ def test_every_check_is_documented(tiny_study: Study) -> None:
 
 
 def test_every_page_is_documented() -> None:
-    """README's table has a row for each page of the navigation, in its order."""
-    app = (REPOSITORY / "dashboard" / "app.py").read_text("utf-8")
-    table = README.split("| page | question |")[1].split("\n\n")[0]
+    """README's tables have a row for each page of the navigation, in its order: what it answers,
+    and how it looks.
+    """
+    answers = README.split("| page | question |")[1].split("\n\n")[0]
+    looks = README.split("| | light | dark |")[1].split("\n\n")[0]
 
-    assert re.findall(r"^\| (\w+) \|", table, re.MULTILINE) == re.findall(
-        r'st\.Page\([^)]*title="(\w+)"', app
-    )
+    for table in (answers, looks):
+        titles = re.findall(r"^\| (\w+) \|", table, re.MULTILINE)
+        assert titles == [page.title for page in PAGES.values()]
+    assert re.findall(r"docs/images/(\w+)-light.png", looks) == list(PAGES)
 
 
 def test_every_total_is_documented(tiny_study: Study) -> None:

@@ -18,11 +18,11 @@ from playwright.sync_api import Browser, Page, TimeoutError, sync_playwright  # 
 
 from core.analysis import store
 from core.source import samples
+from dashboard.pages import PAGES
 from tests.browser.server import chromium, launch, serving, serving_script, settle
 from tests.core.synthetic import synthetic_analysis
 
 SAMPLES = 200
-PAGES = ("", "tune", "compare", "export")
 REST_MS = 1_000
 KEYS = ("PageDown", "PageDown", "PageDown", "ArrowLeft", "PageUp", "PageUp", "ArrowLeft")
 BARE = """import streamlit as st
@@ -119,13 +119,13 @@ def report(browser: Browser, where: str, url: str, count: int) -> None:
 
 def report_budgets(browser: Browser, name: str, address: str, count: int) -> None:
     """Print how long a moved size budget takes to its first answer, on the first page and Tune."""
-    for where in ("", "tune"):
+    for where in ("overview", "tune"):
         for rest_ms in (0, REST_MS):
             page = browser.new_page(viewport={"width": 1440, "height": 1000})
-            page.goto(f"{address}/{where}?model={name}&strategy=size+budget")
+            page.goto(f"{address}{PAGES[where].address}?model={name}&strategy=size+budget")
             settle(page)
             page.wait_for_timeout(REST_MS)
-            title = f"{name} {where or 'overview'}: size budget, {rest_ms} ms of rest"
+            title = f"{name} {where}: size budget, {rest_ms} ms of rest"
             print(line(title, budgets(page, count, rest_ms)), flush=True)
             page.close()
 
@@ -156,9 +156,9 @@ def main() -> int:
             report(browser, "bare Streamlit page", address, given.presses)
         with serving(*folders) as address:
             for name in [] if given.budgets_only else [*shipped, *(f.name for f in folders)]:
-                for page in PAGES:
-                    url = f"{address}/{page}?model={name}&strategy=top-k"
-                    report(browser, f"{name} {page or 'overview'}", url, given.presses)
+                for page in (page for page in PAGES.values() if page.needs != "nothing"):
+                    url = f"{address}{page.address}?model={name}&strategy=top-k"
+                    report(browser, f"{name} {page.name}", url, given.presses)
             for name in shipped:
                 report_budgets(browser, name, address, given.presses)
         browser.close()

@@ -6,16 +6,6 @@ import re
 
 from playwright.sync_api import Locator, Page
 
-PATHS = {
-    "overview": "/",
-    "measure": "/measure",
-    "tune": "/tune",
-    "compare": "/compare",
-    "verify": "/verify",
-    "export": "/export",
-    "method": "/method",
-}
-
 
 def kpi(page: Page, title: str) -> Locator:
     """The value of one KPI card."""

@@ -15,11 +15,10 @@ from playwright.sync_api import Browser, sync_playwright
 from core.cli.main import main as command_line
 from core.numerics.precision import REFERENCE
 from core.source import samples
-from tests.browser.controls import PATHS
+from dashboard.pages import PAGES
 from tests.browser.server import chromium, launch, serving, settle
 
 WIDTH, HEIGHT = 1440, 1000
-PAGES = {name: path.removeprefix("/") for name, path in PATHS.items()}
 VERIFIED, MAPS = "digits_resnet", (4, 8, 12, 16, 20, 24, 27, 30)
 """The sample whose maps are run for the picture of Verify, and how many layers each narrows."""
 ONLY_KL = "w_theory=0&w_importance=0&w_empirical=0&w_kl=1"
@@ -37,7 +36,7 @@ def shoot(browser: Browser, address: str, name: str, scheme: str, folder: Path) 
         device_scale_factor=1,
     )
     page = context.new_page()
-    page.goto(f"{address}/{PAGES[name]}?{ON_SCREEN.get(name, OF_OTHERS)}")
+    page.goto(f"{address}{PAGES[name].address}?{ON_SCREEN.get(name, OF_OTHERS)}")
     settle(page)
     if name == "tune":
         page.keyboard.press("Alt+p")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import Page, expect
 
+from dashboard.pages import PAGES
 from tests.browser.conftest import Visit
-from tests.browser.controls import PATHS, kpi
+from tests.browser.controls import kpi
 from tests.browser.pictures import difference, save_thumbnail, thumbnail
 from tests.browser.server import settle
 from tests.conftest import GOLDEN
@@ -24,14 +25,14 @@ TOLERANCE = 9.0
 
 
 @pytest.mark.parametrize("scheme", BACKGROUNDS)
-@pytest.mark.parametrize("name", PATHS)
+@pytest.mark.parametrize("name", PAGES)
 def test_a_page_opens_cold_and_looks_as_it_did(
     name: str, scheme: str, visit: Visit, request: pytest.FixtureRequest
 ) -> None:
     """A page opens in light and dark with the KPI row and no error; in few pixels it resembles its
     golden picture more than that of the other theme, and in light it fits a desk.
     """
-    page = visit(PATHS[name], scheme=scheme)
+    page = visit(PAGES[name].address, scheme=scheme)
     page.mouse.move(1436, 996)
     png = page.screenshot(animations="disabled")
     folder = GOLDEN / "screens"
@@ -52,7 +53,7 @@ def test_a_page_opens_cold_and_looks_as_it_did(
 def test_golden_pictures_differ_from_each_other() -> None:
     """The tolerance is narrower than the difference between any two pages, or it proves nothing."""
     pictures = {p.stem: thumbnail(p.read_bytes()) for p in (GOLDEN / "screens").glob("*.png")}
-    assert len(pictures) == 2 * len(PATHS)
+    assert len(pictures) == 2 * len(PAGES)
     for scheme in ("light", "dark"):
         same = [name for name in pictures if name.endswith(scheme)]
         other = [name for name in pictures if not name.endswith(scheme)]
@@ -60,12 +61,12 @@ def test_golden_pictures_differ_from_each_other() -> None:
             assert all(difference(pictures[a], pictures[b]) > 3 * TOLERANCE for b in other)
 
 
-@pytest.mark.parametrize("name", PATHS)
+@pytest.mark.parametrize("name", PAGES)
 def test_a_page_fits_small_windows(name: str, visit: Visit) -> None:
     """Opened on a telephone, and at twice the size, nothing is cut off or covered."""
     width, height = PHONE[0]
 
-    assert misfits(visit(PATHS[name], width=width, height=height), PHONE) == []
+    assert misfits(visit(PAGES[name].address, width=width, height=height), PHONE) == []
 
 
 def misfits(page: Page, sizes: tuple[tuple[int, int], ...]) -> list[str]:

@@ -18,6 +18,7 @@ from core.evidence.options import MeasureOptions
 from core.layers import LayerTable
 from core.source import samples
 from dashboard import FOLDERS_VARIABLE
+from dashboard.pages import PAGES
 from tests.conftest import REPOSITORY
 from tests.core.partial import partial_analysis
 from tests.core.synthetic import synthetic_analysis, synthetic_layers
@@ -26,7 +27,6 @@ from tests.zoo.models import TiedWeights
 from tests.zoo.sources import source_of
 
 Open = Callable[..., AppTest]
-PAGES = ("overview", "measure", "tune", "compare", "verify", "export", "method")
 TASKS = ("values", "unlabelled", "sequence", "custom", "grouped", "values_unlabelled")
 SHAPES = ("empty", "single", "measured", "unmeasured", "equal", "large", "tied", "overflow",
           "partial", "few", *TASKS)  # fmt: skip
@@ -84,11 +84,15 @@ def open_app(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> Open:
         for name, value in parameters.items():
             app.query_params[name] = value
         app.run()
-        if page != "overview":
-            app.switch_page(f"app_pages/{page}/page.py").run()
-        return app
+        return app if PAGES[page].is_first else go(app, page)
 
     return opened
+
+
+def go(app: AppTest, page: str) -> AppTest:
+    """Open another page of a running app."""
+    app.switch_page(PAGES[page].script).run()
+    return app
 
 
 def kpis(app: AppTest) -> dict[str, str]:

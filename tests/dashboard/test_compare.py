@@ -22,7 +22,7 @@ from dashboard.display.theme import DARK, LIGHT
 from dashboard.session import state, strategies
 from dashboard.session.strategies import CURRENT, PINNED
 from dashboard.session.tab import Named, Tab
-from tests.dashboard.conftest import Open, failures, kpis, said
+from tests.dashboard.conftest import Open, failures, go, kpis, said
 from tests.dashboard.test_policy import view
 from tests.dashboard.test_theme import MACHADO, contrast, delta_e, lab, linear
 
@@ -119,8 +119,8 @@ def test_the_choice_survives_page_and_model_switches(compared: Compared) -> None
     app.multiselect[0].set_value(["All FP16", "All FP32"]).run()
     app.radio[0].set_value("All FP32").run()
 
-    app.switch_page("app_pages/tune/page.py").run()
-    app.switch_page("app_pages/compare/page.py").run()
+    go(app, "tune")
+    go(app, "compare")
     assert shown(app) == ["All FP16", "All FP32"]
     assert app.radio[0].value == "All FP32"
 

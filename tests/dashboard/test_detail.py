@@ -14,7 +14,7 @@ from dashboard.display.theme import LIGHT
 from dashboard.session import selection
 from dashboard.session.state import SESSION
 from dashboard.session.tab import ChartRound, Tab
-from tests.dashboard.conftest import Open, failures, said
+from tests.dashboard.conftest import Open, failures, go, said
 from tests.dashboard.test_policy import view
 
 LAYER = "block.0.attention"
@@ -126,8 +126,8 @@ def test_the_selection_stays(open_app: Open) -> None:
 
     app.slider(key="high_at").set_value(0.9).run()
     assert app.selectbox(key="layer_pick").value == "block.3.output_projection"
-    app.switch_page("app_pages/overview/page.py").run()
-    app.switch_page("app_pages/tune/page.py").run()
+    go(app, "overview")
+    go(app, "tune")
     assert app.selectbox(key="layer_pick").value == "block.3.output_projection"
     shown = app.data_editor[0].value
     assert list(shown.loc[shown["detail"] != "Show", "layer"]) == ["block.3.output_projection"]

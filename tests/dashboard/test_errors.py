@@ -12,7 +12,7 @@ import pytest
 
 from dashboard.__main__ import main
 from tests.conftest import REPOSITORY
-from tests.dashboard.conftest import Open, failures, kpis, said
+from tests.dashboard.conftest import Open, failures, go, kpis, said
 
 
 def test_an_unexpected_error_gives_an_id_and_keeps_navigation(
@@ -34,7 +34,7 @@ def test_an_unexpected_error_gives_an_id_and_keeps_navigation(
     assert identifier in caplog.text
     assert "secret detail" in caplog.text
     assert kpis(app)["Size"]
-    app.switch_page("app_pages/overview/page.py").run()
+    go(app, "overview")
     assert failures(app) == []
 
 
@@ -108,9 +108,10 @@ def test_the_dashboard_never_imports_torch(folders: dict[str, Path]) -> None:
 import os, sys
 os.environ["QUANTSCAPE_ANALYSES"] = {str(folders["measured"])!r}
 from streamlit.testing.v1 import AppTest
+from dashboard.pages import PAGES
 app = AppTest.from_file("dashboard/app.py", default_timeout=60).run()
-for page in ("measure", "tune", "compare", "export", "method"):
-    app.switch_page(f"app_pages/{{page}}/page.py").run()
+for page in PAGES.values():
+    app.switch_page(page.script).run()
 assert not app.exception and not app.error and len(app.metric) >= 4
 sys.exit("torch" in sys.modules)
 """

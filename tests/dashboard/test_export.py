@@ -28,7 +28,7 @@ from dashboard.session.exports import FORMATS
 from dashboard.session.tab import Named, Tab
 from tests.core.hostile import EVIL, named
 from tests.core.synthetic import synthetic_analysis
-from tests.dashboard.conftest import Open, failures, kpis, said
+from tests.dashboard.conftest import Open, failures, go, kpis, said
 from tests.dashboard.test_policy import view
 
 LEAN = Policy(strategy="top-k", top_k=30, high="FP32", pins=(("block.1?.*", "FP16"),),
@@ -168,8 +168,8 @@ def test_the_choice_survives_page_switches_and_lost_strategies(open_app: Open) -
     tab(app).kept["measured"] = (Named("Mine", LEAN),)
     app.run()
     app.selectbox(key="export_strategy").set_value("Mine").run()
-    app.switch_page("app_pages/tune/page.py").run()
-    app.switch_page("app_pages/export/page.py").run()
+    go(app, "tune")
+    go(app, "export")
     assert app.selectbox(key="export_strategy").value == "Mine"
     counts = ", ".join(
         f"{answer.decide(study(), LEAN).count(p)} {p}" for p in ("FP32", "FP16", "INT8")

@@ -29,9 +29,10 @@ from dashboard import SOURCES_VARIABLE
 from dashboard.__main__ import main
 from dashboard.app_pages.measure import actions, job_list
 from dashboard.app_pages.measure import options as measure_options
+from dashboard.pages import PAGES
 from tests.core.partial import partial_analysis
 from tests.core.synthetic import synthetic_analysis
-from tests.dashboard.conftest import Open, failures, kpis, said
+from tests.dashboard.conftest import Open, failures, go, kpis, said
 
 MINE = "/models/mine.py:load"
 Make = Callable[..., Path]
@@ -140,8 +141,8 @@ def test_choices_survive_a_page_switch(open_app: Open) -> None:
     app.selectbox(key=actions.SOURCE).set_value("sample:digits_vit").run()
     app.checkbox(key="measure_FP16").uncheck().run()
 
-    app.switch_page("app_pages/tune/page.py").run()
-    app.switch_page("app_pages/measure/page.py").run()
+    go(app, "tune")
+    go(app, "measure")
 
     assert app.selectbox(key=actions.SOURCE).value == "sample:digits_vit"
     assert not app.checkbox(key="measure_FP16").value
@@ -188,7 +189,7 @@ def test_before_the_first_run_the_bar_says_what_is_done(open_app: Open, make: Ma
     assert "left" not in text
 
 
-@pytest.mark.parametrize("page", ["overview", "tune", "compare", "export", "method"])
+@pytest.mark.parametrize("page", [name for name, page in PAGES.items() if not page.shows_jobs])
 def test_other_pages_say_what_runs_in_one_line(page: str, open_app: Open, make: Make) -> None:
     """Wherever one is, a line says how far the job is; without a job there is none."""
     assert "Measuring" not in said(open_app("measured", page=page))

@@ -8,9 +8,18 @@ from streamlit.testing.v1 import AppTest
 
 from core.evidence.scorers import SCORERS
 from dashboard.frame.sidebar import IN_VIEW
+from dashboard.pages import PAGES
+from tests.conftest import REPOSITORY
 from tests.dashboard.by_task import FIRST
-from tests.dashboard.conftest import PAGES, SAMPLES, SHAPES, Open, failures, kpis, said
+from tests.dashboard.conftest import SAMPLES, SHAPES, Open, failures, kpis, said
 from tests.dashboard.test_policy import view
+
+
+def test_every_folder_of_pages_is_a_page() -> None:
+    """The table of pages names what lies in `app_pages`, and all of it."""
+    scripts = (REPOSITORY / "dashboard" / "app_pages").glob("*/page.py")
+
+    assert {script.parent.name for script in scripts} == set(PAGES)
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -33,7 +42,7 @@ def test_an_overflow_is_said_on_every_page(page: str, open_app: Open) -> None:
     assert "not finite with block.0.attention" in said(app)
 
 
-@pytest.mark.parametrize("page", ["overview", "tune"])
+@pytest.mark.parametrize("page", [name for name, page in PAGES.items() if page.needs == "layers"])
 def test_a_model_without_layers_is_explained(page: str, open_app: Open) -> None:
     """An empty model says what was found and what to do, in place of an empty chart."""
     app = open_app("empty", page=page)

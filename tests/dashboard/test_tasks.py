@@ -8,8 +8,9 @@ import pytest
 
 from core.task import Metric
 from dashboard.display.text import format_number, plain
+from dashboard.pages import PAGES
 from tests.dashboard.by_task import ESCAPED, FIRST, HOSTILE
-from tests.dashboard.conftest import PAGES, Open, failures, said
+from tests.dashboard.conftest import Open, failures, said
 from tests.dashboard.test_policy import view
 
 INT8 = {"strategy": "uniform", "uniform": "INT8"}

@@ -19,10 +19,11 @@ from core.jobs import job_folder, jobs
 from core.records import machine_profile, user_folders, verification
 from dashboard import FOLDERS_VARIABLE, SOURCES_VARIABLE
 from dashboard.app_pages.verify import actions
+from dashboard.pages import PAGES
 from tests.conftest import REPOSITORY
 from tests.core import verified
 from tests.core.synthetic import synthetic_analysis
-from tests.dashboard.conftest import failures, kpis, said
+from tests.dashboard.conftest import failures, go, kpis, said
 
 MINE = "/models/mine.py:load"
 Opened = Callable[..., AppTest]
@@ -56,7 +57,7 @@ def opened(home: Path, study: Study, monkeypatch: pytest.MonkeyPatch) -> Opened:
         for name, value in {"strategy": "uniform", "uniform": "INT8", **parameters}.items():
             app.query_params[name] = value
         app.run()
-        return app.switch_page(f"app_pages/{page}/page.py").run() if page != "overview" else app
+        return app if PAGES[page].is_first else go(app, page)
 
     return at
 
@@ -136,7 +137,7 @@ def test_a_source_that_was_not_named_is_not_run(
     assert f"--source {MINE}" in said(app)
 
 
-@pytest.mark.parametrize("page", ["overview", "compare", "verify", "export"])
+@pytest.mark.parametrize("page", PAGES)
 def test_measured_numbers_take_the_place_of_projected_ones(
     opened: Opened, study: Study, home: Path, page: str
 ) -> None:

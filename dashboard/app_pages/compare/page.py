@@ -13,7 +13,7 @@ from dashboard.charts import parallel
 from dashboard.display import theme
 from dashboard.display.strategy_marks import MOST
 from dashboard.display.text import plain
-from dashboard.frame.strip import empty
+from dashboard.pages import PAGES
 from dashboard.session import state, strategies
 from dashboard.session.strategies import Offer
 from dashboard.session.view import View, current
@@ -23,10 +23,7 @@ def page() -> None:
     """Draw the page for the current view."""
     view = current()
     if actions.loaded():  # no parameters here: those of the policy are bound, and follow
-        st.switch_page("app_pages/tune/page.py", query_params={})
-    if not len(view.study.layers):
-        empty(view)
-        return
+        st.switch_page(PAGES["tune"].script, query_params={})
     offers = strategies.offers(view)
     names = _choice(view, offers)
     if not names:

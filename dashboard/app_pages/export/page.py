@@ -7,6 +7,7 @@ import streamlit as st
 from dashboard.app_pages.export import imports, map_file, tool_file
 from dashboard.display.boundary import boundary
 from dashboard.display.text import plain
+from dashboard.pages import PAGES
 from dashboard.session import strategies
 from dashboard.session.strategies import CURRENT
 from dashboard.session.view import Side, View, current
@@ -20,7 +21,7 @@ def page() -> None:
     """Draw the page for the current view."""
     view = current()
     if tool_file.prepared():
-        st.switch_page("app_pages/measure/page.py", query_params={})
+        st.switch_page(PAGES["measure"].script, query_params={})
     if not len(view.study.layers):
         st.info(
             f"{plain(view.study.analysis.title)} has no layer that can be quantized: every file "

@@ -15,6 +15,7 @@ from dashboard.app_pages.measure import actions
 from dashboard.app_pages.measure.actions import JOBS
 from dashboard.display.boundary import boundary, show_expected
 from dashboard.display.text import UNKNOWN, plain
+from dashboard.pages import PAGES
 from dashboard.session import state, uploads
 
 EVERY_S, LINE_EVERY_S = 1.0, 2.0
@@ -203,7 +204,7 @@ def _open(job: Job) -> None:
         if partial is None
         else f"Make it the model on screen: {partial.in_words()}.",
     ):
-        st.switch_page("app_pages/overview/page.py", query_params={})
+        st.switch_page(PAGES["overview"].script, query_params={})
 
 
 def _done(job: Job) -> str:

@@ -10,7 +10,7 @@ from core.decide.advise.document import applies_to
 from core.decide.assess.statistics import LevelCount, Statistics, statistics
 from dashboard.app_pages.overview import tables
 from dashboard.display.text import UNKNOWN, plain
-from dashboard.frame.strip import empty, strip
+from dashboard.frame.strip import strip
 from dashboard.session import state, studies
 from dashboard.session.view import View, current
 
@@ -24,9 +24,6 @@ VERDICTS = {
 def page() -> None:
     """Draw the page for the current view."""
     view = current()
-    if not len(view.study.layers):
-        empty(view)
-        return
     _hint()
     strip(view, "overview")
     left, right = st.columns([1, 1], gap="medium")

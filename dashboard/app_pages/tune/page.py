@@ -11,7 +11,7 @@ from dashboard.charts import curve, figure, scores
 from dashboard.charts.layers import in_words
 from dashboard.display import theme
 from dashboard.display.text import format_quantity
-from dashboard.frame.strip import empty, strip
+from dashboard.frame.strip import strip
 from dashboard.session import selection, state, studies
 from dashboard.session.view import View, current
 
@@ -22,9 +22,6 @@ CHART_PX = 420
 def page() -> None:
     """Draw the page for the current view."""
     view = current()
-    if not len(view.study.layers):
-        empty(view)
-        return
     strip(view, "tune")
     with st.grid(2, min_column_width=CHART_PX, gap="small"):
         with st.container(border=True, gap="xsmall", height="stretch"):
