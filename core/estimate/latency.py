@@ -89,7 +89,6 @@ class LatencyModel:
         self, layers: LayerTable, sizes: NDArray[np.int64], precisions: tuple[str, ...],
         hardware: Hardware,
     ) -> None:  # fmt: skip
-        self._computes = layers.computes
         chosen = [registry.get(name) for name in precisions]
         shape = (len(chosen), len(layers))
         bandwidth = hardware.bandwidth_gb_per_s * 1e9

@@ -25,11 +25,6 @@ class Grid:
     low: int
     high: int
 
-    @property
-    def is_signed(self) -> bool:
-        """Whether the integers are int8 and not uint8."""
-        return self.low < 0
-
 
 def grid_of(seen: Range, scheme: Scheme) -> Grid:
     """The grid of an activation whose calibrated range is `seen`.

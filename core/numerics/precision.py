@@ -7,8 +7,6 @@ whatever an analysis carries.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -67,15 +65,3 @@ def get(name: str) -> Precision:
     except KeyError:
         known = ", ".join(names())
         raise PolicyError(f"Unknown precision {name!r}.", f"Use one of: {known}.") from None
-
-
-@contextmanager
-def registered(precision: Precision) -> Iterator[Precision]:
-    """Register `precision` for the length of a `with` block (stress tests, experiments)."""
-    if precision.name in _REGISTRY:
-        raise PolicyError(f"Precision {precision.name!r} is already registered.", "Rename it.")
-    _REGISTRY[precision.name] = precision
-    try:
-        yield precision
-    finally:
-        del _REGISTRY[precision.name]

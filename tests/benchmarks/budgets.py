@@ -41,6 +41,7 @@ from core.numerics.precision import Precision
 from core.numerics.scheme import SCHEMES
 from core.source import samples
 from core.source.contract import ModelSource, Split
+from tests.zoo.precisions import registered
 
 INT4 = Precision("INT4-stress", 4, "integer", "4")
 SHARES = (0.05, 0.15, 0.3, 0.5, 0.75)
@@ -237,7 +238,7 @@ def main() -> None:
             selection=Split(source.selection.inputs[:n], None if targets is None else targets[:n]),
         )
         scheme = SCHEMES[analysis.scheme]
-        with registry.registered(INT4):
+        with registered(INT4):
             wanted = (registry.get("FP16"), registry.get("INT8"), INT4)
             measured = measure(
                 cut, analysis.layers, MeasureOptions(scheme=scheme, precisions=wanted)

@@ -51,6 +51,7 @@ from core.source import samples
 from core.source.batches import Inputs
 from core.source.contract import ModelSource, Split
 from tests.zoo import models
+from tests.zoo.precisions import registered
 from tests.zoo.sources import source_of
 
 BITS = 4
@@ -250,7 +251,7 @@ def rows_of(
             selection=Split(source.selection.inputs[:n], None if targets is None else targets[:n]),
         )
         narrow = Precision(f"INT{bits}-stress", bits, "integer", str(bits))
-        with registry.registered(narrow):
+        with registered(narrow):
             console = Console(stderr=True)
             console.print(f"measuring {len(analysis.layers)} layers with {bits}-bit weights")
             scheme = SCHEMES[analysis.scheme]

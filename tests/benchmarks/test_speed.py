@@ -24,7 +24,7 @@ def test_decide(benchmark: BenchmarkFixture, layers: int, bar_ms: int) -> None:
     policy = Policy(pins=(("block.1*", "FP32"), ("*norm", "FP16")))
     answer.decide(study, policy)
 
-    chosen = benchmark(study.decide, policy)
+    chosen = benchmark(answer.decide, study, policy)
 
     assert len(chosen.codes) == layers
     assert benchmark.stats.stats.median * 1e3 <= bar_ms

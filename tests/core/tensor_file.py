@@ -116,7 +116,7 @@ def _activation_grids(layer: Layer, analysis: Analysis) -> dict[str, Tensor]:
         grid = grid_of(Range(seen.low, seen.high), analysis.rounding)
         label = f"{layer.name}.activation.{seen.operation}.{seen.operand}"
         found[f"{label}.scale"] = torch.tensor([grid.scale])
-        kind = torch.int8 if grid.is_signed else torch.uint8
+        kind = torch.int8 if grid.low < 0 else torch.uint8
         found[f"{label}.zero_point"] = torch.tensor([grid.zero_point], dtype=kind)
     return found
 

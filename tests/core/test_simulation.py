@@ -17,7 +17,6 @@ from core.decide.study import Study
 from core.evidence.evidence import Evidence
 from core.evidence.measure.measure import make_simulator, measure, planned_runs
 from core.evidence.options import MeasureOptions
-from core.numerics import precision as registry
 from core.numerics.precision import FP16, INT8, Precision
 from core.numerics.rounding import Range, affine_grid, round_activation, round_weight
 from core.source.contract import ModelSource
@@ -25,6 +24,7 @@ from core.source.inventory import take_inventory
 from core.source.operations import attention_by_products
 from tests.conftest import REPOSITORY
 from tests.zoo import models
+from tests.zoo.precisions import registered
 from tests.zoo.sources import source_of, tiny_source
 
 
@@ -207,7 +207,7 @@ def test_narrower_weights_disturb_more() -> None:
     int4 = Precision("INT4-test", 4, "integer", "4")
     source = tiny_source()
     layers = take_inventory(source)
-    with registry.registered(int4):
+    with registered(int4):
         evidence = measure(
             source, layers, MeasureOptions(precisions=(INT8, int4), probes=0)
         ).evidence

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from core.numerics import precision as registry
 from dashboard.display.theme import DARK, LIGHT, Theme
+from tests.zoo.precisions import registered
 
 Rgb = NDArray[np.float64]
 
@@ -135,7 +136,7 @@ def test_every_precision_has_a_second_cue() -> None:
 def test_a_new_precision_gets_a_colour_of_its_own() -> None:
     """A precision that the theme does not know is drawn in a spare colour, not in a known one."""
     fresh = registry.Precision("INT4", 4, "integer", "4", marker="diamond")
-    with registry.registered(fresh):
+    with registered(fresh):
         fill = LIGHT.of("INT4").fill
 
     assert fill not in {colour.fill for colour in LIGHT.precisions.values()}

@@ -9,7 +9,6 @@ from core.quantity import Quantity
 from core.task import Metric
 
 MEGA = 1e6
-KILO = 1e3
 UNKNOWN = "n/a"
 PLAIN = ("ms", "%", "pts", "x", "MB")
 """Units of figures that two decimals suit."""
