@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -93,6 +93,14 @@ def go(app: AppTest, page: str) -> AppTest:
     """Open another page of a running app."""
     app.switch_page(PAGES[page].script).run()
     return app
+
+
+def walk(app: AppTest, pages: Iterable[str] = PAGES) -> Iterator[str]:
+    """Go through `pages` in one app that stands on the first; each is open while it is yielded."""
+    for i, page in enumerate(pages):
+        if i:
+            go(app, page)
+        yield page
 
 
 def kpis(app: AppTest) -> dict[str, str]:

@@ -112,7 +112,7 @@ from dashboard.pages import PAGES
 app = AppTest.from_file("dashboard/app.py", default_timeout=60).run()
 for page in PAGES.values():
     app.switch_page(page.script).run()
-assert not app.exception and not app.error and len(app.metric) >= 4
+    assert not app.exception and not app.error and len(app.metric) >= 4, page
 sys.exit("torch" in sys.modules)
 """
     done = subprocess.run(

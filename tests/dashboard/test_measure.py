@@ -32,7 +32,7 @@ from dashboard.app_pages.measure import options as measure_options
 from dashboard.pages import PAGES
 from tests.core.partial import partial_analysis
 from tests.core.synthetic import synthetic_analysis
-from tests.dashboard.conftest import Open, failures, go, kpis, said
+from tests.dashboard.conftest import Open, failures, go, kpis, said, walk
 
 MINE = "/models/mine.py:load"
 Make = Callable[..., Path]
@@ -189,16 +189,17 @@ def test_before_the_first_run_the_bar_says_what_is_done(open_app: Open, make: Ma
     assert "left" not in text
 
 
-@pytest.mark.parametrize("page", [name for name, page in PAGES.items() if not page.shows_jobs])
-def test_other_pages_say_what_runs_in_one_line(page: str, open_app: Open, make: Make) -> None:
+def test_other_pages_say_what_runs_in_one_line(open_app: Open, make: Make) -> None:
     """Wherever one is, a line says how far the job is; without a job there is none."""
-    assert "Measuring" not in said(open_app("measured", page=page))
+    others = [name for name, page in PAGES.items() if not page.shows_jobs]
+    app = open_app("measured")
+    assert [page for page in walk(app, others) if "Measuring" in said(app)] == []
     make("mine-run-1", "running", alive=True, done=3, total=9, label="head in INT8")
 
-    app = open_app("measured", page=page)
-
-    assert failures(app) == []
-    assert "Measuring mine-run-1: 3 of 9 · head in INT8" in said(app)
+    app = open_app("measured")
+    for page in walk(app, others):
+        assert failures(app) == [], page
+        assert "Measuring mine-run-1: 3 of 9 · head in INT8" in said(app), page
 
 
 def test_stop_ends_the_process_and_offers_resume(open_app: Open, make: Make) -> None:
