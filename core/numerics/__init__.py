@@ -1,1 +1,1 @@
-"""What numbers are: precisions, schemes, the kernel table, ranges, grids and rounding."""
+"""What numbers are: precisions, schemes, the kernel table, ranges, grids, rounding and storage."""

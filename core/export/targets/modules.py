@@ -45,7 +45,7 @@ def modules_of(layer: Layer) -> tuple[Module, ...]:
         kind = "" if weight is None or part == layer.name else _class(weight)
         if kind:
             found.append(Module(part, kind))
-        elif part == layer.name and not any(t.kind in {"weight", "table"} for t in layer.tensors):
+        elif part == layer.name and not any(t.on_grid for t in layer.tensors):
             found.append(Module(part, layer.kind))
     return tuple(found)
 
