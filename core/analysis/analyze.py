@@ -18,11 +18,11 @@ from core.evidence.evidence import Evidence, Identity, Partial, SplitSizes
 from core.evidence.measure import measure as measuring
 from core.evidence.measure.cache import Cache
 from core.evidence.measure.collect import Progress
-from core.evidence.measure.engine import prepare
 from core.evidence.measure.forecast import forecast_seconds
 from core.evidence.measure.holdout import judged
 from core.evidence.measure.model_notes import notes
 from core.evidence.measure.outputs import read
+from core.evidence.measure.runs import prepare
 from core.evidence.options import MeasureOptions
 from core.layers import LayerTable
 from core.numerics.calibrate.calibration import Calibration
@@ -88,17 +88,17 @@ def dry_run(source: ModelSource, options: MeasureOptions | None = None) -> Forec
     reader = read(source)
     reader.targets(source.selection)  # what does not fit is said before the hours of measuring
     outputs = reader.keep(simulator.run({}, take(source.selection.inputs, 0, 2))).shape[1]
-    engine = prepare(simulator, source, reader, len(runs), options)
+    runner = prepare(simulator, source, reader, len(runs), options)
     values = len(options.precisions) * len(layers) * len(source.selection) * outputs
     return Forecast(
         layers=len(layers),
         runs=len(runs),
         samples=len(source.selection),
-        predicted_seconds=forecast_seconds(engine, source, layers, runs, options),
+        predicted_seconds=forecast_seconds(runner, source, layers, runs, options),
         perturbation_bytes=values * np.dtype(np.float32).itemsize,
-        peak_bytes=engine.peak_bytes,
-        batch=engine.batch,
-        full_passes=engine.reason,
+        peak_bytes=runner.peak_bytes,
+        batch=runner.batch,
+        full_passes=runner.reason,
     )
 
 

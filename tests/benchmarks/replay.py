@@ -25,10 +25,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from core.evidence.measure.engine import Engine, Run, prepare
 from core.evidence.measure.measure import make_simulator, planned_runs
 from core.evidence.measure.memory import BATCH
 from core.evidence.measure.outputs import read
+from core.evidence.measure.runs import Run, Runner, prepare
 from core.evidence.measure.workers import Work, made, tasks
 from core.evidence.options import MeasureOptions
 from core.layers import LayerTable
@@ -58,10 +58,10 @@ def compare(name: str, count: int, rounds: int, console: Console) -> list[str]:
     runs = planned_runs(layers, options)
     alone = [run for run in runs if run.layer]
     start = time.perf_counter()
-    engine = prepare(simulator, source, read(source), len(runs), options)
+    runner = prepare(simulator, source, read(source), len(runs), options)
     prepared = time.perf_counter() - start
-    if engine.reason:
-        raise SystemExit(f"{name} cannot be replayed: {engine.reason}")
+    if runner.reason:
+        raise SystemExit(f"{name} cannot be replayed: {runner.reason}")
     inputs = source.selection.inputs[:count]
     pairs = [(run.layer, run.assignment[run.layer]) for run in alone]
     naive, replay = [], []
@@ -71,13 +71,13 @@ def compare(name: str, count: int, rounds: int, console: Console) -> list[str]:
             lambda: [simulator.run(r.assignment, inputs) for r in [runs[0], *alone]]
         )
         naive.append(seconds)
-        seconds, replayed = _timed(lambda: list(engine.replayer.run(inputs, pairs)))
+        seconds, replayed = _timed(lambda: list(runner.replayer.run(inputs, pairs)))
         replay.append(seconds)
         for run, a, b in zip([runs[0], *alone], full, replayed, strict=True):
             if a.tobytes() != b.tobytes():
                 raise SystemExit(f"{name}: {run.label} is not bit-identical")
-    shared = _two_workers(source, layers, engine, runs, len(inputs), rounds)
-    shares = engine.replayer.shares(inputs)
+    shared = _two_workers(source, layers, runner, runs, len(inputs), rounds)
+    shares = runner.replayer.shares(inputs)
     ideal = (1 + sum(shares[run.layer] for run in alone)) / (1 + len(alone))
     ratios = [r / n for r, n in zip(replay, naive, strict=True)]
     ratio = statistics.median(ratios)
@@ -98,25 +98,25 @@ def compare(name: str, count: int, rounds: int, console: Console) -> list[str]:
 
 
 def _two_workers(
-    source: ModelSource, layers: LayerTable, engine: Engine, runs: list[Run], count: int,
+    source: ModelSource, layers: LayerTable, runner: Runner, runs: list[Run], count: int,
     rounds: int,
 ) -> str:  # fmt: skip
     """Seconds of the layers alone in two processes that have run before, over those in this one,
     with the processor time of both beside it.
     """
-    simulator, size = engine.simulator, max(1, count // BATCHES)
+    simulator, size = runner.simulator, max(1, count // BATCHES)
     inputs = take(source.selection.inputs, 0, BATCHES * size)
     alone = [i for i, run in enumerate(runs) if run.layer]
     parts = [slice(i * size, (i + 1) * size) for i in range(BATCHES)]
     width = simulator.run({}, take(inputs, 0, 2)).shape[1]
     work = Work(
         source.model, inputs, source.output, layers, dict(simulator.owner), simulator.scheme,
-        simulator.ranges, engine.need, size, "", tuple(runs), None, width,
+        simulator.ranges, runner.need, size, "", tuple(runs), None, width,
         torch.get_num_threads(),
     )  # fmt: skip
 
     def one() -> list[np.ndarray]:
-        units = [u for p in parts for u in engine.units(inputs, runs, alone, p, None, width)]
+        units = [u for p in parts for u in runner.units(inputs, runs, alone, p, None, width)]
         return [unit.outputs for unit in units]
 
     def two() -> list[np.ndarray]:

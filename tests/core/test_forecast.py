@@ -11,9 +11,9 @@ from core.engines.torch.replay.replayer import Replayer
 from core.engines.torch.simulate.simulator import Simulator
 from core.evidence.diagnose.local_measure import local_steps, with_local
 from core.evidence.measure import forecast
-from core.evidence.measure.engine import Engine, prepare
 from core.evidence.measure.measure import make_simulator, measure, planned_runs
 from core.evidence.measure.outputs import read
+from core.evidence.measure.runs import Runner, prepare
 from core.evidence.options import MeasureOptions
 from core.layers import LayerTable
 from core.numerics.precision import FP16, INT8, Precision
@@ -23,8 +23,8 @@ from core.source.inventory import take_inventory
 from tests.zoo.sources import tiny_source
 
 
-def engine_of(source: ModelSource, layers: LayerTable, precisions: tuple[Precision, ...]) -> Engine:
-    """An engine as a dry run has it."""
+def runner_of(source: ModelSource, layers: LayerTable, precisions: tuple[Precision, ...]) -> Runner:
+    """A runner as a dry run has it."""
     options = MeasureOptions(precisions=precisions)
     simulator = make_simulator(source, layers, options)
     return prepare(simulator, source, read(source), len(planned_runs(layers, options)), options)
@@ -40,7 +40,7 @@ def test_single_layers_are_counted_as_they_are_run(
     source = tiny_source()
     layers = take_inventory(source)
     measured = measure(source, layers, MeasureOptions(precisions=precisions, probes=2))
-    engine = engine_of(source, layers, precisions)
+    runner = runner_of(source, layers, precisions)
     ran: list[int] = []
     run, record = Simulator.run, Simulator.record
 
@@ -57,7 +57,7 @@ def test_single_layers_are_counted_as_they_are_run(
     with_local(source, layers, MeasureOptions(), measured)
     monkeypatch.setattr(Replayer, "prefixes", lambda self, batch: dict.fromkeys(layers.names, 1.0))
 
-    assert forecast._local_samples(engine, source, layers, precisions) == sum(ran)
+    assert forecast._local_samples(runner, source, layers, precisions) == sum(ran)
 
 
 def test_a_forecast_grows_with_what_there_is_to_do() -> None:
@@ -67,13 +67,13 @@ def test_a_forecast_grows_with_what_there_is_to_do() -> None:
     source = tiny_source()
     layers = take_inventory(source)
     precisions = (FP16, INT8)
-    engine = engine_of(source, layers, precisions)
-    before = engine.replayer.prefixes(source.selection.inputs[:64])
+    runner = runner_of(source, layers, precisions)
+    before = runner.replayer.prefixes(source.selection.inputs[:64])
     names = [name for name in layers.names if name in before]
     parts = [before[name] for name in names]
 
     assert 0 < parts[0] < parts[-1] <= 1
-    assert forecast._local_samples(engine, source, layers, precisions) > 64
+    assert forecast._local_samples(runner, source, layers, precisions) > 64
     assert forecast._gradient_seconds(source, layers) > 0
 
 

@@ -1,4 +1,4 @@
-"""What the engine sees of a model: operations, recurrent layers in steps, trees of tensors."""
+"""What is seen of a model: operations, recurrent layers in steps, trees of tensors."""
 
 from __future__ import annotations
 

@@ -20,10 +20,10 @@ from core.cli.main import main
 from core.engines.torch.replay.replayer import Replayer
 from core.engines.torch.simulate.simulator import Simulator
 from core.errors import PolicyError
-from core.evidence.measure.engine import Engine, prepare
 from core.evidence.measure.measure import make_simulator, measure, planned_runs
 from core.evidence.measure.memory import BATCH, SMALLEST, batches, free_bytes
 from core.evidence.measure.outputs import read
+from core.evidence.measure.runs import Runner, prepare
 from core.evidence.options import MeasureOptions
 from core.numerics import precision as registry
 from core.numerics.precision import FP16, INT8
@@ -293,13 +293,13 @@ def test_memory_is_bounded_by_smaller_batches() -> None:
     simulator = _simulator(source)
     runs = len(planned_runs(take_inventory(source), MeasureOptions(precisions=PRECISIONS)))
 
-    def engine(memory_bytes: int) -> Engine:
+    def runner(memory_bytes: int) -> Runner:
         options = MeasureOptions(precisions=PRECISIONS, memory_bytes=memory_bytes)
         return prepare(simulator, source, read(source), runs, options)
 
-    wide = engine(10**10)
-    tight, tighter = engine(wide.need.peak(60)), engine(wide.need.peak(SMALLEST))
-    short = engine(wide.need.peak(SMALLEST) - 1)
+    wide = runner(10**10)
+    tight, tighter = runner(wide.need.peak(60)), runner(wide.need.peak(SMALLEST))
+    short = runner(wide.need.peak(SMALLEST) - 1)
 
     assert (wide.batch, tight.batch, tighter.batch) == (100, 60, SMALLEST)
     assert SMALLEST < short.batch < 100
@@ -310,7 +310,7 @@ def test_memory_is_bounded_by_smaller_batches() -> None:
     assert wide.notes(0) == tight.notes(0) == ()  # compared: parts of 60 give the same bits
     assert "may change last bits" in tighter.notes(0)[0]  # 100 at once do not fit to compare
     with pytest.raises(PolicyError, match="more than the 1 MB allowed"):
-        engine(10**6)
+        runner(10**6)
 
 
 def test_the_memory_of_a_replay_is_predicted() -> None:
@@ -318,7 +318,7 @@ def test_the_memory_of_a_replay_is_predicted() -> None:
     source = tiny_source()
     simulator = _simulator(source)
     options = MeasureOptions(precisions=PRECISIONS, memory_bytes=10**9)
-    engine = prepare(simulator, source, read(source), 40, options)
+    runner = prepare(simulator, source, read(source), 40, options)
     inputs = source.selection.inputs[:50]
     kept: list[int] = []
     original = Replayer._dependents
@@ -330,9 +330,9 @@ def test_the_memory_of_a_replay_is_predicted() -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Replayer, "_dependents", watched)
-        list(engine.replayer.run(inputs, [(name, INT8) for name in simulator.varied]))
+        list(runner.replayer.run(inputs, [(name, INT8) for name in simulator.varied]))
 
-    assert 0 < kept[0] <= engine.need.kept * 50
+    assert 0 < kept[0] <= runner.need.kept * 50
     assert kept[-1] < kept[0] / 4
     assert 0 < free_bytes() < 2**50
 

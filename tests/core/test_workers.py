@@ -17,10 +17,10 @@ from core.cli.main import main
 from core.errors import ModelError, PolicyError
 from core.evidence.evidence import Measured
 from core.evidence.measure.cache import Cache
-from core.evidence.measure.engine import Engine, prepare
 from core.evidence.measure.measure import make_simulator, measure, planned_runs
 from core.evidence.measure.memory import WORKER_BYTES
 from core.evidence.measure.outputs import read
+from core.evidence.measure.runs import Runner, prepare
 from core.evidence.measure.workers import BLOCKS, THREADS, share_cores, tasks
 from core.evidence.options import MeasureOptions
 from core.numerics.precision import FP16, INT8
@@ -184,18 +184,18 @@ def test_memory_is_divided_among_workers() -> None:
     source = tiny_source()
     simulator = make_simulator(source, take_inventory(source), MeasureOptions())
 
-    def engine(memory_bytes: int, jobs: int) -> Engine:
+    def runner(memory_bytes: int, jobs: int) -> Runner:
         options = MeasureOptions(precisions=PRECISIONS, memory_bytes=memory_bytes, jobs=jobs)
         return prepare(simulator, source, read(source), 40, options)
 
-    one, two = engine(10**10, 1), engine(10**10, 2)
-    tight = engine(two.need.peak(50), 2)
+    one, two = runner(10**10, 1), runner(10**10, 2)
+    tight = runner(two.need.peak(50), 2)
 
     assert two.peak_bytes > one.peak_bytes + 2 * WORKER_BYTES
     assert (two.need.kept, two.need.live) == (2 * one.need.kept, 2 * one.need.live)
     assert tight.batch == 50
     with pytest.raises(PolicyError, match="Give --memory"):
-        engine(one.peak_bytes, 2)
+        runner(one.peak_bytes, 2)
 
 
 @pytest.mark.parametrize(

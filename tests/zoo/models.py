@@ -1,4 +1,4 @@
-"""Awkward and ordinary small models that the engine must take as they are."""
+"""Awkward and ordinary small models that must be taken as they are."""
 
 from __future__ import annotations
 

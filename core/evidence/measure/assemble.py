@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.evidence.evidence import Evidence, MetricRuns, Partial
-from core.evidence.measure.engine import Run
 from core.evidence.measure.outputs import OutputReader
+from core.evidence.measure.runs import Run
 from core.layers import LayerTable
 from core.numerics.precision import Precision
 

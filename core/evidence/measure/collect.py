@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from core.errors import ModelError
 from core.evidence.measure.cache import Unit
 from core.evidence.measure.cache_key import run_key
-from core.evidence.measure.engine import Engine
 from core.evidence.measure.memory import batches
 from core.evidence.measure.partial_results import PartialResults
 from core.evidence.measure.run_cache import RunCache
+from core.evidence.measure.runs import Runner
 from core.evidence.measure.workers import Work, made, tasks
 from core.source.batches import count, sizes_differ, take
 from core.source.contract import ModelSource
@@ -36,15 +36,15 @@ class Collected:
     full_passes: int
 
 
-def reference_outputs(engine: Engine, source: ModelSource) -> Floats:
+def reference_outputs(runner: Runner, source: ModelSource) -> Floats:
     """All outputs [N, K] of the model as it is, from the batches that every run meets.
 
     Raises `ModelError` where they are not finite.
     """
     inputs, found = source.selection.inputs, []
-    for part in engine.parts(source):
+    for part in runner.parts(source):
         batch = take(inputs, part.start, part.stop)
-        found.append(engine.simulator.run({}, batch, engine.batch, part.start))
+        found.append(runner.simulator.run({}, batch, runner.batch, part.start))
         if found[-1].shape[1] != found[0].shape[1]:
             raise sizes_differ()
     reference = np.concatenate(found)
@@ -58,7 +58,7 @@ def reference_outputs(engine: Engine, source: ModelSource) -> Floats:
 
 
 def collect(
-    engine: Engine,
+    runner: Runner,
     work: Work,
     run_cache: RunCache,
     progress: Progress,
@@ -67,7 +67,7 @@ def collect(
     jobs: int = 1,
 ) -> Collected:
     """Make every run but the first, the baseline. What the cache of runs holds is not made again."""
-    parts, runs = batches(count(work.inputs), engine.batch), work.runs
+    parts, runs = batches(count(work.inputs), runner.batch), work.runs
     outputs = np.empty((len(runs) - 1, count(work.inputs), work.columns), dtype=np.float32)
     finite = np.ones(len(runs) - 1, dtype=np.bool_)
     finished = np.zeros((len(runs) - 1, len(parts)), dtype=np.bool_)
@@ -105,7 +105,7 @@ def collect(
         else:
             for part in parts:
                 todo = missing(part)
-                units = engine.units(work.inputs, runs, todo, part, work.kept, work.width)
+                units = runner.units(work.inputs, runs, todo, part, work.kept, work.width)
                 for i in todo:
                     progress(done, total, runs[i].label)
                     unit = next(units)

@@ -15,7 +15,7 @@ from torch import nn
 from core.engines.torch.simulate.folding import seen_at
 from core.evidence.diagnose.curvature import pull_back
 from core.evidence.diagnose.local_measure import DRAWS, MOST_SAMPLES, REMEDY_SAMPLES
-from core.evidence.measure.engine import Engine, Run
+from core.evidence.measure.runs import Run, Runner
 from core.evidence.options import MeasureOptions
 from core.layers import Layer, LayerTable
 from core.numerics.precision import Precision
@@ -30,39 +30,39 @@ UNKNOWN_SHARE = 0.5
 
 
 def forecast_seconds(
-    engine: Engine, source: ModelSource, layers: LayerTable, runs: Sequence[Run],
+    runner: Runner, source: ModelSource, layers: LayerTable, runs: Sequence[Run],
     options: MeasureOptions,
 ) -> float:  # fmt: skip
     """Estimated duration of an analysis that makes `runs`."""
     inputs = take(source.selection.inputs, 0, TIMED)
-    simulator = engine.simulator
+    simulator = runner.simulator
     simulator.run({}, take(inputs, 0, 8))
     start = time.perf_counter()
     simulator.run({}, inputs)
     each = (time.perf_counter() - start) / count(inputs)
-    shares = {} if engine.reason else engine.replayer.shares(inputs)
+    shares = {} if runner.reason else runner.replayer.shares(inputs)
     passes = sum(shares.get(next(iter(r.assignment)) if r.layer else "", 1.0) for r in runs)
     holdout = 0 if source.holdout is None else len(source.holdout)
     once = len(source.calibration) + len(source.selection) + holdout
-    alone = _local_samples(engine, source, layers, options.precisions)
+    alone = _local_samples(runner, source, layers, options.precisions)
     shared = passes * len(source.selection) / options.jobs
     return each * (shared + once + alone) + _gradient_seconds(source, layers)
 
 
 def _local_samples(
-    engine: Engine, source: ModelSource, layers: LayerTable, precisions: tuple[Precision, ...]
+    runner: Runner, source: ModelSource, layers: LayerTable, precisions: tuple[Precision, ...]
 ) -> float:
     """Samples that go through the whole model while layers are looked at by themselves: what
     precedes a layer is run, what follows it is not.
     """
-    before = engine.replayer.prefixes(take(source.selection.inputs, 0, TIMED))
+    before = runner.replayer.prefixes(take(source.selection.inputs, 0, TIMED))
     few = min(len(source.calibration), MOST_SAMPLES)
     integer = min(precisions, key=lambda p: p.bits).kind == "integer"
     half = any(p.float_dtype == "float16" for p in precisions)
     total = float(few)
     if integer:
         total += len(source.calibration) + min(len(source.selection), MOST_SAMPLES) + REMEDY_SAMPLES
-    ranges = {site[0] for site in engine.simulator.ranges}
+    ranges = {site[0] for site in runner.simulator.ranges}
     for layer in layers:
         if not layer.computes_at_inference:
             continue

@@ -22,11 +22,11 @@ from core.evidence.evidence import Evidence, Measured, MetricRuns, Partial
 from core.evidence.measure.assemble import Assembler
 from core.evidence.measure.cache import Cache
 from core.evidence.measure.collect import Collected, Progress, collect, reference_outputs
-from core.evidence.measure.engine import Run, prepare
 from core.evidence.measure.metric_runs import Judge, metric_runs
 from core.evidence.measure.outputs import read
 from core.evidence.measure.partial_results import PartialResults
 from core.evidence.measure.run_cache import no_run_cache, open_run_cache
+from core.evidence.measure.runs import Run, prepare
 from core.evidence.measure.workers import Work, check
 from core.evidence.options import MeasureOptions
 from core.layers import LayerTable
@@ -121,20 +121,20 @@ def measure(
     precisions, scheme, jobs = options.precisions, options.scheme, options.jobs
     simulator = make_simulator(source, layers, options)
     runs = planned_runs(layers, options)
-    engine = prepare(simulator, source, reader, len(runs), options)
-    check(engine, source.selection.inputs, jobs)
-    progress(0, len(runs) * len(engine.parts(source)), runs[0].label)
-    reference = reference_outputs(engine, source)
+    runner = prepare(simulator, source, reader, len(runs), options)
+    check(runner, source.selection.inputs, jobs)
+    progress(0, len(runs) * len(runner.parts(source)), runs[0].label)
+    reference = reference_outputs(runner, source)
     # What is wrong with the model or the metric is said before the hours of measuring.
     first = None if judge is None else judge.score(reference)
     run_cache = no_run_cache()
     if cache is not None:
         run_cache = open_run_cache(
-            cache, engine, source, layers, reference, runs, everything=bool(judge)
+            cache, runner, source, layers, reference, runs, everything=bool(judge)
         )
     work = Work(
         source.model, source.selection.inputs, source.output, layers, dict(simulator.owner), scheme,
-        simulator.ranges, engine.need, engine.batch, engine.reason, tuple(runs),
+        simulator.ranges, runner.need, runner.batch, runner.reason, tuple(runs),
         reader.kept if judge is None else None, reference.shape[1], torch.get_num_threads(),
     )  # fmt: skip
     ranges = tuple(
@@ -148,13 +148,13 @@ def measure(
     if on_partial is not None:
         publish = lambda evidence, how_far: on_partial(evidence, ranges, how_far)  # noqa: E731
     found = collect(
-        engine, work, run_cache, progress, PartialResults(assembler, publish), jobs=jobs
+        runner, work, run_cache, progress, PartialResults(assembler, publish), jobs=jobs
     )
     metrics = None
     if judge is not None and first is not None:
         metrics = _judged(judge, first, found, assembler)
     evidence = assembler.whole(found.outputs, found.finite, metrics)
-    return Measured(evidence, ranges, time.perf_counter() - start, engine.notes(found.full_passes))
+    return Measured(evidence, ranges, time.perf_counter() - start, runner.notes(found.full_passes))
 
 
 def _weight_sqnr(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from core.evidence.measure.cache import Cache, Unit
 from core.evidence.measure.cache_key import content_key, is_repeatable, run_key
-from core.evidence.measure.engine import Engine, Run
+from core.evidence.measure.runs import Run, Runner
 from core.layers import LayerTable
 from core.source.batches import take
 from core.source.contract import ModelSource
@@ -72,7 +72,7 @@ def no_run_cache() -> RunCache:
 
 def open_run_cache(
     cache: Cache,
-    engine: Engine,
+    runner: Runner,
     source: ModelSource,
     layers: LayerTable,
     reference: NDArray[np.float32],
@@ -81,13 +81,13 @@ def open_run_cache(
     everything: bool,
 ) -> RunCache:
     """The cache of runs of a measurement. Says how much it holds, or why nothing can be."""
-    if not is_repeatable(engine.simulator, take(source.selection.inputs, 0, 2)):
+    if not is_repeatable(runner.simulator, take(source.selection.inputs, 0, 2)):
         cache.say("Nothing is kept in the cache: the model keeps state between calls, so that a "
                   "run taken up again would give other figures.")  # fmt: skip
         return no_run_cache()
-    key = content_key(source, layers, engine.simulator, reference, everything=everything)
+    key = content_key(source, layers, runner.simulator, reference, everything=everything)
     known = cache.begin(key, source.title)
-    parts = engine.parts(source)
+    parts = runner.parts(source)
     wanted = [
         (run.layer, run_key(run.assignment), p.start, p.stop) for run in runs[1:] for p in parts
     ]

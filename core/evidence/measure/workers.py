@@ -24,8 +24,8 @@ from core.engines.torch.simulate.simulator import Simulator
 from core.errors import ModelError, PolicyError
 from core.evidence.measure.cache import Unit
 from core.evidence.measure.cache_key import is_repeatable
-from core.evidence.measure.engine import Engine, Run
 from core.evidence.measure.memory import Footprint
+from core.evidence.measure.runs import Run, Runner
 from core.layers import LayerTable
 from core.numerics.ranges import Ranges
 from core.numerics.scheme import Scheme
@@ -78,11 +78,11 @@ def share_cores(jobs: int) -> None:
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // jobs))
 
 
-def check(engine: Engine, inputs: Inputs, jobs: int) -> None:
+def check(runner: Runner, inputs: Inputs, jobs: int) -> None:
     """Raise `PolicyError` if the runs of this model cannot be shared among `jobs` processes."""
     if jobs < 1:
         raise PolicyError(f"--jobs {jobs} is no number of processes.", "Give 1 or more.")
-    if jobs > 1 and not is_repeatable(engine.simulator, take(inputs, 0, 2)):
+    if jobs > 1 and not is_repeatable(runner.simulator, take(inputs, 0, 2)):
         raise PolicyError(
             "The model keeps state between calls, so that its figures depend on the order of runs.",
             "Leave out --jobs.",
@@ -146,18 +146,18 @@ def _is_private(name: str) -> bool:
     return not any(finder.find_spec(name, None) for finder in sys.meta_path)
 
 
-_BUILT: dict[str, tuple[Work, Engine]] = {}
+_BUILT: dict[str, tuple[Work, Runner]] = {}
 """In a worker: the digest of what it was sent last, and what it built from that."""
 
 
-def _engine(digest: str, packed: NDArray[np.uint8]) -> tuple[Work, Engine]:
+def _runner(digest: str, packed: NDArray[np.uint8]) -> tuple[Work, Runner]:
     if digest not in _BUILT:
         _BUILT.clear()
         _BUILT[digest] = _built(packed)
     return _BUILT[digest]
 
 
-def _built(packed: NDArray[np.uint8]) -> tuple[Work, Engine]:
+def _built(packed: NDArray[np.uint8]) -> tuple[Work, Runner]:
     import cloudpickle
 
     work: Work = cloudpickle.loads(packed.tobytes())  # from the process that started this one
@@ -166,13 +166,13 @@ def _built(packed: NDArray[np.uint8]) -> tuple[Work, Engine]:
     simulator.ranges.update(work.ranges)
     replayer = Replayer(simulator, take(work.inputs, 0, 2))
     replayer.refusal = work.refusal
-    return work, Engine(simulator, replayer, work.need, work.batch)
+    return work, Runner(simulator, replayer, work.need, work.batch)
 
 
 def _run(digest: str, packed: NDArray[np.uint8], task: Task) -> list[tuple[int, Unit]]:
-    work, engine = _engine(digest, packed)
+    work, runner = _runner(digest, packed)
     start, stop, positions = task
-    found = engine.units(
+    found = runner.units(
         work.inputs, work.runs, positions, slice(start, stop), work.kept, work.width
     )
     return list(zip(positions, found, strict=True))

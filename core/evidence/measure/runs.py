@@ -41,7 +41,7 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Engine:
+class Runner:
     """How the runs will be made: `batch` samples at a time, which `need` memory.
 
     `note` says so where smaller batches than usual may change the last bits.
@@ -128,7 +128,7 @@ def prepare(
     reader: OutputReader,
     runs: int,
     options: MeasureOptions,
-) -> Engine:
+) -> Runner:
     """Choose how to make `runs` runs: replay if the model allows it, in batches that fit the
     memory. Raises `PolicyError` if not even the smallest batches of full passes fit.
     """
@@ -159,7 +159,7 @@ def prepare(
         batch = batch_size(need, limit, samples, replay=False)
     if not batch:
         raise too_little(need, limit)
-    return Engine(
+    return Runner(
         simulator, replayer, need, batch, _parts_note(simulator, inputs, batch, need, limit)
     )
 
