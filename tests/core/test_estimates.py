@@ -287,10 +287,9 @@ def test_the_error_of_a_probe_is_unseen_by_the_choice() -> None:
 
 
 @pytest.mark.slow
-def test_projection_follows_direct_simulation() -> None:
+def test_projection_follows_direct_simulation(tiny_study: Study) -> None:
     """Random maps of a tiny model: projected and simulated KL agree in rank and size."""
-    source = tiny_source()
-    study = Study(analyze(source))
+    source, study = tiny_source(), tiny_study
     projector = study.projector
     assert projector is not None
     simulator = make_simulator(source, study.layers, MeasureOptions())

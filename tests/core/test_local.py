@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from core.analysis import store
 from core.analysis.analysis import Analysis
 from core.analysis.analyze import analyze
 from core.decide.study import Study
@@ -21,7 +23,7 @@ from core.evidence.scorers import SCORERS
 from core.layers import Layer, LayerTable, TensorSpec
 from core.source.contract import model_source
 from tests.zoo import awkward, models
-from tests.zoo.sources import source_of, tiny_source
+from tests.zoo.sources import source_of
 
 
 def kurtosis_of(weight: Tensor, channels: int) -> float:
@@ -124,13 +126,10 @@ def test_trace_times_weight_error_is_worked_out() -> None:
     assert evidence.local.trace_error[1, analysis.layers.index["middle"]] == 0
 
 
-def test_a_damaged_array_is_named(tmp_path: pytest.TempPathFactory) -> None:
+def test_a_damaged_array_is_named(tiny_analysis: Analysis, tmp_path: Path) -> None:
     """A local array of another shape or with NaN is an error that names the file."""
-    from core.analysis import store
-
-    analysis = analyze(tiny_source(), MeasureOptions(probes=2))
-    folder = tmp_path / "a"  # type: ignore[operator]
-    store.save(analysis, folder)
+    folder = tmp_path / "a"
+    store.save(tiny_analysis, folder)
     path = folder / store.ARRAYS / "local_gradient_error.npy"
     array = np.load(path)
     for damaged in (array[:, :-1], np.where(array > 0, np.nan, array), -array):

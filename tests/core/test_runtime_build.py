@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -82,11 +83,22 @@ ZOO: dict[str, Callable[[], ModelSource]] = {
 }
 
 
-@pytest.fixture(scope="module", params=list(ZOO))
+@cache
+def _case(name: str) -> Case:
+    torch.manual_seed(1)
+    return case_of(ZOO[name]())
+
+
+@pytest.fixture(params=list(ZOO))
 def zoo(request: pytest.FixtureRequest) -> Case:
     """One awkward model after another."""
-    torch.manual_seed(1)
-    return case_of(ZOO[request.param]())
+    return _case(request.param)
+
+
+@pytest.fixture
+def tiny_case() -> Case:
+    """A tiny transformer with attention and feed-forward units."""
+    return _case("attention and feed-forward units")
 
 
 def test_integers_run_as_simulated(zoo: Case) -> None:
@@ -114,8 +126,7 @@ def test_weights_of_several_kernels_are_summed_exactly_without_vnni(name: str) -
     ONNX Runtime would refuse to open, and outputs are those of the simulation; the model that is
     written keeps one copy.
     """
-    torch.manual_seed(1)
-    case = case_of(ZOO[name]())
+    case = _case(name)
     built, x = case.built(case.uniform("INT8")), case.source.selection.inputs
     before = built.model.SerializeToString()
 
@@ -128,11 +139,9 @@ def test_weights_of_several_kernels_are_summed_exactly_without_vnni(name: str) -
 
 
 @needs_x86
-def test_sums_are_kept_exact_where_there_is_no_vnni(*, vnni: bool) -> None:
+def test_sums_are_kept_exact_where_there_is_no_vnni(tiny_case: Case, *, vnni: bool) -> None:
     """A session multiplies by weights in int8 with VNNI, which is fast, and in uint8 without."""
-    case = case_of(tiny_source())
-
-    graph = executed(case.built(case.uniform("INT8")).model).graph
+    graph = executed(tiny_case.built(tiny_case.uniform("INT8")).model).graph
 
     weights = {
         c.data_type for c in graph.initializer
@@ -153,9 +162,9 @@ def test_the_exported_reference_is_the_model(zoo: Case) -> None:
     assert all(row.as_asked for row in built.report)
 
 
-def test_every_product_runs_on_integers() -> None:
+def test_every_product_runs_on_integers(tiny_case: Case) -> None:
     """In a transformer every product is executed by an integer kernel, and none by a float one."""
-    case = case_of(tiny_source())
+    case = tiny_case
     products = sum(len(case.graph.products(layer.name)) for layer in case.analysis.layers)
 
     built = case.built(case.uniform("INT8"))
@@ -244,12 +253,6 @@ def test_grids_are_those_that_the_analysis_holds(tiny_case: Case) -> None:
         assert any(np.isclose(scale, s, rtol=1e-6) and zero == z for s, z in stored)
 
 
-@pytest.fixture(scope="module")
-def tiny_case() -> Case:
-    """A tiny transformer with attention and feed-forward units."""
-    return case_of(tiny_source())
-
-
 def test_the_schemes_facts_are_the_analysis_own(tiny_case: Case) -> None:
     """A map is built and simulated by the facts that it was measured under, although a scheme of
     the same name now says something else.
@@ -323,8 +326,7 @@ def test_integers_and_halves_stand_side_by_side(tiny_case: Case) -> None:
 
 def test_an_embedding_is_stored_in_bytes() -> None:
     """The table of an embedding in INT8 takes a byte per value, for the reader that asked alone."""
-    torch.manual_seed(0)
-    case = case_of(_of(awkward.TiedEmbedding(), _ids(30, 24, 6)))
+    case = _case("tied embedding")
     table = next(layer for layer in case.analysis.layers if layer.role == "embedding")
     shape = table.tensors[0].shape
     built = case.built(case.map({table.name: "INT8"}))

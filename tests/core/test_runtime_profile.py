@@ -9,11 +9,9 @@ import pytest
 
 from core.analysis import store
 from core.analysis.analysis import Analysis
-from core.analysis.analyze import analyze
 from core.decide import answer
 from core.decide.policy.policy import Policy
 from core.decide.study import Study
-from core.evidence.options import MeasureOptions
 from core.runtime import profile as profiling
 from core.runtime import verify as verifying
 from core.runtime.build import assemble
@@ -25,10 +23,9 @@ from tests.zoo.sources import tiny_source
 
 
 @pytest.fixture(scope="module")
-def bench() -> verifying.Bench:
+def bench(tiny_analysis: Analysis) -> verifying.Bench:
     """A tiny transformer, exported."""
-    source = tiny_source()
-    return verifying.prepare(source, analyze(source, MeasureOptions(probes=2)))
+    return verifying.prepare(tiny_source(), tiny_analysis)
 
 
 def test_nodes_are_charged_to_their_layers(bench: verifying.Bench) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from core.analysis import store
+from core.analysis.analysis import Analysis
 from core.analysis.analyze import analyze
 from core.cli.main import main
 from core.decide import answer
@@ -487,10 +488,9 @@ def test_an_analysis_keeps_its_scheme_and_its_exact_size(
         assert 0 < latency < math.inf
 
 
-def test_an_older_folder_has_the_facts_of_its_name(tmp_path: Path) -> None:
+def test_an_older_folder_has_the_facts_of_its_name(tiny_analysis: Analysis, tmp_path: Path) -> None:
     """Without facts and calibrator in the file the name decides, and ranges were min-max."""
-    found = analyze(tiny_source(), MeasureOptions(precisions=(INT8,), probes=1))
-    store.save(found, tmp_path / "old")
+    store.save(tiny_analysis, tmp_path / "old")
     path = tmp_path / "old" / store.FILE
     data = msgspec.json.decode(path.read_bytes())
     del data["scheme_facts"], data["calibrator"]

@@ -285,9 +285,9 @@ def test_an_all_zero_channel_stays_zero() -> None:
     assert not round_weight(weight, INT8)[0].any()
 
 
-def test_a_precision_needs_one_entry_of_the_registry() -> None:
+def test_a_precision_needs_one_entry_of_the_registry(tiny_study: Study) -> None:
     """BF16 is measured, priced and offered because it is registered; nothing else names it."""
-    study = Study(analyze(tiny_source(), MeasureOptions(probes=2)))
+    study = tiny_study
     assert "BF16" in study.precisions
 
     chosen = answer.decide(study, Policy(strategy="uniform", uniform="BF16"))
