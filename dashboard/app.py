@@ -9,10 +9,9 @@ from contextlib import contextmanager
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from dashboard.app_pages.measure import job_list
 from dashboard.display import theme
 from dashboard.display.boundary import boundary
-from dashboard.frame import brand, sidebar, strip, verdict
+from dashboard.frame import brand, job_status, sidebar, strip, verdict
 from dashboard.pages import PAGES, Page
 from dashboard.session import state, studies, view
 from dashboard.session.view import View
@@ -93,7 +92,7 @@ def main() -> None:
             state.confirm(known, settled)
     if not page.shows_jobs:
         with frame, boundary("the progress"):
-            job_list.line()
+            job_status.line()
     while tab.notices:
         st.toast(tab.notices.pop(0), icon=":material/info:", duration=NOTICE_SECONDS)
     if shown is None:

@@ -1,7 +1,6 @@
 """Files that come back: an imported map, a saved session.
 
-What goes wrong in a callback is left in the session's `problem`, for the page to show beside the
-uploader that it belongs to.
+What goes wrong in a callback is kept for the page to show beside the uploader that it belongs to.
 """
 
 from __future__ import annotations
@@ -20,16 +19,15 @@ from core.errors import MapError, PolicyError, QuantscapeError
 from core.export.map import precision_map, session_file
 from core.export.map.session_file import MAX_STRATEGIES, Session
 from dashboard.display.text import plain
-from dashboard.session import state, strategies
+from dashboard.session import problems, state, strategies
 from dashboard.session.controls import to_policy, to_values
 from dashboard.session.exports import file_name
+from dashboard.session.problems import MAP, SESSION
 from dashboard.session.studies import Opened
 from dashboard.session.tab import Named
 from dashboard.session.view import View
 
 MAX_MB = precision_map.MAX_BYTES // 10**6
-MAP, SESSION = "export", "export session"
-"""Who a problem belongs to: the uploader of a map, or of a session."""
 
 UPLOADS = "_files"
 DEFAULT_NAME = "Imported"
@@ -69,7 +67,7 @@ def kept(opened: Opened) -> Uploads:
     found: Uploads = st.session_state.setdefault(UPLOADS, Uploads())
     if found.key != opened.key:
         found.key, found.imported, found.waiting = opened.key, None, None
-        _solved(MAP, SESSION)
+        problems.solve(MAP, SESSION)
     return found
 
 
@@ -92,7 +90,7 @@ def take_map(uploader: str, opened: Opened) -> None:
         chosen = precision_map.from_json(raw, opened.study, file)
         policy = policy_of(opened.study, chosen)
     except QuantscapeError as error:
-        state.session().problem = (MAP, error)
+        problems.keep(MAP, error)
     else:
         found.imported = Imported(file, strategy_name(file, opened.name), chosen, policy)
 
@@ -112,7 +110,7 @@ def take_session(uploader: str, opened: Opened) -> None:
             for one in (*((read.pinned,) if read.pinned else ()), *read.strategies)
         ]
     except QuantscapeError as error:
-        state.session().problem = (SESSION, error)
+        problems.keep(SESSION, error)
         return
     pinned = policies.pop(0)[1] if read.pinned else None
     found.waiting = Waiting(file, read.policy, pinned, tuple(Named(*one) for one in policies))
@@ -120,21 +118,9 @@ def take_session(uploader: str, opened: Opened) -> None:
 
 def _chosen(uploader: str, where: str) -> tuple[str, bytes] | None:
     """Name and bytes of the file; an earlier problem of that uploader is over."""
-    _solved(where)
+    problems.solve(where)
     given = st.session_state.get(uploader)
     return None if given is None else (str(given.name), bytes(given.getvalue()))
-
-
-def _solved(*places: str) -> None:
-    tab = state.session()
-    if tab.problem is not None and tab.problem[0] in places:
-        tab.problem = None
-
-
-def problem(where: str) -> QuantscapeError | None:
-    """What went wrong with the file of an uploader."""
-    found = state.session().problem
-    return found[1] if found is not None and found[0] == where else None
 
 
 def put_away(opened: Opened) -> None:
@@ -144,29 +130,24 @@ def put_away(opened: Opened) -> None:
 
 def load(policy: Policy, study: Study, where: str = MAP) -> None:
     """Put `policy` into the controls, if they can say its map exactly. Run from a callback."""
-    _solved(where)
-    again, problems = to_policy(to_values(policy, study), policy, study)
-    if problems or (answer.decide(study, again).codes != answer.decide(study, policy).codes).any():
-        state.session().problem = (
-            where,
-            PolicyError(
-                "The controls cannot say this map exactly.",
-                "Keep it for Compare, where it stays as it is.",
-            ),
+    problems.solve(where)
+    again, wrong = to_policy(to_values(policy, study), policy, study)
+    if wrong or (answer.decide(study, again).codes != answer.decide(study, policy).codes).any():
+        error = PolicyError(
+            "The controls cannot say this map exactly.",
+            "Keep it for Compare, where it stays as it is.",
         )
+        problems.keep(where, error)
     else:
         state.load(policy, study)
 
 
 def keep(view: View, found: Imported) -> None:
     """Keep the imported map among the person's strategies. Run from a callback."""
-    _solved(MAP)
+    problems.solve(MAP)
     name = strategies.free_name(view, found.name)
-    try:
+    with problems.attempt(MAP):
         strategies.keep(name, found.policy, strategies.reserved(view))
-    except QuantscapeError as error:
-        state.session().problem = (MAP, error)
-    else:
         state.session().notices.append(f"Kept as {plain(name)}.")
 
 
@@ -191,13 +172,14 @@ def restore(view: View, found: Waiting, *, merge: bool) -> None:
     tab, mine = state.session(), strategies.kept() if merge else ()
     fresh = [one for one in found.kept if one not in mine]
     if len(mine) + len(fresh) > MAX_STRATEGIES:
-        tab.problem = (SESSION, MapError(
+        error = MapError(
             f"Together these are more than {MAX_STRATEGIES} strategies.",
             "Delete some, or replace yours.",
-        ))  # fmt: skip
+        )
+        problems.keep(SESSION, error)
         return
     load(found.policy, view.study, SESSION)
-    if problem(SESSION) is not None:
+    if problems.of(SESSION) is not None:
         return
     strategies.replace_all(mine)
     for one in fresh:

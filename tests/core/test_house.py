@@ -109,6 +109,21 @@ def test_the_dashboard_runs_one_way() -> None:
     assert not _backwards(edges, "dashboard", DASHBOARD)
 
 
+def test_no_page_imports_another() -> None:
+    """What two pages share stands in a room before them, so that a page is its folder alone."""
+    edges = _edges(_modules("dashboard/app_pages"))
+
+    def page(module: str) -> str:
+        return module.split(".")[2]
+
+    assert not [
+        f"{module} imports {other}"
+        for module, met in edges.items()
+        for other in met
+        if other.count(".") > 1 and page(module) != page(other)
+    ]
+
+
 def test_no_circle_of_imports() -> None:
     """No files import each other in a circle, also not for types alone."""
     edges = _edges(_modules("core", "dashboard"))

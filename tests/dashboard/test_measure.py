@@ -27,9 +27,12 @@ from core.records import user_folders
 from core.source import samples
 from dashboard import SOURCES_VARIABLE
 from dashboard.__main__ import main
-from dashboard.app_pages.measure import actions, job_list
+from dashboard.app_pages.measure import job_list
 from dashboard.app_pages.measure import options as measure_options
+from dashboard.frame import job_status
 from dashboard.pages import PAGES
+from dashboard.session import launched
+from dashboard.session.measure_form import SCHEME, SOURCE, UNITS
 from tests.core.partial import partial_analysis
 from tests.core.synthetic import synthetic_analysis
 from tests.dashboard.conftest import Open, failures, go, kpis, said, walk
@@ -99,7 +102,7 @@ def test_named_functions_come_first_and_samples_after(open_app: Open) -> None:
     """The select offers what was named at launch and the bundled samples, nothing else."""
     app = open_app("measured", page="measure")
 
-    options = app.selectbox(key=actions.SOURCE).options
+    options = app.selectbox(key=SOURCE).options
     assert options[0] == "mine.py:load (named at launch)"
     assert options[1] == "informer (bundled sample)"
     assert len(options) == 1 + len(samples.names())
@@ -113,7 +116,7 @@ def test_start_asks_for_what_the_form_says(
     """Source, precisions, units and the folder of the launch reach the job as they were chosen."""
     app = open_app("measured", page="measure")
     app.checkbox(key="measure_BF16").uncheck().run()
-    app.checkbox(key=actions.UNITS).check().run()
+    app.checkbox(key=UNITS).check().run()
 
     app.button(key="_measure_start").click().run()
     app.button(key="_measure_predict").click().run()
@@ -138,13 +141,13 @@ def test_no_precision_is_nothing_to_measure(open_app: Open) -> None:
 def test_choices_survive_a_page_switch(open_app: Open) -> None:
     """Source and precisions are as they were when one comes back."""
     app = open_app("measured", page="measure")
-    app.selectbox(key=actions.SOURCE).set_value("sample:digits_vit").run()
+    app.selectbox(key=SOURCE).set_value("sample:digits_vit").run()
     app.checkbox(key="measure_FP16").uncheck().run()
 
     go(app, "tune")
     go(app, "measure")
 
-    assert app.selectbox(key=actions.SOURCE).value == "sample:digits_vit"
+    assert app.selectbox(key=SOURCE).value == "sample:digits_vit"
     assert not app.checkbox(key="measure_FP16").value
 
 
@@ -161,7 +164,7 @@ def test_a_running_job_shows_its_progress(open_app: Open, make: Make) -> None:
     assert not buttons(app)["Start"]
     assert buttons(app)["Stop"]
     assert "mine-run-1 measures this model already" in said(app)
-    app.selectbox(key=actions.SOURCE).set_value("sample:digits_vit").run()
+    app.selectbox(key=SOURCE).set_value("sample:digits_vit").run()
     assert buttons(app)["Start"]
 
 
@@ -306,7 +309,7 @@ def test_what_was_not_named_at_launch_is_not_run(
     job = jobs.read(folder)
     assert job is not None
     with pytest.raises(jobs.JobError, match="not named at launch"):
-        actions.check_allowed(job.request.source)
+        launched.check_allowed(job.request.source)
 
 
 def test_a_refused_start_is_said_beside_the_buttons(
@@ -358,7 +361,7 @@ def test_a_prediction_without_figures_says_na(open_app: Open, make: Make, tmp_pa
 def informer_form(open_app: Open) -> AppTest:
     """The form with the Informer chosen, which takes a CSV."""
     app = open_app("measured", page="measure")
-    app.selectbox(key=actions.SOURCE).set_value("sample:informer").run()
+    app.selectbox(key=SOURCE).set_value("sample:informer").run()
     return app
 
 
@@ -427,7 +430,7 @@ def test_the_page_opens_without_a_model(
 )  # fmt: skip
 def test_durations_in_words(seconds: float, text: str) -> None:
     """Seconds, minutes and hours as a person says them."""
-    assert job_list.duration(seconds) == text
+    assert job_status.duration(seconds) == text
 
 
 def test_a_missing_file_at_launch_is_one_clear_line(
@@ -465,9 +468,9 @@ def test_scheme_and_calibrator_reach_the_command(
 ) -> None:
     """Every scheme and calibrator is offered by name; a percentile has its share of the values."""
     app = open_app("measured", page="measure")
-    assert tuple(app.selectbox(key=measure_options.SCHEME).options) == scheme.names()
+    assert tuple(app.selectbox(key=SCHEME).options) == scheme.names()
     assert tuple(app.selectbox(key=measure_options.CALIBRATOR).options) == calibrators.names()
-    app.selectbox(key=measure_options.SCHEME).select("tensorrt").run()
+    app.selectbox(key=SCHEME).select("tensorrt").run()
     app.selectbox(key=measure_options.CALIBRATOR).select("percentile").run()
     app.button(key="_measure_start").click().run()
     app.number_input(key=measure_options.PERCENT).set_value(99.9).run()

@@ -6,7 +6,7 @@ pinned map and the person's own strategies. Everything that changes something is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import streamlit as st
@@ -15,21 +15,18 @@ from core.decide.assess.strategies import DOCUMENT
 from core.decide.policy.names import MAX_NAME
 from core.decide.policy.policy import Policy
 from core.decide.study import Study
-from core.errors import QuantscapeError
 from core.numerics import precision as registry
 from dashboard.display.strategy_marks import MOST
 from dashboard.display.text import plain
-from dashboard.session import state, strategies
+from dashboard.session import problems, state, strategies
 from dashboard.session.strategies import CURRENT, PINNED, Offer
 from dashboard.session.view import View, current
 
 NEW_NAME = "compare_new_name"
 """Key of the widget with the name for the map on screen."""
-WHERE = "compare"
-"""Whose problem a callback's error is."""
 KEEPING, RESTORING = "keeping", "restoring"
 """Places of a problem on the page, beside the card of a strategy: "card:NAME"."""
-_CHOICES, _LOADED, _PLACE = "_compare_choices", "_compare_loaded", "_compare_place"
+_CHOICES, _LOADED = "_compare_choices", "_compare_loaded"
 
 
 @dataclass(slots=True)
@@ -150,26 +147,23 @@ def loaded() -> bool:
 
 def keep() -> None:
     """Keep the map on screen under the name that was typed, which stays if it cannot be."""
-
-    def work() -> None:
+    with problems.attempt(KEEPING):
         name = str(st.session_state.get(NEW_NAME, ""))
         _add(name, current().policy)
         st.session_state[NEW_NAME] = ""
-
-    _attempt(work, KEEPING)
 
 
 def duplicate(offer: Offer) -> None:
     """Make an own copy of `offer`."""
     tail = " copy"
     wanted = f"{offer.name[: MAX_NAME - len(tail)].rstrip()}{tail}"
-    _attempt(lambda: _add(strategies.free_name(current(), wanted), offer.policy), card(offer.name))
+    with problems.attempt(card(offer.name)):
+        _add(strategies.free_name(current(), wanted), offer.policy)
 
 
 def rename(name: str, key: str) -> None:
     """Give an own strategy the name typed into the widget `key`; the choice follows."""
-
-    def work() -> None:
+    with problems.attempt(card(name)):
         text = str(st.session_state.get(key, ""))
         fresh = strategies.rename(name, text, strategies.reserved(current()))
         kept = choice()
@@ -177,8 +171,6 @@ def rename(name: str, key: str) -> None:
             kept.names = tuple(fresh if one == name else one for one in kept.names)
         if kept.reference == name:
             kept.reference = fresh
-
-    _attempt(work, card(name))
 
 
 def delete(name: str) -> None:
@@ -189,29 +181,13 @@ def delete(name: str) -> None:
 
 def restore() -> None:
     """Bring the strategy back that was deleted last."""
-    _attempt(lambda: strategies.restore_deleted(strategies.reserved(current())), RESTORING)
+    with problems.attempt(RESTORING):
+        strategies.restore_deleted(strategies.reserved(current()))
 
 
 def card(name: str) -> str:
     """The place of problems with the strategy `name`."""
     return f"card:{name}"
-
-
-def problem(place: str) -> QuantscapeError | None:
-    """What the last callback could not do, if it belongs to `place`; asked once."""
-    tab = state.session()
-    if tab.problem is None or tab.problem[0] != WHERE or st.session_state.get(_PLACE) != place:
-        return None
-    found, tab.problem = tab.problem[1], None
-    return found
-
-
-def _attempt(work: Callable[[], None], place: str) -> None:
-    try:
-        work()
-    except QuantscapeError as error:
-        state.session().problem = (WHERE, error)
-        st.session_state[_PLACE] = place
 
 
 def _add(name: str, policy: Policy) -> None:

@@ -10,11 +10,10 @@ from core.decide.assess.compare import ComparedStrategy, Comparison, Strategy
 from core.decide.assess.gains import Gain
 from dashboard.app_pages.compare import actions
 from dashboard.display import theme
-from dashboard.display.boundary import show_expected
 from dashboard.display.loss_labels import POWERS, LossLabels
 from dashboard.display.strategy_marks import MARKS
 from dashboard.display.text import format_number, format_quantity, format_range, plain, typeset
-from dashboard.session import state
+from dashboard.session import problems, state
 from dashboard.session.strategies import CURRENT, Offer
 from dashboard.session.view import View
 
@@ -127,14 +126,7 @@ def _actions(view: View, offer: Offer, side: Strategy) -> None:
                 _edit(offer)
         else:
             _duplicate(offer)
-            said(actions.card(name))
-
-
-def said(place: str) -> None:
-    """What the last callback could not do, shown where it was asked for."""
-    error = actions.problem(place)
-    if error is not None:
-        show_expected(error)
+            problems.show(actions.card(name), once=True)
 
 
 def _duplicate(offer: Offer) -> None:
@@ -153,7 +145,7 @@ def _edit(offer: Offer) -> None:
     key = f"_compare_name_{offer.name}"
     with st.form(f"_compare_rename_{offer.name}", border=False):
         st.text_input("Name", value=offer.name, key=key)
-        said(actions.card(offer.name))
+        problems.show(actions.card(offer.name), once=True)
         st.form_submit_button("Rename", on_click=actions.rename, args=(offer.name, key))
     _duplicate(offer)
     st.button(

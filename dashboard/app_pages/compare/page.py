@@ -14,7 +14,7 @@ from dashboard.display import theme
 from dashboard.display.strategy_marks import MOST
 from dashboard.display.text import plain
 from dashboard.pages import PAGES
-from dashboard.session import state, strategies
+from dashboard.session import problems, state, strategies
 from dashboard.session.strategies import Offer
 from dashboard.session.view import View, current
 
@@ -93,7 +93,7 @@ def _choice(view: View, offers: Mapping[str, Offer]) -> tuple[str, ...]:
         slot = st.popover("Keep current map as…", icon=":material/bookmark_add:")
         with slot, st.form("_compare_keep", border=False):
             st.text_input("Name", key=actions.NEW_NAME, placeholder=f"1 to {MAX_NAME} characters")
-            cards.said(actions.KEEPING)
+            problems.show(actions.KEEPING, once=True)
             st.form_submit_button("Keep", on_click=actions.keep)
     return names
 
@@ -109,7 +109,7 @@ def _gone() -> None:
                   icon=":material/undo:")  # fmt: skip
         st.button("Dismiss", on_click=strategies.forget_deleted, key="_compare_forget",
                   type="tertiary")  # fmt: skip
-    cards.said(actions.RESTORING)
+    problems.show(actions.RESTORING, once=True)
 
 
 def _nothing_chosen() -> None:

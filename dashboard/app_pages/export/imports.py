@@ -8,10 +8,10 @@ import streamlit as st
 from core.decide.assess.difference import difference, in_words
 from core.decide.policy.decision import BY_OVERRIDE
 from core.export.map.checklist import named
-from dashboard.display.boundary import show_expected
 from dashboard.display.text import format_quantity, plain, with_range
-from dashboard.session import exports, state, strategies, studies, uploads
-from dashboard.session.uploads import MAP, MAX_MB, SESSION, Imported, Waiting
+from dashboard.session import exports, problems, state, strategies, studies, uploads
+from dashboard.session.problems import MAP, SESSION
+from dashboard.session.uploads import MAX_MB, Imported, Waiting
 from dashboard.session.view import View
 
 MAP_UPLOADER, SESSION_UPLOADER = "import_map", "import_session"
@@ -34,16 +34,10 @@ def draw(view: View) -> None:
         on_change=uploads.take_map,
         args=(MAP_UPLOADER, view.opened),
     )
-    _show_problem(MAP)
+    problems.show(MAP)
     found = uploads.kept(view.opened).imported
     if found is not None:
         _imported(view, found)
-
-
-def _show_problem(where: str) -> None:
-    error = uploads.problem(where)
-    if error is not None:
-        show_expected(error)
 
 
 def _imported(view: View, found: Imported) -> None:
@@ -121,7 +115,7 @@ def session(view: View) -> None:
         on_change=uploads.take_session,
         args=(SESSION_UPLOADER, view.opened),
     )
-    _show_problem(SESSION)
+    problems.show(SESSION)
     found = uploads.kept(view.opened).waiting
     if found is not None:
         _waiting(view, found, nothing_kept=not kept and pinned is None)

@@ -8,7 +8,7 @@ from dashboard.app_pages.export import imports, map_file, tool_file
 from dashboard.display.boundary import boundary
 from dashboard.display.text import plain
 from dashboard.pages import PAGES
-from dashboard.session import strategies
+from dashboard.session import measure_form, strategies
 from dashboard.session.strategies import CURRENT
 from dashboard.session.view import Side, View, current
 
@@ -20,7 +20,7 @@ COLUMN_PX = 400
 def page() -> None:
     """Draw the page for the current view."""
     view = current()
-    if tool_file.prepared():
+    if measure_form.was_filled():
         st.switch_page(PAGES["measure"].script, query_params={})
     if not len(view.study.layers):
         st.info(

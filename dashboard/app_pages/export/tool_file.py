@@ -12,14 +12,12 @@ from core.export.targets.legality import Legality
 from core.export.targets.schemes import measure_command, mismatch
 from dashboard.app_pages.export import tools
 from dashboard.app_pages.export.tools import MAX_MB, TYPES, Known
-from dashboard.app_pages.measure import actions, options
 from dashboard.display.boundary import show_expected
 from dashboard.display.text import format_bytes, plain
-from dashboard.session import exports
+from dashboard.session import exports, launched, measure_form
 from dashboard.session.view import Side, View
 
 TOOL, NEAREST, NAMES = "export_tool", "export_nearest", "export_names"
-_PREPARED = "_export_measure"
 PREVIEW_LINES = 30
 PREVIEW_PX = 360
 MAX_ROWS = 200
@@ -166,29 +164,17 @@ def _scheme(view: View, target: Capability) -> None:
 
 def _measure_anew(view: View, target: Capability, scheme: str) -> None:
     st.caption("Measure it under the target's scheme:")
-    if actions.allowed(view.study.analysis.source):
+    if launched.allowed(view.study.analysis.source):
         st.button(
             f"Measure under {scheme}",
-            on_click=_prepare,
-            args=(view, scheme),
+            on_click=measure_form.fill,
+            args=(view.study.analysis.source,),
+            kwargs={"expanded_units": view.study.analysis.expanded_units, "scheme": scheme},
             icon=":material/science:",
             key="_measure_scheme",
             help="Opens Measure with this model and this scheme chosen; nothing starts by itself.",
         )
     st.code(measure_command(view.study, target), language="bash", wrap_lines=True)
-
-
-def _prepare(view: View, scheme: str) -> None:
-    """Fill in the form of Measure. Run from a callback."""
-    st.session_state[actions.SOURCE] = view.study.analysis.source
-    st.session_state[actions.UNITS] = view.study.analysis.expanded_units
-    st.session_state[options.SCHEME] = scheme
-    st.session_state[_PREPARED] = True
-
-
-def prepared() -> bool:
-    """Whether the form of Measure was filled in; asked once."""
-    return bool(st.session_state.pop(_PREPARED, False))
 
 
 def bundle(view: View, side: Side) -> None:

@@ -8,11 +8,14 @@ from core.jobs.job_folder import Request
 from core.jobs.jobs import Job
 from core.numerics import precision as registry
 from dashboard.app_pages.measure import actions, options
-from dashboard.app_pages.measure.actions import CSV, MAX_MB, SOURCE, START, UNITS, UPLOADER, Source
-from dashboard.app_pages.measure.job_list import duration, log
+from dashboard.app_pages.measure.actions import MAX_MB, UPLOADER
 from dashboard.display.boundary import show_expected
 from dashboard.display.text import UNKNOWN, format_bytes, plain
-from dashboard.session import uploads
+from dashboard.frame.job_status import duration, log
+from dashboard.session import launched, problems
+from dashboard.session.launched import LaunchedSource
+from dashboard.session.measure_form import SOURCE, UNITS
+from dashboard.session.problems import CSV, START
 
 COLUMN_PX = 300
 NAMED = (
@@ -34,14 +37,12 @@ def draw(found: tuple[Job, ...]) -> None:
     options.draw()
     asked = actions.request(source)
     _buttons(asked, found)
-    error = uploads.problem(START)
-    if error is not None:
-        show_expected(error)
+    problems.show(START)
     _prediction(actions.prediction(asked, found))
 
 
-def _source() -> Source:
-    offers = actions.sources()
+def _source() -> LaunchedSource:
+    offers = launched.sources()
     chosen = st.selectbox(
         "Model to measure",
         list(offers),
@@ -53,7 +54,7 @@ def _source() -> Source:
     return offers[chosen or next(iter(offers))]
 
 
-def _csv(source: Source) -> None:
+def _csv(source: LaunchedSource) -> None:
     st.file_uploader(
         f"Your own prices (CSV, at most {MAX_MB} MB; optional)",
         type="csv",
@@ -64,9 +65,7 @@ def _csv(source: Source) -> None:
         help="Columns open, high, low, close, volume and, if you like, timestamp. Larger files: "
         "`analyze sample:informer --csv FILE` on the command line.",
     )
-    error = uploads.problem(CSV)
-    if error is not None:
-        show_expected(error)
+    problems.show(CSV)
     given = actions.given()
     if given is None:
         st.caption("Without a file the sample's own data are used.")
@@ -99,7 +98,7 @@ def _precisions() -> None:
 
 def _buttons(asked: Request, found: tuple[Job, ...]) -> None:
     busy = next((job for job in found if job.running and job.request.source == asked.source), None)
-    bad, option = uploads.problem(CSV) is not None, options.chosen().problem
+    bad, option = problems.of(CSV) is not None, options.chosen().problem
     closed = (
         not asked.precisions
         or bad

@@ -14,9 +14,10 @@ from core.errors import PolicyError
 from core.evidence.measure.memory_size import parse_bytes
 from core.numerics import scheme
 from core.numerics.calibrate import calibrators
+from dashboard.session.measure_form import SCHEME
 
 MEMORY, PROCESSES, DEVICE = "measure_memory", "measure_jobs", "measure_device"
-SCHEME, CALIBRATOR, PERCENT = "measure_scheme", "measure_calibrator", "measure_percent"
+CALIBRATOR, PERCENT = "measure_calibrator", "measure_percent"
 DEVICES = ("cpu", "cuda")
 MOST_PROCESSES = 64
 

@@ -5,8 +5,6 @@ Maps are built and run by a command of its own beside the dashboard, as measurin
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +21,9 @@ from core.jobs import jobs
 from core.jobs.job_folder import Request
 from core.jobs.jobs import Job
 from core.source.samples import PREFIX
-from dashboard import SOURCES_VARIABLE
-from dashboard.app_pages.measure import actions
-from dashboard.session import state, studies
+from dashboard.session import launched, problems, state, studies
+from dashboard.session.problems import VERIFY
 from dashboard.session.view import View
-
-PLACE = "verify"
-"""Who a problem belongs to."""
 
 AXIS, POINTS = "verify_axis", "verify_points"
 USUAL_POINTS, MOST_POINTS = 8, 16
@@ -48,7 +42,7 @@ def of_model(found: tuple[Job, ...], view: View) -> tuple[Job, ...]:
 
 def can_run(view: View) -> bool:
     """Whether this dashboard may run the model: a bundled sample, or named at launch."""
-    return actions.allowed(view.study.analysis.source)
+    return launched.allowed(view.study.analysis.source)
 
 
 def command(view: View) -> str:
@@ -70,7 +64,7 @@ def the_frontier(view: View) -> None:
     try:
         points = frontier(view.study, view.policy, axis).points
     except QuantscapeError as error:
-        state.session().problem = (PLACE, error)
+        problems.keep(VERIFY, error)
         return
     chosen = [points[i] for i in spread(len(points), count)]
     maps = [(f"{axis} {n} of {len(chosen)}", answer.decide(view.study, point.policy))
@@ -86,23 +80,18 @@ def spread(length: int, count: int) -> list[int]:
 
 
 def _start(view: View, maps: list[tuple[str, PrecisionMap]]) -> None:
-    tab = state.session()
-    tab.problem = None
+    problems.solve(VERIFY)
     source = view.study.analysis.source
-    launch = json.loads(os.environ.get(SOURCES_VARIABLE) or "{}")
     files = {f"{name}.json": precision_map.to_json(view.study, chosen) for name, chosen in maps}
-    named = not source.startswith(PREFIX)
     request = Request(
         source,
         verify=str(folder_of(view)),
         maps=tuple(files),
-        cwd=str(launch.get("cwd", "")) if named else "",
+        cwd=launched.folder_for(source),
     )
-    try:
-        actions.check_allowed(source)
+    with problems.attempt(VERIFY):
+        launched.check_allowed(source)
         jobs.start(request, maps=files)
-    except QuantscapeError as error:
-        tab.problem = (PLACE, error)
 
 
 def widen(view: View) -> None:

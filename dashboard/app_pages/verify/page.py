@@ -8,12 +8,13 @@ from core.analysis import store
 from core.decide.assess.verified import verification_of
 from core.jobs import jobs
 from core.jobs.jobs import Job
-from dashboard.app_pages.measure import job_list
 from dashboard.app_pages.verify import actions, results
-from dashboard.app_pages.verify.actions import AXIS, MOST_POINTS, PLACE, POINTS, USUAL_POINTS
+from dashboard.app_pages.verify.actions import AXIS, MOST_POINTS, POINTS, USUAL_POINTS
 from dashboard.display.boundary import boundary, show_expected
 from dashboard.display.text import plain
-from dashboard.session import uploads
+from dashboard.frame import job_status
+from dashboard.session import problems
+from dashboard.session.problems import VERIFY
 from dashboard.session.view import View, current
 
 EVERY_S = 1.0
@@ -73,9 +74,7 @@ def _start(view: View, busy: bool) -> None:
             f"`{actions.command(view)}`.",
             icon=":material/info:",
         )
-    error = uploads.problem(PLACE)
-    if error is not None:
-        show_expected(error)
+    problems.show(VERIFY)
 
 
 def _progress(view: View, found: tuple[Job, ...]) -> None:
@@ -92,8 +91,8 @@ def _progress(view: View, found: tuple[Job, ...]) -> None:
             if job.error is not None:
                 show_expected(job.error)
             if job.state == "failed":
-                job_list.log(job)
-            job_list.again(job, "Resume" if job.state == "stopped" else "Try again")
+                job_status.log(job)
+            job_status.again(job, "Resume" if job.state == "stopped" else "Try again")
 
 
 def _running(view: View, names: tuple[str, ...], stamp: tuple[int, int]) -> None:
@@ -107,9 +106,8 @@ def _running(view: View, names: tuple[str, ...], stamp: tuple[int, int]) -> None
             with st.container(border=True, gap="xsmall"):
                 st.markdown(f"**Verifying {len(job.request.maps)} "
                             f"map{'' if len(job.request.maps) == 1 else 's'}**")  # fmt: skip
-                share = job.done / job.total if job.total else 0.0
-                st.progress(min(max(share, 0.0), 1.0), text=job_list.how_far(job))
-                job_list.stop(job)
+                job_status.bar(job)
+                job_status.stop(job)
 
 
 page()
