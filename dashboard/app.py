@@ -37,7 +37,7 @@ def _loading(frame: DeltaGenerator, *, first: bool) -> Iterator[None]:
         yield
 
 
-def _send_ahead(shown: View, before: View | None) -> None:
+def _send_figures(shown: View, before: View | None) -> None:
     """Let new figures reach the browser before the rest of the page is made.
 
     The server sends from another thread, which gets hardly a turn while this one computes: without
@@ -86,7 +86,7 @@ def main() -> None:
     if shown is not None:
         with frame, boundary("the verdict"):  # before the controls: figures are what one waits for
             verdict.draw(shown)
-            _send_ahead(shown, before)
+            _send_figures(shown, before)
         with st.sidebar, boundary("the sidebar"):
             sidebar.draw(shown, known, problems)
             state.confirm(known, settled)

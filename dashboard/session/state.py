@@ -20,7 +20,7 @@ from dashboard.session.budget_controls import MAIN
 from dashboard.session.control import Control, Value
 from dashboard.session.controls import controls, to_policy, to_values
 from dashboard.session.studies import Opened
-from dashboard.session.switch_model import SetAside, carry
+from dashboard.session.switch_model import SetAside, switch_model
 from dashboard.session.tab import Tab, TableRound
 
 SESSION = "_session"
@@ -51,7 +51,7 @@ def begin(opened: Opened) -> dict[str, Control]:
         tab.notices.extend(found.notices)
     if tab.model != opened.name:
         if tab.model:
-            _take_along(tab, opened, known)
+            _switch_model(tab, opened, known)
         tab.model, tab.history, tab.place = opened.name, [], -1
         tab.last = studies.fallback(opened, tab.last)
     for key, control in known.items():
@@ -64,14 +64,15 @@ def begin(opened: Opened) -> dict[str, Control]:
     return known
 
 
-def _take_along(tab: Tab, opened: Opened, known: dict[str, Control]) -> None:
+def _switch_model(tab: Tab, opened: Opened, known: dict[str, Control]) -> None:
     """Fit the policy to another model, and leave a notice of what could not come along."""
     back = tab.set_aside.pop(opened.name, SetAside())
-    carried = carry(values_of(known), known, opened.study, back, old=tab.model, new=opened.name)
-    tab.set_aside[tab.model] = carried.set_aside
-    write(carried.writes)
-    if carried.notice:
-        tab.notices.append(carried.notice)
+    values = values_of(known)
+    found = switch_model(values, known, opened.study, back, old=tab.model, new=opened.name)
+    tab.set_aside[tab.model] = found.set_aside
+    write(found.writes)
+    if found.notice:
+        tab.notices.append(found.notice)
 
 
 def _legalise(key: str, control: Control) -> None:

@@ -1,6 +1,6 @@
 """What of a policy goes along to another model, what is put aside, and what is said about it.
 
-Rules that only one model knows are set_aside under its name and come back with it, so that looking
+Rules that only one model knows are set aside under its name and come back with it, so that looking
 at another model loses no work.
 """
 
@@ -32,23 +32,23 @@ class SetAside:
 
 
 @dataclass(slots=True)
-class Carried:
-    """What to write into the controls, what to shelve for the old model, and the notice."""
+class Switched:
+    """What to write into the controls, what to set aside for the old model, and the notice."""
 
     writes: dict[str, Value] = field(default_factory=dict)
     set_aside: SetAside = field(default_factory=SetAside)
     notice: str = ""
 
 
-def carry(
+def switch_model(
     values: Mapping[str, Value], known: Mapping[str, Control], study: Study, back: SetAside,
     *, old: str, new: str,
-) -> Carried:  # fmt: skip
+) -> Switched:  # fmt: skip
     """Fit `values`, the controls as the model `old` left them, to `study` of the model `new`.
 
-    `back` are the rules that were set_aside for the new model earlier.
+    `back` are the rules that were set aside for the new model earlier.
     """
-    found, dropped = Carried(), []
+    found, dropped = Switched(), []
     pins, lost_pins = _split(values, "pins", study, wildcard=True)
     overrides, lost_overrides = _split(values, "overrides", study, wildcard=False)
     found.set_aside = SetAside(lost_pins, lost_overrides)
