@@ -66,8 +66,7 @@ def source_of(options: argparse.Namespace, analysis: Analysis) -> ModelSource:
 def build(options: argparse.Namespace) -> None:
     """Build a map and write it as an ONNX file."""
     study, chosen = _opened(options)
-    from core.onnx_graph.session import COPY, exact_sums
-    from core.onnx_graph.surgery import part_weights
+    from core.onnx_graph.session import exact_sums, part_weights
     from core.runtime.build import build as built_from
 
     config = exact_sums()
@@ -88,7 +87,7 @@ def build(options: argparse.Namespace) -> None:
     out = console()
     out.print(tables.layers_table(found.report))
     out.print(f"Wrote {options.out} ({found.file_bytes / 1e6:.2f} MB).")
-    shared = part_weights(found.model, COPY) if config else []
+    shared = part_weights(found.model) if config else []
     out.print(tables.advice(found.disabled, config, shared))
 
 

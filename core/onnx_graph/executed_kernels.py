@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import onnx
 from onnx import NodeProto, TensorProto
 
-from core.onnx_graph.half import layer_of_node
+from core.onnx_graph.layered_graph import layer_of_node
 from core.onnx_graph.session import executed
 
 INTEGER = frozenset(

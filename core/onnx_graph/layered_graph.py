@@ -37,3 +37,8 @@ class LayeredGraph:
             for node in self.model.graph.node
             if node.op_type in HEAVY and self.layer_of[node.name] == layer
         ]
+
+
+def layer_of_node(node: onnx.NodeProto) -> str | None:
+    """The layer that a node's metadata names."""
+    return next((p.value for p in node.metadata_props if p.key == LAYER_KEY), None)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 
-import onnx
 from onnx import NodeProto
 
 from core.layers import Layer
@@ -13,48 +11,33 @@ from core.numerics.calibrate.calibration import Calibration
 from core.numerics.ranges import MODULE_OUTPUT, OUTPUT
 from core.numerics.scheme import Scheme
 from core.onnx_graph.layered_graph import LayeredGraph
-from core.onnx_graph.surgery import readers
+from core.onnx_graph.surgery import Grids, Marks, Span
 
 KINDS = {"Conv": "conv", "MatMul": "matmul", "Gemm": "linear"}
 """Operators with integer kernels, and the kind of operation whose output a scheme may round."""
-BY_SIGN = "symmetric by sign"
-CLIPS = frozenset({"Relu", "Clip"})
-
-Span = tuple[float, float]
 
 
-@dataclass(eq=False)
-class Marks:
-    """What is to be quantized in a copy of a graph, gathered layer by layer.
+def grids_of(scheme: Scheme) -> Grids:
+    """A scheme in terms of nodes."""
+    return Grids(
+        symmetric=scheme.activations == "symmetric",
+        per_channel=scheme.weights_per_channel,
+        integer_bias=scheme.bias == "int32",
+        rounded=[op for op, kind in KINDS.items() if kind in scheme.rounds_outputs],
+    )
 
-    `nodes` are names of nodes, `rounded` tensors that all their readers see rounded, `operands`
-    (node, input, range, layer) that the node alone reads rounded, `cause` the layer that a tensor
-    is quantized for. `reasons` and `merged` as in `Integers`.
-    """
 
-    graph: LayeredGraph
-    ranges: Iterable[Calibration]
-    scheme: Scheme
-    model: onnx.ModelProto = field(init=False)
-    reasons: dict[str, str] = field(default_factory=dict)
-    merged: dict[str, str] = field(default_factory=dict)
+class LayerMarks(Marks):
+    """`Marks` of layers; `reasons` and `merged` as in `Integers`."""
 
-    def __post_init__(self) -> None:
-        self.model = onnx.ModelProto()
-        self.model.CopyFrom(self.graph.model)
-        self.node = {node.name: node for node in self.model.graph.node}
-        self.constants = {c.name for c in self.model.graph.initializer}
-        self.readers = readers(self.model)
-        self._outputs = {value.name for value in self.model.graph.output}
+    def __init__(self, graph: LayeredGraph, ranges: Iterable[Calibration], scheme: Scheme) -> None:
+        super().__init__(graph.model, grids_of(scheme))
+        self.graph, self.scheme = graph, scheme
+        self.reasons: dict[str, str] = {}
+        self.merged: dict[str, str] = {}
         self._seen: dict[tuple[str, int], dict[int, Span]] = {}
-        for r in self.ranges:
+        for r in ranges:
             self._seen.setdefault((r.layer, r.operation), {})[r.operand] = (r.low, r.high)
-        self.nodes: list[str] = []  # names of nodes
-        self.rounded: dict[str, Span] = {}
-        self.cause: dict[str, str] = {}  # tensor -> the layer that has it quantized
-        self.operands: list[tuple[NodeProto, int, Span, str]] = []
-
-    # ---- what a layer asks for
 
     def take(self, layer: Layer) -> None:
         """Mark the nodes of `layer`, or say why there is nothing to mark."""
@@ -103,7 +86,7 @@ class Marks:
 
     def _product(self, layer: Layer, node: NodeProto, seen: Mapping[int, Span]) -> None:
         operands = [span for operand, span in sorted(seen.items()) if operand != OUTPUT]
-        slots = [i for i, given in enumerate(node.input[:2]) if given not in self.constants]
+        slots = self.slots(node)
         if node.op_type not in KINDS:
             self.reasons[layer.name] = f"ONNX Runtime has no integer kernel for {node.op_type}"
             return
@@ -113,19 +96,15 @@ class Marks:
                 "calibrated"
             )
             return
-        self.nodes.append(node.name)
-        self.operands += [
-            (node, slot, span, layer.name) for slot, span in zip(slots, operands, strict=True)
-        ]
-        self.cause |= {given: layer.name for given in node.input if given in self.constants}
-        if self.rounds(KINDS[node.op_type]) and OUTPUT in seen:
-            span = self._behind_norm(node) or seen[OUTPUT]
-            self._round(node.output[0], span, layer.name)
-            self._close_with_clip(node.output[0], span, layer.name)
-
-    def rounds(self, kind: str) -> bool:
-        """Whether the scheme rounds what operations of this kind give."""
-        return kind in self.scheme.rounds_outputs
+        output = None
+        if node.op_type in self.grids.rounded and OUTPUT in seen:
+            output = self._behind_norm(node) or seen[OUTPUT]
+        self.product(node, operands, output)
+        clip = self.clip_behind(node)
+        if clip is not None and output is not None:
+            behind = self.graph.layer_of[clip.name]
+            if behind is not None and behind != layer.name:
+                self.merged[behind] = layer.name
 
     def _behind_norm(self, node: NodeProto) -> Span | None:
         """The range after a batch norm that only the exporter folds: others could read what comes
@@ -138,19 +117,6 @@ class Marks:
             self.merged[norm] = layer
         return span
 
-    def _close_with_clip(self, tensor: str, span: Span, layer: str) -> None:
-        """An activation that only clips becomes the end of the convolution's kernel: what lies
-        beyond the grid is clipped anyway.
-        """
-        readers = self.readers.get(tensor, [])
-        if len(readers) != 1 or readers[0].op_type not in CLIPS or tensor in self._outputs:
-            return
-        self.nodes.append(readers[0].name)
-        self._round(readers[0].output[0], span, layer)
-        behind = self.graph.layer_of[readers[0].name]
-        if behind is not None and behind != layer:
-            self.merged[behind] = layer
-
     def _round_output(self, layer: Layer) -> None:
         span = self._seen.get((layer.name, MODULE_OUTPUT[0]), {}).get(MODULE_OUTPUT[1])
         found = self._own_outputs(layer.name)
@@ -161,13 +127,7 @@ class Marks:
                 else f"it has {len(found)} outputs"
             )  # fmt: skip
             return
-        self._round(found[0], span, layer.name)
-        for node in self.model.graph.node:
-            # The largest of rounded values is the rounded largest, so that the grid of the
-            # output serves the input too, and the kernel works on integers.
-            if node.op_type == "MaxPool" and self.graph.layer_of[node.name] == layer.name:
-                self.nodes.append(node.name)
-                self.operands.append((node, 0, span, layer.name))
+        self.round(found[0], span)
 
     def _own_outputs(self, layer: str) -> list[str]:
         """Tensors of `layer` that others read."""
@@ -176,7 +136,7 @@ class Marks:
             for node in self.model.graph.node
             if self.graph.layer_of[node.name] == layer
             for tensor in node.output
-            if tensor in self._outputs
+            if tensor in self.outputs
             or any(self.graph.layer_of[r.name] != layer for r in self.readers.get(tensor, ()))
         ]
 
@@ -190,14 +150,7 @@ class Marks:
         ]
         if not found:
             self.reasons[layer.name] = "its table is no constant of a look-up in the exported graph"
-        for node in found:
-            self.nodes.append(node.name)
-            self.cause[node.input[0]] = layer.name
-            self.cause[node.output[0]] = layer.name
-
-    def _round(self, tensor: str, span: Span, layer: str) -> None:
-        self.rounded.setdefault(tensor, span)
-        self.cause.setdefault(tensor, layer)
+        self.nodes += [node.name for node in found]
 
 
 def _all_equal(values: Iterable[object]) -> bool:

@@ -10,9 +10,10 @@ from typing import Any
 import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
+from onnx import NodeProto, TensorProto
 
 from core.numerics.saturation import saturates
-from core.onnx_graph.surgery import part_weights
+from core.onnx_graph.surgery import copied
 
 PROVIDERS = ["CPUExecutionProvider"]
 FATAL_ONLY = 4
@@ -36,11 +37,47 @@ def serialized(model: onnx.ModelProto) -> bytes:
     Runtime 1.32 names the weight in uint8 after the one in int8, and stops where it has the name.
     """
     if exact_sums():
-        apart = onnx.ModelProto()
-        apart.CopyFrom(model)
-        part_weights(apart, COPY)
-        model = apart
+        model = copied(model)
+        part_weights(model)
     return bytes(model.SerializeToString())
+
+
+def part_weights(model: onnx.ModelProto) -> list[str]:
+    """Every node that reads a dequantized INT8 weight gets one of its own, with its zero point and
+    its DequantizeLinear. Returns the weights that were shared.
+    """
+    constants = {c.name: c for c in model.graph.initializer if c.data_type == TensorProto.INT8}
+    reading: dict[str, list[tuple[NodeProto, int]]] = {}
+    for node in model.graph.node:
+        for slot, given in enumerate(node.input):
+            reading.setdefault(given, []).append((node, slot))
+    weights = [
+        node
+        for node in model.graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in constants
+    ]
+    taken: set[str] = set()
+    shared: list[str] = []
+    for first in weights:
+        given, made = first.input[0], first.output[0]
+        for number, (reader, slot) in enumerate(reading.get(made, ())):
+            own = first
+            if number:
+                own = model.graph.node.add()
+                own.CopyFrom(first)
+                own.name, own.output[0] = f"{first.name}{COPY}{number}", f"{made}{COPY}{number}"
+                reader.input[slot] = own.output[0]
+            if own.input[0] in taken and given not in shared:
+                shared.append(given)
+            for place, constant in enumerate(own.input):
+                if constant in taken:
+                    copy = model.graph.initializer.add()
+                    copy.CopyFrom(constants[constant])
+                    copy.name = own.input[place] = f"{constant}{COPY}{len(taken)}"
+                    taken.add(copy.name)
+                elif constant in constants:
+                    taken.add(constant)
+    return shared
 
 
 def options(threads: int = 1) -> ort.SessionOptions:

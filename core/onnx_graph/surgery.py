@@ -1,13 +1,99 @@
-"""What is done to a graph around ONNX Runtime's quantizer. Every function changes its model."""
+"""Chosen nodes of an ONNX graph in INT8 and FP16, by ONNX Runtime's own tools.
 
-from __future__ import annotations
+ONNX Runtime's quantizer works by tensor: every reader of a quantized tensor gets the rounded
+copy, chosen or not. Here the operand of a chosen node is first given a name of its own, so that
+only the nodes that are to read integers do; outputs, which all their readers see rounded, are
+quantized in place. Its converter to FP16 blocks nodes by name; between two blocked nodes it leaves
+a pair of casts that rounds a tensor that nobody asked to round, and a constant that both sides
+read it rounds for both; both are put right here.
 
-from collections.abc import Collection, Iterable
-from typing import Any
+Exported scripts hold this text as it stands: it needs onnx, onnxruntime and numpy alone.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto
+from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType, TensorsData
+from onnxruntime.quantization.onnx_model import ONNXModel
+from onnxruntime.quantization.quant_utils import add_infer_metadata
+from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
+
+PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+CLIPS = ("Relu", "Clip")
+ROUNDERS = ("QuantizeLinear", "DequantizeLinear")
+MARK, HALF = "__quantscape", "__half"
+"""What is added to the names of copies."""
+
+Span = tuple[float, float]
+"""Least and largest value of a tensor."""
+
+
+@dataclass(frozen=True)
+class Grids:
+    """How integers are done. Activations are affine and unsigned, or `symmetric` and signed;
+    weights symmetric, `per_channel` or per tensor; biases in int32, or in float. The output of
+    products of the types `rounded` is rounded too.
+    """
+
+    symmetric: bool
+    per_channel: bool
+    integer_bias: bool
+    rounded: Collection[str]
+
+
+class Marks:
+    """What is to be quantized in a copy of a float32 `model`, gathered node by node.
+
+    `nodes` are names of nodes, `rounded` tensors that all their readers see rounded, `operands`
+    (node, input, range) that the node alone reads rounded.
+    """
+
+    def __init__(self, model: onnx.ModelProto, grids: Grids) -> None:
+        self.model = copied(model)
+        self.grids = grids
+        self.node = {node.name: node for node in self.model.graph.node}
+        self.constants = {constant.name for constant in self.model.graph.initializer}
+        self.readers = readers(self.model)
+        self.outputs = {value.name for value in self.model.graph.output}
+        self.nodes: list[str] = []
+        self.rounded: dict[str, Span] = {}
+        self.operands: list[tuple[NodeProto, int, Span]] = []
+
+    def slots(self, node: NodeProto) -> list[int]:
+        """Which inputs of a product are activations."""
+        return [i for i, given in enumerate(node.input[:2]) if given not in self.constants]
+
+    def clip_behind(self, node: NodeProto) -> NodeProto | None:
+        """The activation that becomes the end of a product's kernel, because it only clips and
+        alone reads it: what lies beyond the grid is clipped anyway.
+        """
+        behind = self.readers.get(node.output[0], [])
+        if node.op_type not in self.grids.rounded or node.output[0] in self.outputs:
+            return None
+        return behind[0] if len(behind) == 1 and behind[0].op_type in CLIPS else None
+
+    def product(self, node: NodeProto, spans: Sequence[Span], output: Span | None) -> None:
+        """A product on integers, with the ranges of its activations and of what it gives: that of
+        the activation at the end of its kernel, if there is one; None leaves it in float.
+        """
+        self.nodes.append(node.name)
+        self.operands += [
+            (node, slot, span) for slot, span in zip(self.slots(node), spans, strict=True)
+        ]
+        if node.op_type not in self.grids.rounded or output is None:
+            return
+        self.round(node.output[0], output)
+        clip = self.clip_behind(node)
+        if clip is not None:
+            self.nodes.append(clip.name)
+            self.round(clip.output[0], output)
+
+    def round(self, tensor: str, span: Span) -> None:
+        """A tensor that all its readers see rounded."""
+        self.rounded.setdefault(tensor, span)
 
 
 def readers(model: onnx.ModelProto) -> dict[str, list[NodeProto]]:
@@ -19,147 +105,217 @@ def readers(model: onnx.ModelProto) -> dict[str, list[NodeProto]]:
     return found
 
 
-def own_constants(model: onnx.ModelProto, quantized: Collection[str], mark: str) -> dict[str, str]:
-    """A weight that others read too is copied, so that they keep their own: copy -> original."""
-    chosen, read_by = set(quantized), readers(model)
-    constants = {c.name: c for c in model.graph.initializer}
-    fresh: dict[str, str] = {}
-    for node in model.graph.node:
-        if node.name not in chosen:
-            continue
-        for slot, given in enumerate(node.input):
-            everyone = read_by.get(given, [])
-            if given not in constants or all(r.name in chosen for r in everyone):
-                continue
-            if given not in fresh:
-                fresh[given] = f"{given}{mark}"
-                copy = model.graph.initializer.add()
-                copy.CopyFrom(constants[given])
-                copy.name = fresh[given]
-            node.input[slot] = fresh[given]
-    return {copy: given for given, copy in fresh.items()}
+def copied(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy to change."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return copy
 
 
-def part_weights(model: onnx.ModelProto, mark: str) -> list[str]:
-    """Every node that reads a dequantized INT8 weight gets one of its own, with its zero point and
-    its DequantizeLinear. Returns the weights that were shared.
-    """
-    constants = {c.name: c for c in model.graph.initializer if c.data_type == TensorProto.INT8}
-    reading: dict[str, list[tuple[NodeProto, int]]] = {}
-    for node in model.graph.node:
-        for slot, given in enumerate(node.input):
-            reading.setdefault(given, []).append((node, slot))
-    weights = [
-        node
-        for node in model.graph.node
-        if node.op_type == "DequantizeLinear" and node.input[0] in constants
-    ]
-    taken: set[str] = set()
-    shared: list[str] = []
-    for first in weights:
-        given, made = first.input[0], first.output[0]
-        for number, (reader, slot) in enumerate(reading.get(made, ())):
-            own = first
-            if number:
-                own = model.graph.node.add()
-                own.CopyFrom(first)
-                own.name, own.output[0] = f"{first.name}{mark}{number}", f"{made}{mark}{number}"
-                reader.input[slot] = own.output[0]
-            if own.input[0] in taken and given not in shared:
-                shared.append(given)
-            for place, constant in enumerate(own.input):
-                if constant in taken:
-                    copy = model.graph.initializer.add()
-                    copy.CopyFrom(constants[constant])
-                    copy.name = own.input[place] = f"{constant}{mark}{len(taken)}"
-                    taken.add(copy.name)
-                elif constant in constants:
-                    taken.add(constant)
-    return shared
+def replace_nodes(model: onnx.ModelProto, nodes: Sequence[NodeProto]) -> None:
+    """Give `model` these nodes and no others."""
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
 
 
-def part_activations(
-    model: onnx.ModelProto, nodes: Iterable[NodeProto], rounded: Collection[str], mark: str
-) -> None:
+def quantized(marks: Marks) -> onnx.ModelProto:
+    """The model with Q and DQ around what is marked. Uses up `marks`."""
+    model, grids, rounded = marks.model, marks.grids, marks.rounded
+    if not marks.nodes and not rounded:
+        return model
+    floats = [op for op in PRODUCTS if op not in grids.rounded]
+    nodes = marks.nodes + [
+        node.name for node in model.graph.node
+        if node.op_type == "MaxPool" and node.input[0] in rounded
+        and rounded[node.input[0]] == rounded.get(node.output[0])
+    ]  # fmt: skip
+    # The largest of rounded values is the rounded largest: on one grid the kernel takes integers.
+    part_activations([marks.node[n] for n in nodes if marks.node[n].op_type in floats], marks)
+    spans = {**rounded, **own_operands(marks)}
+    own_constants(model, nodes, MARK)
+    known = {value.name for value in (*model.graph.value_info, *model.graph.input)}
+    model.graph.value_info.extend(
+        onnx.helper.make_tensor_value_info(tensor, TensorProto.FLOAT, None)
+        for tensor in spans if tensor not in known | marks.outputs
+    )  # fmt: skip
+    add_infer_metadata(model)  # the quantizer would look for types itself
+    quantizer = QDQQuantizer(
+        model, grids.per_channel, False, QuantType.QInt8,
+        QuantType.QInt8 if grids.symmetric else QuantType.QUInt8,
+        TensorsData(CalibrationMethod.MinMax,
+                    {t: (np.float32(low), np.float32(high)) for t, (low, high) in spans.items()}),
+        nodes or [""], [], sorted({marks.node[name].op_type for name in nodes}),
+        {
+            "OpTypesToExcludeOutputQuantization": floats,
+            "ActivationSymmetric": grids.symmetric,
+            "QuantizeBias": grids.integer_bias,
+        },
+    )  # fmt: skip
+    for tensor in rounded:
+        reader = marks.readers.get(tensor, [])
+        if not (reader and reader[0].name in nodes and reader[0].op_type in CLIPS):
+            quantizer.quantize_activation_tensor(tensor)
+    made: onnx.ModelProto = quantizer.quantize_model()
+    drop_aliases(made)
+    if grids.integer_bias:
+        round_added_biases(made, nodes)
+    ONNXModel(made).topological_sort()
+    return made
+
+
+def part_activations(products: Sequence[NodeProto], marks: Marks) -> None:
     """ONNX Runtime takes no Gemm for its integer kernel whose float result goes straight into
     a Relu; max(x, 0) is the same and does not disturb it.
     """
-    zero, read_by = f"zero{mark}", readers(model)
+    zero = f"zero{MARK}"
     parted = [
         reader
-        for node in nodes
-        for reader in read_by.get(node.output[0], [])
-        if reader.op_type == "Relu" and reader.output[0] not in rounded
+        for node in products
+        for reader in marks.readers.get(node.output[0], [])
+        if reader.op_type == "Relu" and reader.output[0] not in marks.rounded
     ]
     for reader in parted:
         reader.op_type = "Max"
         reader.input.append(zero)
     if parted:
         constant = onnx.numpy_helper.from_array(np.zeros((), np.float32), zero)
-        model.graph.initializer.append(constant)
+        marks.model.graph.initializer.append(constant)
 
 
-def drop_aliases(model: onnx.ModelProto, mark: str) -> None:
+def own_operands(marks: Marks) -> dict[str, Span]:
+    """Give the operands of chosen nodes names of their own, shared where grids are equal: the
+    range of each.
+    """
+    aliases: dict[tuple[str, Span], str] = {}
+    for node, slot, span in marks.operands:
+        tensor = node.input[slot]
+        if marks.rounded.get(tensor) == span:
+            continue  # it is rounded on that grid for all its readers
+        if (tensor, span) not in aliases:
+            alias = aliases[tensor, span] = f"{tensor}{MARK}_{len(aliases)}"
+            copy = onnx.helper.make_node("Identity", [tensor], [alias], f"{alias}_copy")
+            marks.model.graph.node.append(copy)
+        node.input[slot] = aliases[tensor, span]
+    return {alias: span for (_, span), alias in aliases.items()}
+
+
+def own_constants(model: onnx.ModelProto, chosen: Collection[str], mark: str) -> None:
+    """The nodes `chosen` get copies of the float constants that others read too."""
+    read_by = readers(model)
+    for constant in list(model.graph.initializer):
+        reading = read_by.get(constant.name, [])
+        if (
+            constant.data_type != TensorProto.FLOAT
+            or len({node.name in chosen for node in reading}) < 2
+        ):
+            continue
+        copy = model.graph.initializer.add()
+        copy.CopyFrom(constant)
+        copy.name = f"{constant.name}{mark}"
+        for node in reading:
+            if node.name in chosen:
+                rename_inputs(node, {constant.name: copy.name})
+
+
+def rename_inputs(node: NodeProto, names: dict[str, str]) -> None:
+    """Let `node` read other tensors: old name -> new name."""
+    for slot, given in enumerate(node.input):
+        node.input[slot] = names.get(given, given)
+
+
+def drop_aliases(model: onnx.ModelProto) -> None:
     """The quantizer reads from the tensors themselves again."""
     source = {
         node.output[0]: node.input[0]
         for node in model.graph.node
-        if node.op_type == "Identity" and mark in node.output[0]
+        if node.op_type == "Identity" and MARK in node.output[0]
     }
-    for node in model.graph.node:
-        for slot, given in enumerate(node.input):
-            if given in source and node.op_type != "Identity":
-                node.input[slot] = source[given]
-    kept = [node for node in model.graph.node if not node.output or node.output[0] not in source]
-    del model.graph.node[:]
-    model.graph.node.extend(kept)
+    kept = [n for n in model.graph.node if not n.output or n.output[0] not in source]
+    for node in kept:
+        rename_inputs(node, source)
+    replace_nodes(model, kept)
 
 
-def round_added_biases(model: onnx.ModelProto, quantized: Collection[str], mark: str) -> None:
-    """Round the bias that follows a MatMul as the scheme rounds every bias: to multiples of
-    s_x * s_w. ONNX Runtime adds it in float, and would be nearer to the trained bias than the
-    evidence says.
+def round_added_biases(model: onnx.ModelProto, chosen: Collection[str]) -> None:
+    """Round the bias that follows a MatMul as every other bias is: to multiples of s_x * s_w.
+    ONNX Runtime adds it in float.
     """
-    constants = constants_of(model)
+    constants = {c.name: onnx.numpy_helper.to_array(c) for c in model.graph.initializer}
     made = {tensor: node for node in model.graph.node for tensor in node.output}
     read_by = readers(model)
     for node in model.graph.node:
-        if node.op_type != "MatMul" or node.name not in quantized:
+        if node.op_type != "MatMul" or node.name not in chosen:
             continue
         behind = read_by.get(node.output[0], [])
-        sources = [made.get(given) for given in node.input]
-        if len(behind) != 1 or behind[0].op_type != "Add" or None in sources:
+        sources = [made[given] for given in node.input if given in made]
+        if len(behind) != 1 or behind[0].op_type != "Add" or len(sources) != 2:
             continue
         slot = 1 if behind[0].input[0] == node.output[0] else 0
         name = behind[0].input[slot]
-        scales = [constants.get(source.input[1]) for source in sources if source is not None]
-        weight = sources[1]
-        if weight is None or weight.input[0] not in constants or name not in constants:
-            continue
-        if len(scales) != 2 or scales[0] is None or scales[1] is None:
+        scales = [
+            constants[source.input[1]]
+            for source in sources
+            if source.op_type == "DequantizeLinear" and source.input[1] in constants
+        ]
+        if sources[1].input[0] not in constants or name not in constants or len(scales) != 2:
             continue
         bias = constants[name]
-        step = np.asarray(scales[0], np.float64) * np.asarray(scales[1], np.float64)
+        step = scales[0].astype(np.float64) * scales[1].astype(np.float64)
         if bias.ndim != 1 or step.size not in {1, bias.size}:
             continue
         rounded = (np.round(bias.astype(np.float64) / step) * step).astype(np.float32)
-        fresh = onnx.numpy_helper.from_array(rounded, f"{name}{mark}")
+        fresh = onnx.numpy_helper.from_array(rounded, f"{name}{MARK}")
         if len(read_by[name]) == 1:
             del model.graph.initializer[[c.name for c in model.graph.initializer].index(name)]
         model.graph.initializer.append(fresh)
         behind[0].input[slot] = fresh.name
 
 
-def tensor_bytes(model: onnx.ModelProto) -> int:
-    """Bytes of all stored tensors of a model."""
-    return sum(constant_bytes(constant) for constant in model.graph.initializer)
+def halved(model: onnx.ModelProto, chosen: Collection[str]) -> onnx.ModelProto:
+    """A copy of `model` in which the nodes `chosen` compute in float16, with casts where formats
+    meet. Q and DQ keep float32.
+    """
+    given = copied(model)
+    kept = {*ROUNDERS, *DEFAULT_OP_BLOCK_LIST}
+    blocked = [n.name for n in given.graph.node if n.op_type in kept or n.name not in chosen]
+    if len(blocked) == len(given.graph.node):
+        return given
+    own_constants(given, {n.name for n in given.graph.node} - set(blocked), HALF)
+    constants = {constant.name for constant in given.graph.initializer}
+    types = [value for value in given.graph.value_info if value.name not in constants]
+    del given.graph.value_info[:]  # of a constant it would make a cast before every blocked reader
+    given.graph.value_info.extend(types)
+    converted: onnx.ModelProto = convert_float_to_float16(
+        given, keep_io_types=True, node_block_list=blocked
+    )
+    drop_pairs(converted)
+    ONNXModel(converted).topological_sort()
+    return converted
 
 
-def constant_bytes(constant: TensorProto) -> int:
-    """Bytes of one stored tensor."""
-    return int(onnx.numpy_helper.to_array(constant).nbytes)
+def casts(model: onnx.ModelProto, to: int) -> dict[str, NodeProto]:
+    """Casts to a type, by what they give."""
+    return {
+        node.output[0]: node
+        for node in model.graph.node
+        if node.op_type == "Cast" and any(a.name == "to" and a.i == to for a in node.attribute)
+    }
 
 
-def constants_of(model: onnx.ModelProto) -> dict[str, Any]:
-    """Stored tensors by name, as arrays."""
-    return {c.name: onnx.numpy_helper.to_array(c) for c in model.graph.initializer}
+def drop_pairs(model: onnx.ModelProto) -> None:
+    """Undo down-and-up casts between two nodes in float32."""
+    down, up = casts(model, TensorProto.FLOAT16), casts(model, TensorProto.FLOAT)
+    before = {
+        name: down[cast.input[0]].input[0] for name, cast in up.items() if cast.input[0] in down
+    }
+    outputs = {value.name for value in model.graph.output}
+    renamed = {source: name for name, source in before.items() if name in outputs}
+    for node in model.graph.node:
+        rename_inputs(node, before)
+        rename_inputs(node, renamed)
+        for slot, made in enumerate(node.output):
+            if made in renamed and node.op_type != "Cast":
+                node.output[slot] = renamed[made]
+    nodes = [n for n in model.graph.node if n.op_type != "Cast" or n.output[0] not in before]
+    read = {given for node in nodes for given in node.input} | outputs
+    replace_nodes(model, [n for n in nodes if n.op_type != "Cast" or n.output[0] in read])

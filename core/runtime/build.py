@@ -17,9 +17,9 @@ from core.errors import ModelError
 from core.layers import Layer
 from core.numerics import precision as registry
 from core.onnx_graph.executed_kernels import Executed, executed_kernels
-from core.onnx_graph.half import to_half
-from core.onnx_graph.layered_graph import LayeredGraph
+from core.onnx_graph.layered_graph import LayeredGraph, layer_of_node
 from core.onnx_graph.quantize import Integers, quantize
+from core.onnx_graph.surgery import halved
 from core.runtime.torch_export import export
 from core.source.contract import ModelSource
 
@@ -75,6 +75,11 @@ class Built:
         return int(self.model.ByteSize())
 
     @property
+    def tensor_bytes(self) -> int:
+        """Bytes of all stored tensors."""
+        return sum(onnx.numpy_helper.to_array(c).nbytes for c in self.model.graph.initializer)
+
+    @property
     def as_asked(self) -> bool:
         """Whether every layer runs in the precision that it was given."""
         return all(row.as_asked for row in self.report)
@@ -121,7 +126,8 @@ def _built(
     graph: LayeredGraph, analysis: Analysis, wanted: list[str], half: Collection[str]
 ) -> tuple[Integers, onnx.ModelProto, tuple[str, ...], Executed]:
     integers = quantize(graph, analysis.layers, wanted, analysis.ranges, analysis.rounding)
-    model = to_half(integers.model, half) if half else integers.model
+    nodes = {n.name for n in integers.model.graph.node if layer_of_node(n) in half}
+    model = halved(integers.model, nodes)
     _trim(model)
     disabled, found = _faithful(model, set(wanted) - integers.reasons.keys())
     return integers, model, disabled, found

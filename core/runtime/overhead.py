@@ -20,8 +20,7 @@ from core.decide.policy.decision import PrecisionMap
 from core.decide.policy.policy import Policy
 from core.decide.study import Study
 from core.numerics import precision as registry
-from core.onnx_graph.half import layer_of_node
-from core.onnx_graph.layered_graph import LayeredGraph
+from core.onnx_graph.layered_graph import LayeredGraph, layer_of_node
 from core.runtime.build import assemble
 
 MIXED, MIXED_SEED = 2, 20219

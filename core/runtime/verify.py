@@ -26,7 +26,6 @@ from core.evidence.measure.outputs import OutputReader, read
 from core.numerics import precision as registry
 from core.onnx_graph.layered_graph import LayeredGraph
 from core.onnx_graph.session import open_session
-from core.onnx_graph.surgery import tensor_bytes
 from core.quantity import Quantity
 from core.records.verification import SCHEMA_VERSION, LayerRun, Timing, Verification
 from core.runtime.build import Built, assemble, check_same_model
@@ -178,7 +177,7 @@ def verify(
         disagreements=apart.flips,
         timing=timing,
         file_bytes=built.file_bytes,
-        tensor_bytes=tensor_bytes(built.model),
+        tensor_bytes=built.tensor_bytes,
         reference_file_bytes=bench.reference.file_bytes,
         predicted_file_bytes=bench.overhead.file_bytes(chosen),
         peak_bytes=peaks[0],

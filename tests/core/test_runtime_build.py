@@ -20,9 +20,8 @@ from core.numerics.precision import INT8
 from core.numerics.rounding import Range, affine_grid
 from core.numerics.scheme import ORT_CPU
 from core.onnx_graph.executed_kernels import FLOAT, INTEGER
-from core.onnx_graph.half import layer_of_node
-from core.onnx_graph.session import executed
-from core.onnx_graph.surgery import part_weights
+from core.onnx_graph.layered_graph import layer_of_node
+from core.onnx_graph.session import executed, part_weights
 from core.runtime.build import assemble, build
 from core.runtime.simulation import stored_simulator
 from core.runtime.torch_export import export
@@ -135,7 +134,7 @@ def test_weights_of_several_kernels_are_summed_exactly_without_vnni(name: str) -
     reference, simulated = case.simulator.run({}, x), case.simulated(built, x)
     assert decibels(reference, found - simulated) > EXACT_DB
     assert built.model.SerializeToString() == before
-    assert part_weights(built.model, "__copy")
+    assert part_weights(built.model)
 
 
 @needs_x86
