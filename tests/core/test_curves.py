@@ -27,7 +27,10 @@ POLICIES = [
 @pytest.mark.parametrize("policy", POLICIES, ids=range(len(POLICIES)))
 def test_every_point_is_the_map_of_its_threshold(policy: Policy) -> None:
     """A point's figures are those of the policy with that high threshold."""
-    for point in threshold_curve(STUDY, policy):
+    curve = threshold_curve(STUDY, policy)
+
+    assert len(curve) > 2
+    for point in curve:
         medium = min(policy.medium_threshold, point.high_threshold)
         asked = replace(policy, strategy="thresholds", high_threshold=point.high_threshold,
                         medium_threshold=medium)  # fmt: skip

@@ -68,6 +68,7 @@ def test_dropout_has_no_precision_but_a_document_precision(informer_study: Study
     """Dropout computes nothing: null for us, INT8 for the document; pooling keeps a precision."""
     chosen = answer.decide(informer_study, Policy())
 
+    assert {"dropout", "pooling"} <= set(informer_study.layers.roles)
     for i, role in enumerate(informer_study.layers.roles):
         if role == "dropout":
             assert chosen.assigned[i] is None

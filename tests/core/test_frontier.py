@@ -42,6 +42,7 @@ def test_frontiers_fall_and_no_point_beats_another(seed: int, axis: str, pinned:
 
     found = frontier(fresh, Policy(pins=pins), axis, points=8)  # type: ignore[arg-type]
 
+    assert len(found.points) > 2
     for before, after in itertools.pairwise(found.points):
         costs = [p.size_bytes if axis == "size" else p.latency_ms for p in (before, after)]
         assert costs[0] < costs[1]

@@ -147,12 +147,15 @@ def test_sums_agree_with_the_maps_statistics(tiny_study: Study) -> None:
 def test_every_figure_says_its_kind(tiny_study: Study) -> None:
     """Cells of figures end in a kind, unless the heading of their column names it."""
     tables = _tables(build(tiny_study, answer.decide(tiny_study, POLICY)))
+    told = 0
     for key in ("totals", "performance", "accuracy", "strategies", "advice", "sizes", "layers"):
         for column, *cells in zip(tables[key].columns, *tables[key].rows, strict=True):
             if column.kind != "number" or column.title == "#":
                 continue
             named = any(kind in column.title for kind in KINDS)
             assert all(named or cell == "n/a" or cell.endswith(KINDS) for cell in cells), column
+            told += len(cells)
+    assert told > 50
 
 
 def test_the_summary_is_the_reports_own(tiny_study: Study) -> None:

@@ -141,11 +141,12 @@ def test_the_table_of_kernels_is_complete_and_sourced() -> None:
         assert all(row["state"] in known and row["source"] for row in rows.values())
 
 
-@pytest.mark.parametrize("role", ROLES)
-@pytest.mark.parametrize("operations", [{}, {"linear": 1}, {"conv": 1}, {"embedding": 1}])
-def test_every_role_has_a_row(role: str, operations: dict[str, int]) -> None:
+def test_every_role_has_a_row() -> None:
     """Whatever a layer's role and operations are, the table has something to say."""
-    assert kernel_table.runs_of(role, operations) in kernel_table.ROWS
+    kinds: tuple[dict[str, int], ...] = ({}, {"linear": 1}, {"conv": 1}, {"embedding": 1})
+    runs = {(role, *kind): kernel_table.runs_of(role, kind) for role in ROLES for kind in kinds}
+
+    assert {key: row for key, row in runs.items() if row not in kernel_table.ROWS} == {}
 
 
 @pytest.mark.parametrize(

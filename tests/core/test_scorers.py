@@ -151,9 +151,9 @@ def test_a_forbidden_layer_scores_one_wherever_it_was_measured() -> None:
     allowed[1, 4] = False
     table = score_table(LAYERS, replace(CLASSES, allowed=allowed), "INT8")
 
-    for name, scorer in SCORERS.items():
-        if scorer.kind == "measured":
-            assert table[name][4] == 1, name
+    measured = [name for name, scorer in SCORERS.items() if scorer.kind == "measured"]
+    assert measured
+    assert [name for name in measured if table[name][4] != 1] == []
 
 
 def test_values_have_no_flips_and_unlabelled_data_no_task_loss() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from dataclasses import replace
 from functools import cache
@@ -291,7 +290,9 @@ def test_what_is_found_keeps_every_rule(
     size: float | None, latency: float | None, goal: str, pinned: str, group: tuple[str, ...],
     seed: int,
 ) -> None:  # fmt: skip
-    """A map within its budgets, with pins as pinned and groups together, or none at all."""
+    """A map within its budgets, with pins as pinned and groups together; or none, where also the
+    map with everything in INT8 breaks a budget.
+    """
     study = _study(20, seed=seed)
     budgets = [Budget("size", size, "fraction")] if size is not None else []
     budgets += [Budget("latency", latency, "fraction")] if latency is not None else []
@@ -301,19 +302,30 @@ def test_what_is_found_keeps_every_rule(
     policy = Policy(
         strategy="budget", budgets=tuple(budgets), minimise=goal, pins=pins, groups=group,  # type: ignore[arg-type]
     )  # fmt: skip
-    with contextlib.suppress(InfeasibleError):
-        _check_rules(study, policy, answer.decide(study, policy))
+    try:
+        found = answer.decide(study, policy)
+    except InfeasibleError:
+        least = Policy(strategy="uniform", uniform="INT8", pins=pins, groups=group)
+        assert _broken(study, policy, answer.decide(study, least))
+    else:
+        _check_rules(study, policy, found)
 
 
-def _check_rules(study: Study, policy: Policy, chosen: PrecisionMap) -> None:
+def _broken(study: Study, policy: Policy, chosen: PrecisionMap) -> list[Budget]:
+    """The budgets that a map does not keep."""
     used = {
         "size": _bytes(study, chosen.codes[None])[0],
         "latency": study.latency(policy.hardware).times_ms(chosen.codes[None])[0],
     }
-    for budget in policy.budgets:
-        assert used[budget.axis] <= study.derived(Solver).limit(budget, policy.hardware) * (
-            1 + 1e-9
-        )
+    limit = study.derived(Solver).limit
+    return [
+        budget for budget in policy.budgets
+        if used[budget.axis] > limit(budget, policy.hardware) * (1 + 1e-9)
+    ]  # fmt: skip
+
+
+def _check_rules(study: Study, policy: Policy, chosen: PrecisionMap) -> None:
+    assert not _broken(study, policy, chosen)
     names = np.array(study.layers.names)
     computing = study.layers.computes
     by_rule = chosen.origin == 1
