@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from core.decide.policy.scoring import LEVELS
 from core.numerics import precision as registry
-from dashboard.display.text import DOWN, UP, role_title
+from dashboard.display.text import arrow, counts_in_words, role_title
 from dashboard.display.theme import Mode, Theme, by_mode, marker
 from dashboard.session import state
 from dashboard.session.selection import PICK
@@ -77,10 +77,9 @@ def shapes(names: tuple[str, ...]) -> alt.Scale:
 def in_words(view: View) -> str:
     """What the charts of layers show, in words: "33 FP16, 16 INT8, 8 without a precision"."""
     chosen = view.now.chosen
-    counts = [(name, chosen.count(name)) for name in view.study.precisions]
     idle = int((chosen.codes < 0).sum())
-    said = [f"{count:,} {name}" for name, count in counts if count]
-    return ", ".join([*said, *([f"{idle:,} without a precision"] if idle else [])]) or "no layer"
+    said = (counts_in_words(chosen), f"{idle:,} without a precision" if idle else "")
+    return ", ".join(filter(None, said)) or "no layer"
 
 
 def layer_data(view: View) -> pd.DataFrame:
@@ -98,7 +97,7 @@ def layer_data(view: View) -> pd.DataFrame:
             "score": chosen.scores,
             "level": [LEVELS[level] for level in chosen.levels],
             "size_mb": view.now.found.layer_bytes / 1e6,
-            "change": [{1: UP, -1: DOWN}.get(directions.get(name, 0), "") for name in names],
+            "change": [arrow(directions.get(name, 0)) for name in names],
             "before": [before.get(name, "") for name in names],
             "selected": np.array(names, dtype=object) == state.selected(view.study),
         }

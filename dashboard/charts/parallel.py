@@ -19,12 +19,11 @@ from core.estimate.projection import RELATIVE
 from core.quantity import Quantity
 from dashboard.charts import figure
 from dashboard.display.strategy_marks import MARKS
-from dashboard.display.text import format_number, format_quantity, plain, short, typeset
+from dashboard.display.text import COSTS, format_number, format_quantity, plain, short, typeset
 from dashboard.display.theme import Theme
 from dashboard.session.view import View
 
 HEIGHT = 360
-TITLES = {"size_bytes": "Size", "latency_ms": "Latency"}
 LABEL_CHARACTERS = 16
 
 
@@ -65,7 +64,7 @@ def _title(name: str, view: View) -> str:
     """Title of an axis on one line; a metric's name is as its author wrote it."""
     if name == NARROW_LAYERS:
         return f"{view.study.narrowest} layers"
-    return TITLES.get(name) or view.loss_labels.mark(name)
+    return COSTS.get(name) or view.loss_labels.mark(name)
 
 
 def _in_two_lines(title: str) -> str:

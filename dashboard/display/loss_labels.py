@@ -34,6 +34,7 @@ UNITS = {
 }
 POWERS = ("kl", "relative_mse")
 """Figures that spread over powers of ten."""
+MOST_LOSSES = 2
 NO_LABELS = "no labels, so no loss is known"
 
 
@@ -58,6 +59,11 @@ class LossLabels:
     def first(self) -> str:
         """The total that stands for what a map loses."""
         return self.order[0]
+
+    @property
+    def foremost(self) -> tuple[str, ...]:
+        """The totals that stand beside the costs where room is short."""
+        return self.order[:MOST_LOSSES]
 
     @property
     def charted(self) -> tuple[str, ...]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from core.decide.assess.gains import Gain
+from core.decide.policy.decision import PrecisionMap
 from core.estimate.projection import RELATIVE
 from core.export.report.markdown import paragraph
 from core.layers import Layer
@@ -12,6 +14,8 @@ from core.quantity import Quantity
 UNKNOWN = "n/a"
 MINUS = "\N{MINUS SIGN}"
 UP, DOWN = "▲", "▼"
+COSTS = {"size_bytes": "Size", "latency_ms": "Latency"}
+"""Titles of the totals that a map costs."""
 
 _SHORTCODE = re.compile(r":(?=[\w/+-]+(?::|\\\[))")
 """Begins an icon, an emoji or a colour."""
@@ -75,6 +79,22 @@ def format_number(value: float | None, unit: str, *, signed: bool = False) -> st
     return f"{text}×" if unit == "x" else f"{text} {unit}".rstrip()
 
 
+def format_gain(gain: Gain, unit: str) -> str | None:
+    """A change with its sign and, where that says more, its percentage.
+
+    None where it is unknown, empty where it rounds to nothing.
+    """
+    if gain.change is None:
+        return None
+    text = format_number(gain.change, unit, signed=True)
+    if not any(digit in text for digit in "123456789"):
+        return ""
+    percent = "" if gain.change_pct is None else f"{gain.change_pct:+.0f}"
+    # A percentage of a loss near 0 would say nothing, and neither does one that rounds to 0.
+    told = unit in {"bytes", "ms"} and percent not in {"", "+0", "-0"}
+    return f"{text} ({percent} %)" if told else text
+
+
 def plain(text: str) -> str:
     """Other people's text so that Markdown shows it as it is, wherever it stands on a line."""
     return _SHORTCODE.sub(r"\\:", paragraph(text).replace("$", r"\$"))
@@ -114,6 +134,17 @@ def with_range(quantity: Quantity) -> str:
 def table_height(rows: int) -> int:
     """Pixels that show a table of `rows` rows without an empty one."""
     return ROW_PX * (rows + 1) + 3
+
+
+def arrow(direction: int) -> str:
+    """What stands for a layer that has more bits than before (1), or fewer (-1)."""
+    return {1: UP, -1: DOWN}.get(direction, "")
+
+
+def counts_in_words(chosen: PrecisionMap) -> str:
+    """Layers by precision, as "33 FP16, 16 INT8"; empty where no layer computes."""
+    counts = ((name, chosen.count(name)) for name in chosen.precisions)
+    return ", ".join(f"{count:,} {name}" for name, count in counts if count)
 
 
 def role_title(role: str) -> str:

@@ -11,6 +11,7 @@ from typing import Literal
 
 import streamlit as st
 
+from core.decide.policy.decision import PrecisionMap
 from core.numerics import precision as registry
 
 Mode = Literal["light", "dark"]
@@ -94,6 +95,13 @@ def by_mode(mode: Mode) -> Theme:
 def badge(precision: str) -> str:
     """A precision as a coloured Markdown badge."""
     return f":{LIGHT.of(precision).badge}-badge[{precision}]"
+
+
+def badges(chosen: PrecisionMap) -> str:
+    """How many layers of a map have each precision, as badges."""
+    counts = [(name, chosen.count(name)) for name in chosen.precisions]
+    drawn = (f":{LIGHT.of(name).badge}-badge[{count:,} {name}]" for name, count in counts if count)
+    return " ".join(drawn) or "no layer computes"
 
 
 def marker(precision: str) -> str:

@@ -15,7 +15,8 @@ from core.quantity import Quantity
 from dashboard.display import theme
 from dashboard.display.loss_labels import NO_LABELS, LossLabels
 from dashboard.display.text import (
-    format_number,
+    counts_in_words,
+    format_gain,
     format_quantity,
     format_range,
     plain,
@@ -115,15 +116,9 @@ def _card(title: str, quantity: Quantity, gain: Gain, against: str, note: str) -
 
 
 def _delta(unit: str, gain: Gain) -> str | int | None:
-    if gain.change is None:
-        return None
-    text = format_number(gain.change, unit, signed=True)
-    if not any(digit in text for digit in "123456789"):
-        return 0  # Streamlit draws a number 0 grey and without an arrow, but no text
-    percent = "" if gain.change_pct is None else f"{gain.change_pct:+.0f}"
-    # A percentage of a loss near 0 would say nothing, and neither does one that rounds to 0.
-    told = unit in {"bytes", "ms"} and percent not in {"", "+0", "-0"}
-    return f"{text} ({percent} %)" if told else text
+    said = format_gain(gain, unit)
+    # Streamlit draws a number 0 grey and without an arrow, but no text.
+    return 0 if said == "" else said
 
 
 def _layers_card(view: View, against: str) -> None:
@@ -139,19 +134,12 @@ def _layers_card(view: View, against: str) -> None:
             help="Of the layers that compute; those that do nothing at inference have no "
             "precision.",
         )
-        counts = [(name, chosen.count(name)) for name in view.study.precisions]
-        st.markdown(
-            " ".join(f":{theme.LIGHT.of(n).badge}-badge[{k:,} {n}]" for n, k in counts if k)
-            or "no layer computes"
-        )
+        st.markdown(theme.badges(chosen))
 
 
 def _sentence(view: View) -> None:
     now, reference = view.now.found.totals, view.reference.found.totals
-    chosen = view.now.chosen
-    counts = ", ".join(
-        f"{chosen.count(name):,} {name}" for name in view.study.precisions if chosen.count(name)
-    )
+    counts = counts_in_words(view.now.chosen)
     reduction = now["size_reduction_pct"].value
     less = "" if reduction is None else f" ({typeset(f'{-reduction:+.0f} %')})"
     said_loss = _said_loss(view, view.loss_labels)

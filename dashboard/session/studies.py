@@ -172,10 +172,7 @@ def stability(opened: Opened, policy: Policy) -> Stability:
 
     For a budget this takes seconds: see `resampled_already`.
     """
-    if policy.strategy == "budget":
-        return _stability(opened.key, policy, opened.study)
-    same = replace(policy, hardware=Policy().hardware)  # a device changes no precision
-    return _stability(opened.key, same, opened.study)
+    return _stability(opened.key, _on_any_device(policy), opened.study)
 
 
 def resampled_already(opened: Opened, policy: Policy) -> bool:
@@ -190,8 +187,12 @@ def _trusted(key: str, policy: Policy, _study: Study) -> tuple[Trusted, ...]:
 
 def trusted(opened: Opened, policy: Policy) -> tuple[Trusted, ...]:
     """The layers that change if one scorer is trusted alone, for every scorer with scores."""
-    same = policy if policy.strategy == "budget" else replace(policy, hardware=Policy().hardware)
-    return _trusted(opened.key, same, opened.study)
+    return _trusted(opened.key, _on_any_device(policy), opened.study)
+
+
+def _on_any_device(policy: Policy) -> Policy:
+    """`policy` without its device, which changes no precision unless a budget is solved on it."""
+    return policy if policy.strategy == "budget" else replace(policy, hardware=Policy().hardware)
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)

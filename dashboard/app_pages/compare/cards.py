@@ -12,15 +12,13 @@ from dashboard.app_pages.compare import actions
 from dashboard.display import theme
 from dashboard.display.loss_labels import POWERS, LossLabels
 from dashboard.display.strategy_marks import MARKS
-from dashboard.display.text import format_number, format_quantity, format_range, plain, typeset
+from dashboard.display.text import COSTS, format_gain, format_quantity, format_range, plain, typeset
 from dashboard.session import problems, state
 from dashboard.session.strategies import CURRENT, Offer
 from dashboard.session.view import View
 
 CARD_PX = 208
 """A narrower card would break its figures; the row wraps before."""
-COSTS = {"size_bytes": "Size", "latency_ms": "Latency"}
-MOST_LOSSES = 2
 
 
 def draw(
@@ -33,7 +31,7 @@ def draw(
                 _head(place, side, found)
                 reference = side.name == found.reference
                 st.markdown(_figures(view.loss_labels, side, column, reference=reference))
-                _layers(view, side)
+                st.markdown(theme.badges(side.map))
                 _notes(side, found)
                 with st.container(height="stretch", vertical_alignment="bottom"):
                     _actions(view, offers[side.name], side)
@@ -51,7 +49,7 @@ def _figures(
     labels: LossLabels, side: Strategy, column: ComparedStrategy, *, reference: bool
 ) -> str:
     lines = []
-    titles = COSTS | {name: plain(labels.card(name)) for name in labels.order[:MOST_LOSSES]}
+    titles = COSTS | {name: plain(labels.card(name)) for name in labels.foremost}
     for name, title in titles.items():
         quantity = side.outcome.totals[name]
         span = format_range(quantity)
@@ -67,25 +65,13 @@ def _figures(
 
 def delta_text(gain: Gain, unit: str) -> str:
     """A change as coloured Markdown with an arrow and a sign; less is better."""
-    if gain.change is None:
+    said = format_gain(gain, unit)
+    if said is None:
         return "difference n/a"
-    text = typeset(format_number(gain.change, unit, signed=True))
-    if not any(digit in text for digit in "123456789"):
+    if not said:
         return "no difference"
-    share = "" if gain.change_pct is None else f"{gain.change_pct:+.0f}"
-    # A percentage of a loss near 0 would say nothing, and neither does one that rounds to 0.
-    told = unit in {"bytes", "ms"} and share not in {"", "+0", "-0"}
-    percent = f" ({typeset(share)} %)" if told else ""
-    colour, arrow = ("green", "↓") if gain.change < 0 else ("red", "↑")
-    return f":{colour}[{arrow} {text}{percent}]"
-
-
-def _layers(view: View, side: Strategy) -> None:
-    counts = [(name, side.map.count(name)) for name in view.study.precisions]
-    st.markdown(
-        " ".join(f":{theme.LIGHT.of(n).badge}-badge[{k:,} {n}]" for n, k in counts if k)
-        or "no layer computes"
-    )
+    colour, arrow = ("green", "↓") if (gain.change or 0.0) < 0 else ("red", "↑")
+    return f":{colour}[{arrow} {typeset(said)}]"
 
 
 def dominated(side: str, found: Comparison) -> str:

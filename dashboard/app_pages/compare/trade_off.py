@@ -12,14 +12,13 @@ import pandas as pd
 import streamlit as st
 from numpy.typing import NDArray
 
-from core.decide.assess.compare import COSTS, TOTAL_OF, Comparison, Cost, Strategy
+from core.decide.assess.compare import COSTS, Comparison, Cost, Strategy
 from core.decide.assess.curves import CurvePoint
 from core.decide.assess.frontier import Frontier
-from core.quantity import Quantity
 from dashboard.app_pages.compare.cards import dominated
 from dashboard.charts import figure
 from dashboard.charts.curve import choose_loss
-from dashboard.charts.frontier import called
+from dashboard.charts.frontier import AXES, amount, called
 from dashboard.charts.layers import Spec, filled, named, template
 from dashboard.display import theme
 from dashboard.display.loss_labels import NO_LABELS, LossLabels, axis_format
@@ -32,10 +31,7 @@ from dashboard.session.view import View
 HEIGHT = 330
 CHART_PX = 320
 """Labels would overlap in a narrower chart; the second one goes below the first before."""
-AXES: dict[Cost, tuple[str, str]] = {
-    "size": ("size_mb", "Size (MB, exact)"),
-    "latency": ("latency_ms", "Latency (ms, estimated)"),
-}
+FIELDS: dict[Cost, str] = {"size": "size_mb", "latency": "latency_ms"}
 CLOUD, STRATEGIES, FRONTIER = "thresholds", "strategies", "frontier"
 DIMMED = 0.45
 CORNERS = (("above", -15), ("below", 17))
@@ -113,10 +109,10 @@ def trade(
     front: Frontier | None = None,
 ) -> Spec | None:
     """The chart of `measure` against `cost`; None where nothing is projected."""
-    field, _ = AXES[cost]
+    field = FIELDS[cost]
     cloud: list[dict[str, float]] = [
         {
-            field: _amount(p.totals, cost),
+            field: amount(p.totals, cost),
             measure: loss,
             "threshold": p.high_threshold,
         }
@@ -125,7 +121,7 @@ def trade(
     ]
     marks = [
         {
-            field: _amount(s.outcome.totals, cost),
+            field: amount(s.outcome.totals, cost),
             measure: s.outcome.totals[measure].value,
             "strategy": s.name,
             "place": str(place),
@@ -140,7 +136,7 @@ def trade(
     data = _labelled(pd.DataFrame(marks), [*(row[field] for row in cloud)], field, measure, found)
     columns = [field, measure, "threshold"]
     best = [
-        {field: _amount(p.totals, cost), measure: p.totals[measure].value}
+        {field: amount(p.totals, cost), measure: p.totals[measure].value}
         for p in (() if front is None else front.points)
     ]
     return filled(
@@ -149,11 +145,6 @@ def trade(
         frontier=pd.DataFrame(best, columns=columns[:2]),
         strategies=data,
     )
-
-
-def _amount(totals: dict[str, Quantity], cost: Cost) -> float:
-    value = totals[TOTAL_OF[cost]].value or 0.0
-    return value / 1e6 if cost == "size" else value
 
 
 def _labelled(
@@ -192,7 +183,7 @@ def _unit(values: Sequence[float]) -> NDArray[np.float64]:
 @lru_cache(maxsize=16)
 def _trade(mode: Mode, cost: Cost, measure: str, title_y: str) -> Spec:
     look = by_mode(mode)
-    field, title = AXES[cost]
+    field, title = FIELDS[cost], AXES[cost]
     x = alt.X(
         f"{field}:Q",
         title=title,

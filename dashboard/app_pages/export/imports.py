@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import streamlit as st
 
 from core.decide.assess.difference import difference, in_words
 from core.decide.policy.decision import BY_OVERRIDE
 from core.export.map.checklist import named
-from dashboard.display.text import format_quantity, plain, with_range
+from dashboard.display.text import COSTS, counts_in_words, format_quantity, plain, with_range
 from dashboard.session import exports, problems, state, strategies, studies, uploads
 from dashboard.session.problems import MAP, SESSION
+from dashboard.session.studies import Opened
 from dashboard.session.uploads import MAX_MB, Imported, Waiting
 from dashboard.session.view import View
 
 MAP_UPLOADER, SESSION_UPLOADER = "import_map", "import_session"
-COSTS = {"size_bytes": "Size", "latency_ms": "Latency"}
-MOST_LOSSES = 2
 
 
 def draw(view: View) -> None:
@@ -26,30 +27,33 @@ def draw(view: View) -> None:
         "A precision_map.json of this model. Its precisions are taken over; its figures are "
         "recomputed, not believed."
     )
-    st.file_uploader(
-        f"Precision map (JSON, at most {MAX_MB} MB)",
-        type="json",
-        key=MAP_UPLOADER,
-        max_upload_size=MAX_MB,
-        on_change=uploads.take_map,
-        args=(MAP_UPLOADER, view.opened),
-    )
+    _uploader("Precision map", MAP_UPLOADER, uploads.take_map, view)
     problems.show(MAP)
     found = uploads.kept(view.opened).imported
     if found is not None:
         _imported(view, found)
 
 
+def _uploader(title: str, key: str, take: Callable[[str, Opened], None], view: View) -> None:
+    st.file_uploader(
+        f"{title} (JSON, at most {MAX_MB} MB)",
+        type="json",
+        key=key,
+        max_upload_size=MAX_MB,
+        on_change=take,
+        args=(key, view.opened),
+    )
+
+
 def _imported(view: View, found: Imported) -> None:
     hardware = view.policy.hardware
     chosen, priced = studies.priced_on(view.opened, found.policy, hardware)
-    counts = ", ".join(f"{chosen.count(p):,} {p}" for p in chosen.precisions if chosen.count(p))
     by_hand = np.flatnonzero(found.chosen.origin == BY_OVERRIDE)
     changes = difference(view.now.chosen, chosen)
     labels = view.loss_labels
-    titles = COSTS | {name: plain(labels.title(name)) for name in labels.order[:MOST_LOSSES]}
+    titles = COSTS | {name: plain(labels.title(name)) for name in labels.foremost}
     rows = {
-        "Layers": counts or "none",
+        "Layers": counts_in_words(chosen) or "none",
         **{
             title: f"{with_range(priced.totals[key])} {labels.kind(key, priced.totals[key].kind)}"
             if priced.totals[key].value is not None else format_quantity(priced.totals[key])
@@ -107,14 +111,7 @@ def session(view: View) -> None:
             key="_session_save",
         )
         st.caption(_holds(pinned is not None, len(kept)), width="content")
-    st.file_uploader(
-        f"Restore session (JSON, at most {MAX_MB} MB)",
-        type="json",
-        key=SESSION_UPLOADER,
-        max_upload_size=MAX_MB,
-        on_change=uploads.take_session,
-        args=(SESSION_UPLOADER, view.opened),
-    )
+    _uploader("Restore session", SESSION_UPLOADER, uploads.take_session, view)
     problems.show(SESSION)
     found = uploads.kept(view.opened).waiting
     if found is not None:

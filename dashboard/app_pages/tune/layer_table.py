@@ -14,7 +14,7 @@ from core.evidence.scorers import SCORERS
 from core.export.map.csv_table import to_csv
 from core.export.map.precision_map import to_json
 from dashboard.display import theme
-from dashboard.display.text import DOWN, UP, plain, role_title, state_of, table_height
+from dashboard.display.text import DOWN, UP, arrow, plain, role_title, state_of, table_height
 from dashboard.session import state, studies
 from dashboard.session.controls import precisions_offered
 from dashboard.session.view import View
@@ -71,7 +71,7 @@ def _flips(view: View) -> None:
     if not view.changes:
         return
     listed = [
-        f"{UP if change.direction > 0 else DOWN} {plain(change.layer)} "
+        f"{arrow(change.direction)} {plain(change.layer)} "
         f"{theme.badge(change.before)} → {theme.badge(change.after)}"
         for change in view.changes[:MOST_CHANGES_LISTED]
     ]
@@ -98,7 +98,6 @@ def layer_frame(view: View) -> pd.DataFrame:
     chosen, found, layers = view.now.chosen, view.now.found, view.study.layers
     overridden = dict(chosen.policy.overrides)
     directions = {change.layer: change.direction for change in view.changes}
-    glyph = {0: "", 1: UP, -1: DOWN}
     layer = state.selected(view.study)
     data: dict[str, object] = {
         "order": range(1, len(layers) + 1),
@@ -108,7 +107,7 @@ def layer_frame(view: View) -> pd.DataFrame:
         "group": _groups(view),
         "override": [overridden.get(name, AUTO) for name in layers.names],
         "precision": [[name] if name else [] for name in chosen.assigned],
-        "changed": [glyph[directions.get(name, 0)] for name in layers.names],
+        "changed": [arrow(directions.get(name, 0)) for name in layers.names],
         "score": chosen.scores,
         "level": [LEVELS[level] for level in chosen.levels],
         "params": layers.params,
