@@ -45,12 +45,12 @@ METHOD = (REPOSITORY / "docs" / "method.md").read_text("utf-8")
 MAKEFILE = (REPOSITORY / "Makefile").read_text("utf-8")
 PINS = (
     "requirements*.txt",
-    "tests/interop/requirements.txt",
+    "tests/**/requirements.txt",
     "core/export/targets/*/requirements.txt",
 )
 TEXTS = ("*.md", "docs/**/*.md", "docs/**/*.py", "sample_models/**/*.md", "core/**/*.py",
-         "core/**/*.t*ml", "core/**/*.tmpl", "dashboard/**/*.py", "sample_models/**/*.py",
-         "tests/**/*.py", "Makefile", "*.toml", *PINS, ".streamlit/*.toml", ".ci/*")  # fmt: skip
+         "core/**/*.t*ml", "core/**/*.tmpl", "core/**/*.css", "core/**/*.js",
+         "dashboard/**/*.py", "sample_models/**/*.py", "tests/**/*.py", "Makefile", "*.toml", *PINS, ".streamlit/*.toml", ".ci/*")  # fmt: skip
 
 
 def section(title: str) -> str:
