@@ -10,7 +10,7 @@ import streamlit as st
 
 from core.decide.assess.curves import CurvePoint
 from core.quantity import Quantity
-from dashboard.charts.layers import Spec, filled, named, template
+from dashboard.charts.template import Spec, filled, named, template
 from dashboard.display.loss_labels import LossLabels, axis_format
 from dashboard.display.text import plain
 from dashboard.display.theme import Mode, Theme, by_mode

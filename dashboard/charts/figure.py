@@ -9,7 +9,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from core.export.map.csv_table import safe_cell
-from dashboard.charts.layers import Spec
+from dashboard.charts.template import Spec
 
 DATA_HELP = "The numbers behind this chart as CSV, one row per mark."
 

@@ -12,7 +12,7 @@ import pandas as pd
 from core.decide.assess.compare import TOTAL_OF, Cost
 from core.decide.assess.frontier import Frontier, FrontierPoint
 from core.quantity import Quantity
-from dashboard.charts.layers import Spec, filled, named, template
+from dashboard.charts.template import Spec, filled, named, template
 from dashboard.display.loss_labels import LossLabels, axis_format
 from dashboard.display.text import format_quantity, with_range
 from dashboard.display.theme import Mode, Theme, by_mode

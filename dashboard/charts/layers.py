@@ -1,8 +1,4 @@
-"""What the charts share, and the strip of layers.
-
-A chart is an Altair template, built once per look and shape, and the data that fills it: building
-and checking an Altair chart takes longer than everything else that a slider sets off, and with an
-unchanged template the browser only swaps data.
+"""What charts of layers share: their data, colours, shapes and clicks; and the strip of layers.
 
 Colour scales name every precision explicitly: with one of them absent, automatic assignment
 would change the colours between two moves of a slider.
@@ -10,9 +6,7 @@ would change the colours between two moves of a slider.
 
 from __future__ import annotations
 
-from copy import deepcopy
 from functools import lru_cache
-from typing import Any
 
 import altair as alt
 import numpy as np
@@ -21,14 +15,12 @@ from numpy.typing import NDArray
 
 from core.decide.policy.scoring import LEVELS
 from core.numerics import precision as registry
+from dashboard.charts.template import Spec, filled, named, template
 from dashboard.display.text import arrow, counts_in_words, role_title
 from dashboard.display.theme import Mode, Theme, by_mode, marker
 from dashboard.session import state
 from dashboard.session.selection import PICK
 from dashboard.session.view import View
-
-Spec = dict[str, Any]
-Chart = alt.Chart | alt.LayerChart | alt.FacetChart
 
 WIDTHS = ("Bytes", "MACs", "Estimated time", "Layers")
 STRIP_HEIGHT = 164
@@ -40,23 +32,6 @@ IDLE = "no precision"
 LAYERS = "layers"
 CHANGED = "datum.change != ''"
 SELECTED = "datum.selected"
-
-
-def template(chart: Chart) -> Spec:
-    """The Vega-Lite of a chart whose data are named, not inline."""
-    spec: Spec = chart.to_dict(validate=False)
-    spec.pop("config", None)  # Altair's default sizes; Streamlit brings its own
-    return spec
-
-
-def filled(spec: Spec, **datasets: pd.DataFrame) -> Spec:
-    """A template with its data. A copy: templates are shared between sessions."""
-    return {**deepcopy(spec), "datasets": datasets}
-
-
-def named(name: str) -> alt.Chart:
-    """A chart of the dataset `name`."""
-    return alt.Chart(alt.NamedData(name=name))
 
 
 def shown(view: View) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import altair as alt
 import pandas as pd
 
 from core.decide.advise.corrections import Residual
-from dashboard.charts.layers import Spec, filled, named, template
+from dashboard.charts.template import Spec, filled, named, template
 from dashboard.display.theme import Mode, Theme, by_mode
 
 HEIGHT = 260

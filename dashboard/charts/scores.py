@@ -13,17 +13,14 @@ from dashboard.charts.layers import (
     IDLE,
     LAYERS,
     SELECTED,
-    Spec,
     colours,
-    filled,
     layer_data,
-    named,
     pick,
     shapes,
     shown,
-    template,
     tooltip,
 )
+from dashboard.charts.template import Spec, filled, named, template
 from dashboard.display.theme import Mode, Theme, by_mode
 from dashboard.session.selection import BRUSH
 from dashboard.session.view import View

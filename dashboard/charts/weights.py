@@ -10,7 +10,7 @@ import pandas as pd
 
 from core.evidence.diagnose.weight_profile import BINS, WeightProfile, axis_ends
 from core.numerics import precision as registry
-from dashboard.charts.layers import Spec, filled, named, template
+from dashboard.charts.template import Spec, filled, named, template
 from dashboard.display.theme import Mode, Theme, by_mode
 
 HEIGHT = 190

@@ -14,7 +14,7 @@ from core.decide.policy.policy import Policy
 from core.decide.study import Study
 from dashboard.app_pages.compare.trade_off import DIMMED, trade
 from dashboard.charts import parallel as parallel_chart
-from dashboard.charts.layers import Spec
+from dashboard.charts.template import Spec
 from dashboard.display.strategy_marks import MARKS
 from dashboard.display.theme import DARK, LIGHT, Theme
 from tests.core.synthetic import synthetic_analysis

@@ -19,7 +19,7 @@ from dashboard.app_pages.compare.cards import dominated
 from dashboard.charts import figure
 from dashboard.charts.curve import choose_loss
 from dashboard.charts.frontier import AXES, amount, called
-from dashboard.charts.layers import Spec, filled, named, template
+from dashboard.charts.template import Spec, filled, named, template
 from dashboard.display import theme
 from dashboard.display.loss_labels import NO_LABELS, LossLabels, axis_format
 from dashboard.display.strategy_marks import MARKS
