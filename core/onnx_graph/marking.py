@@ -10,28 +10,16 @@ from core.layers import Layer
 from core.numerics.calibrate.calibration import Calibration
 from core.numerics.ranges import MODULE_OUTPUT, OUTPUT
 from core.numerics.scheme import Scheme
+from core.onnx_graph.grids import KINDS, grids_of
 from core.onnx_graph.layered_graph import LayeredGraph
 from core.onnx_graph.surgery import Grids, Marks, Span
-
-KINDS = {"Conv": "conv", "MatMul": "matmul", "Gemm": "linear"}
-"""Operators with integer kernels, and the kind of operation whose output a scheme may round."""
-
-
-def grids_of(scheme: Scheme) -> Grids:
-    """A scheme in terms of nodes."""
-    return Grids(
-        symmetric=scheme.activations == "symmetric",
-        per_channel=scheme.weights_per_channel,
-        integer_bias=scheme.bias == "int32",
-        rounded=[op for op, kind in KINDS.items() if kind in scheme.rounds_outputs],
-    )
 
 
 class LayerMarks(Marks):
     """`Marks` of layers; `reasons` and `merged` as in `Integers`."""
 
     def __init__(self, graph: LayeredGraph, ranges: Iterable[Calibration], scheme: Scheme) -> None:
-        super().__init__(graph.model, grids_of(scheme))
+        super().__init__(graph.model, Grids(**grids_of(scheme)))
         self.graph, self.scheme = graph, scheme
         self.reasons: dict[str, str] = {}
         self.merged: dict[str, str] = {}

@@ -133,11 +133,12 @@ def quantized(marks: Marks) -> onnx.ModelProto:
     part_activations([marks.node[n] for n in nodes if marks.node[n].op_type in floats], marks)
     spans = {**rounded, **own_operands(marks)}
     own_constants(model, nodes, MARK)
-    known = {value.name for value in (*model.graph.value_info, *model.graph.input)}
+    known = {value.name for value in (*model.graph.value_info, *model.graph.input)} | marks.outputs
+    floating = {*spans, *(marks.node[name].output[0] for name in nodes)}
     model.graph.value_info.extend(
         onnx.helper.make_tensor_value_info(tensor, TensorProto.FLOAT, None)
-        for tensor in spans if tensor not in known | marks.outputs
-    )  # fmt: skip
+        for tensor in sorted(floating - known)
+    )
     add_infer_metadata(model)  # the quantizer would look for types itself
     quantizer = QDQQuantizer(
         model, grids.per_channel, False, QuantType.QInt8,

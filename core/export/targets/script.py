@@ -19,8 +19,6 @@ from core.export.targets.legality import Legality
 WIDTH = 100
 CHECK = "core.export.targets.check_names"
 """The function with which scripts check names, `check_names.py.tmpl`."""
-MIXED = "core.export.targets.onnx_mixed"
-"""The script that builds a mixed ONNX model, `onnx_mixed.py.tmpl`: two tools have it."""
 
 
 def head(
@@ -68,13 +66,14 @@ def template(body: str) -> str:
     return (files(package) / f"{stem}.py.tmpl").read_text("utf-8")
 
 
-def python(request: ExportRequest, body: str, constants: Mapping[str, Any]) -> str:
-    """A Python script: comment, constants, the check of names, the body of template `body`.
+def python(request: ExportRequest, body: str, constants: Mapping[str, Any], **parts: str) -> str:
+    """A Python script: comment, constants, the check of names, the body of template `body`, with
+    `parts` where it names them.
 
     An exporter with a template of its own gives its `__name__`.
     """
     said = "\n".join(f"{name} = {literal(value)}" for name, value in constants.items())
-    filled = (
-        template(body).replace("# CONSTANTS", said).replace("# CHECK", template(CHECK).rstrip())
-    )
+    filled = template(body)
+    for mark, text in {"CHECK": template(CHECK), **parts, "CONSTANTS": said}.items():
+        filled = filled.replace(f"# {mark}", text.rstrip())
     return f"{comment(request.head)}\n\n{filled}"

@@ -1,0 +1,58 @@
+"""The script that builds a mixed ONNX model from a person's own file, for two tools."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+import core.numerics.scheme as schemes
+from core.export.targets.contract import ExportRequest
+from core.export.targets.floats import nodes_in
+from core.export.targets.script import python
+from core.onnx_graph.grids import grids_of
+from core.onnx_graph.node_table import PRODUCTS
+
+CLIPPING = ("Relu", "Clip")
+KEPT = (*PRODUCTS, "Gather")
+"""Types of nodes that read integers."""
+
+
+def render(request: ExportRequest) -> str:
+    """A Python script that does with the person's file and calibration data what
+    `core.runtime.build` does with a source's, by the same text, on the grids of the target's scheme.
+    """
+    surgery = files("core.onnx_graph") / "surgery.py"
+    grids = grids_of(schemes.get(request.target.scheme))
+    return python(
+        request,
+        __name__,
+        {
+            "INT8_NODES": integer_nodes(request, clips=bool(grids["rounded"])),
+            "FP16_NODES": nodes_in(request, "FP16"),
+            "GRIDS": grids,
+        },
+        SURGERY=surgery.read_text("utf-8"),
+    )
+
+
+def integer_nodes(request: ExportRequest, *, clips: bool) -> list[str]:
+    """Names of INT8 nodes in the graph's order; with activations that only clip where the scheme
+    rounds outputs. Of a layer without products, whose output alone is rounded, these are the nodes
+    that others read.
+    """
+    if request.graph is None:
+        return request.integers
+    chosen = set(request.integers)
+    layers = {line.layer for line in request.lines if line.got in request.target.integers}
+    readers: dict[str, set[str]] = {}
+    for node, layer in zip(request.graph.nodes, request.graph.owner, strict=True):
+        for tensor in node.inputs:
+            readers.setdefault(tensor, set()).add(layer)
+    return [
+        node.name
+        for node, layer in zip(request.graph.nodes, request.graph.owner, strict=True)
+        if (node.name in chosen or (clips and layer in layers and node.op_type in CLIPPING))
+        and (
+            node.op_type in KEPT
+            or any(readers.get(tensor, set()) != {layer} for tensor in node.outputs)
+        )
+    ]
