@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from core.analysis import store
-from core.decide.policy.policy import Policy
-from core.decide.study import Study
-from core.source import samples
-from dashboard.session.budget_controls import AXIS_OF, MAIN, asked, listed, moved
 from tests.browser.conftest import Visit
 from tests.browser.controls import chart, kpi, press, scroll_to, slider
 from tests.browser.server import settle
@@ -63,29 +57,6 @@ def test_a_size_budget_follows_the_keyboard(visit: Visit) -> None:
 
     expect(kpi(page, "Size")).not_to_have_text(before)
     expect(page.get_by_test_id("stSidebar").get_by_text("budget binds")).to_be_visible()
-
-
-@pytest.mark.parametrize(
-    ("strategy", "title"), [("size budget", "Size at most"), ("latency budget", "Latency at most")]
-)
-def test_keys_meet_the_positions_that_are_looked_for_ahead(
-    strategy: str, title: str, visit: Visit
-) -> None:
-    """Where the browser puts a slider is where its neighbours were looked for."""
-    study, axis = Study(store.load(samples.get("informer").analysis)), AXIS_OF[strategy]
-    values = {control.key: control.default for control in listed(study)} | {"strategy": strategy}
-    policy = Policy(strategy="budget", **asked(values, study))
-    every = {p.budgets[0].amount for _, p in moved(policy, values, study)}
-    page = visit(f"/?model=informer&strategy={strategy.replace(' ', '+')}")
-    slider(page, title).focus()
-
-    for key in ("ArrowLeft", "PageDown", "ArrowRight", "Home", "ArrowRight", "End", "ArrowLeft"):
-        before = page.url
-        page.keyboard.press(key)
-        page.wait_for_url(lambda url, before=before: url != before)
-        link = parse_qs(urlsplit(page.url).query)
-        at = asked(values | {MAIN[axis]: float(link[MAIN[axis]][0])}, study)
-        assert at["budgets"][0].amount in every, key
 
 
 def test_each_class_is_shown_when_asked(visit: Visit) -> None:
