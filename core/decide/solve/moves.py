@@ -21,8 +21,7 @@ Move = tuple[Key, Ints, Ints]
 TRIED = 8
 """Flips, and swaps, of an ordinary step whose true cost is computed."""
 NEARLY = 0.02
-HOPELESS = {1: 0.02, 2: 0.2}
-"""Shares of the loss by which a prediction may be off, by the power of the form."""
+"""Share of a limit on the loss by which a prediction may be off."""
 RUNS = (2, 3, 4, 6, 9)
 MAX_RUNS = 2_000
 """Runs of units, of these lengths, that are looked at."""
@@ -227,24 +226,15 @@ class Moves:
         guessed = guessed if np.isfinite(self.limits.loss) else loss
         over = self.limits.over(here.size + size, here.ms + ms, guessed)
         goal = {"loss": np.asarray(worth), "size": size, "latency": ms}[self.task.minimise]
-        tried = min(tried, len(loss))
-        if self.task.minimise == "loss":
-            best = self._lowest(over, goal, tried)
-            if here.over <= 0:  # what is predicted to lose much more is not evaluated
-                hopeless = HOPELESS[self.tables.objective.power] * abs(here.loss)
-                best = best[(goal[best] < hopeless) & (over[best] <= 0)]
-            return [((float(over[k]), float(goal[k])), int(k)) for k in best]
-        improving = np.where(
-            (goal < 0) | ((goal <= 0) & (loss < 0)) | (here.over > 0), over, np.inf
-        )
-        most_saved = self._lowest(improving, goal, tried)
-        # what saves much may lose too much: the cheapest for what they save are tried as well
-        rate = np.where(goal < 0, loss / np.minimum(goal, -1e-300) * -1, np.inf)
-        rate = np.where(loss <= 0, loss, rate)
-        cheap = self._lowest(improving, rate, tried)
-        both = np.unique(np.concatenate([most_saved, cheap]))
-        kept = both[np.isfinite(improving[both])]
-        return [((float(over[k]), float(goal[k])), int(k)) for k in kept]
+        if here.over > 0:
+            pays = np.ones(len(loss), np.bool_)
+        elif self.task.minimise == "loss":  # predicted roughly, unlike a cost: any may pay
+            pays = over <= 0
+        else:
+            pays = (goal < 0) | ((goal <= 0) & (loss < 0))
+        at = np.flatnonzero(pays)
+        best = at[self._lowest(over[at], goal[at], tried)]
+        return [((float(over[k]), float(goal[k])), int(k)) for k in best]
 
     @staticmethod
     def _lowest(over: Doubles, goal: Doubles, count: int) -> Ints:
@@ -254,8 +244,7 @@ class Moves:
             return np.asarray(kept[np.argpartition(goal[kept], count - 1)[:count]])
         if len(kept):
             return kept
-        count = min(count, len(over))
-        return np.argpartition(over, count - 1)[:count]
+        return np.argsort(over, kind="stable")[:count]
 
 
 def _worth(count: int, loss: Doubles, size: Doubles, ms: Doubles) -> Ints:

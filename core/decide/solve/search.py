@@ -28,7 +28,7 @@ THOROUGH = 64
 THOROUGH_ELEMENTS = 150_000
 """Moves tried where a descent has ended, before it is believed: as many as this many outputs allow."""
 KICK_ELEMENTS = 600_000
-MIN_KICKS, MAX_KICKS, KICK_STEPS = 3, 24, 6
+MAX_KICKS, KICK_STEPS = 24, 6
 """Flips that are forced where a budget is tight, by the numbers that evaluating them takes."""
 TOGETHER = 4
 """Moves that are evaluated before the best of them is taken, if it improves."""
@@ -200,14 +200,14 @@ class _Search:
 
     def _kicks(self, here: Here) -> int:
         per_kick = max(int(here.place.sums.shape[1]) * len(self.tables.choices), 1)
-        return min(max(KICK_ELEMENTS // per_kick, MIN_KICKS), MAX_KICKS)
+        return min(max(KICK_ELEMENTS // per_kick, 1), MAX_KICKS)
 
     def _tightened(self, best: Here) -> Here:
-        """Where a cost is minimised and searching is cheap: the least loss for a cost just below.
+        """Where a cost is minimised: the least loss for a cost just below.
 
         If that keeps the limits, the map is better. The loss is the smoother thing to minimise.
         """
-        if self.task.minimise == "loss" or self._kicks(best) == MIN_KICKS:
+        if self.task.minimise == "loss":
             return best
         for _ in range(MAX_KICKS):
             if best.over > 0:

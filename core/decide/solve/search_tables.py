@@ -140,7 +140,7 @@ class SearchTables:
     @cached_property
     def pool(self) -> Pool:
         """Maps that are best for some price of a byte, a millisecond or both, loss added up."""
-        found = [self._priced(self.size), self._priced(self.own_ms), self._chained()]
+        found = [self._priced(self.size), self._chained()]
         size, ms = self.size, self.own_ms
         scaled = size / max(size.max(initial=0), 1e-300) + ms / max(ms.max(initial=0), 1e-300)
         found.append(self._priced(scaled))
