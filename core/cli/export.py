@@ -6,7 +6,6 @@ import argparse
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from core.analysis import store
@@ -189,7 +188,7 @@ def nodes(options: argparse.Namespace) -> None:
 
 def _exported(options: argparse.Namespace, study: Study) -> NodeTable:
     # torch takes seconds to import, and only this command runs a model
-    from core.export.targets import onnx_write
+    from core.runtime.torch_export import export_as_deployed
 
     source = sources.load(options.source)
     if source.fingerprint() != study.analysis.identity.weights_sha256:
@@ -197,7 +196,4 @@ def _exported(options: argparse.Namespace, study: Study) -> NodeTable:
             f"{options.source} has other weights than the analysis in {options.folder}.",
             "Name the source that was analyzed.",
         )
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        onnx_write.write(source, path)
-        return read_nodes.read(path, study.layers)
+    return read_nodes.table(export_as_deployed(source, study.layers), study.layers)

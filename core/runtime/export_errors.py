@@ -16,7 +16,7 @@ _OPERATOR = re.compile(
 _PATH = re.compile(r"model((?:\.\w+)+)")
 _NEXT = (
     "Rewrite that part of the model with operators that ONNX has; all but build, verify and "
-    "profile works without."
+    "profile works without, and nodes --onnx takes a file that you exported yourself."
 )
 
 

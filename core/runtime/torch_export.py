@@ -24,6 +24,7 @@ from torch.overrides import TorchFunctionMode
 from core.errors import ModelError
 from core.layers import ROOT, LayerTable
 from core.onnx_graph.layered_graph import LAYER_KEY, WITH_WEIGHT, LayeredGraph
+from core.onnx_graph.read_nodes import SCOPES
 from core.runtime.export_errors import explained
 from core.source.batches import (
     SEED,
@@ -42,7 +43,10 @@ from core.source.ownership import layer_owners
 from core.source.trees import map_tensors, named_tensors, tensors
 
 _WRAPPED = "model"
-_SCOPES = "pkg.torch.onnx.name_scopes"
+SAMPLES = 2
+"""Samples in the example batch: one would let an exporter take the axis for a constant."""
+
+_FREE = {0: torch.export.Dim.DYNAMIC}
 _REPEATED_CALL = re.compile(r"@\d+")
 _TAKEN_APART = (F.scaled_dot_product_attention, F.multi_head_attention_forward)
 """What the simulator sees as separate products has to be separate nodes; recurrent layers stay
@@ -60,31 +64,54 @@ def layer_owner(
 
 
 def export(source: ModelSource, layers: LayerTable, *, expand_units: bool = False) -> LayeredGraph:
-    """The model of `source` in ONNX, batch size free, from two of its calibration samples.
+    """The model of `source` in ONNX, batch size free.
 
     Does not change the model. Raises `ModelError` naming operator and layer where PyTorch cannot
     export it.
     """
     owner = layer_owner(source, layers, expand_units=expand_units)
-    given = take(source.calibration.inputs, 0, 2)
-    wrapped = _JudgedOutput(source.model, given, source.output).eval()
+    given = take(source.calibration.inputs, 0, SAMPLES)
+    wrapped = _JudgedOutput(source.model, given, source.output)
     flat = tuple(tensor.clone() for tensor in tensors(given))
-    free = tuple({0: torch.export.Dim.DYNAMIC} for _ in flat)
+    with _SeparateProducts():
+        model = _exported(
+            source, owner, wrapped, flat, {}, (tuple(_FREE for _ in flat),), _input_names(given)
+        )
+    return _read(model, owner, layers)
+
+
+def export_as_deployed(source: ModelSource, layers: LayerTable) -> onnx.ModelProto:
+    """The model of `source` as `torch.onnx.export` alone gives it, whole and with module paths in
+    its nodes: inputs are called x, or as the dict of inputs calls them. Raises like `export`.
+    """
+    given: Any = take(source.calibration.inputs, 0, SAMPLES)
+    named = given if isinstance(given, dict) else {}
+    arguments = () if named else (given,) if isinstance(given, Tensor) else tuple(given)
+    free = dict.fromkeys(named, _FREE) or tuple(_FREE for _ in arguments)
+    names = ["x"] if len(arguments) == 1 else list(named) or None
+    owner = layer_owner(source, layers, expand_units=False)
+    return _exported(source, owner, source.model, arguments, named, free, names)
+
+
+def _exported(
+    source: ModelSource, owner: Mapping[str, str | None], module: nn.Module,
+    arguments: tuple[Any, ...], named: dict[str, Any], free: Any, names: list[str] | None,
+) -> onnx.ModelProto:  # fmt: skip
     try:
         with (
             torch.no_grad(), fixed_random_state(SEED), fused_attention_off(),
-            state_kept(source.model), _quietly(), _SeparateProducts(),
+            state_kept(source.model), _quietly(),
         ):  # fmt: skip
             program = torch.onnx.export(
-                wrapped, flat, dynamo=True, dynamic_shapes=(free,), verbose=False,
-                external_data=False, input_names=_input_names(given),
+                module.eval(), arguments, kwargs=named, dynamo=True, dynamic_shapes=free,
+                verbose=False, external_data=False, input_names=names,
             )  # fmt: skip
     except Exception as error:
         raise explained(error, source.model, owner) from error
     if program is None:
         raise ModelError("PyTorch exported nothing.", "Run torch.onnx.export by hand.")
     model: onnx.ModelProto = program.model_proto
-    return _read(model, owner, layers)
+    return model
 
 
 class _JudgedOutput(nn.Module):
@@ -179,7 +206,7 @@ def _plain(name: str) -> str:
 
 def _owner_of(node: onnx.NodeProto, owner: Mapping[str, str | None]) -> str | None:
     """The layer of a node: that of the innermost module it was called in."""
-    said = next((p.value for p in node.metadata_props if p.key == _SCOPES), "")
+    said = next((p.value for p in node.metadata_props if p.key == SCOPES), "")
     try:
         scopes = ast.literal_eval(said) if said else []
     except (SyntaxError, ValueError):

@@ -21,7 +21,6 @@ from core.decide import answer
 from core.decide.policy.decision import PrecisionMap
 from core.decide.policy.policy import Policy
 from core.decide.study import Study
-from core.export.targets import onnx_write
 from core.export.targets.legality import legality
 from core.export.targets.registry import export, get
 from core.onnx_graph import read_nodes
@@ -127,8 +126,12 @@ def imported(path: Path) -> ModuleType:
 
 def exported(name: str, folder: Path) -> Exported:
     """The sample as ONNX, its calibration data as .npz, and its nodes laid over its layers."""
+    import onnx
+
+    from core.runtime.torch_export import export_as_deployed
+
     path, data = folder / f"{name}.onnx", folder / f"{name}.npz"
-    onnx_write.write(source_of(name), path)
+    onnx.save(export_as_deployed(source_of(name), study_of(name).layers), path)
     np.savez(data, x=inputs_of(name).numpy())
     layers = study_of(name).layers
     return path, data, lay_over(read_nodes.read(path, layers), layers)
