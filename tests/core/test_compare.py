@@ -194,6 +194,7 @@ number = st.one_of(st.none(), st.integers(0, 6).map(float), st.floats())
 
 @settings(max_examples=300)
 @given(st.lists(st.tuples(number, number), max_size=25))
+@pytest.mark.slow
 def test_the_front_equals_brute_force(points: Sequence[Point]) -> None:
     """The sweep finds exactly the known points that no other one dominates."""
     known = [

@@ -73,6 +73,7 @@ def _expected(policy: Policy, name: str, level: str, rank: int) -> str:
 
 @settings(max_examples=150, deadline=None)
 @given(policies())
+@pytest.mark.slow
 def test_any_policy_gives_what_the_rules_say(policy: Policy) -> None:
     """The vectorised decision equals the rules applied to one layer at a time."""
     chosen = answer.decide(STUDY, policy)

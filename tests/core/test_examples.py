@@ -49,6 +49,7 @@ def _source(file: str, function: str) -> ModelSource:
 
 
 @pytest.mark.parametrize(("file", "function"), EXAMPLES)
+@pytest.mark.slow
 def test_examples_are_analyzed(file: str, function: str) -> None:
     """Every example yields figures of its task for a map, and a holdout figure."""
     analysis = analyze(_source(file, function), MeasureOptions(probes=2))

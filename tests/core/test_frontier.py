@@ -53,6 +53,7 @@ def test_frontiers_fall_and_no_point_beats_another(seed: int, axis: str, pinned:
 
 
 @pytest.mark.parametrize("axis", ["size", "latency"])
+@pytest.mark.slow
 def test_the_policy_of_a_point_gives_its_map(study: Study, axis: str) -> None:
     """A point's own budget, solved anew, gives the same map, so that a link says everything."""
     found = frontier(study, Policy(), axis)  # type: ignore[arg-type]

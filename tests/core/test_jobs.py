@@ -50,6 +50,7 @@ def held(tmp_path: Path) -> Job:
     return wait_for(job, lambda now: ended(now) or now.done >= 1)
 
 
+@pytest.mark.slow
 def test_a_job_measures_and_leaves_an_analysis(tmp_path: Path) -> None:
     """A started job runs to its end, and its folder holds an analysis of what was asked."""
     source = write_model(tmp_path / "mine")
@@ -90,6 +91,7 @@ def test_a_running_job_says_how_far_it_is(tmp_path: Path) -> None:
     assert later.done == job.done
 
 
+@pytest.mark.slow
 def test_a_job_is_found_by_another_process(tmp_path: Path) -> None:
     """Whoever reads the folder later sees the same job running, and can stop it."""
     job = held(tmp_path)
@@ -205,6 +207,7 @@ def test_a_clock_that_is_set_makes_no_job_look_dead(monkeypatch: pytest.MonkeyPa
     assert processes.stamp(os.getpid()) == before != ""
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_seen_as_stopped(tmp_path: Path) -> None:
     """Killed from outside, a job is no longer running, and says that nobody asked for it."""
     job = held(tmp_path)

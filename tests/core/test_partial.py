@@ -128,6 +128,7 @@ def looking(seconds: float) -> tuple[partial_results.PartialResults, list[int], 
     return found, told, done
 
 
+@pytest.mark.slow
 def test_partial_results_are_told_seldom_and_the_last_one_always(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

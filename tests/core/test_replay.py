@@ -421,6 +421,7 @@ kinds = st.sampled_from(["linear", "norm", "relu", "gelu", "dropout", "residual"
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(kinds, max_size=6), st.integers(0, 2**31 - 1))
+@pytest.mark.slow
 def test_any_small_network_is_replayed_to_the_same_bits(names: list[str], seed: int) -> None:
     """Replay equals full passes on random sequences of layers and residual blocks."""
     torch.manual_seed(seed)

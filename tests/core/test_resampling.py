@@ -42,6 +42,7 @@ def test_draws_are_fixed_and_whole() -> None:
     medium=st.floats(0, 0.4), theory=st.floats(0, 1),
 )  # fmt: skip
 @settings(max_examples=30, deadline=None)
+@pytest.mark.slow
 def test_frequencies_are_those_of_deciding_each_draw(
     strategy: str, top_k: int, high: float, medium: float, theory: float
 ) -> None:

@@ -161,6 +161,7 @@ def test_the_exported_reference_is_the_model(zoo: Case) -> None:
     assert all(row.as_asked for row in built.report)
 
 
+@pytest.mark.slow
 def test_every_product_runs_on_integers(tiny_case: Case) -> None:
     """In a transformer every product is executed by an integer kernel, and none by a float one."""
     case = tiny_case
@@ -206,6 +207,7 @@ def test_a_sibling_in_float_reads_the_float_tensor() -> None:
     assert reads == {"stem": None, "first": "DequantizeLinear", "second": "Tanh"}
 
 
+@pytest.mark.slow
 def test_float_weights_stay_float_between_rounded_neighbours() -> None:
     """ONNX Runtime would quantize such a convolution by itself: that optimiser is left out."""
     torch.manual_seed(0)

@@ -180,6 +180,7 @@ def test_an_lstm_is_what_each_runtime_makes_of_it() -> None:
             assert not layer.quantizes_output
 
 
+@pytest.mark.slow
 def test_a_dynamic_lstm_is_the_same_under_both_schemes_of_onnx_runtime() -> None:
     """Its gates are no operators of their own, so that rounding all operators changes nothing."""
     torch.manual_seed(0)

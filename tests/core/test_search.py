@@ -163,6 +163,7 @@ def test_times_of_many_maps_are_those_of_each(informer_study: Study) -> None:
 
 
 @pytest.mark.parametrize(("seed", "hedge"), [(1, 0.0), (2, 0.0), (2, HEDGE)])
+@pytest.mark.slow
 def test_twelve_layers_against_every_map(seed: int, hedge: float) -> None:
     """Of 20 budgets on 3^11 or 3^12 maps at least 95 % get the very best one, none 2 % worse.
 

@@ -34,6 +34,7 @@ from tests.dashboard.test_policy import view
 
 @pytest.mark.parametrize("strategy", ["size budget", "latency budget", "loss budget"])
 @pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.slow
 def test_every_model_opens_with_every_budget(shape: str, strategy: str, open_app: Open) -> None:
     """A budget in a link is solved, or said to be impossible, on every kind of model."""
     app = open_app(shape, strategy=strategy, page="tune")

@@ -175,6 +175,7 @@ def test_a_change_after_undo_forgets_the_redo(open_app: Open) -> None:
     assert app.button(key="_redo").disabled
 
 
+@pytest.mark.slow
 def test_deltas_are_against_the_pinned_map(open_app: Open) -> None:
     """After pinning, deltas and flips are against the pinned map; unpinning goes back to FP32."""
     app = open_app("measured", page="tune")

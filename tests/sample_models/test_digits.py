@@ -325,6 +325,7 @@ def test_csv_is_refused(name: str, tmp_path: Path) -> None:
         samples.load(name, tmp_path / "mine.csv")
 
 
+@pytest.mark.slow
 def test_package_imports_are_light() -> None:
     """Importing the packages brings no torch, and loading the samples no scikit-learn."""
     imports = "; ".join(f"import sample_models.{name}" for name in NAMES)

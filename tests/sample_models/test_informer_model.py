@@ -106,6 +106,7 @@ def test_training_draws_fresh_keys(inputs: Tensor) -> None:
         assert not torch.equal(model(inputs[:4]), model(inputs[:4]))
 
 
+@pytest.mark.slow
 def test_output_does_not_depend_on_the_batch(model: InformerClassifier, inputs: Tensor) -> None:
     """A window's logits are the same alone, in order, and among other windows."""
     with torch.no_grad():
