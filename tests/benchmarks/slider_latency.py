@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import statistics
 import tempfile
+import time
 from pathlib import Path
 
 from playwright.sync_api import Browser, Page, TimeoutError, sync_playwright  # noqa: A004
@@ -23,7 +24,7 @@ from tests.browser.server import chromium, launch, serving, serving_script, sett
 from tests.core.synthetic import synthetic_analysis
 
 SAMPLES = 200
-REST_MS = 1_000
+BURST = 15
 KEYS = ("PageDown", "PageDown", "PageDown", "ArrowLeft", "PageUp", "PageUp", "ArrowLeft")
 BARE = """import streamlit as st
 k = st.sidebar.slider("Layers to narrow (k)", 0, 100, 50)
@@ -78,11 +79,11 @@ def cold(browser: Browser, url: str, count: int = 5) -> list[float]:
     return taken
 
 
-def budgets(page: Page, count: int, rest_ms: int) -> list[float]:
+def budgets(page: Page, count: int) -> list[float]:
     """Milliseconds from key press to KPI row for size budgets that no key has met before.
 
-    Keys move the slider by ten steps or by one, as fast as pages settle, or with a rest between
-    them in which the page looks ahead. A budget whose map is the last one's changes nothing.
+    Keys move the slider by ten steps or by one, as fast as pages settle. A budget whose map is
+    the last one's changes nothing.
     """
     page.evaluate(WATCH)
     thumb = page.get_by_test_id("stSidebar").get_by_role("slider", name="Size at most")
@@ -93,11 +94,20 @@ def budgets(page: Page, count: int, rest_ms: int) -> list[float]:
         with contextlib.suppress(TimeoutError):
             page.wait_for_function(f"() => window.latency.taken.length > {before}", timeout=2_000)
         settle(page)
-        page.wait_for_timeout(rest_ms)
         page.evaluate("window.latency.taken.splice({before} + 1); window.latency.from = 0".replace(
             "{before}", str(before)))  # fmt: skip
     taken: list[float] = page.evaluate("window.latency.taken")
     return taken
+
+
+def burst(page: Page) -> float:
+    """Milliseconds until a page has settled after keys that are pressed at once."""
+    page.get_by_test_id("stSidebar").get_by_role("slider", name="Size at most").focus()
+    start = time.perf_counter()
+    for _ in range(BURST):
+        page.keyboard.press("ArrowRight")
+    settle(page)
+    return 1e3 * (time.perf_counter() - start)
 
 
 def line(title: str, taken: list[float]) -> str:
@@ -118,16 +128,16 @@ def report(browser: Browser, where: str, url: str, count: int) -> None:
 
 
 def report_budgets(browser: Browser, name: str, address: str, count: int) -> None:
-    """Print how long a moved size budget takes to its first answer, on the first page and Tune."""
-    for where in ("overview", "tune"):
-        for rest_ms in (0, REST_MS):
-            page = browser.new_page(viewport={"width": 1440, "height": 1000})
-            page.goto(f"{address}{PAGES[where].address}?model={name}&strategy=size+budget")
-            settle(page)
-            page.wait_for_timeout(REST_MS)
-            title = f"{name} {where}: size budget, {rest_ms} ms of rest"
-            print(line(title, budgets(page, count, rest_ms)), flush=True)
-            page.close()
+    """Print how long a moved size budget takes to its answer, on the first page and Tune, and
+    how long a burst of keys takes to settle.
+    """
+    for where in ("", "tune"):
+        page = browser.new_page(viewport={"width": 1440, "height": 1000})
+        page.goto(f"{address}/{where}?model={name}&strategy=size+budget")
+        settle(page)
+        title = f"{name} {where or 'overview'}: size budget"
+        print(f"{line(title, budgets(page, count))}   burst {burst(page):6.0f} ms", flush=True)
+        page.close()
 
 
 def main() -> int:
@@ -159,7 +169,7 @@ def main() -> int:
                 for page in (page for page in PAGES.values() if page.needs != "nothing"):
                     url = f"{address}{page.address}?model={name}&strategy=top-k"
                     report(browser, f"{name} {page.name}", url, given.presses)
-            for name in shipped:
+            for name in (*shipped, *(f.name for f in folders)):
                 report_budgets(browser, name, address, given.presses)
         browser.close()
     return 0
