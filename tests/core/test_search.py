@@ -467,8 +467,8 @@ def test_everything_ruled_leaves_nothing_to_search(informer_study: Study) -> Non
 def test_a_second_stage_where_the_start_may_be_far_from_the_best(
     asked: str, analysis: Analysis, tight: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two limits that bind, one on the loss, strong interactions and few units are tight, and with
-    more units than a slider can wait for nothing is.
+    """Two limits that bind, one on the loss, strong interactions and few units are tight; with
+    more units than a slider can wait for only what breaks a limit is.
     """
     goal: Axis = "size" if asked.startswith("loss") else "loss"
     task = Study(analysis).derived(Solver).task(_budget_policy(asked, minimise=goal))
@@ -480,6 +480,7 @@ def test_a_second_stage_where_the_start_may_be_far_from_the_best(
     search(task)
     looked_further = bool(kicked)
     monkeypatch.setattr(searching, "MANY_UNITS", 5)
+    monkeypatch.setattr(searching, "FEW_UNITS", 4)
     kicked.clear()
     search(task)
 

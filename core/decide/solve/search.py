@@ -33,7 +33,8 @@ MAX_KICKS, KICK_STEPS = 24, 6
 TOGETHER = 4
 """Moves that are evaluated before the best of them is taken, if it improves."""
 STARTS, STARTS_OF_FEW = 2, 4
-"""Starts of the second stage, and of that of a small problem."""
+FEW_UNITS = 16
+"""Starts in all where a budget is tight, and of so few units."""
 STRONG = 2.0
 """Interactions matter where the projected loss is this many times the layers' own, or its inverse."""
 MANY_UNITS = 400
@@ -75,10 +76,11 @@ class _Search:
 
     def run(self, given: Codes | None) -> SearchResult:
         own = starts(self.task, STARTS_OF_FEW, self._beyond)
-        best = self._descended(own[:1] if given is None else [given, own[0]])
+        best = self._best_end(own[:1] if given is None else [given, own[0]])
         if self._is_tight(best):
-            more = own[1 : STARTS_OF_FEW if self._is_small(best) else STARTS]
-            best = self._tightened(self._kicked(self._descended(more, best)))
+            more = own[1 : STARTS_OF_FEW if self._few else STARTS]
+            best = self._settle(self._best_end(more, best))
+            best = self._tightened(self._kicked(best))
         codes = best.place.codes
         ms = float(self.tables.latency.times_ms(codes[None])[0])
         return SearchResult(
@@ -89,22 +91,24 @@ class _Search:
     def _is_tight(self, here: Here) -> bool:
         """Whether the start can be far from the best map, so that looking further pays.
 
-        The additive start is exact under one limit on size or latency if losses add up. It is not
-        where two limits bind or one on the loss does, where interactions change the loss much, or
-        where a flip is a large part of the budget: with few units, where looking is cheap as well.
+        The additive start is exact for the least loss under one limit on size or latency if losses
+        add up. It is not where two limits bind, where a cost is minimised under one, where
+        interactions change the loss much, or where a flip is a large part of the budget: with few
+        units.
         """
-        if here.over > 0:
+        if here.over > 0 or self._few:
             return True
         binding = self.moves.blocked(here)
         if not binding or len(self.tables.choices) > MANY_UNITS:
             return False
-        if len(binding) > 1 or "loss" in binding or self._is_small(here):
+        if len(binding) > 1 or self.task.minimise != "loss" or "loss" in binding:
             return True
         added = float(self.tables.added(here.place.codes[None])[0])
         return not added / STRONG <= here.place.cost <= added * STRONG
 
-    def _is_small(self, here: Here) -> bool:
-        return self._kicks(here) == MAX_KICKS
+    @property
+    def _few(self) -> bool:
+        return len(self.tables.choices) <= FEW_UNITS
 
     # ---- merit
 
@@ -149,11 +153,10 @@ class _Search:
 
     # ---- descent
 
-    def _descended(self, maps: list[Codes], best: Here | None = None) -> Here:
+    def _best_end(self, maps: list[Codes], best: Here | None = None) -> Here:
         """`best`, or the end of the descents from `maps` where that is better."""
         ends = [self._descend(self._at(codes)) for codes in maps]
-        found = min((*([best] if best else []), *ends), key=self._merit)
-        return found if found is best else self._settle(found)
+        return min((*([best] if best else []), *ends), key=self._merit)
 
     def _descend(self, here: Here) -> Here:
         for _ in range(STEPS):
