@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -19,6 +21,8 @@ from playwright.sync_api import Browser, Page, Playwright
 from tests.conftest import REPOSITORY
 
 START_S = 60
+PORTS = range(20_000, 32_000)
+PORT_TRIES = 1_000
 POLL_S = 0.05
 CHROMIUM_ARGUMENTS = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
 SETTLED = """() => {
@@ -45,15 +49,18 @@ def launch(playwright: Playwright) -> Browser:
 def free_port() -> int:
     """A port that nothing listens on at this moment, and that no other worker of this run takes:
     each has the ports of one remainder.
+
+    The ports are below those that Linux gives of its own accord, since it gives only odd or only
+    even ones while there are any.
     """
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("localhost", 0))
-            port: int = probe.getsockname()[1]
-            if port % workers == worker:
-                return port
+    for _ in range(PORT_TRIES):
+        port = PORTS.start + worker + workers * secrets.randbelow(len(PORTS) // workers)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("localhost", port))
+            return port
+    raise RuntimeError("no free port was found")
 
 
 @contextmanager
