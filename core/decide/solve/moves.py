@@ -40,7 +40,6 @@ class Here:
     ms: float
     picked: Ints
     loss: float
-    judged: float = np.nan
     over: float = 0.0
 
 

@@ -44,15 +44,14 @@ STEPS = 200
 
 @dataclass(frozen=True, eq=False)
 class SearchResult:
-    """A map with its figures; `judged` is nan where nothing judges it. `feasible` says whether
-    it keeps every limit. `binding` are the axes whose limits keep a flip away that would pay.
+    """A map with its figures. `feasible` says whether it keeps every limit. `binding` are the
+    axes whose limits keep a flip away that would pay.
     """
 
     codes: Codes
     loss: float
     size: float
     ms: float
-    judged: float
     feasible: bool
     steps: int
     binding: frozenset[Axis]
@@ -84,7 +83,7 @@ class _Search:
         codes = best.place.codes
         ms = float(self.tables.latency.times_ms(codes[None])[0])
         return SearchResult(
-            codes, best.place.cost, best.size, ms, best.judged, best.over <= 0, self.steps,
+            codes, best.place.cost, best.size, ms, best.over <= 0, self.steps,
             frozenset(self.moves.blocked(best)),
         )  # fmt: skip
 
@@ -145,7 +144,7 @@ class _Search:
         over = float(self.limits.over(size, ms, place.cost)) + self._beyond(codes)
         picked = self.tables.choices.picked(codes)
         loss = float(self.task.weighed(place.cost, self.tables.added(codes[None])[0]))
-        return Here(place, size, ms, picked, loss, self._judge(codes), over)
+        return Here(place, size, ms, picked, loss, over)
 
     def _times(self, codes: NDArray[np.int8]) -> Doubles:
         """Latency of maps (C, L); 0 where it does not matter, since it takes time."""
