@@ -9,7 +9,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from core.analysis import store
 from core.errors import ModelError, QuantscapeError
 from core.source import python_file
 from dashboard import FOLDERS_VARIABLE, SOURCES_VARIABLE
+from dashboard.guard import Guard, host_name
 
 ROOT = Path(__file__).resolve().parents[1]
 BAD_INPUT = 2
@@ -31,6 +34,20 @@ def _port(text: str) -> int:
     if not 1 <= port <= MAX_PORT:
         raise argparse.ArgumentTypeError(f"{text} is not a port: use 1 to {MAX_PORT}")
     return port
+
+
+def _name(text: str) -> str:
+    """A host's name as browsers send it."""
+    try:
+        name = host_name(text if ":" not in text else f"[{text.strip('[]')}]")
+        name = name.encode("idna").decode()
+    except UnicodeError:
+        name = ""
+    if not re.fullmatch(r"[a-z0-9._:-]+", name):
+        raise argparse.ArgumentTypeError(
+            f"{text} is no host: give a name or address alone, such as box.example.org"
+        )
+    return name
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -52,6 +69,15 @@ def _parser() -> argparse.ArgumentParser:
         "--address",
         default="localhost",
         help="address to listen on (default: localhost, reachable from this machine alone)",
+    )
+    parser.add_argument(
+        "--allow-host",
+        action="append",
+        type=_name,
+        default=[],
+        metavar="NAME",
+        help="answer under this name too, as behind a proxy; may be repeated (default: localhost, "
+        "the address listened on, and every numeric address where that is 0.0.0.0 or ::)",
     )
     return parser
 
@@ -82,19 +108,21 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ[FOLDERS_VARIABLE] = os.pathsep.join(folders)
     os.environ[SOURCES_VARIABLE] = json.dumps({"sources": named, "cwd": str(Path.cwd())})
     os.chdir(ROOT)  # Streamlit reads .streamlit/config.toml of the working directory
-    from streamlit.web import cli
+    import streamlit as st
+    from starlette.middleware import Middleware
 
     for module in FIRST_USED:
         import_module(module)
-    sys.argv = [
-        "streamlit",
-        "run",
-        str(ROOT / "dashboard" / "app.py"),
-        f"--server.port={given.port}",
-        f"--server.address={given.address}",
-        "--server.fileWatcherType=none",
-    ]
-    cli.main(prog_name="streamlit")
+    served = {*given.allow_host, host_name(given.address) or given.address}
+    app = st.App(ROOT / "dashboard" / "app.py", middleware=[Middleware(Guard, served=served)])
+    with suppress(KeyboardInterrupt):  # Ctrl+C is how a server ends
+        app.run(
+            config={
+                "server.port": given.port,
+                "server.address": given.address,
+                "server.fileWatcherType": "none",
+            }
+        )
     return 0
 
 

@@ -18,7 +18,7 @@ ROAD = (
     "decide", "runtime", "export", "jobs", "cli",
 )  # fmt: skip
 DECIDE = ("policy", "study", "solve", "stability", "answer", "assess", "advise")
-DASHBOARD = ("pages", "display", "session", "charts", "frame", "app_pages", "app")
+DASHBOARD = ("guard", "pages", "display", "session", "charts", "frame", "app_pages", "app")
 SCREENS = {"streamlit", "plotly", "altair", "dashboard"}
 PICKLING = {"pickle", "cloudpickle", "joblib", "dill", "shelve", "marshal"}
 WORKERS = "core/evidence/measure/workers.py"
