@@ -16,7 +16,7 @@ from importlib import import_module
 from pathlib import Path
 
 from core.analysis import store
-from core.errors import ModelError, QuantscapeError
+from core.errors import ModelError, QuantscapeError, printable
 from core.source import python_file
 from dashboard import FOLDERS_VARIABLE, SOURCES_VARIABLE
 from dashboard.guard import Guard, host_name
@@ -101,8 +101,7 @@ def main(arguments: list[str] | None = None) -> int:
             store.load(folder)
         named = [_absolute(source) for source in sources]
     except QuantscapeError as error:
-        line = str(error).replace("\n", " ")
-        sys.stderr.write(f"error: {line}\n")
+        sys.stderr.write(f"error: {printable(str(error))}\n")
         return BAD_INPUT
     folders = [str(folder.resolve()) for folder in paths]
     os.environ[FOLDERS_VARIABLE] = os.pathsep.join(folders)

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from core.analysis import store
 from core.cli.output import console, print_json
+from core.cli.output import table as new_table
 from core.decide import answer
 from core.decide.advise.explain import explain
 from core.decide.assess.compare import COSTS
@@ -203,12 +204,11 @@ def _points(study: Study, found: Frontier) -> list[dict[str, Any]]:
 
 def _frontier_table(study: Study, found: Frontier) -> Table:
     unit = UNITS[found.axis]
-    table = Table(title=f"Least loss by {found.axis} ({unit})", title_justify="left")
     figures = found.points[0].totals if found.points else {}
     costs = ("size_bytes", "latency_ms")
     known = [n for n, figure in figures.items() if figure.value is not None and n not in costs]
-    for name in ("MB", "ms", *known, *study.precisions, "--budget"):
-        table.add_column(name, justify="right")
+    columns = ("MB", "ms", *known, *study.precisions, "--budget")
+    table = new_table(f"Least loss by {found.axis} ({unit})", columns, columns)
     for point in found.points:
         table.add_row(
             f"{point.size_bytes / 1e6:.3f}",

@@ -8,9 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from core.cli.output import console, print_json
+from core.cli.output import table as new_table
 from core.errors import PolicyError
 from core.evidence.measure import cache as caching
 
@@ -56,9 +55,8 @@ def cache(options: argparse.Namespace) -> None:
 def _table(held: caching.Cache, entries: list[caching.Kept]) -> Any:
     total = sum(entry.bytes for entry in entries)
     title = f"{held.folder}: {total / 1e6:,.1f} of at most {held.limit_bytes / 1e6:,.0f} MB"
-    table = Table(title=title, title_justify="left", header_style="bold")
-    for name in ("analysis of", "runs of a batch", "MB", "last used"):
-        table.add_column(name, justify="left" if name == "analysis of" else "right")
+    numeric = ("runs of a batch", "MB", "last used")
+    table = new_table(title, ("analysis of", *numeric), numeric)
     for entry in entries:
         used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used))
         table.add_row(entry.title, f"{entry.units:,}", f"{entry.bytes / 1e6:,.1f}", used)

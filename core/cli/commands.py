@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from rich.console import Console
 from rich.text import Text
 
 from core.analysis import store
 from core.cli import budget, tables
 from core.cli.cache import opened
-from core.cli.output import console, print_json, progress_bar, write
+from core.cli.output import console, note, print_json, progress_bar, write
 from core.cli.partial import keeper
 from core.decide import answer
 from core.decide.advise.advice import considerations, feasibility, recommendations
@@ -112,14 +111,14 @@ def _analyze(options: argparse.Namespace, reporter: Reporter) -> None:
         else:
             console().print(tables.plan_table(plan))
         return
-    aside = Console(stderr=True)
+    aside = console(stderr=True)
     aside.print(
         f"{plan.layers} layers, {plan.runs} runs over {plan.samples:,} samples, "
         f"about {plan.predicted_seconds / 60:.1f} min and {plan.peak_bytes / 1e6:,.0f} MB"
     )
 
     def say(sentence: str) -> None:
-        aside.print(sentence, markup=False, highlight=False)
+        aside.print(sentence)
         reporter.say(sentence)
 
     cache, keep = opened(options, say), keeper(options, say)
@@ -133,8 +132,8 @@ def _analyze(options: argparse.Namespace, reporter: Reporter) -> None:
         analysis = analysing.analyze(source, how, cache=cache, progress=step, on_partial=keep)
     store.save(analysis, options.out)
     reporter.result = _summary(analysis, options.out)
-    for note in (*((OPTIMISTIC,) if analysis.optimistic else ()), *analysis.notes):
-        print(f"quantscape: note: {note}", file=sys.stderr)
+    for sentence in (*((OPTIMISTIC,) if analysis.optimistic else ()), *analysis.notes):
+        note(sentence)
     if options.json:
         print_json(reporter.result)
     else:
@@ -188,7 +187,7 @@ def plan(options: argparse.Namespace) -> None:
             f"No layer is called {unknown[0]!r}.", f"Names: `show {options.folder}` lists them."
         )
     for pattern in chosen.ignored:
-        print(f"quantscape: note: no layer matches {pattern!r}", file=sys.stderr)
+        note(f"no layer matches {pattern!r}")
     solved = budget.solved_content(study, chosen, options)
     if options.out is not None:
         write(options.out, precision_map.to_json(study, chosen))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from core.analysis import store
 from core.cli import tables
-from core.cli.output import console, print_json
+from core.cli.output import console, note, print_json
 from core.decide import answer
 from core.decide.assess.compare import SAME_MAP, Comparison, Strategy, compare, strategy
 from core.decide.assess.difference import in_words
@@ -49,11 +48,7 @@ def run(options: argparse.Namespace) -> None:
     for text, m in zip(options.maps, given, strict=True):
         # A built-in strategy has no device of its own to be taken from.
         if m.policy.hardware != hardware and text not in built_in(study):
-            print(
-                f"quantscape: note: {text} was made for {m.policy.hardware} and is priced on "
-                f"{hardware}",
-                file=sys.stderr,
-            )
+            note(f"{text} was made for {m.policy.hardware} and is priced on {hardware}")
     strategies = [strategy(study, name, m, hardware) for name, m in zip(names, given, strict=True)]
     found = compare(strategies, names[place])
     if options.json:

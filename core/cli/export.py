@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from core.analysis import store
-from core.cli.output import console, print_json, write
+from core.cli.output import console, note, print_json, write
 from core.cli.tables import targets_table
 from core.decide.assess.outcome import outcome
 from core.decide.policy.decision import PrecisionMap
 from core.decide.study import Study
-from core.errors import MapError, PolicyError, printable
+from core.errors import MapError, PolicyError
 from core.export.map import precision_map
 from core.export.map.checklist import checks
 from core.export.map.csv_table import to_csv
@@ -128,7 +127,7 @@ def _to_tool(options: argparse.Namespace, study: Study, chosen: PrecisionMap) ->
         if line.asked != asked
     ]
     for layer, asked, got in changed:
-        note(f"nearest legal: {printable(layer)} {asked} -> {got}")
+        note(f"nearest legal: {layer} {asked} -> {got}")
     return {
         "cannot": made.cannot,
         "scheme_mismatch": made.mismatch,
@@ -152,11 +151,6 @@ def _text(path: Path) -> str:
         return precision_map.read_bounded(path).decode()
     except UnicodeDecodeError as error:
         raise MapError(f"{path} is no text.", "Give module paths, one a line.") from error
-
-
-def note(sentence: str) -> None:
-    """A sentence on stderr, beside what the command prints."""
-    print(f"quantscape: note: {sentence}", file=sys.stderr)
 
 
 def targets(options: argparse.Namespace) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import core
 from core.cli import budget, commands, compare, export, runtime, schemes
 from core.cli.cache import add_options, cache
+from core.cli.output import complain
 from core.decide.policy.policy import STRATEGIES, Policy
 from core.errors import PolicyError, QuantscapeError
 from core.estimate import hardware
@@ -281,10 +281,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options.run(options)
     except QuantscapeError as error:
-        print(f"quantscape: {error}", file=sys.stderr)
+        complain(str(error))
         return 2
     except KeyboardInterrupt:
-        print("quantscape: stopped.", file=sys.stderr)
+        complain("stopped.")
         return 1
     except Exception:
         logging.getLogger("quantscape").exception("quantscape: unexpected failure")

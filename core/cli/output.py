@@ -4,25 +4,78 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
+from rich.table import Table
 
-from core.errors import MapError
+from core.errors import MapError, printable
 
 PIPED_WIDTH = 180
+NEVER_WRAPPED = ("layer", "source", "role")
+"""Names that a person copies into the next command."""
 
 
-def console() -> Console:
-    """Tables fill a terminal; in a pipe or a file they get room for whole rows.
-
-    Names of layers are printed as they are, whatever brackets and colons they hold.
+class Screen(Console):
+    """A console for other people's names: whatever brackets and colons they hold is printed as it
+    is, and no control character of theirs reaches the terminal.
     """
-    width = None if sys.stdout.isatty() else PIPED_WIDTH
-    return Console(width=width, markup=False, emoji=False)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print a sentence on one line, or what rich can render."""
+        super().print(*(printable(o) if isinstance(o, str) else o for o in objects), **options)
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """Segments whose text moves no cursor and turns no direction; lines end where rich ends
+        them.
+        """
+        for segment in super().render(renderable, options):
+            text = "\n".join(map(printable, segment.text.split("\n")))
+            yield segment if segment.control else Segment(text, segment.style)
+
+
+class Rows(Table):
+    """A table whose cells are one line each, unless rich's own `Text` says otherwise."""
+
+    def add_row(self, *cells: RenderableType | None, **options: Any) -> None:
+        """Add a row of `cells`."""
+        super().add_row(*(printable(c) if isinstance(c, str) else c for c in cells), **options)
+
+
+def console(*, stderr: bool = False) -> Screen:
+    """Tables fill a terminal; in a pipe or a file they get room for whole rows."""
+    width = None if (sys.stderr if stderr else sys.stdout).isatty() else PIPED_WIDTH
+    return Screen(width=width, stderr=stderr, markup=False, emoji=False, highlight=not stderr)
+
+
+def note(sentence: str) -> None:
+    """A sentence on stderr, beside what the command prints."""
+    complain(f"note: {sentence}")
+
+
+def complain(sentence: str) -> None:
+    """One line on stderr in the name of this program."""
+    print(f"quantscape: {printable(sentence)}", file=sys.stderr)
+
+
+def table(title: str, columns: Sequence[str], numeric: Sequence[str] = ()) -> Rows:
+    """An empty table; the `numeric` ones of its columns are set flush right."""
+    found = Rows(title=printable(title), title_justify="left", header_style="bold")
+    for name in columns:
+        found.add_column(
+            printable(name),
+            justify="right" if name in numeric else "left",
+            no_wrap=name in NEVER_WRAPPED,
+            overflow="fold",
+        )
+    return found
 
 
 def progress_bar(aside: Console) -> Progress:

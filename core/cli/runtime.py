@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ import msgspec
 
 from core.analysis import store
 from core.cli import runtime_tables as tables
-from core.cli.output import console, print_json, write
+from core.cli.output import console, note, print_json, write
 from core.decide.assess.verified import sentences
 from core.decide.policy.decision import PrecisionMap
 from core.decide.study import Study
@@ -127,7 +126,7 @@ def _verify(options: argparse.Namespace, reporter: Reporter) -> None:
         path = verification.save(record_files.home_of(options.folder), found)
         kept.append((path, found, chosen))
         for sentence in sentences(study, found):
-            print(f"quantscape: note: {sentence}", file=sys.stderr)
+            note(sentence)
     reporter.result = {"files": [str(path) for path, _, _ in kept]}
     if options.json:
         content = [{"file": str(path), **msgspec.to_builtins(one)} for path, one, _ in kept]

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from rich.table import Table
-
+from core.cli.output import table as new_table
 from core.decide.assess.outcome import accuracy_totals
 from core.decide.assess.verified import BUSY_PCT
 from core.decide.study import Study
@@ -46,9 +45,7 @@ class ReportedLayer(Protocol):
 
 def layers_table(rows: Sequence[ReportedLayer]) -> RenderableType:
     """Asked, got and why not, by layer."""
-    table = Table(title="Layers", title_justify="left")
-    for column in ("layer", "asked", "got", "how", "why not as asked"):
-        table.add_column(column, overflow="fold")
+    table = new_table("Layers", ("layer", "asked", "got", "how", "why not as asked"))
     for row in rows:
         table.add_row(row.name, row.asked or "–", row.got or "–", row.how, row.why)
     return table
@@ -96,10 +93,8 @@ def figures_table(
     found: Verification, projection: Projection | None, study: Study
 ) -> RenderableType:
     """Measured figures beside the projected ones."""
-    table = Table(title=f"Measured on {found.samples:,} {found.split} samples",
-                  title_justify="left")  # fmt: skip
-    for column in ("figure", "measured", "projected"):
-        table.add_column(column)
+    title = f"Measured on {found.samples:,} {found.split} samples"
+    table = new_table(title, ("figure", "measured", "projected"))
     projected = accuracy_totals(study, projection)
     for name, quantity in found.figures.items():
         table.add_row(NAMES[name], shown(quantity), shown(projected.get(name)))
@@ -121,9 +116,8 @@ def figures_table(
 
 def profile_table(found: MachineProfile) -> RenderableType:
     """Milliseconds of every layer in every precision."""
-    table = Table(title=f"ms per sample, batch {found.batch}", title_justify="left")
-    for column in ("layer", *found.precisions, "found by"):
-        table.add_column(column, overflow="fold")
+    title = f"ms per sample, batch {found.batch}"
+    table = new_table(title, ("layer", *found.precisions, "found by"), found.precisions)
     for i, name in enumerate(found.layers):
         table.add_row(name, *(f"{row[i]:.4f}" for row in found.layer_ms), found.way[i])
     return table

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
+from rich.text import Text
 
+from core.cli.output import table as new_table
 from core.decide.advise.document import DocumentComparison
 from core.decide.assess.compare import Comparison as SideBySide
 from core.decide.assess.compare import Strategy
@@ -21,26 +23,11 @@ from core.export.targets.capability import Capability
 if TYPE_CHECKING:
     from core.analysis.analyze import Forecast
 
-NEVER_WRAPPED = ("layer", "source", "role")
-"""Names that a person copies into the next command."""
-
-
-def _table(title: str, columns: Sequence[str], numeric: Sequence[str] = ()) -> Table:
-    table = Table(title=title, title_justify="left", header_style="bold")
-    for name in columns:
-        table.add_column(
-            name,
-            justify="right" if name in numeric else "left",
-            no_wrap=name in NEVER_WRAPPED,
-            overflow="fold",
-        )
-    return table
-
 
 def samples_table(rows: Sequence[dict[str, Any]]) -> Table:
     """Bundled samples."""
     numeric = ("layers", "parameters", "holdout accuracy", "majority class")
-    table = _table("Bundled samples", ("source", "title", *numeric), numeric)
+    table = new_table("Bundled samples", ("source", "title", *numeric), numeric)
     for row in rows:
         accuracy, majority = row.get("holdout_accuracy"), row.get("majority_accuracy")
         table.add_row(
@@ -56,7 +43,7 @@ def samples_table(rows: Sequence[dict[str, Any]]) -> Table:
 
 def plan_table(plan: Forecast) -> Table:
     """What a measurement will cost."""
-    table = _table("Dry run: nothing was measured", ("what", "predicted"), ("predicted",))
+    table = new_table("Dry run: nothing was measured", ("what", "predicted"), ("predicted",))
     table.add_row("layers", str(plan.layers))
     table.add_row("runs over the selection split", str(plan.runs))
     table.add_row("samples", f"{plan.samples:,}")
@@ -74,7 +61,7 @@ def layer_table(study: Study, chosen: PrecisionMap, found: Outcome) -> Table:
     numeric = ("params", "MACs", "score", "size kB")
     columns = ("layer", "role", *numeric[:2], "score", "level", "precision", "size kB", "document",
                "reason")  # fmt: skip
-    table = _table(f"{study.analysis.title}: {len(study.layers)} layers", columns, numeric)
+    table = new_table(f"{study.analysis.title}: {len(study.layers)} layers", columns, numeric)
     for i, layer in enumerate(study.layers):
         table.add_row(
             layer.name,
@@ -95,7 +82,7 @@ def statistics_table(chosen: PrecisionMap) -> Table:
     """Counts by level, over all layers and over those that compute."""
     stats = statistics(chosen)
     numeric = ("all layers", "layers that compute")
-    table = _table("Statistics", ("level", *numeric), numeric)
+    table = new_table("Statistics", ("level", *numeric), numeric)
     for every, computing in zip(stats.levels, stats.computing_levels, strict=True):
         table.add_row(every.level, _share(every.layers, every.share_pct),
                       _share(computing.layers, computing.share_pct))  # fmt: skip
@@ -114,7 +101,7 @@ def _share(count: int, share_pct: float | None) -> str:
 def totals_table(study: Study, found: Outcome, hardware: str) -> Table:
     """Figures of the whole map."""
     names = {**figures(study.analysis), "latency_ms": f"latency on {hardware}"}
-    table = _table("Totals", ("figure", "value (90 % range) and kind"))
+    table = new_table("Totals", ("figure", "value (90 % range) and kind"))
     for key, title in names.items():
         table.add_row(title, quantity(found.totals[key]))
     table.add_row("precision boundaries", f"{found.boundaries} ({found.boundaries_ms:.3f} ms)")
@@ -124,7 +111,7 @@ def totals_table(study: Study, found: Outcome, hardware: str) -> Table:
 
 def document_table(rows: Sequence[DocumentComparison]) -> Table:
     """The reference document's figures beside the recomputed ones."""
-    table = _table("The document's figures", ("figure", "document", "recomputed", "comment"))
+    table = new_table("The document's figures", ("figure", "document", "recomputed", "comment"))
     for row in rows:
         table.add_row(row.figure, row.stated, quantity(row.recomputed), row.comment)
     return table
@@ -133,7 +120,7 @@ def document_table(rows: Sequence[DocumentComparison]) -> Table:
 def strategies_table(study: Study, strategies: Sequence[Strategy], found: SideBySide) -> Table:
     """Figures of each strategy, with its difference from the reference below."""
     names = ("figure", *(s.name for s in strategies))
-    table = _table(f"Against {found.reference}, on {found.hardware}", names)
+    table = new_table(f"Against {found.reference}, on {found.hardware}", names)
     for key, title in figures(study.analysis).items():
         cells = []
         for s, column in zip(strategies, found.columns, strict=True):
@@ -141,13 +128,13 @@ def strategies_table(study: Study, strategies: Sequence[Strategy], found: SideBy
             if s.name != found.reference:
                 text += f"\n{gain(column.gains[key], s.outcome.totals[key].unit)}"
             cells.append(text)
-        table.add_row(title, *cells)
+        table.add_row(title, *map(Text, cells))  # two lines each
     return table
 
 
 def differing_table(found: SideBySide) -> Table:
     """Layers that differ between any of the strategies, with counts on top."""
-    table = _table("Layers that differ", ("layer", "role", *(c.name for c in found.columns)))
+    table = new_table("Layers that differ", ("layer", "role", *(c.name for c in found.columns)))
     counts = [
         ", ".join(f"{n} {name}" for name, n in column.precisions.items() if n)
         for column in found.columns
@@ -164,7 +151,7 @@ def differing_table(found: SideBySide) -> Table:
 
 def targets_table(found: Sequence[Capability]) -> Table:
     """Export targets: what each can do, and whether the tool itself proves it."""
-    table = _table(
+    table = new_table(
         "Export targets",
         ("format", "tool", "written for", "names", "precisions", "INT8 for", "floats", "proved by"),
     )

@@ -17,7 +17,7 @@ from core.errors import MapError
 from core.evidence.diagnose.agreement import agreements
 from core.export.map import precision_map
 from core.export.map.checklist import checks
-from core.export.map.csv_table import safe_cell, to_csv
+from core.export.map.csv_table import LINE_END, safe_cell, to_csv
 from core.export.map.words import quantity
 from core.export.report import html, markdown
 from core.export.report.assemble import assemble
@@ -163,7 +163,7 @@ def _rows(rows: Iterable[Mapping[str, Any]]) -> bytes:
 def _table(columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> bytes:
     buffer = io.StringIO()
     names = list(columns)
-    writer = csv.writer(buffer, lineterminator="\n")
+    writer = csv.writer(buffer, lineterminator=LINE_END)
     writer.writerow(names)
     writer.writerows([safe_cell(row[name]) for name in names] for row in rows)
     return buffer.getvalue().encode()

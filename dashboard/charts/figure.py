@@ -8,7 +8,7 @@ import pandas as pd
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from core.export.map.csv_table import safe_cell
+from core.export.map.csv_table import LINE_END, safe_cell
 from dashboard.charts.template import Spec
 
 DATA_HELP = "The numbers behind this chart as CSV, one row per mark."
@@ -73,4 +73,5 @@ def to_csv(datasets: dict[str, pd.DataFrame]) -> bytes:
         table = table[["dataset", *(c for c in table.columns if c != "dataset")]]
     text = [c for c in table.columns if not pd.api.types.is_numeric_dtype(table[c])]
     table = table.assign(**{c: table[c].map(safe_cell) for c in text})
-    return table.to_csv(index=False, lineterminator="\n").encode()
+    table = table.rename(columns=safe_cell)
+    return table.to_csv(index=False, lineterminator=LINE_END).encode()

@@ -9,6 +9,7 @@ import re
 
 from core.decide.policy.decision import PrecisionMap
 from core.decide.study import Study
+from core.errors import printable
 from core.export.report.assemble import build
 from core.export.report.blocks import (
     Block,
@@ -73,7 +74,7 @@ def _table(columns: tuple[Column, ...], rows: tuple[tuple[str, ...], ...]) -> st
 
 def escape(text: str) -> str:
     """`text` so that Markdown shows it as it is, on one line."""
-    return _ACTIVE.sub(r"\\\g<0>", _one_line(text))
+    return _ACTIVE.sub(r"\\\g<0>", printable(text))
 
 
 def paragraph(text: str) -> str:
@@ -87,14 +88,9 @@ def code(text: str) -> str:
         return ""
     fence = _fence(text)
     pad = " " if text[0] in "` " or text[-1] in "` " else ""
-    return f"{fence}{pad}{_one_line(text)}{pad}{fence}".replace("|", "\\|")
+    return f"{fence}{pad}{printable(text)}{pad}{fence}".replace("|", "\\|")
 
 
 def _fence(text: str, least: int = 1) -> str:
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     return "`" * max(least, longest + 1)
-
-
-def _one_line(text: str) -> str:
-    """Line ends and other control characters become spaces."""
-    return "".join(c if c.isprintable() else " " for c in text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pprint
+import re
 from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
@@ -17,6 +18,7 @@ from core.export.targets.contract import ExportRequest
 from core.export.targets.legality import Legality
 
 WIDTH = 100
+MARKS = r"^# (CONSTANTS|CHECK|SURGERY)$"
 CHECK = "core.export.targets.check_names"
 """The function with which scripts check names, `check_names.py.tmpl`."""
 
@@ -73,7 +75,7 @@ def python(request: ExportRequest, body: str, constants: Mapping[str, Any], **pa
     An exporter with a template of its own gives its `__name__`.
     """
     said = "\n".join(f"{name} = {literal(value)}" for name, value in constants.items())
-    filled = template(body)
-    for mark, text in {"CHECK": template(CHECK), **parts, "CONSTANTS": said}.items():
-        filled = filled.replace(f"# {mark}", text.rstrip())
+    texts = {"CHECK": template(CHECK), "CONSTANTS": said, **parts}
+    # In one pass: what is filled in holds names, and a name may look like a mark.
+    filled = re.sub(MARKS, lambda mark: texts[mark[1]].rstrip(), template(body), flags=re.MULTILINE)
     return f"{comment(request.head)}\n\n{filled}"

@@ -23,10 +23,10 @@ def render(request: ExportRequest) -> str:
     chosen = dict.fromkeys(request.integers, "int8")
     for precision in ("FP16", "FP32"):
         chosen |= {n: TOKENS[precision] for n in nodes_in(request, precision) if n not in chosen}
-    broken = [name for name in chosen if set(name) & set(",:+*\"'")]
+    broken = [n for n in chosen if set(n) & set(",:+*\"'") or not n.isprintable()]
     if broken:
         raise MapError(
-            f"trtexec cannot name {named(broken)}: its flags part names at commas and colons.",
+            f"trtexec cannot name {named(broken)}: its flags hold no commas, colons, quotes or control characters in a name.",
             "Use tensorrt-qdq, which writes the map into the graph.",
         )
     nodes = request.graph.nodes if request.graph is not None else ()
