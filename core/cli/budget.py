@@ -25,6 +25,7 @@ from core.decide.study import Study
 from core.errors import PolicyError
 from core.export.map import precision_map
 from core.export.map.words import amount
+from core.quantity import digits
 
 EXAMPLES = "size=0.5 (of FP32), size=4.8MB, latency=0.8, latency=0.8ms, loss=0.5"
 
@@ -211,8 +212,8 @@ def _frontier_table(study: Study, found: Frontier) -> Table:
     table = new_table(f"Least loss by {found.axis} ({unit})", columns, columns)
     for point in found.points:
         table.add_row(
-            f"{point.size_bytes / 1e6:.3f}",
-            f"{point.latency_ms:.4f}",
+            digits(point.size_bytes, "bytes"),
+            digits(point.latency_ms, "ms"),
             *(amount(point.totals[name]) for name in known),
             *(str(int((point.codes == code).sum())) for code in range(len(study.precisions))),
             format_budget(point.policy.budgets[0]),

@@ -104,7 +104,10 @@ def _content(
                 "policy": s.map.policy,
                 "confidence": s.outcome.confidence,
                 "totals": s.outcome.totals,
-                "against_reference": columns[s.name].gains,
+                "against_reference": {
+                    name: {"change": gain.change, "change_pct": gain.change_pct}
+                    for name, gain in columns[s.name].gains.items()
+                },
                 "layers_changed": len(columns[s.name].changes),
                 "differing_layers": {
                     "precisions": columns[s.name].precisions,

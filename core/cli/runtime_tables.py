@@ -10,7 +10,8 @@ from core.decide.assess.outcome import accuracy_totals
 from core.decide.assess.verified import BUSY_PCT
 from core.decide.study import Study
 from core.estimate.projection import Projection
-from core.quantity import Quantity
+from core.export.map.words import amount
+from core.quantity import UNKNOWN, Quantity, written
 from core.records.machine_profile import MachineProfile
 from core.records.verification import Verification
 
@@ -81,12 +82,7 @@ def advice(left_out: Sequence[str], config: Mapping[str, str], shared: Sequence[
 
 def shown(quantity: Quantity | None) -> str:
     """A figure with its range and unit; n/a where it is unknown."""
-    if quantity is None or quantity.value is None:
-        return "n/a"
-    text = f"{quantity.value:.4g} {quantity.unit}".strip()
-    if quantity.low is None or quantity.high is None:
-        return text
-    return f"{text} ({quantity.low:.4g} to {quantity.high:.4g})"
+    return UNKNOWN if quantity is None else amount(quantity)
 
 
 def figures_table(
@@ -104,7 +100,7 @@ def figures_table(
     table.add_row("Map ÷ FP32", shown(timing.ratio), "")
     table.add_row("File", f"{found.file_bytes:,} bytes", f"{found.predicted_file_bytes:,} bytes")
     table.add_row("FP32 file", f"{found.reference_file_bytes:,} bytes", "")
-    peak = "n/a" if found.peak_bytes is None else f"{found.peak_bytes / 1e6:.1f} MB"
+    peak = written(found.peak_bytes, "bytes")
     table.add_row("Peak memory", peak, "")
     for name, value in (
         ("Agreement with the simulation", found.agreement_db), ("Error", found.error_db),

@@ -17,8 +17,9 @@ from core.decide.assess.statistics import statistics
 from core.decide.policy.decision import PrecisionMap
 from core.decide.policy.scoring import LEVELS
 from core.decide.study import Study
-from core.export.map.words import MEGA, UNKNOWN, figures, gain, percent, quantity
+from core.export.map.words import figures, gain, percent, quantity
 from core.export.targets.capability import Capability
+from core.quantity import MEGA, UNKNOWN, written
 
 if TYPE_CHECKING:
     from core.analysis.analyze import Forecast
@@ -35,8 +36,8 @@ def samples_table(rows: Sequence[dict[str, Any]]) -> Table:
             row.get("title", "(not analyzed yet)"),
             str(row.get("layers", UNKNOWN)),
             f"{row['params']:,}" if "params" in row else UNKNOWN,
-            UNKNOWN if accuracy is None else f"{accuracy:.1%}",
-            UNKNOWN if majority is None else f"{majority:.1%}",
+            written(None if accuracy is None else 100 * accuracy, "%"),
+            written(None if majority is None else 100 * majority, "%"),
         )
     return table
 
@@ -71,7 +72,7 @@ def layer_table(study: Study, chosen: PrecisionMap, found: Outcome) -> Table:
             f"{chosen.scores[i]:.3f}",
             LEVELS[chosen.levels[i]],
             chosen.assigned[i] or "-",
-            f"{found.layer_bytes[i] / 1e3:,.1f}",
+            f"{found.layer_bytes[i] / 1e3:,.3f}",
             chosen.document_precision(i),
             chosen.reason(i),
         )
@@ -104,7 +105,9 @@ def totals_table(study: Study, found: Outcome, hardware: str) -> Table:
     table = new_table("Totals", ("figure", "value (90 % range) and kind"))
     for key, title in names.items():
         table.add_row(title, quantity(found.totals[key]))
-    table.add_row("precision boundaries", f"{found.boundaries} ({found.boundaries_ms:.3f} ms)")
+    table.add_row(
+        "precision boundaries", f"{found.boundaries} ({written(found.boundaries_ms, 'ms')})"
+    )
     table.add_row("confidence", found.confidence)
     return table
 
@@ -139,11 +142,8 @@ def differing_table(found: SideBySide) -> Table:
         ", ".join(f"{n} {name}" for name, n in column.precisions.items() if n)
         for column in found.columns
     ]
-    amounts = [
-        f"{column.size_bytes / MEGA:.3f} MB, {column.latency_ms:.3f} ms" for column in found.columns
-    ]
     table.add_row(f"{len(found.layers)} in all", "", *counts)
-    table.add_row("they take", "", *amounts, end_section=True)
+    table.add_row("they take", "", *(c.part for c in found.columns), end_section=True)
     for row in found.layers:
         table.add_row(row.layer, row.role, *(name or "-" for name in row.precisions))
     return table

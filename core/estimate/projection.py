@@ -19,14 +19,13 @@ from core.estimate.metrics import correct, kl_per_sample
 from core.estimate.trials import MapProjector, spread_of
 from core.evidence.evidence import Evidence
 from core.evidence.scorers.logits import log_softmax
-from core.quantity import Quantity, unknown
+from core.quantity import RELATIVE, Quantity, unknown
 
 Z90 = 1.6448536269514722
 """95 % quantile of the normal distribution: the half-width of a 90 % range in deviations."""
 
 FEW_SAMPLES = 500
 POINTS = 100.0
-RELATIVE = "of variance"
 """The unit of a relative mean squared error: the variance of the reference outputs."""
 
 NO_METRIC = unknown("", "projected")

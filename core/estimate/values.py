@@ -19,7 +19,6 @@ from core.estimate.projection import (
     NO_METRIC,
     NO_METRIC_LOSS,
     POINTS,
-    RELATIVE,
     Z90,
     Projection,
     measured,
@@ -30,7 +29,7 @@ from core.estimate.projection import (
 )
 from core.estimate.trials import MapProjector, spread_of
 from core.evidence.evidence import Evidence, MetricRuns
-from core.quantity import Quantity
+from core.quantity import RELATIVE, Quantity
 from core.task import Metric
 
 Floats = NDArray[np.float64]

@@ -12,13 +12,18 @@ from core.decide.assess.curves import CurvePoint
 from core.quantity import Quantity
 from dashboard.charts.template import Spec, filled, named, template
 from dashboard.display.loss_labels import LossLabels, axis_format
-from dashboard.display.text import plain
+from dashboard.display.text import format_quantity, plain, with_range
 from dashboard.display.theme import Mode, Theme, by_mode
 from dashboard.session.view import View
 
 HEIGHT = 306
 CHOICE = "curve_loss"
 POINTS, MAPS = "points", "maps"
+FIGURES = (
+    alt.Tooltip("size_said:N", title="Size (MB, exact)"),
+    alt.Tooltip("loss_said:N", title="Loss, with its range"),
+)
+"""Figures under the pointer, written as everywhere."""
 
 
 def choose_loss(labels: LossLabels) -> str:
@@ -53,6 +58,8 @@ def curve(points: tuple[CurvePoint, ...], view: View, measure: str, look: Theme)
             "high": point.totals[measure].high,
             "threshold": point.high_threshold,
             "layers": point.high_layers,
+            "size_said": format_quantity(point.totals["size_bytes"]),
+            "loss_said": with_range(point.totals[measure]),
         }
         for point in points
         if point.totals[measure].value is not None
@@ -65,6 +72,8 @@ def curve(points: tuple[CurvePoint, ...], view: View, measure: str, look: Theme)
             "size_mb": _mb(side.found.totals["size_bytes"]),
             "loss": side.found.totals[measure].value,
             "map": name,
+            "size_said": format_quantity(side.found.totals["size_bytes"]),
+            "loss_said": with_range(side.found.totals[measure]),
         }
         for name, side in sides
         if side.found.totals[measure].value is not None
@@ -72,7 +81,7 @@ def curve(points: tuple[CurvePoint, ...], view: View, measure: str, look: Theme)
     return filled(
         _curve(look.mode, measure, view.loss_labels.axis(measure), view.pinned),
         points=pd.DataFrame(rows),
-        maps=pd.DataFrame(maps, columns=["size_mb", "loss", "map"]),
+        maps=pd.DataFrame(maps, columns=["size_mb", "loss", "map", "size_said", "loss_said"]),
     )
 
 
@@ -95,8 +104,7 @@ def _curve(mode: Mode, measure: str, title: str, pinned: bool) -> Spec:
     said = [
         alt.Tooltip("threshold:Q", title="HIGH from score", format=".3f"),
         alt.Tooltip("layers:Q", title="HIGH layers"),
-        alt.Tooltip("size_mb:Q", title="Size (MB, exact)", format=".2f"),
-        alt.Tooltip("loss:Q", title="Projected loss", format=".3g"),
+        *FIGURES,
     ]
     band = alt.Y("low:Q", title=title, axis=axis)
     return template(
@@ -119,7 +127,7 @@ def _maps(look: Theme, pinned: bool) -> list[alt.Chart]:
             base.mark_point(
                 size=190, filled=filling, shape="diamond", strokeWidth=2, color=look.text, opacity=1
             )
-            .encode(tooltip=[alt.Tooltip("map:N", title="Map")])
+            .encode(tooltip=[alt.Tooltip("map:N", title="Map"), *FIGURES])
             .transform_filter(only),
             base.mark_text(dy=shift, fontSize=11, color=look.text)
             .encode(text="map:N")

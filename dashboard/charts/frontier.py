@@ -55,6 +55,7 @@ def chart(
             "loss": p.totals[measure].value,
             "low": p.totals[measure].low,
             "high": p.totals[measure].high,
+            "cost_said": format_quantity(p.totals[TOTAL_OF[found.axis]]),
             "said": with_range(p.totals[measure]),
         }
         for number, p in enumerate(found.points, 1)
@@ -73,12 +74,13 @@ def chart(
                 "map": shown.name,
                 "cost": amount(shown.totals, found.axis),
                 "loss": value,
+                "cost_said": format_quantity(shown.totals[TOTAL_OF[found.axis]]),
                 "said": with_range(shown.totals[measure]),
                 "opacity": 1.0 if beaten is None else DIMMED,
                 "dominated_by": "no one" if beaten is None else called(beaten, found.axis),
             }
         )
-    columns = ["map", "cost", "loss", "said", "opacity", "dominated_by"]
+    columns = ["map", "cost", "loss", "cost_said", "said", "opacity", "dominated_by"]
     return filled(
         _frontier(look.mode, found.axis, measure, labels.axis(measure)),
         frontier=pd.DataFrame(rows),
@@ -100,7 +102,7 @@ def _frontier(mode: Mode, axis: Cost, measure: str, title: str) -> Spec:
     base = named(POINTS).encode(x=x)
     pick = alt.selection_point(name=PICKED, fields=["point"], toggle=False, on="click", empty=False)
     said = [
-        alt.Tooltip("cost:Q", title=AXES[axis], format=".4f"),
+        alt.Tooltip("cost_said:N", title=AXES[axis]),
         alt.Tooltip("said:N", title="Projected, with its range"),
     ]
     whose = [alt.Tooltip("map:N", title="Map"), *said,

@@ -71,7 +71,7 @@ def layer_data(view: View) -> pd.DataFrame:
             "precision": [name or IDLE for name in chosen.assigned],
             "score": chosen.scores,
             "level": [LEVELS[level] for level in chosen.levels],
-            "size_mb": view.now.found.layer_bytes / 1e6,
+            "size_kb": view.now.found.layer_bytes / 1e3,
             "change": [arrow(directions.get(name, 0)) for name in names],
             "before": [before.get(name, "") for name in names],
             "selected": np.array(names, dtype=object) == state.selected(view.study),
@@ -92,7 +92,7 @@ def tooltip(*, pinned: bool) -> list[alt.Tooltip]:
         alt.Tooltip("precision:N", title="Precision"),
         alt.Tooltip("level:N", title="Level"),
         alt.Tooltip("score:Q", title="Score", format=".3f"),
-        alt.Tooltip("size_mb:Q", title="Size (MB, exact)", format=".3f"),
+        alt.Tooltip("size_kb:Q", title="Size (kB, exact)", format=",.3f"),
     ]
     return [*said, alt.Tooltip("before:N", title="Pinned")] if pinned else said
 

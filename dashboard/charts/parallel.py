@@ -15,8 +15,7 @@ import streamlit as st
 
 from core.decide.assess.compare import Strategy
 from core.decide.assess.parallel import MIDDLE, NARROW_LAYERS, Axis, axes
-from core.estimate.projection import RELATIVE
-from core.quantity import Quantity
+from core.quantity import RELATIVE, Quantity, digits
 from dashboard.charts import figure
 from dashboard.display.strategy_marks import MARKS
 from dashboard.display.text import COSTS, format_number, format_quantity, plain, short, typeset
@@ -156,10 +155,9 @@ def _ends(axis: Axis) -> list[tuple[float, str, int]]:
 
 
 def _number(value: float, unit: str) -> str:
-    text = typeset(format_number(value, unit))
-    for said in (" layers", " nats", f" {RELATIVE}"):
-        text = text.removesuffix(said)
-    return text
+    text = format_number(value, unit)
+    bare = unit in {"layers", "nats", RELATIVE}
+    return typeset(digits(value, unit) if bare else text)
 
 
 def _data(sides: Sequence[Strategy], found: Sequence[Axis]) -> pd.DataFrame:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from core.decide.advise.corrections import Residual
 from dashboard.charts.template import Spec, filled, named, template
+from dashboard.display.text import format_quantity
 from dashboard.display.theme import Mode, Theme, by_mode
 
 HEIGHT = 260
@@ -24,6 +25,8 @@ def residual_chart(found: list[Residual], name: str, title: str, look: Theme) ->
             "map": one.verification.label or one.verification.created[:16],
             "projected": one.projected[name].value,
             "measured": measured.value,
+            "projected_said": format_quantity(one.projected[name]),
+            "measured_said": format_quantity(measured),
         }
         for one in found
         if one.log_error(name) is not None and (measured := one.measured(name)) is not None
@@ -43,7 +46,7 @@ def _chart(mode: Mode, title: str) -> Spec:
     x = alt.X("projected:Q", scale=scale, axis=alt.Axis(format="~e"), title=f"Projected {title}")
     y = alt.Y("measured:Q", scale=scale, axis=alt.Axis(format="~e"), title=f"Measured {title}")
     line = named(EQUAL).mark_line(strokeDash=[4, 4], color=look.muted).encode(x=x, y=y)
-    tip = [alt.Tooltip("map:N", title="Map"), alt.Tooltip("projected:Q", format=".3e"),
-           alt.Tooltip("measured:Q", format=".3e")]  # fmt: skip
+    tip = [alt.Tooltip("map:N", title="Map"), alt.Tooltip("projected_said:N", title="Projected"),
+           alt.Tooltip("measured_said:N", title="Measured")]  # fmt: skip
     marks = named(MAPS).mark_point(filled=True, size=80, color=look.spare[0].fill)
     return template(alt.layer(line, marks.encode(x=x, y=y, tooltip=tip)).properties(height=HEIGHT))

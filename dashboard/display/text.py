@@ -6,12 +6,10 @@ import re
 
 from core.decide.assess.gains import Gain
 from core.decide.policy.decision import PrecisionMap
-from core.estimate.projection import RELATIVE
 from core.export.report.markdown import paragraph
 from core.layers import Layer
-from core.quantity import Quantity
+from core.quantity import Quantity, digits, written, written_change
 
-UNKNOWN = "n/a"
 MINUS = "\N{MINUS SIGN}"
 UP, DOWN = "▲", "▼"
 COSTS = {"size_bytes": "Size", "latency_ms": "Latency"}
@@ -25,10 +23,6 @@ ROW_PX = 33
 
 BYTE_UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 """MB is 10^6 bytes."""
-
-DECIMALS = {"%": 1, "pts": 1, "x": 2, "ms": 2, "layers": 0, "MB": 2}
-FINER = {"ms": 0.1, "%": 1.0}
-"""Below this a unit gets one more decimal."""
 
 STATES = {
     "computes": "computes in integers",
@@ -47,52 +41,28 @@ def state_of(layer: Layer) -> str:
     return f"{STATES[layer.state]}{', ranges set while it runs' if layer.dynamic else ''}"
 
 
-def format_bytes(size_bytes: float | None, *, signed: bool = False) -> str:
-    """Bytes in the unit that suits them, MB = 10^6 bytes; "n/a" for None."""
-    if size_bytes is None:
-        return UNKNOWN
-    sign = "+" if signed else ""
+def file_size(size_bytes: float) -> str:
+    """Bytes of a file in the unit that suits them, MB = 10^6 bytes. Sizes of models are in MB."""
     for factor, unit in BYTE_UNITS:
-        if abs(size_bytes) >= factor:
-            return f"{size_bytes / factor:{sign}.2f} {unit}"
-    return f"{size_bytes:{sign}.0f} B"
+        if size_bytes >= factor:
+            return f"{size_bytes / factor:.2f} {unit}"
+    return f"{size_bytes:.0f} B"
 
 
-def format_number(value: float | None, unit: str, *, signed: bool = False) -> str:
+def format_number(value: float | None, unit: str) -> str:
     """A value with its unit, with the decimals that the unit deserves; "n/a" for None."""
-    if value is None:
-        return UNKNOWN
-    if unit == "bytes":
-        return format_bytes(value, signed=signed)
-    sign = "+" if signed else ""
-    if unit in {"nats", RELATIVE}:
-        text = f"{value:{sign}.2g}"
-    elif not unit:  # a metric's own, of any size
-        text = f"{value:{sign}.4g}"
-    else:
-        decimals = DECIMALS.get(unit, 2)
-        if unit in FINER and 0 < abs(value) < FINER[unit]:
-            decimals += 1
-        text = f"{value + 0.0:{sign}.{decimals}f}"
-    if float(text) == 0:
-        text = text.lstrip("+-")  # neither +0 nor -0
-    return f"{text}×" if unit == "x" else f"{text} {unit}".rstrip()
+    text = written(value, unit)
+    return f"{text[:-1]}×" if unit == "x" and value is not None else text
 
 
 def format_gain(gain: Gain, unit: str) -> str | None:
     """A change with its sign and, where that says more, its percentage.
 
-    None where it is unknown, empty where it rounds to nothing.
+    None where it is unknown, empty where both figures are shown alike.
     """
-    if gain.change is None:
+    if gain.before is None or gain.after is None:
         return None
-    text = format_number(gain.change, unit, signed=True)
-    if not any(digit in text for digit in "123456789"):
-        return ""
-    percent = "" if gain.change_pct is None else f"{gain.change_pct:+.0f}"
-    # A percentage of a loss near 0 would say nothing, and neither does one that rounds to 0.
-    told = unit in {"bytes", "ms"} and percent not in {"", "+0", "-0"}
-    return f"{text} ({percent} %)" if told else text
+    return written_change(gain.before, gain.after, unit)
 
 
 def plain(text: str) -> str:
@@ -119,9 +89,7 @@ def format_range(quantity: Quantity) -> str:
     """The 90 % range as "1.26 to 2.88 ms", empty where there is none."""
     if quantity.low is None or quantity.high is None:
         return ""
-    low = format_number(quantity.low, quantity.unit)
-    if quantity.unit != "bytes":
-        low = low.removesuffix("×").removesuffix(f" {quantity.unit}")
+    low = digits(quantity.low, quantity.unit)
     return typeset(f"{low} to {format_number(quantity.high, quantity.unit)}")
 
 

@@ -12,7 +12,7 @@ from core.estimate import hardware as hardware_profiles
 from core.evidence.scorers import SCORERS
 from dashboard.charts.layers import in_words
 from dashboard.display.boundary import show_expected
-from dashboard.display.text import format_bytes
+from dashboard.display.text import format_number
 from dashboard.frame import actions, budgets
 from dashboard.session import studies
 from dashboard.session.budget_controls import AXIS_OF, STRATEGIES
@@ -53,7 +53,7 @@ def model_line(study: Study) -> None:
 
 
 def _model_line(study: Study) -> str:
-    size = format_bytes(int(study.size_bytes[0].sum()) + study.glue_bytes)
+    size = format_number(int(study.size_bytes[0].sum()) + study.glue_bytes, "bytes")
     evidence = study.analysis.evidence
     how = "nothing measured" if evidence is None else f"{evidence.samples:,} samples"
     if study.analysis.partial is not None:

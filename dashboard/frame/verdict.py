@@ -9,9 +9,8 @@ from core.decide.assess.gains import Gain, gains
 from core.decide.assess.outcome import CONFIDENCE_MEANING
 from core.decide.assess.verified import faster_without_half
 from core.estimate import hardware as hardware_profiles
-from core.estimate.projection import RELATIVE
 from core.numerics import precision as registry
-from core.quantity import Quantity
+from core.quantity import RELATIVE, Quantity
 from dashboard.display import theme
 from dashboard.display.loss_labels import NO_LABELS, LossLabels
 from dashboard.display.text import (
@@ -140,8 +139,8 @@ def _layers_card(view: View, against: str) -> None:
 def _sentence(view: View) -> None:
     now, reference = view.now.found.totals, view.reference.found.totals
     counts = counts_in_words(view.now.chosen)
-    reduction = now["size_reduction_pct"].value
-    less = "" if reduction is None else f" ({typeset(f'{-reduction:+.0f} %')})"
+    change = format_gain(gains(view.reference.found, view.now.found)["size_bytes"], "bytes")
+    less = f", {typeset(change)}" if change else ""
     said_loss = _said_loss(view, view.loss_labels)
     device = hardware_profiles.get(view.policy.hardware).title.split(" (")[0]
     sentence = (

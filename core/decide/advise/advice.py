@@ -19,6 +19,7 @@ from core.decide.policy.scoring import HIGH
 from core.decide.study import Study
 from core.layers import ROLES
 from core.numerics import precision as registry
+from core.quantity import RELATIVE, digits, written
 
 Feasibility = Literal["proceed", "cautious", "avoid"]
 
@@ -62,23 +63,27 @@ def feasibility(study: Study, chosen: PrecisionMap, found: Outcome) -> Verdict:
         return Verdict("cautious", ("Not every layer is measured yet, so nothing bounds a loss.",))
     if most is None:
         change = found.totals[figures.divergence].value
-        moved = "" if change is None else f"; the outputs change by {change:.1e} of their variance"
+        moved = (
+            ""
+            if change is None
+            else f"; the outputs change by {digits(change, RELATIVE)} of their variance"
+        )
         return Verdict("cautious", (f"Without labels no loss is known{moved}.",))
     # Without labels the changed predictions bound the loss.
     what = "projected loss" if drop.high is not None else "loss, unknown without labels,"
     unit = drop.unit
     if most > AVOID_DROP_PTS:
-        return Verdict("avoid", (f"The {what} may reach {most:.1f} {unit}.",))
+        return Verdict("avoid", (f"The {what} may reach {written(most, unit)}.",))
     doubts: list[str] = []
     if most > PROCEED_DROP_PTS:
         worst = _most_sensitive(study, chosen)
-        doubts.append(f"The {what} may reach {most:.1f} {unit}{worst}.")
+        doubts.append(f"The {what} may reach {written(most, unit)}{worst}.")
     speedup = found.totals["speedup"].value
     if speedup is not None and speedup < 1:
-        doubts.append(f"Estimated slower than {registry.REFERENCE} ({speedup:.2f}x).")
+        doubts.append(f"Estimated slower than {registry.REFERENCE} ({written(speedup, 'x')}).")
     reduction = found.totals["size_reduction_pct"].value
     if reduction is not None and reduction < LEAST_REDUCTION_PCT:
-        doubts.append(f"Saves only {reduction:.0f} % of the size.")
+        doubts.append(f"Saves only {written(reduction, '%')} of the size.")
     if doubts:
         return Verdict("cautious", tuple(doubts))
     return Verdict(

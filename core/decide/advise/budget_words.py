@@ -7,6 +7,7 @@ from core.decide.policy.policy import Policy
 from core.decide.solve.solver import Solution
 from core.decide.study import Study
 from core.estimate.values import ValueProjector
+from core.quantity import digits
 
 
 def found_in_words(study: Study, policy: Policy, solution: Solution) -> str:
@@ -27,10 +28,8 @@ def found_in_words(study: Study, policy: Policy, solution: Solution) -> str:
 
 
 def _amount(study: Study, budget: Budget, value: float) -> str:
-    if budget.axis == "size":
-        return f"{value / 1e6:.3f}"
-    if budget.axis == "latency":
-        return f"{value:.4f}"
+    if budget.axis in {"size", "latency"}:
+        return digits(value, "bytes" if budget.axis == "size" else "ms")
     return f"{value:.2e}" if budget.unit == "divergence" else f"{value:.3g}"
 
 

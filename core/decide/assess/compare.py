@@ -17,6 +17,7 @@ from core.decide.assess.pareto import Point, dominates, pareto_front
 from core.decide.policy.decision import PrecisionMap
 from core.decide.study import Study
 from core.errors import MapError, PolicyError
+from core.quantity import digits, written
 
 Cost = Literal["size", "latency"]
 COSTS: tuple[Cost, ...] = get_args(Cost)
@@ -73,6 +74,15 @@ class ComparedStrategy:
     size_bytes: int
     latency_ms: float
 
+    @property
+    def part(self) -> str:
+        """What the layers that differ take of the whole map, as "0.42 of 3.10 MB exact, ..."."""
+        size, time = (self.gains[name].after for name in ("size_bytes", "latency_ms"))
+        return (
+            f"{digits(self.size_bytes, 'bytes')} of {written(size, 'bytes')} exact, "
+            f"{digits(self.latency_ms, 'ms')} of {written(time, 'ms')} estimated"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Dominance:
@@ -125,17 +135,17 @@ class Comparison:
 
     @property
     def headline(self) -> str:
-        """As "7 layers differ; they take 0.42 to 3.10 MB and 0.100 to 0.400 ms."."""
+        """As "7 layers differ; without boundaries they take 0.420 to 3.100 MB and ..."."""
         if not self.layers:
             return SAME_MAP
-        sizes = [column.size_bytes / 1e6 for column in self.columns]
+        sizes = [column.size_bytes for column in self.columns]
         times = [column.latency_ms for column in self.columns]
         layers = "1 layer differs; it takes" if len(self.layers) == 1 else (
             f"{len(self.layers):,} layers differ; they take"
         )  # fmt: skip
         return (
-            f"{layers} {min(sizes):.3f} to {max(sizes):.3f} MB and "
-            f"{min(times):.3f} to {max(times):.3f} ms."
+            f"{layers} {digits(min(sizes), 'bytes')} to {written(max(sizes), 'bytes')} and, "
+            f"boundaries left out, {digits(min(times), 'ms')} to {written(max(times), 'ms')}."
         )
 
 

@@ -11,15 +11,27 @@ LEVELS = ("accuracy", "metric")
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """`after` less `before` in the figure's own unit, and in percent of `before`.
+    """A figure of two maps, in its own unit; None where it is unknown.
 
-    None where either is unknown, and for the percentage where `before` is 0. A level of accuracy
-    or of a metric that was measured stands beside none that is projected: they are of different
-    samples.
+    A level of accuracy or of a metric that was measured stands beside none that is projected:
+    they are of different samples.
     """
 
-    change: float | None
-    change_pct: float | None
+    before: float | None
+    after: float | None
+
+    @property
+    def change(self) -> float | None:
+        """`after` less `before`; None where either is unknown."""
+        if self.before is None or self.after is None:
+            return None
+        return self.after - self.before
+
+    @property
+    def change_pct(self) -> float | None:
+        """`change` in percent of `before`; None where that is 0 or unknown."""
+        change = self.change
+        return 100 * change / self.before if change is not None and self.before else None
 
 
 def gains(before: Outcome, after: Outcome) -> dict[str, Gain]:
@@ -27,14 +39,7 @@ def gains(before: Outcome, after: Outcome) -> dict[str, Gain]:
     return {
         name: Gain(None, None)
         if name in LEVELS and before.totals[name].kind != quantity.kind
-        else _gain(before.totals[name].value, quantity.value)
+        else Gain(before.totals[name].value, quantity.value)
         for name, quantity in after.totals.items()
         if name in before.totals
     }
-
-
-def _gain(before: float | None, after: float | None) -> Gain:
-    if before is None or after is None:
-        return Gain(None, None)
-    change = after - before
-    return Gain(change, 100 * change / before if before else None)

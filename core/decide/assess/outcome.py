@@ -17,7 +17,7 @@ from core.decide.study import Study
 from core.estimate import hardware as hardware_profiles
 from core.estimate.projection import FEW_SAMPLES, Projection, nothing_projected
 from core.numerics import precision as registry
-from core.quantity import Quantity
+from core.quantity import Quantity, digits, written
 
 Confidence = Literal["prior only", "partial", "projected", "measured"]
 
@@ -140,8 +140,8 @@ def _warnings(
     faster = _fastest_uniform(study, hardware, chosen, latency)
     if faster is not None:
         said.append(
-            f"Estimated slower than all {faster[0]} ({latency.value:.2f} against "
-            f"{faster[1]:.2f} ms): precision boundaries and layers without kernels cost more "
+            f"Estimated slower than all {faster[0]} ({digits(latency.value or 0.0, 'ms')} against "
+            f"{written(faster[1], 'ms')}): precision boundaries and layers without kernels cost more "
             "than the narrow layers save."
         )
     said += [

@@ -9,19 +9,19 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from core.errors import PolicyError
+from core.quantity import written
 
 Axis = Literal["size", "latency", "loss"]
 AXES: tuple[Axis, ...] = get_args(Axis)
 
 Unit = Literal["fraction", "bytes", "ms", "metric", "percent", "divergence"]
 
-MEGA = 1e6
 _SUFFIXES: Mapping[Axis, Mapping[str, tuple[Unit, float]]] = {
     "size": {
         "": ("fraction", 1.0),
         "b": ("bytes", 1.0),
         "kb": ("bytes", 1e3),
-        "mb": ("bytes", MEGA),
+        "mb": ("bytes", 1e6),
         "gb": ("bytes", 1e9),
     },
     "latency": {"": ("fraction", 1.0), "us": ("ms", 1e-3), "ms": ("ms", 1.0), "s": ("ms", 1e3)},
@@ -124,8 +124,8 @@ def in_words(budget: Budget) -> str:
         f"{budget.axis} at most "
         + {
             "fraction": f"{amount * 100:g} % of FP32's",
-            "bytes": f"{amount / MEGA:.3f} MB",
-            "ms": f"{amount:.4g} ms",
+            "bytes": written(amount, "bytes"),
+            "ms": written(amount, "ms"),
             "metric": f"{amount:g}",
             "percent": f"{amount:g} % of the metric",
             "divergence": f"{amount:.3g} of divergence",

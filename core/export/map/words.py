@@ -4,14 +4,8 @@ from __future__ import annotations
 
 from core.analysis.analysis import Analysis
 from core.decide.assess.gains import Gain
-from core.estimate.projection import RELATIVE
-from core.quantity import Quantity
+from core.quantity import UNKNOWN, Quantity, digits, written, written_change
 from core.task import Metric
-
-MEGA = 1e6
-UNKNOWN = "n/a"
-PLAIN = ("ms", "%", "pts", "x", "MB")
-"""Units of figures that two decimals suit."""
 
 FIGURES = {
     "size_bytes": "tensor bytes",
@@ -65,37 +59,13 @@ def better(metric: Metric) -> str:
     return f"{'higher' if metric.higher_is_better else 'lower'} is better"
 
 
-def number(value: float, unit: str) -> str:
-    """A value with its unit; bytes as MB = 10^6 bytes."""
-    digits = _digits(value, unit)
-    if unit == "layers":
-        return digits
-    if unit == "bytes":
-        return f"{digits} MB"
-    return f"{digits}{unit}" if unit == "x" else f"{digits} {unit}".rstrip()
-
-
-def _digits(value: float, unit: str) -> str:
-    if unit == "bytes":
-        text = f"{value / MEGA:.3f}"
-    elif unit == "layers":
-        text = f"{value:.0f}"
-    elif unit in {"nats", RELATIVE}:
-        text = f"{value:.2e}"
-    elif unit not in PLAIN:  # a metric's own, of any size
-        text = f"{value:.4g}"
-    else:
-        text = f"{value:.2f}"
-    return text.lstrip("-") if float(text) == 0 else text
-
-
 def amount(given: Quantity) -> str:
     """A figure with its range, as "1.76 ms (1.26 to 2.88)"; "n/a" where it is unknown."""
     if given.value is None:
         return UNKNOWN
-    text = number(given.value, given.unit)
+    text = written(given.value, given.unit)
     if given.low is not None and given.high is not None:
-        text += f" ({_digits(given.low, given.unit)} to {_digits(given.high, given.unit)})"
+        text += f" ({digits(given.low, given.unit)} to {digits(given.high, given.unit)})"
     return text
 
 
@@ -107,20 +77,11 @@ def quantity(given: Quantity | str) -> str:
 
 
 def gain(given: Gain, unit: str) -> str:
-    """A change with its sign, as "-2.100 MB (-40.00 %)"; shares change in points."""
-    if given.change is None:
+    """A change with its sign, as "-2.100 MB (-40 %)"; shares change in points."""
+    if given.before is None or given.after is None:
         return UNKNOWN
-    text = _signed(given.change, "pts" if unit == "%" else unit)
-    # A percentage of points, percent or nats would be read as one more figure of that kind.
-    if given.change_pct is None or unit not in {"bytes", "ms"}:
-        return text
-    return f"{text} ({_signed(given.change_pct, '%')})"
-
-
-def _signed(value: float, unit: str) -> str:
-    text = number(value, unit)
-    zero = float(_digits(value, unit)) == 0
-    return text if zero or value < 0 else f"+{text}"
+    said = written_change(given.before, given.after, unit)
+    return said or written(0.0, "pts" if unit == "%" else unit)
 
 
 def percent(value: float | None) -> str:

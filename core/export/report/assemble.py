@@ -24,6 +24,7 @@ from core.export.report.blocks import (
     Text,
 )
 from core.export.report.material import THIS_MAP, Material, gather
+from core.quantity import UNKNOWN
 
 
 def build(study: Study, chosen: PrecisionMap) -> Report:
@@ -37,7 +38,7 @@ def assemble(given: Material) -> Report:
     return Report(
         title=f"Quantization sensitivity of {analysis.title}",
         subtitle=f"{words.count(len(given.study.layers), 'layer')}, analyzed "
-        f"{analysis.created[:10] or words.UNKNOWN}",
+        f"{analysis.created[:10] or UNKNOWN}",
         verdict=given.verdict.feasibility,
         summary=" ".join(given.verdict.reasons),
         sections=(
@@ -115,14 +116,14 @@ def _overview(given: Material) -> Section:
     analysis, chosen = given.study.analysis, given.chosen
     about = Facts((
         ("Model", f"{analysis.title} ({analysis.identity.name})"),
-        ("About", analysis.description or words.UNKNOWN),
+        ("About", analysis.description or UNKNOWN),
         ("Task", facts.task(analysis)),
-        ("Data", analysis.data_description or words.UNKNOWN),
+        ("Data", analysis.data_description or UNKNOWN),
         ("Splits", facts.splits(analysis)),
         ("Scheme", analysis.how_rounded),
         ("Parameters", f"{int(chosen.layers.params.sum()):,} exact"),
         ("Multiply-accumulates per sample", f"{int(chosen.layers.macs.sum()):,} exact"),
-        ("Analyzed", analysis.created or words.UNKNOWN),
+        ("Analyzed", analysis.created or UNKNOWN),
         ("Weights (SHA-256)", analysis.identity.weights_sha256),
         ("Data (SHA-256)", analysis.identity.data_sha256),
         ("Confidence", given.found.confidence),
@@ -136,7 +137,7 @@ def _overview(given: Material) -> Section:
     kinds = (
         "Every figure says what it is: exact (counted), prior (a rule's score), projected (from "
         "a model of measurements, with a 90 % range), estimated (from a cost model) or measured. "
-        f"Unknown is {words.UNKNOWN}."
+        f"Unknown is {UNKNOWN}."
     )
     strip = Figure("strip", "Precision of each layer", _counts(given))
     return Section("overview", "Overview", (strip, totals, Text(kinds), about))

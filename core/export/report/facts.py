@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from core.analysis.analysis import Analysis
-from core.export.map.words import UNKNOWN, better, number
+from core.export.map.words import better
+from core.quantity import UNKNOWN, written
 
 
 def judged(analysis: Analysis) -> tuple[tuple[str, str], tuple[str, str]]:
@@ -13,7 +14,7 @@ def judged(analysis: Analysis) -> tuple[tuple[str, str], tuple[str, str]]:
     metric = analysis.metric
     if metric is None:
         best, naive = (
-            UNKNOWN if share is None else f"{100 * share:.1f} % measured"
+            UNKNOWN if share is None else f"{written(100 * share, '%')} measured"
             for share in (analysis.holdout_accuracy, analysis.majority_accuracy)
         )
         return (
@@ -21,7 +22,7 @@ def judged(analysis: Analysis) -> tuple[tuple[str, str], tuple[str, str]]:
             ("Always giving the most frequent class", naive),
         )
     best, naive = (
-        UNKNOWN if one is None else f"{number(one, '')} measured"
+        UNKNOWN if one is None else f"{written(one, '')} measured"
         for one in (metric.holdout, metric.naive)
     )
     return (

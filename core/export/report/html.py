@@ -30,7 +30,7 @@ from core.export.report.blocks import (
 )
 from core.export.report.html_data import figure_data, script_json
 from core.export.report.material import Material, gather
-from core.quantity import Quantity
+from core.quantity import UNKNOWN, Quantity, written
 
 SCRIPTS = ("shared.js", "strip.js", "scores.js", "trade.js", "table.js")
 STYLES = ("page.css", "figures.css")
@@ -102,9 +102,9 @@ def _cards(given: Material) -> str:
     def card(key: str, figure: Quantity) -> str:
         title = escape(titles[key])
         if figure.value is None:
-            return f'<div class="card"><dt>{title}</dt><dd>{words.UNKNOWN}</dd></div>'
-        value = escape(words.number(figure.value, figure.unit))
-        more = escape(words.quantity(figure).removeprefix(words.number(figure.value, figure.unit)))
+            return f'<div class="card"><dt>{title}</dt><dd>{UNKNOWN}</dd></div>'
+        value = escape(written(figure.value, figure.unit))
+        more = escape(words.quantity(figure).removeprefix(written(figure.value, figure.unit)))
         return f'<div class="card"><dt>{title}</dt><dd>{value} <small>{more}</small></dd></div>'
 
     body = "\n".join(card(key, totals[key]) for key in cards)

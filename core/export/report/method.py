@@ -14,6 +14,7 @@ from core.export.report.material import Material
 from core.layers import ROLES
 from core.numerics.calibrate.calibrators import CALIBRATORS
 from core.numerics.scheme import SCHEMES
+from core.quantity import UNKNOWN
 
 PROJECTION = (
     "No map was run as a whole on a device: accuracy is projected from layers measured one at a "
@@ -149,7 +150,7 @@ def _agreement(given: Material) -> tuple[Section, ...]:
     rows = []
     for one in found:
         layer = study.layers.names[one.worst[0].layer] if one.worst else "none"
-        rank = words.UNKNOWN if one.spearman is None else f"{one.spearman:.2f}"
+        rank = UNKNOWN if one.spearman is None else f"{one.spearman:.2f}"
         rows.append((scorers.get(one.scorer).title, rank, layer))
     table = Table(
         (Column("scorer"), Column("rank agreement (measured)", "number"),
@@ -188,9 +189,7 @@ def measurement(given: Material) -> Section:
         )
     else:
         probes = len(analysis.evidence.probe_codes)
-        seconds = (
-            words.UNKNOWN if analysis.seconds is None else f"{analysis.seconds:,.1f} s measured"
-        )
+        seconds = UNKNOWN if analysis.seconds is None else f"{analysis.seconds:,.1f} s measured"
         facts.append(("Time of the analysis", seconds))
         how = (
             "Every computing layer was run alone in every precision over the whole selection split "

@@ -13,6 +13,7 @@ from core.export.report.material import THIS_MAP, Material
 from core.export.targets import registry
 from core.export.targets.legality import Legality, legality
 from core.export.targets.schemes import mismatch
+from core.quantity import UNKNOWN
 
 NOT_RUN = "n/a: this map was not run as a whole"
 
@@ -22,12 +23,10 @@ def decision(given: Material) -> Section:
     analysis, totals = given.study.analysis, given.found.totals
     titles, judged = words.figures(analysis), loss_figures(totals)
     command = plan_command(given.chosen)
-    asked = (
-        words.UNKNOWN if command is None else command.split(" plan DIR", 1)[1].split(" --out")[0]
-    )
+    asked = UNKNOWN if command is None else command.split(" plan DIR", 1)[1].split(" --out")[0]
     rows = [
         ("Model", f"{analysis.title} ({analysis.identity.name})"),
-        ("Data", analysis.data_description or words.UNKNOWN),
+        ("Data", analysis.data_description or UNKNOWN),
         ("Splits", facts.splits(analysis)),
         ("Evidence", f"{analysis.scheme}; {given.score_kind} scores; {given.found.confidence}"),
         ("Policy", asked.strip() or "the default: thresholds of the reference document"),

@@ -18,6 +18,7 @@ from core.export.map.precision_map import ORIGINS
 from core.export.report.blocks import Block, Column, Facts, Figure, Section, Table, Text
 from core.export.report.facts import judged
 from core.export.report.material import THIS_MAP, Material
+from core.quantity import UNKNOWN, digits
 
 NOTHING = "none"
 """Written where a layer has no precision because it does nothing at inference."""
@@ -92,10 +93,10 @@ def _statistics(given: Material) -> tuple[Table, Text]:
     for name, count in stats.precisions.items():
         document = stats.document_precisions.get(name)
         rows.append((
-            f"in {name}", words.UNKNOWN if document is None else str(document), str(count)
+            f"in {name}", UNKNOWN if document is None else str(document), str(count)
         ))  # fmt: skip
-    rows.append(("set by a pin", words.UNKNOWN, str(stats.pinned)))
-    rows.append(("set by hand", words.UNKNOWN, str(stats.overridden)))
+    rows.append(("set by a pin", UNKNOWN, str(stats.pinned)))
+    rows.append(("set by hand", UNKNOWN, str(stats.overridden)))
     table = Table(
         (Column("count"), Column("the document's way (exact)", "number"),
          Column("layers that compute (exact)", "number")),
@@ -145,7 +146,7 @@ def _sizes(given: Material) -> tuple[Table, Text]:
     sizes = {title: found.totals["size_bytes"].value for title, found in _everyone(given).items()}
     full, half = sizes.get("all FP32"), sizes.get("all FP16")
     rows = tuple(
-        (title, f"{size or 0:,.0f}", f"{(size or 0) / words.MEGA:.3f}", _less(size, full),
+        (title, f"{size or 0:,.0f}", digits(size or 0, "bytes"), _less(size, full),
          _less(size, half))
         for title, size in sizes.items()
     )  # fmt: skip

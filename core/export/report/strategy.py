@@ -29,6 +29,7 @@ from core.export.report.blocks import (
 from core.export.report.material import THIS_MAP, Material
 from core.export.report.results import NOTHING, precisions_of
 from core.layers import ROLES
+from core.quantity import UNKNOWN
 
 MAX_NAMED = 50
 
@@ -203,5 +204,5 @@ def fingerprints(given: Material) -> Facts:
         ("Scheme", analysis.how_rounded),
         ("Hardware profile", given.policy.hardware),
         ("Tool", f"quantscape {core.__version__}, precision map schema {SCHEMA_VERSION}"),
-        ("Analyzed with", f"quantscape {analysis.tool_version or words.UNKNOWN}"),
+        ("Analyzed with", f"quantscape {analysis.tool_version or UNKNOWN}"),
     ))  # fmt: skip

@@ -14,7 +14,7 @@ from core.decide.assess.difference import in_words
 from dashboard.charts import figure
 from dashboard.display import theme
 from dashboard.display.strategy_marks import MARKS
-from dashboard.display.text import format_bytes, plain, role_title, short, table_height, typeset
+from dashboard.display.text import plain, role_title, short, table_height, typeset
 from dashboard.session import state
 from dashboard.session.view import View
 
@@ -41,13 +41,12 @@ def _counts(found: Comparison) -> list[str]:
         counts = ", ".join(
             f"{count:,} {name}" for name, count in column.precisions.items() if count
         )
-        amounts = f"{format_bytes(column.size_bytes)} exact, {column.latency_ms:.3f} ms estimated"
         against = (
             "the reference"
             if column.name == found.reference
             else f"{in_words(column.changes)} against {plain(found.reference)}"
         )
-        lines.append(f"{mark.glyph} **{plain(column.name)}**: {counts}; {amounts}; {against}")
+        lines.append(f"{mark.glyph} **{plain(column.name)}**: {counts}; {column.part}; {against}")
     return lines
 
 
@@ -149,11 +148,11 @@ def _columns(view: View, found: Comparison) -> dict[str, Any]:
                 help=plain(one.name),
             ),
             f"size_{i}": column.NumberColumn(
-                f"{mark.glyph} Δ kB", format="%+.1f", width=84,
+                f"{mark.glyph} Δ kB", format="%+.3f", width=92,
                 help=typeset(f"Stored bytes of {plain(one.name)} less the reference's, exact."),
             ),
             f"latency_{i}": column.NumberColumn(
-                f"{mark.glyph} Δ ms", format="%+.4f", width=88,
+                f"{mark.glyph} Δ ms", format="%+.3g", width=88,
                 help=f"Estimated time of {plain(one.name)} less the reference's.",
             ),
         }  # fmt: skip

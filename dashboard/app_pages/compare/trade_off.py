@@ -12,9 +12,10 @@ import pandas as pd
 import streamlit as st
 from numpy.typing import NDArray
 
-from core.decide.assess.compare import COSTS, Comparison, Cost, Strategy
+from core.decide.assess.compare import COSTS, TOTAL_OF, Comparison, Cost, Strategy
 from core.decide.assess.curves import CurvePoint
 from core.decide.assess.frontier import Frontier
+from core.quantity import Quantity
 from dashboard.app_pages.compare.cards import dominated
 from dashboard.charts import figure
 from dashboard.charts.curve import choose_loss
@@ -23,7 +24,7 @@ from dashboard.charts.template import Spec, filled, named, template
 from dashboard.display import theme
 from dashboard.display.loss_labels import NO_LABELS, LossLabels, axis_format
 from dashboard.display.strategy_marks import MARKS
-from dashboard.display.text import plain, short
+from dashboard.display.text import format_quantity, plain, short, with_range
 from dashboard.display.theme import Mode, Theme, by_mode
 from dashboard.session import frontiers, studies
 from dashboard.session.view import View
@@ -32,6 +33,7 @@ HEIGHT = 330
 CHART_PX = 320
 """Labels would overlap in a narrower chart; the second one goes below the first before."""
 FIELDS: dict[Cost, str] = {"size": "size_mb", "latency": "latency_ms"}
+SAID = ("cost_said", "loss_said")
 CLOUD, STRATEGIES, FRONTIER = "thresholds", "strategies", "frontier"
 DIMMED = 0.45
 CORNERS = (("above", -15), ("below", 17))
@@ -110,11 +112,12 @@ def trade(
 ) -> Spec | None:
     """The chart of `measure` against `cost`; None where nothing is projected."""
     field = FIELDS[cost]
-    cloud: list[dict[str, float]] = [
+    cloud: list[dict[str, object]] = [
         {
             field: amount(p.totals, cost),
             measure: loss,
             "threshold": p.high_threshold,
+            **_said(p.totals, cost, measure),
         }
         for p in points
         if (loss := p.totals[measure].value) is not None
@@ -127,24 +130,37 @@ def trade(
             "place": str(place),
             "opacity": DIMMED if found.beaten(s.name)[cost] else 1.0,
             "dominated_by": ", ".join(found.beaten(s.name)[cost]) or "no one",
+            **_said(s.outcome.totals, cost, measure),
         }
         for place, s in enumerate(sides)
         if s.outcome.totals[measure].value is not None
     ]
     if not marks:
         return None
-    data = _labelled(pd.DataFrame(marks), [*(row[field] for row in cloud)], field, measure, found)
-    columns = [field, measure, "threshold"]
+    data = _labelled(
+        pd.DataFrame(marks), [amount(p.totals, cost) for p in points], field, measure, found
+    )
+    columns = [field, measure, *SAID, "threshold"]
     best = [
-        {field: amount(p.totals, cost), measure: p.totals[measure].value}
+        {
+            field: amount(p.totals, cost),
+            measure: p.totals[measure].value,
+            **_said(p.totals, cost, measure),
+        }
         for p in (() if front is None else front.points)
     ]
     return filled(
         _trade(look.mode, cost, measure, axis),
         thresholds=pd.DataFrame(cloud, columns=columns),
-        frontier=pd.DataFrame(best, columns=columns[:2]),
+        frontier=pd.DataFrame(best, columns=columns[:-1]),
         strategies=data,
     )
+
+
+def _said(totals: Mapping[str, Quantity], cost: Cost, measure: str) -> dict[str, str]:
+    """Both figures of a mark, written as everywhere."""
+    texts = (format_quantity(totals[TOTAL_OF[cost]]), with_range(totals[measure]))
+    return dict(zip(SAID, texts, strict=True))
 
 
 def _labelled(
@@ -201,8 +217,8 @@ def _trade(mode: Mode, cost: Cost, measure: str, title_y: str) -> Spec:
     shapes = alt.Scale(domain=places, range=[mark.shape for mark in MARKS])
     said = [
         alt.Tooltip("strategy:N", title="Strategy"),
-        alt.Tooltip(f"{field}:Q", title=title, format=".3f"),
-        alt.Tooltip(f"{measure}:Q", title=title_y, format=".3g"),
+        alt.Tooltip("cost_said:N", title=title),
+        alt.Tooltip("loss_said:N", title=title_y),
         alt.Tooltip("dominated_by:N", title="Dominated by"),
     ]
     swept = [

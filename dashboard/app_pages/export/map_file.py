@@ -12,7 +12,7 @@ import streamlit as st
 from core.estimate import hardware
 from core.export.map.checklist import Check, Status
 from core.export.map.reproduce import FOLDER, file_commands
-from dashboard.display.text import format_bytes, plain
+from dashboard.display.text import file_size, plain
 from dashboard.session import exports, studies
 from dashboard.session.exports import FORMATS, Format
 from dashboard.session.view import Side, View
@@ -49,7 +49,7 @@ def draw(view: View, side: Side) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         _button(view, side, form, main=True)
         lines = content.count(b"\n")
-        st.caption(f"{format_bytes(len(content))}, {lines:,} lines", width="content")
+        st.caption(f"{file_size(len(content))}, {lines:,} lines", width="content")
     _preview(kind, form, content)
     _commands(view, side, form)
     with st.container(horizontal=True, vertical_alignment="center", gap="xsmall"):
@@ -110,7 +110,7 @@ def _live(text: str, content: bytes) -> None:
     st.caption(f"{plain(title)}, as the file opens:")
     if len(content) > MOST_LIVE_BYTES:
         st.info(
-            f"The page has {format_bytes(len(content))}; download it to look at it.",
+            f"The page has {file_size(len(content))}; download it to look at it.",
             icon=":material/info:",
         )
         return

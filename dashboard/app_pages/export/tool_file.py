@@ -13,7 +13,7 @@ from core.export.targets.schemes import measure_command, mismatch
 from dashboard.app_pages.export import tools
 from dashboard.app_pages.export.tools import MAX_MB, TYPES, Known
 from dashboard.display.boundary import show_expected
-from dashboard.display.text import format_bytes, plain
+from dashboard.display.text import file_size, plain
 from dashboard.session import exports, launched, measure_form
 from dashboard.session.view import Side, View
 
@@ -136,7 +136,7 @@ def _file(view: View, side: Side, target: Capability, made: Exported) -> None:
             key=f"_download_tool_{target.name}",
         )
         lines = made.content.count(b"\n")
-        st.caption(f"{format_bytes(len(made.content))}, {lines:,} lines", width="content")
+        st.caption(f"{file_size(len(made.content))}, {lines:,} lines", width="content")
     shown = made.content.decode().splitlines()[:PREVIEW_LINES]
     said = (
         f"The first {len(shown)} of {lines:,} lines:" if lines > len(shown) else "The whole file:"

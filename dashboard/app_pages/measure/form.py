@@ -7,10 +7,11 @@ import streamlit as st
 from core.jobs.job_folder import Request
 from core.jobs.jobs import Job
 from core.numerics import precision as registry
+from core.quantity import UNKNOWN
 from dashboard.app_pages.measure import actions, options
 from dashboard.app_pages.measure.actions import MAX_MB, UPLOADER
 from dashboard.display.boundary import show_expected
-from dashboard.display.text import UNKNOWN, format_bytes, plain
+from dashboard.display.text import file_size, plain
 from dashboard.frame.job_status import duration, log
 from dashboard.session import launched, problems
 from dashboard.session.launched import LaunchedSource
@@ -160,7 +161,7 @@ def _in_words(plan: dict[str, object]) -> str:
         if isinstance(seconds, int | float)
         else f"time {UNKNOWN}"
     )
-    room = format_bytes(size) if isinstance(size, int | float) else UNKNOWN
+    room = file_size(size) if isinstance(size, int | float) else UNKNOWN
     return (
         f"**Predicted: {time}**, {room} of changed outputs on disk.  \n"
         f"{count('layers')} layers, {count('runs')} runs over {count('samples')} samples. The time "

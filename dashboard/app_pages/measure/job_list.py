@@ -10,10 +10,11 @@ import streamlit as st
 
 from core.jobs import jobs
 from core.jobs.jobs import Job
+from core.quantity import UNKNOWN
 from core.source.samples import PREFIX
 from dashboard.app_pages.measure import actions
 from dashboard.display.boundary import boundary, show_expected
-from dashboard.display.text import UNKNOWN, plain
+from dashboard.display.text import plain
 from dashboard.frame import job_status
 from dashboard.pages import PAGES
 from dashboard.session import problems

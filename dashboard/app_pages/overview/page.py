@@ -8,8 +8,9 @@ import streamlit as st
 from core.decide.advise.advice import considerations, feasibility
 from core.decide.advise.document import applies_to
 from core.decide.assess.statistics import LevelCount, Statistics, statistics
+from core.quantity import UNKNOWN
 from dashboard.app_pages.overview import tables
-from dashboard.display.text import UNKNOWN, plain
+from dashboard.display.text import plain
 from dashboard.frame.strip import strip
 from dashboard.session import state, studies
 from dashboard.session.view import View, current

@@ -7,9 +7,9 @@ import streamlit as st
 
 from core.decide.assess.by_role import by_role
 from core.export.report import facts as facts_of
+from core.quantity import UNKNOWN
 from dashboard.display.text import (
-    UNKNOWN,
-    format_bytes,
+    format_number,
     plain,
     role_title,
     table_height,
@@ -28,7 +28,7 @@ def roles(view: View) -> None:
             "Layers": s.layers,
             "Mean score": s.mean_score,
             "Parameters": s.params,
-            "Size": format_bytes(s.size_bytes),
+            "Size": format_number(s.size_bytes, "bytes"),
             **s.precisions,
             "No precision": s.idle,
         }

@@ -8,7 +8,8 @@ import streamlit as st
 from core.decide.assess.by_scorer import Trusted
 from core.evidence.diagnose.agreement import TRUTH, Agreement
 from core.evidence.scorers import SCORERS
-from dashboard.display.text import UNKNOWN, format_number, role_title, table_height
+from core.quantity import UNKNOWN
+from dashboard.display.text import format_number, role_title, table_height
 from dashboard.session import studies
 from dashboard.session.view import View
 

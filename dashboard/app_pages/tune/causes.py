@@ -8,7 +8,8 @@ import pandas as pd
 import streamlit as st
 
 from core.evidence.diagnose.causes import diagnose
-from dashboard.display.text import UNKNOWN, typeset
+from core.quantity import UNKNOWN
+from dashboard.display.text import typeset
 from dashboard.session.view import View
 
 

@@ -7,7 +7,7 @@ import streamlit as st
 
 from core.decide.stability.resampling import DRAWS, resampled_scores, settling
 from core.evidence.scorers import SCORERS
-from dashboard.display.text import UNKNOWN
+from core.quantity import UNKNOWN
 from dashboard.session import studies
 from dashboard.session.view import View
 

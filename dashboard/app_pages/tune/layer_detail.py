@@ -10,14 +10,12 @@ from core.decide.policy.decision import BY_OVERRIDE
 from core.decide.policy.scoring import LEVELS
 from core.evidence.diagnose.weight_profile import WeightProfile
 from core.layers import Layer
-from core.quantity import Quantity
+from core.quantity import UNKNOWN, Quantity
 from dashboard.app_pages.tune import causes, certainty, groups
 from dashboard.charts import figure, weights
 from dashboard.display import theme
 from dashboard.display.loss_labels import NO_LABELS
 from dashboard.display.text import (
-    UNKNOWN,
-    format_bytes,
     format_number,
     plain,
     role_title,
@@ -124,7 +122,7 @@ def _costs(view: View, name: str) -> None:
     rows = [
         {
             "Precision": precision,
-            "Size (exact)": format_bytes(size),
+            "Size (exact)": f"{size / 1e3:,.3f} kB",
             "Time (estimated)": format_number(ms, "ms"),
         }
         for precision, (size, ms) in by_precision(view.study, name, view.policy.hardware).items()

@@ -111,7 +111,7 @@ def layer_frame(view: View) -> pd.DataFrame:
         "score": chosen.scores,
         "level": [LEVELS[level] for level in chosen.levels],
         "params": layers.params,
-        "size": found.layer_bytes / 1e6,
+        "size": found.layer_bytes / 1e3,
         **{name: view.study.scores.get(name) for name in SCORERS},
         "state": [state_of(layer) for layer in layers],
         "reason": [chosen.reason(i) for i in range(len(layers))],
@@ -258,7 +258,7 @@ def _columns(view: View, show: str, names: tuple[str, ...]) -> dict[str, Any]:
             "none.",
         ),
         "params": column.NumberColumn("Parameters", format="localized", width=100),
-        "size": column.NumberColumn("Size (MB)", format="%.3f", width=84, help="Exact."),
+        "size": column.NumberColumn("Size (kB)", format="%.3f", width=92, help="Exact."),
         **scorers,
         "state": column.TextColumn(
             "In INT8 it", width=190, help="What an integer precision means for this layer."

@@ -20,14 +20,13 @@ from core.decide.assess.outcome import accuracy_totals
 from core.decide.assess.verified import half_layers, sentences
 from core.estimate.hardware import THIS_MACHINE
 from core.numerics.precision import REFERENCE
-from core.quantity import Quantity
+from core.quantity import UNKNOWN, Quantity
 from core.records.verification import Verification
 from dashboard.app_pages.verify import actions
 from dashboard.charts import figure
 from dashboard.charts import residuals as verify_chart
 from dashboard.display import theme
 from dashboard.display.text import (
-    UNKNOWN,
     format_number,
     format_quantity,
     plain,
