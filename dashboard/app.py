@@ -13,7 +13,7 @@ from dashboard.display import theme
 from dashboard.display.boundary import boundary
 from dashboard.frame import brand, job_status, sidebar, strip, verdict
 from dashboard.pages import PAGES, Page
-from dashboard.session import state, studies, view
+from dashboard.session import browser_store, state, studies, view
 from dashboard.session.view import View
 
 NOTICE_SECONDS = 20
@@ -90,6 +90,7 @@ def main() -> None:
         with st.sidebar, boundary("the sidebar"):
             sidebar.draw(shown, known, problems)
             state.confirm(known, settled)
+            browser_store.sync(shown.opened)
     if not page.shows_jobs:
         with frame, boundary("the progress"):
             job_status.line()

@@ -38,7 +38,7 @@ def draw(known: dict[str, Control]) -> None:
             shortcut="Alt+P",
             key="_pin",
             width="stretch",
-            help="Hold later changes against the current map.",
+            help="Hold later changes against the current map. This browser keeps it over a reload.",
         )
         st.button(
             "Reset",

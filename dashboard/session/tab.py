@@ -49,7 +49,8 @@ class Tab:
     By model: `pinned` is what maps are held against, `kept` the person's strategies, `deleted`
     the place and content of the one deleted last, `set_aside` the rules that only that model
     knows, put aside while another one is open. `layer` is the layer selected on every page.
-    `problem` is what a callback could not do, shown by the page that it belongs to.
+    `problem` is what a callback could not do, shown by the page that it belongs to. `in_browser`
+    is what the browser's own store holds of an analysis, by the name of its place there.
     """
 
     link: dict[str, str]
@@ -69,3 +70,4 @@ class Tab:
     notices: list[str] = field(default_factory=list)
     table: TableRound = field(default_factory=TableRound)
     hint_seen: bool = False
+    in_browser: dict[str, str] = field(default_factory=dict)

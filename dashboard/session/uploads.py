@@ -102,18 +102,19 @@ def take_session(uploader: str, opened: Opened) -> None:
     if given is None:
         return
     file, raw = given
-    study = opened.study
-    try:
-        read = session_file.from_json(raw, study, file)
-        policies = [
-            (one.name, policy_of(study, session_file.restore(one, study, file)))
-            for one in (*((read.pinned,) if read.pinned else ()), *read.strategies)
-        ]
-    except QuantscapeError as error:
-        problems.keep(SESSION, error)
-        return
+    with problems.attempt(SESSION):
+        found.waiting = read_session(raw, opened.study, file)
+
+
+def read_session(raw: bytes, study: Study, origin: str) -> Waiting:
+    """The session that `raw` holds for `study`. Raises `MapError` where anything does not fit."""
+    read = session_file.from_json(raw, study, origin)
+    policies = [
+        (one.name, policy_of(study, session_file.restore(one, study, origin)))
+        for one in (*((read.pinned,) if read.pinned else ()), *read.strategies)
+    ]
     pinned = policies.pop(0)[1] if read.pinned else None
-    found.waiting = Waiting(file, read.policy, pinned, tuple(Named(*one) for one in policies))
+    return Waiting(origin, read.policy, pinned, tuple(Named(*one) for one in policies))
 
 
 def _chosen(uploader: str, where: str) -> tuple[str, bytes] | None:
@@ -164,6 +165,14 @@ def saved(study: Study, policy: Policy, pinned: Policy | None, kept: tuple[Named
     ))  # fmt: skip
 
 
+def add(view: View, found: Waiting) -> None:
+    """Add the strategies of a session that are not there already. Run from a callback."""
+    for one in found.kept:
+        if one not in strategies.kept():
+            name = strategies.free_name(view, one.name)
+            strategies.keep(name, one.policy, strategies.reserved(view))
+
+
 def restore(view: View, found: Waiting, *, merge: bool) -> None:
     """Put a session back: in place of what is kept, or added to it. Run from a callback.
 
@@ -182,9 +191,7 @@ def restore(view: View, found: Waiting, *, merge: bool) -> None:
     if problems.of(SESSION) is not None:
         return
     strategies.replace_all(mine)
-    for one in fresh:
-        name = strategies.free_name(view, one.name)
-        strategies.keep(name, one.policy, strategies.reserved(view))
+    add(view, found)
     if found.pinned is not None and not (merge and view.pinned):
         tab.pinned[tab.model] = found.pinned
     elif not merge:

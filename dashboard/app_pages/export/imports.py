@@ -11,7 +11,7 @@ from core.decide.assess.difference import difference, in_words
 from core.decide.policy.decision import BY_OVERRIDE
 from core.export.map.checklist import named
 from dashboard.display.text import COSTS, counts_in_words, format_quantity, plain, with_range
-from dashboard.session import exports, problems, state, strategies, studies, uploads
+from dashboard.session import browser_store, exports, problems, state, strategies, studies, uploads
 from dashboard.session.problems import MAP, SESSION
 from dashboard.session.studies import Opened
 from dashboard.session.uploads import MAX_MB, Imported, Waiting
@@ -97,8 +97,12 @@ def session(view: View) -> None:
     study, policy = view.study, view.policy
     st.markdown("**Session**")
     st.caption(
-        "A refresh (F5) keeps the policy, which is in the link, but not the pinned map and "
-        "your strategies. Save them in a file."
+        "A reload (F5) keeps the policy, which is in the link, and the pinned map and your "
+        "strategies of this analysis, which are in this browser's own store and in no link. A file "
+        "takes them elsewhere."
+        if browser_store.fits(view.opened)
+        else "The pinned map and your strategies are too much for this browser's store: a reload "
+        "(F5) loses them. Save them in a file."
     )
     with st.container(horizontal=True, vertical_alignment="center"):
         st.download_button(
@@ -111,6 +115,10 @@ def session(view: View) -> None:
             key="_session_save",
         )
         st.caption(_holds(pinned is not None, len(kept)), width="content")
+        st.button("Forget them", on_click=browser_store.forget, type="tertiary",
+                  key="_forget", disabled=not kept and pinned is None,
+                  help="Unpins, and lets go of your strategies of this analysis, here and in the "
+                  "browser's store.")  # fmt: skip
     _uploader("Restore session", SESSION_UPLOADER, uploads.take_session, view)
     problems.show(SESSION)
     found = uploads.kept(view.opened).waiting

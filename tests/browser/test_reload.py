@@ -1,0 +1,80 @@
+"""A reload: the pinned map and the kept strategies come back from the browser's own store."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from dashboard.session.browser_store import PREFIX, pack
+from tests.browser.conftest import Visit
+from tests.browser.server import settle
+
+pytestmark = pytest.mark.browser
+HELD = f"Object.keys(localStorage).filter(name => name.startsWith('{PREFIX}'))"
+DROPPED = re.compile("session that this browser kept.*It was dropped", re.IGNORECASE)
+
+
+def pin_and_keep(page: Page, name: str) -> None:
+    """Pin the map on screen, and keep it under a name; returns when the browser holds both."""
+    page.keyboard.press("Alt+p")
+    expect(page.get_by_text(re.compile("^Pinned: "))).to_be_visible()
+    page.get_by_role("button", name="Keep current map as").click()
+    body = page.get_by_test_id("stPopoverBody")
+    body.get_by_role("textbox").fill(name)
+    body.get_by_role("button", name="Keep").click()
+    expect(page.get_by_test_id("stMultiSelect").filter(has_text=name)).to_be_visible()
+    page.wait_for_function(f"{HELD}.length === 1")
+    settle(page)
+
+
+def strategies(page: Page, name: str) -> int:
+    """How many chosen strategies are called `name`."""
+    return page.get_by_test_id("stMultiSelect").filter(has_text=name).count()
+
+
+def test_a_reload_keeps_the_pin_and_the_strategies_of_this_analysis_alone(visit: Visit) -> None:
+    """After F5 both are there and in no link; another analysis gets neither; Forget them is for
+    good.
+    """
+    page = visit("/compare?high_at=0.8")
+    pin_and_keep(page, "Careful")
+    assert "Careful" not in page.url
+
+    page.reload()
+    settle(page)
+    expect(page.get_by_text("Pinned: thresholds 0.80")).to_be_visible()
+    expect(page.get_by_test_id("stMultiSelect").filter(has_text="Careful")).to_be_visible()
+
+    page.goto(page.url.split("?")[0] + "?model=digits_vit")
+    settle(page)
+    expect(page.get_by_text(re.compile("^Pinned: "))).to_have_count(0)
+    assert strategies(page, "Careful") == 0
+
+    page.goto(page.url.replace("/compare", "/export").split("?")[0])
+    settle(page)
+    page.get_by_role("button", name="Forget them").click()
+    page.wait_for_function(f"{HELD}.length === 0")
+    page.reload()
+    settle(page)
+    expect(page.get_by_role("button", name="Forget them")).to_be_disabled()
+    expect(page.get_by_text(re.compile("^Pinned: "))).to_have_count(0)
+
+
+@pytest.mark.parametrize("written", [
+    "no JSON", json.dumps({"at": 1, "text": "%%%"}),
+    json.dumps({"at": 1, "text": pack(b'{"schema_version": 1, "strategies": "<script>"}')}),
+], ids=["no-json", "no-base64", "no-session"])  # fmt: skip
+def test_what_the_store_holds_is_not_believed(written: str, visit: Visit) -> None:
+    """A value that no session wrote is dropped with a sentence, and the page works on."""
+    page = visit("/compare")
+    pin_and_keep(page, "Careful")
+    page.evaluate(f"text => localStorage.setItem({HELD}[0], text)", written)
+
+    page.reload()
+    settle(page)
+    expect(page.get_by_test_id("stToast").filter(has_text=DROPPED)).to_be_visible()
+    expect(page.get_by_text(re.compile("^Pinned: "))).to_have_count(0)
+    page.wait_for_function(f"{HELD}.length === 0")
