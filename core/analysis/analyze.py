@@ -144,6 +144,7 @@ def analyze(
         ranges=measured.ranges,
         seconds=round(measured.seconds, 1),
         notes=(
+            *bare.notes,
             *notes(source, measured.evidence),
             *measured.notes,
             *warning(options.scheme),
@@ -189,7 +190,7 @@ def _bare(source: ModelSource, layers: LayerTable, options: MeasureOptions) -> A
         device=device_name(source.model),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=None,
-        notes=(),
+        notes=source.notes,
         optimistic=source.optimistic,
         **judged(source, layers, scheme),
     )

@@ -19,6 +19,7 @@ from torch import nn
 from core.errors import DataError, ModelError
 from core.source.batches import Output
 from core.source.data import Split, held_back, read_inputs, read_split
+from core.source.plain import plain, with_own_weights
 from core.source.trees import named_tensors
 from core.task import TASKS
 
@@ -43,7 +44,8 @@ class ModelSource:
 
     `optimistic` marks a source without evaluation data: its selection split is the calibration
     split, without labels. `output` names the part of what the model returns that is judged.
-    `metric(outputs, targets)` judges a custom task.
+    `metric(outputs, targets)` judges a custom task. `notes` say how the model was taken out of
+    what the person brought.
     """
 
     name: str
@@ -65,6 +67,7 @@ class ModelSource:
     metric_name: str = ""
     higher_is_better: bool = True
     optimistic: bool = False
+    notes: tuple[str, ...] = ()
 
     def fingerprint(self) -> str:
         """SHA-256 of the model's class, tensor names, shapes and bytes."""
@@ -126,24 +129,12 @@ def model_source(spec: Mapping[str, Any]) -> ModelSource:
     the key.
     """
     _check_keys(spec)
-    model = spec["model"]
-    if not isinstance(model, nn.Module):
-        raise ModelError(
-            f"The source's 'model' is a {type(model).__name__}, not an nn.Module.",
-            "Return the module itself.",
-        )
-    model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
-    scripted = [name for name, m in model.named_modules() if isinstance(m, torch.jit.ScriptModule)]
-    if scripted:
-        raise ModelError(
-            f"{f'Module {scripted[0]!r}' if scripted[0] else 'The model'} is a TorchScript module, "
-            "whose layers cannot be seen.",
-            "Return the nn.Module that it was scripted or traced from.",
-        )
+    model, unwrapped = plain(spec["model"])
     check_weights(model)
     model.eval().to("cpu")
     _check_paths(model, spec)
     calibration = Split(read_inputs(spec["calibration"], "calibration"))
+    model, stored = with_own_weights(model, calibration.inputs)
     given = spec.get("evaluation")
     selection = calibration if given is None else read_split(given, "evaluation")
     holdout: Split | None = None
@@ -173,6 +164,7 @@ def model_source(spec: Mapping[str, Any]) -> ModelSource:
         metric_name=str(spec.get("metric_name") or getattr(metric, "__name__", "metric")),
         higher_is_better=bool(spec.get("higher_is_better", True)),
         optimistic=given is None,
+        notes=(*unwrapped, *stored),
     )
 
 

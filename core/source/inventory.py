@@ -93,9 +93,10 @@ def _table(source: ModelSource, observer: Observer) -> LayerTable:
         *((n, b) for n, b in model.named_buffers(remove_duplicate=False) if n in persistent),
     ]
     for full_name, tensor in named:
-        if id(tensor) in first_name or not tensor.is_floating_point():
+        first_name.setdefault(id(tensor), full_name)
+    for full_name, tensor in named:
+        if first_name[id(tensor)] != full_name or not tensor.is_floating_point():
             continue
-        first_name[id(tensor)] = full_name
         path = full_name.rpartition(".")[0]
         if path in folded:  # its values are in the weight and bias of another layer
             own = tensor.numel() if isinstance(tensor, nn.Parameter) else 0

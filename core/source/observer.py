@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from core.errors import ModelError
 from core.layers import TensorKind
 from core.source.batches import copied
 from core.source.fusion import Links
@@ -23,6 +24,7 @@ from core.source.operations import (
     recognise,
 )
 from core.source.ownership import ModuleStack
+from core.source.plain import BRING_FLOAT
 from core.source.roles import DROPOUTS
 from core.source.trees import first_tensor, tensors
 
@@ -133,6 +135,9 @@ class Observer(TorchFunctionMode):
         if not self.stack.paths:
             return output
         result, path = first_tensor(output), self.stack.paths[-1]
+        if result is not None and result.is_quantized:
+            what = f"Module {path!r}" if path else "The model itself"
+            raise ModelError(f"{what} computes on quantized tensors.", BRING_FLOAT)
         operation = None if result is None else recognise(func, args, kwargs, self.stored)
         self.links.note(func, args, kwargs, output, operation, path)
         if result is None:

@@ -1,0 +1,378 @@
+"""What people bring in the place of a plain float module: taken apart, or refused in a line."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations, parametrize, prune
+
+from core.engines.torch.simulate.folding import stored_tensors
+from core.errors import ModelError
+from core.evidence.measure.measure import make_simulator
+from core.evidence.options import MeasureOptions
+from core.numerics.precision import FP16, INT8
+from core.source.contract import ModelSource, model_source
+from core.source.inventory import take_inventory
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    """PyTorch calls its older hooks and its own quantization deprecated."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _x(n: int = 40) -> Tensor:
+    return torch.randn(n, 1, 6, 6, generator=torch.Generator().manual_seed(1))
+
+
+def _source(model: Any, x: Tensor | None = None, **changes: Any) -> ModelSource:
+    given = _x() if x is None else x
+    base = {"model": model, "calibration": given, "evaluation": (given, None), "holdout": None}
+    return model_source({"task": "classification", **base, **changes})
+
+
+class Net(nn.Module):
+    """A convolution and a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(1, 4, 3)
+        self.head = nn.Linear(64, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, 1, 6, 6] -> [N, 3]."""
+        return self.head(torch.relu(self.conv(x)).flatten(1))
+
+
+class Doubled(nn.Module):
+    """A person's own parametrization."""
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Twice the weight."""
+        return 2 * weight
+
+
+def _by(*steps: Callable[[nn.Module], Any]) -> nn.Module:
+    """A trained-looking `Net` whose two layers have gone through `steps`."""
+    net = Net()
+    for step in steps:
+        step(net.conv)
+        step(net.head)
+    net(_x(4)).sum().backward()  # what hooks have computed then carries a gradient
+    return net
+
+
+COMPUTED = {
+    "weight_norm": lambda: _by(parametrizations.weight_norm),
+    "spectral_norm": lambda: _by(parametrizations.spectral_norm),
+    "weight_norm hook": lambda: _by(nn.utils.weight_norm),
+    "spectral_norm hook": lambda: _by(nn.utils.spectral_norm),
+    "pruned": lambda: _by(lambda m: prune.l1_unstructured(m, "weight", 0.5)),
+    "pruned twice": lambda: _by(
+        lambda m: prune.l1_unstructured(m, "weight", 0.3),
+        lambda m: prune.ln_structured(m, "weight", 0.3, n=2, dim=0),
+    ),
+    "own": lambda: _by(lambda m: parametrize.register_parametrization(m, "weight", Doubled())),
+    "weight and bias": lambda: _by(
+        parametrizations.weight_norm,
+        lambda m: parametrize.register_parametrization(m, "bias", Doubled()),
+    ),
+    "twice": lambda: _by(
+        parametrizations.weight_norm,
+        lambda m: parametrize.register_parametrization(m, "weight", Doubled()),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", COMPUTED)
+def test_a_computed_weight_is_the_weight_of_its_layer(kind: str) -> None:
+    """Layers, bytes, simulation and answers are those of the model that stores the weights which
+    the person's model computes, and theirs is left as it was.
+    """
+    theirs = COMPUTED[kind]().eval()
+    names = list(theirs.state_dict())
+    stored = Net().eval()
+    with torch.no_grad():
+        answer = theirs(_x())
+        for layer in ("conv", "head"):
+            given, own = theirs.get_submodule(layer), stored.get_submodule(layer)
+            own.weight.copy_(given.weight)
+            own.bias.copy_(given.bias)
+    source, plain = _source(theirs), _source(stored)
+    layers = take_inventory(source)
+
+    assert list(theirs.state_dict()) == names
+    assert torch.equal(theirs(_x()), answer)
+    assert torch.equal(source.model(_x()), answer)
+    assert layers == take_inventory(plain)
+    assert {t.name: t.kind for x in layers for t in x.tensors} == {
+        "conv.weight": "weight", "conv.bias": "bias", "head.weight": "weight", "head.bias": "bias",
+    }  # fmt: skip
+    assert layers.glue_tensors == ()
+    held = stored_tensors(layers, source.model)
+    assert torch.equal(held["head.weight"], stored.head.weight)
+    both = [make_simulator(s, take_inventory(s), MeasureOptions()) for s in (source, plain)]
+    for precision in (FP16, INT8):
+        runs = [s.run({"conv": precision, "head": precision}, _x()) for s in both]
+        assert runs[0].tobytes() == runs[1].tobytes()
+    assert "'conv', 'head'" in source.notes[0]
+
+
+def test_recurrent_weights_may_be_computed_too() -> None:
+    """A hidden-to-hidden weight under weight norm is the weight of its LSTM, which answers as
+    before.
+    """
+    torch.manual_seed(0)
+    lstm = nn.LSTM(4, 6, batch_first=True).eval()
+    parametrizations.weight_norm(lstm, "weight_hh_l0")
+    x = torch.randn(20, 5, 4)
+    source = _source(lstm, x, output=0)
+    (layer,) = take_inventory(source)
+
+    assert torch.equal(source.model(x)[0], lstm(x)[0])
+    assert {t.name for t in layer.tensors} == {
+        "weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"
+    }  # fmt: skip
+
+
+class Noise(nn.Module):
+    """Another weight at every look."""
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """The weight and noise."""
+        return weight + torch.randn_like(weight)
+
+
+def test_a_weight_that_changes_from_call_to_call_is_refused() -> None:
+    """Where a copy with stored weights answers otherwise, nothing is measured in its place."""
+    net = Net()
+    parametrize.register_parametrization(net.head, "weight", Noise())
+
+    with pytest.raises(ModelError, match=r"'head' are computed .* gives other outputs"):
+        _source(net)
+
+
+def test_a_bias_may_be_declared_before_its_weight() -> None:
+    """The bias of a product is known as such wherever it stands among the parameters."""
+
+    class BiasFirst(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bias = nn.Parameter(torch.zeros(3))
+            self.weight = nn.Parameter(torch.randn(3, 36))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return nn.functional.linear(x.flatten(1), self.weight, self.bias)
+
+    (layer,) = take_inventory(_source(BiasFirst()))
+
+    assert {t.name: (t.kind, t.weight) for t in layer.tensors} == {
+        "bias": ("bias", "weight"), "weight": ("weight", ""),
+    }  # fmt: skip
+
+
+def test_low_rank_additions_are_layers_of_their_own() -> None:
+    """What an adapter adds beside a layer is no weight computed from others: the model stays."""
+
+    class Adapted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.base = nn.Linear(36, 3)
+            self.down, self.up = nn.Linear(36, 2, bias=False), nn.Linear(2, 3, bias=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.base(x.flatten(1)) + self.up(self.down(x.flatten(1)))
+
+    model = Adapted()
+    source = _source(model)
+
+    assert source.model is model
+    assert source.notes == ()
+    assert set(take_inventory(source).names) == {"base", "down", "up"}
+
+
+WRAPPED: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "parallel": (lambda: nn.DataParallel(Net()), "DataParallel"),
+    "compiled": (lambda: torch.compile(Net()), "torch.compile"),
+    "compiled and parallel": (
+        lambda: nn.DataParallel(torch.compile(Net())), "DataParallel and torch.compile",
+    ),
+    "a part": (lambda: nn.Sequential(nn.Identity(), torch.compile(Net())), "torch.compile"),
+    "a part of a part": (
+        lambda: nn.Sequential(nn.Sequential(nn.DataParallel(torch.compile(Net())))),
+        "DataParallel and torch.compile",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", WRAPPED)
+def test_a_wrapper_is_taken_off_and_named(kind: str) -> None:
+    """Layers are called as without the wrapper, answers are the same, and a note names it; the
+    person's own module keeps it.
+    """
+    make, said = WRAPPED[kind]
+    given = make()
+    names = [name for name, _ in given.named_modules()]
+    source = _source(given)
+    layers = take_inventory(source)
+
+    assert [name.rpartition(".")[2] for name in layers.names] == ["conv", "head"]
+    assert not any(part in name for name in layers.names for part in ("_orig_mod", "module"))
+    assert torch.equal(source.model(_x()), Net().eval()(_x()))
+    assert len(source.notes) == 1
+    assert source.notes[0].startswith(f"The model came wrapped by {said};")
+    assert [name for name, _ in given.named_modules()] == names
+
+
+def test_a_graph_module_is_taken_as_it_is() -> None:
+    """What torch.fx traced keeps its modules, which are layers."""
+    source = _source(torch.fx.symbolic_trace(Net()))
+
+    assert take_inventory(source).names == ("conv", "head")
+    assert source.notes == ()
+
+
+def _exported() -> Any:
+    return torch.export.export(Net().eval(), (_x(),))
+
+
+def _held(name: str, tensor: Tensor) -> nn.Module:
+    """A linear layer that holds its weight as integers under `name`, as other libraries do."""
+    layer = nn.Linear(36, 3)
+    layer.register_buffer(name, tensor)
+    return nn.Sequential(nn.Flatten(), layer)
+
+
+def _int8_parameter() -> nn.Module:
+    layer = nn.Linear(36, 3)
+    layer.weight = nn.Parameter(torch.zeros(3, 36, dtype=torch.int8), requires_grad=False)
+    return nn.Sequential(nn.Flatten(), layer)
+
+
+def _dynamic() -> nn.Module:
+    return torch.ao.quantization.quantize_dynamic(Net(), {nn.Linear}, torch.qint8)
+
+
+def _converted() -> nn.Module:
+    net = nn.Sequential(
+        torch.ao.quantization.QuantStub(), nn.Conv2d(1, 3, 6), nn.Flatten(),
+        torch.ao.quantization.DeQuantStub(),
+    )  # fmt: skip
+    net.qconfig = torch.ao.quantization.get_default_qconfig("onednn")
+    prepared = torch.ao.quantization.prepare(net.eval())
+    prepared(_x())
+    return torch.ao.quantization.convert(prepared)
+
+
+def _trained_for_it() -> nn.Module:
+    net = Net().train()
+    net.qconfig = torch.ao.quantization.get_default_qat_qconfig("onednn")
+    return torch.ao.quantization.prepare_qat(net)
+
+
+class Functional(nn.Module):
+    """Quantizes by hand, in functions alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(36, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, 1, 6, 6] -> [N, 3]."""
+        small = torch.quantize_per_tensor(x.flatten(1), 0.1, 0, torch.qint8)
+        return self.head(small.dequantize())
+
+
+REFUSED: dict[str, tuple[Callable[[], Any], str, str]] = {
+    "program": (_exported, "is an ExportedProgram", "that was exported"),
+    "exported": (lambda: _exported().module(), "made by torch.export", "that was exported"),
+    "an exported part": (
+        lambda: nn.Sequential(_exported().module()), "'0' was made by torch.export", "exported",
+    ),
+    "unflattened": (
+        lambda: torch.export.unflatten(_exported()), "made by torch.export", "that was exported",
+    ),
+    "scripted": (lambda: torch.jit.script(Net()), "TorchScript", "scripted or traced"),
+    "dynamic": (_dynamic, "'head' is quantized already", "float model"),
+    "static": (_converted, "is quantized already", "float model"),
+    "trained for it": (_trained_for_it, "rounds to integers already", "float model"),
+    "packed elsewhere": (
+        lambda: _held("qweight", torch.zeros(3, 9, dtype=torch.int32)),
+        "'1' is quantized already", "float model",
+    ),
+    "an integer parameter": (_int8_parameter, "'1.weight' is quantized already", "float model"),
+    "functions": (Functional, "The model itself computes on quantized tensors", "float model"),
+    "a state dict": (lambda: Net().state_dict(), "not an nn.Module", "Return the module"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_cannot_be_measured_is_refused_with_the_way_out(kind: str) -> None:
+    """The error names the module and what to bring in its place."""
+    make, cause, way_out = REFUSED[kind]
+
+    with pytest.raises(ModelError) as caught:
+        take_inventory(_source(make()))
+    assert cause in caught.value.cause
+    assert way_out in caught.value.next_step
+
+
+class Subclassed(Tensor):
+    """A weight that holds integers and looks like floats, as torchao's do."""
+
+    held: Tensor
+
+    def __tensor_flatten__(self) -> tuple[list[str], None]:
+        """The tensors inside."""
+        return ["held"], None
+
+    @staticmethod
+    def __tensor_unflatten__(inner: dict[str, Tensor], *_: Any) -> Subclassed:
+        """The wrapper around them."""
+        return _wrapped(inner["held"])
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Detached as a copy of itself."""
+        return _wrapped(args[0].held) if func is torch.ops.aten.detach.default else NotImplemented
+
+
+def _wrapped(held: Tensor) -> Subclassed:
+    """A float tensor of the shape of `held`, around it."""
+    make: Any = Tensor._make_wrapper_subclass
+    found: Subclassed = make(Subclassed, held.shape, dtype=torch.float32)
+    found.held = held
+    return found
+
+
+def test_a_tensor_of_another_library_is_refused() -> None:
+    """A weight that is a wrapper around other tensors is named, with its type."""
+    net = Net()
+    net.head.weight = nn.Parameter(
+        _wrapped(torch.zeros(3, 64, dtype=torch.int8)), requires_grad=False
+    )
+
+    with pytest.raises(ModelError, match=r"'head.weight' is quantized already \(Subclassed\)"):
+        _source(net)
+
+
+def test_float_helpers_of_quantizable_models_are_no_quantized_modules() -> None:
+    """`FloatFunctional` lies among PyTorch's quantized modules and adds floats."""
+
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head, self.add = nn.Linear(36, 36), torch.ao.nn.quantized.FloatFunctional()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.add.add(x.flatten(1), self.head(x.flatten(1)))
+
+    assert "head" in take_inventory(_source(Residual())).names
