@@ -28,6 +28,16 @@ class Analysis(AnalysisHeader):
     profile: MachineProfile | None = None
 
     @property
+    def judging_split(self) -> str:
+        """The split that whole maps are run on: *holdout*, or *selection* where there is none.
+
+        Projections are of the selection split.
+        """
+        if self.verifications:
+            return self.verifications[-1].split
+        return "holdout" if self.splits.holdout else "selection"
+
+    @property
     def how_rounded(self) -> str:
         """Scheme and calibrator, for a line that shows both."""
         return f"{self.scheme}, ranges {self.calibrator}"

@@ -133,9 +133,9 @@ def _verify(options: argparse.Namespace, reporter: Reporter) -> None:
         print_json(content[0] if len(options.maps) == 1 and content else content)
         return
     out = console()
-    for path, found, chosen in kept:
+    for path, found, _ in kept:
         out.print(tables.layers_table(found.layers))
-        out.print(tables.figures_table(found, study.project(chosen.codes), study))
+        out.print(tables.figures_table(found, study))
         out.print(f"Kept as {path}.")
     if len(wanted) < len(maps):
         out.print(f"{len(maps) - len(wanted)} of {len(maps)} maps were verified before.")

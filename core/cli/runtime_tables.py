@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from core.cli.output import table as new_table
 from core.decide.assess.outcome import accuracy_totals
-from core.decide.assess.verified import BUSY_PCT
+from core.decide.assess.verified import BUSY_PCT, ran_codes
 from core.decide.study import Study
-from core.estimate.projection import Projection
 from core.export.map.words import amount
 from core.quantity import UNKNOWN, Quantity, written
 from core.records.machine_profile import MachineProfile
@@ -85,28 +84,35 @@ def shown(quantity: Quantity | None) -> str:
     return UNKNOWN if quantity is None else amount(quantity)
 
 
-def figures_table(
-    found: Verification, projection: Projection | None, study: Study
-) -> RenderableType:
-    """Measured figures beside the projected ones."""
+def figures_table(found: Verification, study: Study) -> RenderableType:
+    """What was measured: figures of the outputs on the split that judges, then those of the
+    selection split beside the projection of what ran, which is of that split; then costs.
+    """
+    apart = found.split != "selection"
+    columns = ("measured, selection split", "projected for what ran, selection split")
+    judged = (f"measured, {found.split} split",) if apart else ()
     title = f"Measured on {found.samples:,} {found.split} samples"
-    table = new_table(title, ("figure", "measured", "projected"))
-    projected = accuracy_totals(study, projection)
+    table = new_table(title, ("figure", *judged, *columns))
+    projected = accuracy_totals(study, study.project(ran_codes(study, found)))
+
+    def row(name: str, measured: str, predicted: str = "", same: str = "") -> None:
+        table.add_row(name, measured, *((same,) if apart else ()), predicted)
+
     for name, quantity in found.figures.items():
-        table.add_row(NAMES[name], shown(quantity), shown(projected.get(name)))
+        same = shown(found.same_samples.get(name))
+        row(NAMES[name], shown(quantity), shown(projected.get(name)), same)
     timing = found.timing
-    table.add_row(f"Latency per sample, batch {timing.batch}", shown(timing.map_ms), "")
-    table.add_row("FP32, same batch", shown(timing.reference_ms), "")
-    table.add_row("Map ÷ FP32", shown(timing.ratio), "")
-    table.add_row("File", f"{found.file_bytes:,} bytes", f"{found.predicted_file_bytes:,} bytes")
-    table.add_row("FP32 file", f"{found.reference_file_bytes:,} bytes", "")
-    peak = written(found.peak_bytes, "bytes")
-    table.add_row("Peak memory", peak, "")
+    row(f"Latency per sample, batch {timing.batch}", shown(timing.map_ms))
+    row("FP32, same batch", shown(timing.reference_ms))
+    row("Map ÷ FP32", shown(timing.ratio))
+    row("File", f"{found.file_bytes:,} bytes", f"{found.predicted_file_bytes:,} bytes")
+    row("FP32 file", f"{found.reference_file_bytes:,} bytes")
+    row("Peak memory", written(found.peak_bytes, "bytes"))
     for name, value in (
         ("Agreement with the simulation", found.agreement_db), ("Error", found.error_db),
         ("Error as simulated", found.simulated_error_db),
     ):  # fmt: skip
-        table.add_row(name, "no difference" if value is None else f"{value:.1f} dB", "")
+        row(name, "no difference" if value is None else f"{value:.1f} dB")
     return table
 
 

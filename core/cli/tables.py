@@ -17,7 +17,7 @@ from core.decide.assess.statistics import statistics
 from core.decide.policy.decision import PrecisionMap
 from core.decide.policy.scoring import LEVELS
 from core.decide.study import Study
-from core.export.map.words import figures, gain, percent, quantity
+from core.export.map.words import figures, gain, percent, quantity, total
 from core.export.targets.capability import Capability
 from core.quantity import MEGA, UNKNOWN, written
 
@@ -104,7 +104,7 @@ def totals_table(study: Study, found: Outcome, hardware: str) -> Table:
     names = {**figures(study.analysis), "latency_ms": f"latency on {hardware}"}
     table = new_table("Totals", ("figure", "value (90 % range) and kind"))
     for key, title in names.items():
-        table.add_row(title, quantity(found.totals[key]))
+        table.add_row(title, total(study.analysis, key, found.totals[key]))
     table.add_row(
         "precision boundaries", f"{found.boundaries} ({written(found.boundaries_ms, 'ms')})"
     )
@@ -127,7 +127,7 @@ def strategies_table(study: Study, strategies: Sequence[Strategy], found: SideBy
     for key, title in figures(study.analysis).items():
         cells = []
         for s, column in zip(strategies, found.columns, strict=True):
-            text = quantity(s.outcome.totals[key])
+            text = total(study.analysis, key, s.outcome.totals[key])
             if s.name != found.reference:
                 text += f"\n{gain(column.gains[key], s.outcome.totals[key].unit)}"
             cells.append(text)

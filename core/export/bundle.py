@@ -18,7 +18,7 @@ from core.evidence.diagnose.agreement import agreements
 from core.export.map import precision_map
 from core.export.map.checklist import checks
 from core.export.map.csv_table import LINE_END, safe_cell, to_csv
-from core.export.map.words import quantity
+from core.export.map.words import total
 from core.export.report import html, markdown
 from core.export.report.assemble import assemble
 from core.export.report.html_data import figure_data
@@ -104,7 +104,7 @@ def _data(given: Material) -> dict[str, bytes]:
         "totals": _rows(
             {
                 "figure": name, "value": q.value, "low": q.low, "high": q.high, "unit": q.unit,
-                "kind": q.kind, "text": quantity(q),
+                "kind": q.kind, "text": total(study.analysis, name, q),
             }
             for name, q in given.found.totals.items()
         ),

@@ -12,7 +12,7 @@ from core.decide.assess.curves import CurvePoint
 from core.quantity import Quantity
 from dashboard.charts.template import Spec, filled, named, template
 from dashboard.display.loss_labels import LossLabels, axis_format
-from dashboard.display.text import format_quantity, plain, with_range
+from dashboard.display.text import format_quantity, plain
 from dashboard.display.theme import Mode, Theme, by_mode
 from dashboard.session.view import View
 
@@ -59,7 +59,7 @@ def curve(points: tuple[CurvePoint, ...], view: View, measure: str, look: Theme)
             "threshold": point.high_threshold,
             "layers": point.high_layers,
             "size_said": format_quantity(point.totals["size_bytes"]),
-            "loss_said": with_range(point.totals[measure]),
+            "loss_said": view.loss_labels.figure(measure, point.totals[measure]),
         }
         for point in points
         if point.totals[measure].value is not None
@@ -73,7 +73,7 @@ def curve(points: tuple[CurvePoint, ...], view: View, measure: str, look: Theme)
             "loss": side.found.totals[measure].value,
             "map": name,
             "size_said": format_quantity(side.found.totals["size_bytes"]),
-            "loss_said": with_range(side.found.totals[measure]),
+            "loss_said": view.loss_labels.figure(measure, side.found.totals[measure]),
         }
         for name, side in sides
         if side.found.totals[measure].value is not None

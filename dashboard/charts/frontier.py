@@ -14,7 +14,7 @@ from core.decide.assess.frontier import Frontier, FrontierPoint
 from core.quantity import Quantity
 from dashboard.charts.template import Spec, filled, named, template
 from dashboard.display.loss_labels import LossLabels, axis_format
-from dashboard.display.text import format_quantity, with_range
+from dashboard.display.text import format_quantity
 from dashboard.display.theme import Mode, Theme, by_mode
 
 HEIGHT = 300
@@ -56,7 +56,7 @@ def chart(
             "low": p.totals[measure].low,
             "high": p.totals[measure].high,
             "cost_said": format_quantity(p.totals[TOTAL_OF[found.axis]]),
-            "said": with_range(p.totals[measure]),
+            "said": labels.figure(measure, p.totals[measure]),
         }
         for number, p in enumerate(found.points, 1)
         if p.totals[measure].value is not None
@@ -75,7 +75,7 @@ def chart(
                 "cost": amount(shown.totals, found.axis),
                 "loss": value,
                 "cost_said": format_quantity(shown.totals[TOTAL_OF[found.axis]]),
-                "said": with_range(shown.totals[measure]),
+                "said": labels.figure(measure, shown.totals[measure]),
                 "opacity": 1.0 if beaten is None else DIMMED,
                 "dominated_by": "no one" if beaten is None else called(beaten, found.axis),
             }
@@ -103,7 +103,7 @@ def _frontier(mode: Mode, axis: Cost, measure: str, title: str) -> Spec:
     pick = alt.selection_point(name=PICKED, fields=["point"], toggle=False, on="click", empty=False)
     said = [
         alt.Tooltip("cost_said:N", title=AXES[axis]),
-        alt.Tooltip("said:N", title="Projected, with its range"),
+        alt.Tooltip("said:N", title="Loss, with its range"),
     ]
     whose = [alt.Tooltip("map:N", title="Map"), *said,
              alt.Tooltip("dominated_by:N", title="Dominated by")]  # fmt: skip

@@ -15,8 +15,9 @@ import streamlit as st
 
 from core.decide.assess.compare import Strategy
 from core.decide.assess.parallel import MIDDLE, NARROW_LAYERS, Axis, axes
-from core.quantity import RELATIVE, Quantity, digits
+from core.quantity import RELATIVE, digits
 from dashboard.charts import figure
+from dashboard.display.loss_labels import LossLabels
 from dashboard.display.strategy_marks import MARKS
 from dashboard.display.text import COSTS, format_number, format_quantity, plain, short, typeset
 from dashboard.display.theme import Theme
@@ -35,9 +36,7 @@ def draw(view: View, sides: Sequence[Strategy], look: Theme) -> None:
         config={"displayModeBar": False},
         alt=takeaway(view, sides, found),
     )
-    kinds = ", ".join(
-        f"{plain(_title(axis.name, view))} {labels.kind(axis.name, axis.kind)}" for axis in found
-    )
+    kinds = ", ".join(f"{plain(_title(axis.name, view))} {_kinds(labels, axis)}" for axis in found)
     st.caption(
         f"Up is better on every axis: less size, time and loss, more layers in "
         f"{view.study.narrowest}. The ends of an axis are the worst and the best of the strategies "
@@ -47,6 +46,11 @@ def draw(view: View, sides: Sequence[Strategy], look: Theme) -> None:
         {"strategies": _data(sides, found)}, key="compare_parallel",
         file=f"{view.opened.name}.parallel",
     )  # fmt: skip
+
+
+def _kinds(labels: LossLabels, axis: Axis) -> str:
+    """The kinds of the figures on an axis, each once: a map that was run is measured."""
+    return " and ".join(dict.fromkeys(labels.kind(axis.name, q.kind) for q in axis.figures))
 
 
 def takeaway(view: View, sides: Sequence[Strategy], found: Sequence[Axis]) -> str:
@@ -75,6 +79,7 @@ def _figure(
     view: View, sides: Sequence[Strategy], found: Sequence[Axis], look: Theme
 ) -> dict[str, Any]:
     """The figure as plain data: Plotly's own classes take long to import."""
+    labels = view.loss_labels
     starts = [1 - place / max(len(sides) - 1, 1) for place in range(len(sides))]
     columns = list(range(1, len(found) + 1))
     traces = []
@@ -82,7 +87,7 @@ def _figure(
         name = html.escape(side.name)
         said = [name] + [
             f"{html.escape(_title(axis.name, view))} "
-            f"{format_quantity(Quantity(axis.amounts[i], axis.unit, axis.kind))} {axis.kind}"
+            f"{format_quantity(axis.figures[i])} {labels.kind(axis.name, axis.figures[i].kind)}"
             for axis in found
         ]
         colour = mark.colour(look.mode)
@@ -165,7 +170,7 @@ def _data(sides: Sequence[Strategy], found: Sequence[Axis]) -> pd.DataFrame:
         [
             {
                 "strategy": side.name, "figure": axis.name, "value": axis.amounts[i],
-                "unit": axis.unit, "kind": axis.kind,
+                "unit": axis.unit, "kind": axis.figures[i].kind,
             }
             for i, side in enumerate(sides)
             for axis in found

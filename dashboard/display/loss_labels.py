@@ -15,7 +15,7 @@ from core.decide.assess.loss import LossFigures, loss_figures, read_first
 from core.export.map.words import better, remark, titles_of
 from core.quantity import Quantity
 from core.task import Metric
-from dashboard.display.text import short
+from dashboard.display.text import short, with_range
 
 MAX_NAME, BRIEF_NAME = 12, 8
 """Characters of a metric's name where room is short; a brief one leaves room for its direction."""
@@ -45,6 +45,7 @@ class LossLabels:
     `metric` judges values, None for classes. `labelled` is False where something was measured,
     but nothing tells a loss. `optimistic` marks figures from the samples that set the ranges;
     `remark` is what all figures of the outputs say beside their kind, such as "partial".
+    `judging_split` is the one that maps are measured on; projections are of the selection split.
     """
 
     figures: LossFigures
@@ -54,6 +55,7 @@ class LossLabels:
     labelled: bool
     optimistic: bool
     remark: str
+    judging_split: str
 
     @property
     def first(self) -> str:
@@ -114,8 +116,21 @@ class LossLabels:
         return f"Projected {small}{unit}, {self.remark}"
 
     def kind(self, name: str, kind: str) -> str:
-        """The kind of a total with the remark on figures of the outputs; costs have none."""
-        return f"{kind}, {self.remark}" if self.remark and name in self.order else kind
+        """The kind of a total with the remark on figures of the outputs, and with the split of
+        one that was measured; costs have neither.
+        """
+        if name not in (*self.order, self.figures.judged):
+            return kind
+        return ", ".join(filter(None, (kind, self.split_of(kind), self.remark)))
+
+    def split_of(self, kind: str) -> str:
+        """The split of a measured figure, as "holdout split"; empty for a projected one."""
+        return f"{self.judging_split} split" if kind == "measured" else ""
+
+    def figure(self, name: str, quantity: Quantity) -> str:
+        """A figure with its range, and what tells it from those projected beside it."""
+        said = with_range(quantity)
+        return f"{said} {self.kind(name, 'measured')}" if quantity.kind == "measured" else said
 
 
 def loss_labels(analysis: Analysis, reference: Mapping[str, Quantity]) -> LossLabels:
@@ -129,6 +144,7 @@ def loss_labels(analysis: Analysis, reference: Mapping[str, Quantity]) -> LossLa
         labelled=order[0] == figures.loss,
         optimistic=analysis.optimistic,
         remark=remark(analysis),
+        judging_split=analysis.judging_split,
     )
 
 

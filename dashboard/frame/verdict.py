@@ -80,23 +80,26 @@ def _loss_card(view: View, labels: LossLabels, gain: Gain, against: str) -> None
             delta_color="inverse" if view.pinned else "off",
             delta_arrow="auto" if view.pinned else "off",
             delta_description=against if view.pinned and gain.change is not None else None,
-            help=f"{KIND_HELP[loss.kind]} {_meaning(labels)}",
+            help=f"{KIND_HELP[loss.kind]} {_meaning(labels, loss)}",
         )
         said = f"90 % range {span}" if span else "nothing is projected for this map"
+        split = labels.split_of(loss.kind)
         if loss.value is not None and not span:
             said = "90 % range n/a"
         known = loss.value is not None
-        st.caption(f"{said} · :orange[{labels.remark}]" if labels.remark and known else said)
+        marks = (split, f":orange[{labels.remark}]" if labels.remark and known else "")
+        st.caption(" · ".join(filter(None, (said, *marks))))
 
 
-def _meaning(labels: LossLabels) -> str:
+def _meaning(labels: LossLabels, loss: Quantity) -> str:
     """What the loss on the card says."""
     if not labels.labelled:
         return f"There are {NO_LABELS}: how far the outputs move from those in FP32 stands in its place."
+    split = labels.judging_split if loss.kind == "measured" else "selection"
     if labels.metric is None:
-        return "In points of accuracy on the selection samples."
+        return f"In points of accuracy on the {split} samples."
     return (
-        f"In percent of the FP32 model's {plain(labels.metric.name)}{labels.direction}, on the selection "
+        f"In percent of the FP32 model's {plain(labels.metric.name)}{labels.direction}, on the {split} "
         "samples; positive is worse."
     )
 
@@ -168,6 +171,7 @@ def _said_loss(view: View, labels: LossLabels) -> str:
     said = f"{loss.kind} {plain(labels.titles[labels.first])} {format_quantity(loss)}"
     span = format_range(loss)
     notes = [f"90 % range {span}"] if span else []
+    notes += [split] if (split := labels.split_of(loss.kind)) else []
     if loss.value is not None and labels.remark:
         notes.append(labels.remark)
     if not labels.labelled:

@@ -115,8 +115,8 @@ def test_the_record_says_what_was_decided() -> None:
     assert "'--override=attention=FP16'" in said["Policy"] or "attention=FP16" in said["Policy"]
     assert amount(found.totals["size_bytes"]) in said["Exact"]
     assert amount(found.totals["latency_ms"]) in said["Estimated"]
-    assert amount(found.totals["kl"]) in said["Projected"]
-    assert " to " in said["Projected"]
+    assert amount(found.totals["kl"]) in said["Projected, selection split"]
+    assert " to " in said["Projected, selection split"]
     assert said["Measured, this map"].startswith("n/a")
 
 

@@ -422,7 +422,7 @@ def test_reports_speak_of_the_metric(custom: Analysis) -> None:
     text = markdown.to_markdown(study, chosen).decode()
     page = html.to_html(study, chosen).decode()
 
-    for said in ("MAE, selection split", "loss in MAE", "relative MSE of the outputs",
+    for said in ("| MAE |", "on the selection split", "loss in MAE", "relative MSE of the outputs",
                  "MAE in FP32, holdout split (lower is better)", "Something to know."):  # fmt: skip
         assert said in text
     assert "KL divergence |" not in text
@@ -443,7 +443,7 @@ def test_verdicts_and_advice_follow_the_loss(regression: Analysis) -> None:
 
     assert verdict(0.4)[0] == "proceed"
     assert verdict(2.0)[0] == "cautious"
-    assert verdict(7.0) == ("avoid", "The projected loss may reach 7.0 %.")
+    assert verdict(7.0) == ("avoid", "The projected loss may reach 7.00 %.")
     assert all("1 %" in r.why or "2 %" in r.why or "0.5 %" in r.why
                for r in recommendations(study, Policy()))  # fmt: skip
 

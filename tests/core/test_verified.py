@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
+from rich.console import Console
 
 from core.analysis import store
+from core.cli.runtime_tables import figures_table
 from core.decide import answer
 from core.decide.advise.corrections import ENOUGH, correction, in_words, residuals
 from core.decide.assess.gains import gains
 from core.decide.assess.outcome import outcome
-from core.decide.assess.verified import faster_without_half, half_layers, sentences, without_half
+from core.decide.assess.verified import (
+    faster_without_half,
+    half_layers,
+    ran_codes,
+    sentences,
+    without_half,
+)
 from core.decide.policy.budget import parse_budgets
 from core.decide.policy.policy import Policy
 from core.decide.study import Study
 from core.estimate.hardware import DEFAULT, THIS_MACHINE
 from core.export.map import precision_map
 from core.export.map.checklist import checks
+from core.export.map.words import amount
 from core.records import machine_profile, record_files
 from core.source import samples
 from tests.core.synthetic import synthetic_analysis
@@ -312,3 +322,27 @@ def test_a_profile_of_a_busy_machine_says_so() -> None:
 
     assert not any("take the profile again" in line for line in said_of(quiet))
     assert any("±40.0 %" in line and "take the profile again" in line for line in said_of(busy))
+
+
+def test_the_command_compares_figures_of_one_split() -> None:
+    """`verify` heads every column of outputs with its split; beside the projection of what ran
+    stands what was measured on the split that it is of.
+    """
+    chosen = narrowed(PLAIN, 6)
+    run = verification(PLAIN, chosen, got={next(iter(chosen.by_layer)): "FP32"})
+    level = run.figures["accuracy"]
+    same = {"accuracy": replace(level, value=12.34)}
+    run = msgspec.structs.replace(run, same_samples=same)
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(figures_table(run, PLAIN))
+    lines = console.export_text().splitlines()
+
+    (heads,) = (line for line in lines if "measured, holdout split" in line)
+    assert heads.index("measured, selection split") < heads.index(
+        "projected for what ran, selection"
+    )
+    (accuracy,) = (line for line in lines if "Accuracy " in line and "loss" not in line)
+    ran = outcome(PLAIN, replace(chosen, codes=ran_codes(PLAIN, run))).totals["accuracy"]
+    places = [accuracy.index(amount(q)) for q in (level, same["accuracy"])]
+    assert places == sorted(places)
+    assert amount(ran) in accuracy[places[-1] + 1 :]

@@ -8,6 +8,7 @@ from streamlit.testing.v1 import AppTest
 from core.decide import answer
 from core.decide.assess.compare import COSTS, Comparison, Cost, Strategy, compare, strategy
 from core.decide.assess.curves import threshold_curve
+from core.decide.assess.outcome import outcome
 from core.decide.assess.parallel import axes
 from core.decide.assess.strategies import named_strategies
 from core.decide.policy.policy import Policy
@@ -15,6 +16,7 @@ from core.decide.study import Study
 from dashboard.app_pages.compare.trade_off import DIMMED, trade
 from dashboard.charts import parallel as parallel_chart
 from dashboard.charts.template import Spec
+from dashboard.display.loss_labels import loss_labels
 from dashboard.display.strategy_marks import MARKS
 from dashboard.display.theme import DARK, LIGHT, Theme
 from tests.core.synthetic import synthetic_analysis
@@ -23,6 +25,7 @@ from tests.dashboard.test_policy import view
 
 STUDY = Study(synthetic_analysis(57, samples=60))
 UNMEASURED = Study(synthetic_analysis(57, measured=False))
+LABELS = loss_labels(STUDY.analysis, outcome(STUDY, answer.decide(STUDY, Policy())).totals)
 NAMES = ("All FP32", "All INT8", "Document thresholds", "Top-k 50%")
 
 
@@ -38,7 +41,7 @@ def drawn(
 ) -> Spec | None:
     """The chart in light."""
     points = threshold_curve(STUDY, Policy())
-    return trade(points, sides, found, cost, measure, "Loss", LIGHT)
+    return trade(points, sides, found, cost, measure, LABELS, LIGHT)
 
 
 @pytest.mark.parametrize("measure", ["kl", "accuracy_drop_pts", "flips_pct"])
@@ -90,7 +93,7 @@ def test_nothing_measured_gives_no_chart() -> None:
     """Without a projected loss there is nothing to draw."""
     sides = named(UNMEASURED)
 
-    assert trade((), sides, compare(sides, NAMES[0]), "size", "kl", "Loss", LIGHT) is None
+    assert trade((), sides, compare(sides, NAMES[0]), "size", "kl", LABELS, LIGHT) is None
 
 
 @pytest.mark.parametrize("look", [LIGHT, DARK], ids=lambda look: look.mode)

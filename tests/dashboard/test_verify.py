@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from streamlit.testing.v1 import AppTest
 
@@ -15,10 +17,12 @@ from core.decide import answer
 from core.decide.policy.policy import Policy
 from core.decide.study import Study
 from core.export.map import precision_map
+from core.export.report import markdown
 from core.jobs import job_folder, jobs
 from core.records import machine_profile, user_folders, verification
 from dashboard import FOLDERS_VARIABLE, SOURCES_VARIABLE
 from dashboard.app_pages.verify import actions
+from dashboard.display.text import with_range
 from dashboard.pages import PAGES
 from tests.conftest import REPOSITORY
 from tests.core import verified
@@ -40,8 +44,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def study(home: Path) -> Study:
     """A made-up analysis of a function named at launch, written to a folder."""
-    from dataclasses import replace
-
     analysis = replace(synthetic_analysis(24, samples=200), source=MINE)
     store.save(analysis, home / "run")
     return Study(analysis)
@@ -163,6 +165,51 @@ def test_measured_stands_beside_projected(opened: Opened, study: Study, home: Pa
     assert len(layers) == len(study.layers)
     assert list(maps["measured ÷ projected"]) == ["2.00"]
     assert "there are 1" in said(app)
+
+
+def test_measured_and_projected_stand_side_by_side_of_one_split(
+    opened: Opened, study: Study, home: Path
+) -> None:
+    """Beside a projection stands what was measured on its split, and every measured column names
+    its own; where layers ran otherwise all of it is of what ran, and no second projection of the
+    map stands on the page.
+    """
+    chosen = answer.decide(study, Policy(strategy="uniform", uniform="FP16"))
+    names = [layer.name for layer in study.layers if layer.computes_at_inference]
+    run = verified.verification(study, chosen, got=dict.fromkeys(names[::2], "FP32"))
+    elsewhere = {name: replace(q, value=q.value + 1) for name, q in run.same_samples.items()}  # type: ignore[operator]
+    verification.save(home / "run", msgspec.structs.replace(run, same_samples=elsewhere))
+    app = opened(uniform="FP16")
+
+    figures, _, maps = (frame.value for frame in app.dataframe)
+    holdout, selection, projected = list(figures.columns)[1:]
+    assert (holdout, selection) == ("Measured, holdout split", "Measured, selection split")
+    assert "selection split" in projected
+    rows = figures.set_index("Figure")
+    for name, title in (("accuracy", "Accuracy"), ("kl", "KL divergence")):
+        assert rows.loc[title, holdout] == with_range(run.figures[name])
+        assert rows.loc[title, selection] == with_range(elsewhere[name])
+    assert rows.loc["KL divergence", projected].startswith(maps["Divergence, projected"][0])
+    assert rows.loc["Accuracy loss", projected] == maps["Loss, projected"][0]
+
+
+def test_a_measured_figure_says_its_split_on_every_page(
+    opened: Opened, study: Study, home: Path
+) -> None:
+    """The verdict of a map that was run names the split of its loss, Compare beside the projected
+    ones of others too, and so do tables and reports.
+    """
+    run = verified.verification(study, _uniform(study))
+    verification.save(home / "run", run)
+    app = opened("overview")
+
+    for page in walk(app):
+        assert "holdout split" in said(app), page
+    assert "measured, holdout split" in said(go(app, "compare"))
+    now = Study(store.load(home / "run"))
+    report = markdown.to_markdown(now, _uniform(now)).decode()
+    assert "measured on the holdout split" in report
+    assert "Projected, selection split" in report
 
 
 def test_half_precision_that_gains_nothing_has_a_way_out(

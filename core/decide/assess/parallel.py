@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from core.decide.assess.compare import Strategy
 from core.decide.assess.loss import CLASSES, loss_figures
-from core.quantity import Kind, Quantity
+from core.quantity import Quantity
 
 COSTS = ("size_bytes", "latency_ms")
 """Totals that are axes beside those of the loss; of each, less is better."""
@@ -20,17 +20,21 @@ MIDDLE = 0.5
 class Axis:
     """One figure of several strategies.
 
-    `amounts` are in the order of the strategies. `places` are where they lie from the worst (0) to
+    `figures` are in the order of the strategies. `places` are where they lie from the worst (0) to
     the best (1) of them, all in the middle where they are equal; None where unknown.
     """
 
     name: str
     unit: str
-    kind: Kind
-    amounts: tuple[float | None, ...]
+    figures: tuple[Quantity, ...]
     places: tuple[float | None, ...]
     worst: float
     best: float
+
+    @property
+    def amounts(self) -> tuple[float | None, ...]:
+        """The values, in the same order."""
+        return tuple(figure.value for figure in self.figures)
 
 
 def axes(strategies: Sequence[Strategy], narrowest: str) -> tuple[Axis, ...]:
@@ -59,8 +63,7 @@ def _axis(name: str, quantities: Sequence[Quantity]) -> Axis | None:
     return Axis(
         name=name,
         unit=quantities[0].unit,
-        kind=quantities[0].kind,
-        amounts=amounts,
+        figures=tuple(quantities),
         places=tuple(
             None if value is None else (value - worst) / span if span else MIDDLE
             for value in amounts

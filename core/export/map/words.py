@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from core.analysis.analysis import Analysis
-from core.decide.assess.gains import Gain
+from core.decide.assess.gains import LEVELS, Gain
 from core.quantity import UNKNOWN, Quantity, digits, written, written_change
 from core.task import Metric
 
@@ -12,7 +12,7 @@ FIGURES = {
     "size_reduction_pct": "smaller than FP32",
     "latency_ms": "latency per sample",
     "speedup": "speed-up over FP32",
-    "accuracy": "accuracy, selection split",
+    "accuracy": "accuracy",
     "accuracy_drop_pts": "accuracy loss",
     "kl": "KL divergence",
     "flips_pct": "changed predictions",
@@ -27,7 +27,7 @@ def titles_of(metric: Metric | None) -> dict[str, str]:
     if metric is None:
         return dict(FIGURES)
     return {key: FIGURES[key] for key in OF_COSTS} | {
-        "metric": f"{metric.name}, selection split",
+        "metric": metric.name,
         "metric_loss_pct": f"loss in {metric.name}",
         "relative_mse": "relative MSE of the outputs",
     }
@@ -74,6 +74,19 @@ def quantity(given: Quantity | str) -> str:
     if isinstance(given, str):
         return given
     return UNKNOWN if given.value is None else f"{amount(given)} {given.kind}"
+
+
+def total(analysis: Analysis, key: str, given: Quantity) -> str:
+    """`quantity` of the total `key` of a map, and its split where it could be mistaken: a map that
+    was run is measured on another split than the one it was projected on, and a level (accuracy,
+    a metric) says nothing without one.
+    """
+    text = quantity(given)
+    if given.value is None or key in OF_COSTS:
+        return text
+    if given.kind == "measured":
+        return f"{text} on the {analysis.judging_split} split"
+    return f"{text} on the selection split" if key in LEVELS else text
 
 
 def gain(given: Gain, unit: str) -> str:

@@ -77,7 +77,7 @@ def _summary(given: Material) -> Section:
     """The whole report in a few sentences."""
     totals = given.found.totals
     size, latency, drop = (
-        words.quantity(totals[key])
+        words.total(given.study.analysis, key, totals[key])
         for key in ("size_bytes", "latency_ms", loss_figures(totals).loss)
     )
     metric = given.study.analysis.metric
@@ -130,7 +130,7 @@ def _overview(given: Material) -> Section:
     ))  # fmt: skip
     totals = Table(
         (Column("figure"), Column("this map, value (90 % range) and kind", "number")),
-        tuple((title, words.quantity(given.found.totals[key]))
+        tuple((title, words.total(analysis, key, given.found.totals[key]))
               for key, title in words.figures(analysis).items()),
         key="totals",
     )  # fmt: skip

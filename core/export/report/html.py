@@ -104,7 +104,11 @@ def _cards(given: Material) -> str:
         if figure.value is None:
             return f'<div class="card"><dt>{title}</dt><dd>{UNKNOWN}</dd></div>'
         value = escape(written(figure.value, figure.unit))
-        more = escape(words.quantity(figure).removeprefix(written(figure.value, figure.unit)))
+        more = escape(
+            words.total(given.study.analysis, key, figure).removeprefix(
+                written(figure.value, figure.unit)
+            )
+        )
         return f'<div class="card"><dt>{title}</dt><dd>{value} <small>{more}</small></dd></div>'
 
     body = "\n".join(card(key, totals[key]) for key in cards)

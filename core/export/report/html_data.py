@@ -54,7 +54,7 @@ def figure_data(given: Material) -> dict[str, Any]:
             {
                 "name": s.name,
                 "own": s.name == THIS_MAP,
-                **{name: _figure(s.outcome.totals[name]) for name in figures},
+                **{name: _figure(given, name, s.outcome.totals[name]) for name in figures},
                 "beaten": {cost: given.comparison.beaten(s.name)[cost] for cost in COSTS},
             }
             for s in given.strategies
@@ -62,14 +62,14 @@ def figure_data(given: Material) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _figure(given: Quantity) -> dict[str, Any]:
+def _figure(given: Material, name: str, found: Quantity) -> dict[str, Any]:
     return {
-        "value": given.value,
-        "low": given.low,
-        "high": given.high,
-        "unit": given.unit,
-        "kind": given.kind,
-        "text": words.quantity(given),
+        "value": found.value,
+        "low": found.low,
+        "high": found.high,
+        "unit": found.unit,
+        "kind": found.kind,
+        "text": words.total(given.study.analysis, name, found),
     }
 
 

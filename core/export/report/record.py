@@ -5,6 +5,7 @@ from __future__ import annotations
 from core.decide.assess.compare import COSTS
 from core.decide.assess.gains import gains
 from core.decide.assess.loss import loss_figures
+from core.decide.assess.outcome import accuracy_totals
 from core.export.map import words
 from core.export.map.reproduce import plan_command
 from core.export.report import facts
@@ -33,12 +34,14 @@ def decision(given: Material) -> Section:
         ("Chosen map", _counts(given)),
         ("Why", " ".join((*given.verdict.reasons, _standing(given)))),
     ]
+    projection = given.study.project(given.chosen.codes)
+    projected = totals | accuracy_totals(given.study, projection)  # a run replaces some
     for kind, names in (
         ("Exact", ("size_bytes", "size_reduction_pct")),
         ("Estimated", ("latency_ms", "speedup")),
-        ("Projected", judged.every),
+        ("Projected, selection split", judged.every),
     ):
-        said = "; ".join(f"{titles[n]} {words.amount(totals[n])}" for n in names)
+        said = "; ".join(f"{titles[n]} {words.amount(projected[n])}" for n in names)
         rows.append((kind, said))
     rows.append(("Measured, the FP32 model", facts.judged(analysis)[0][1]))
     rows += _measured(given)
@@ -53,8 +56,7 @@ def _measured(given: Material) -> list[tuple[str, str]]:
     run = given.verified
     if run is None:
         return [("Measured, this map", NOT_RUN)]
-    titles = {k: t.removesuffix(", selection split") for k, t in words.titles_of(
-        given.study.analysis.metric).items()}  # fmt: skip
+    titles = words.titles_of(given.study.analysis.metric)
     figures = [f"{titles.get(name, name)} {words.amount(q)}" for name, q in run.figures.items()]
     figures.append(
         f"latency {words.amount(run.timing.map_ms)}, {words.amount(run.timing.ratio)} of FP32"
@@ -66,7 +68,10 @@ def _measured(given: Material) -> list[tuple[str, str]]:
         f"{run.machine.runtime} on {run.machine.processor}, {words.count(run.samples, 'sample')} "
         f"of the {run.split} split, {run.created[:10]}{otherwise}"
     )
-    return [("Measured, this map", "; ".join(figures)), ("Measured where", where)]
+    return [
+        (f"Measured, this map, {run.split} split", "; ".join(figures)),
+        ("Measured where", where),
+    ]
 
 
 def _counts(given: Material) -> str:

@@ -175,7 +175,7 @@ def _accuracy(given: Material) -> tuple[Facts, Table]:
     table = Table(
         (Column("map"), *(Column(f"{titles[name]} (90 % range)", "number") for name in names)),
         tuple(
-            (title, *(words.quantity(one.totals[name]) for name in names))
+            (title, *(words.total(analysis, name, one.totals[name]) for name in names))
             for title, one in _everyone(given).items()
         ),
         key="accuracy",

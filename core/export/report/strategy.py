@@ -100,7 +100,7 @@ def effect(given: Material) -> tuple[Section, ...]:
     rows = tuple(
         (
             s.name,
-            *(words.quantity(s.outcome.totals[name]) for name in names),
+            *(words.total(given.study.analysis, name, s.outcome.totals[name]) for name in names),
             *(", ".join(beaten[s.name][cost]) or "no one" for cost in COSTS),
         )
         for s in given.strategies
@@ -143,7 +143,7 @@ def _advice(given: Material) -> tuple[tuple[str, ...], ...]:
     return tuple(
         (
             uses.get(one.use, one.use), one.strategy, one.why,
-            *(words.quantity(priced[one.strategy][name])
+            *(words.total(given.study.analysis, name, priced[one.strategy][name])
               for name in ("size_bytes", "latency_ms", loss)),
         )
         for one in given.recommended

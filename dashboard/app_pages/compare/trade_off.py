@@ -24,7 +24,7 @@ from dashboard.charts.template import Spec, filled, named, template
 from dashboard.display import theme
 from dashboard.display.loss_labels import NO_LABELS, LossLabels, axis_format
 from dashboard.display.strategy_marks import MARKS
-from dashboard.display.text import format_quantity, plain, short, with_range
+from dashboard.display.text import format_quantity, plain, short
 from dashboard.display.theme import Mode, Theme, by_mode
 from dashboard.session import frontiers, studies
 from dashboard.session.view import View
@@ -47,11 +47,11 @@ def draw(view: View, sides: Sequence[Strategy], found: Comparison) -> None:
         with st.container(horizontal=True, vertical_alignment="center"):
             st.markdown("**Loss against what it saves**", width="content")
             measure = choose_loss(labels)
-        look, axis = theme.current(), labels.axis(measure)
+        look = theme.current()
         points = studies.curve(view.opened, view.policy)
         fronts = {cost: frontiers.ready(view.opened, view.policy, cost) for cost in COSTS}
         drawn = {
-            cost: trade(points, sides, found, cost, measure, axis, look, fronts[cost])
+            cost: trade(points, sides, found, cost, measure, labels, look, fronts[cost])
             for cost in COSTS
         }
         if None in drawn.values():
@@ -106,7 +106,7 @@ def trade(
     found: Comparison,
     cost: Cost,
     measure: str,
-    axis: str,
+    labels: LossLabels,
     look: Theme,
     front: Frontier | None = None,
 ) -> Spec | None:
@@ -117,7 +117,7 @@ def trade(
             field: amount(p.totals, cost),
             measure: loss,
             "threshold": p.high_threshold,
-            **_said(p.totals, cost, measure),
+            **_said(labels, p.totals, cost, measure),
         }
         for p in points
         if (loss := p.totals[measure].value) is not None
@@ -130,7 +130,7 @@ def trade(
             "place": str(place),
             "opacity": DIMMED if found.beaten(s.name)[cost] else 1.0,
             "dominated_by": ", ".join(found.beaten(s.name)[cost]) or "no one",
-            **_said(s.outcome.totals, cost, measure),
+            **_said(labels, s.outcome.totals, cost, measure),
         }
         for place, s in enumerate(sides)
         if s.outcome.totals[measure].value is not None
@@ -145,21 +145,23 @@ def trade(
         {
             field: amount(p.totals, cost),
             measure: p.totals[measure].value,
-            **_said(p.totals, cost, measure),
+            **_said(labels, p.totals, cost, measure),
         }
         for p in (() if front is None else front.points)
     ]
     return filled(
-        _trade(look.mode, cost, measure, axis),
+        _trade(look.mode, cost, measure, labels.axis(measure)),
         thresholds=pd.DataFrame(cloud, columns=columns),
         frontier=pd.DataFrame(best, columns=columns[:-1]),
         strategies=data,
     )
 
 
-def _said(totals: Mapping[str, Quantity], cost: Cost, measure: str) -> dict[str, str]:
+def _said(
+    labels: LossLabels, totals: Mapping[str, Quantity], cost: Cost, measure: str
+) -> dict[str, str]:
     """Both figures of a mark, written as everywhere."""
-    texts = (format_quantity(totals[TOTAL_OF[cost]]), with_range(totals[measure]))
+    texts = (format_quantity(totals[TOTAL_OF[cost]]), labels.figure(measure, totals[measure]))
     return dict(zip(SAID, texts, strict=True))
 
 

@@ -17,10 +17,10 @@ from core.decide.advise.corrections import (
 )
 from core.decide.assess.loss import loss_figures
 from core.decide.assess.outcome import accuracy_totals
-from core.decide.assess.verified import half_layers, sentences
+from core.decide.assess.verified import half_layers, ran_codes, sentences
 from core.estimate.hardware import THIS_MACHINE
 from core.numerics.precision import REFERENCE
-from core.quantity import UNKNOWN, Quantity
+from core.quantity import UNKNOWN, unknown
 from core.records.verification import Verification
 from dashboard.app_pages.verify import actions
 from dashboard.charts import figure
@@ -35,7 +35,7 @@ from dashboard.display.text import (
 )
 from dashboard.session.view import View
 
-COLUMNS = ("Figure", "Measured", "Projected or estimated")
+PREDICTED = "Projected (selection split) or estimated"
 
 
 def this_map(view: View, found: Verification) -> None:
@@ -45,13 +45,19 @@ def this_map(view: View, found: Verification) -> None:
         f"On {found.samples:,} {found.split} samples, {found.machine.processor}, "
         f"{found.machine.runtime}, {found.machine.threads} thread, {found.created[:16]}."
     )
-    rows = _figures(view, found)
+    figures = _figures(view, found)
     st.dataframe(
-        pd.DataFrame(rows, columns=list(COLUMNS)),
+        figures,
         hide_index=True,
-        height=table_height(len(rows)),
+        height=table_height(len(figures)),
         alt="Measured figures of this map beside the projected or estimated ones",
     )
+    st.caption(
+        "A projection is of the selection split, so what was measured there stands beside it. It "
+        "is of the precisions that ran, as is everything measured"
+        + (": those of the map on screen differ, and so does its own projection."
+           if not found.is_as_asked else ".")
+    )  # fmt: skip
     for sentence in sentences(view.study, found):
         st.markdown(f":orange[:material/warning:] {plain(sentence)}")
     if half_layers(view.study, found):
@@ -65,31 +71,40 @@ def this_map(view: View, found: Verification) -> None:
     _layers(found)
 
 
-def _figures(view: View, found: Verification) -> list[tuple[str, str, str]]:
-    labels = view.loss_labels
-    projected = accuracy_totals(view.study, view.study.project(view.now.chosen.codes))
+def _figures(view: View, found: Verification) -> pd.DataFrame:
+    """Measured on the split that judges; then, of the selection split, measured beside the
+    projection of what ran, so that what stands side by side is of the same samples.
+    """
+    labels, same = view.loss_labels, "Measured, selection split"
+    codes = ran_codes(view.study, found)
+    projected = accuracy_totals(view.study, view.study.project(codes))
+    estimated = UNKNOWN
+    if view.study.analysis.profile is not None:
+        estimated = with_range(view.study.latency(THIS_MACHINE).estimate(codes).total)
+    nothing, timing = unknown("", "measured"), found.timing
     rows = [
         (
-            _title(labels.titles.get(name, name)).split(",")[0],
+            _title(labels.titles.get(name, name)),
             with_range(quantity),
+            with_range(found.same_samples.get(name, nothing)),
             with_range(projected[name]),
         )
         for name, quantity in found.figures.items()
     ]
-    timing = found.timing
     rows += [
-        (f"Latency per sample, batch {timing.batch}", with_range(timing.map_ms),
-         with_range(view.study.latency(THIS_MACHINE).estimate(view.now.chosen.codes).total)
-         if view.study.analysis.profile is not None else UNKNOWN),
-        ("Latency of FP32", with_range(timing.reference_ms), UNKNOWN),
-        ("Map ÷ FP32", with_range(timing.ratio), UNKNOWN),
-        ("File", format_number(found.file_bytes, "bytes"),
+        (f"Latency per sample, batch {timing.batch}", with_range(timing.map_ms), "", estimated),
+        ("Latency of FP32", with_range(timing.reference_ms), "", ""),
+        ("Map ÷ FP32", with_range(timing.ratio), "", ""),
+        ("File", format_number(found.file_bytes, "bytes"), "",
          format_number(found.predicted_file_bytes, "bytes")),
-        ("Peak memory", format_number(found.peak_bytes, "bytes"), UNKNOWN),
-        ("Agreement with the simulation", _db(found.agreement_db), UNKNOWN),
-        ("Error against FP32", _db(found.error_db), _db(found.simulated_error_db)),
+        ("Peak memory", format_number(found.peak_bytes, "bytes"), "", ""),
+        ("Agreement with the simulation", _db(found.agreement_db), "", ""),
+        ("Error against FP32", _db(found.error_db), "", _db(found.simulated_error_db)),
     ]  # fmt: skip
-    return rows
+    frame = pd.DataFrame(
+        rows, columns=["Figure", f"Measured, {found.split} split", same, PREDICTED]
+    )
+    return frame if found.split != "selection" else frame.loc[:, ~frame.columns.duplicated()]
 
 
 def _title(text: str) -> str:
@@ -140,17 +155,17 @@ def _row(view: View, one: Residual, divergence: str) -> dict[str, str]:
     run, figures = one.verification, loss_figures(accuracy_totals(view.study, None))
     narrow = sum(name == view.study.narrowest for name in run.precisions)
     error = one.log_error(divergence)
-    unknown = Quantity(None, "", "measured")
+    nothing = unknown("", "measured")
     estimated, measured = one.estimated_ms, run.timing.map_ms
     return {
         "Map": run.label or run.created[:16],
         f"Layers in {view.study.narrowest}": f"{narrow:,}",
         "Loss, projected": with_range(one.projected[figures.loss]),
-        "Loss, measured": format_quantity(one.measured(figures.loss) or unknown),
+        "Loss, measured": format_quantity(one.measured(figures.loss) or nothing),
         "Divergence, projected": format_quantity(one.projected[divergence]),
-        "Divergence, measured": format_quantity(one.measured(divergence) or unknown),
+        "Divergence, measured": format_quantity(one.measured(divergence) or nothing),
         "measured ÷ projected": UNKNOWN if error is None else f"{math.exp(error):.2f}",
-        f"Loss, {run.split} split": with_range(run.figures.get(figures.loss, unknown)),
+        f"Loss, {run.split} split": with_range(run.figures.get(figures.loss, nothing)),
         "Latency, estimated here": format_quantity(estimated),
         "Latency, measured": format_quantity(measured),
         "÷ FP32": format_quantity(run.timing.ratio),
@@ -176,6 +191,6 @@ def _correction(view: View, found: list[Residual], fitted: Correction | None, na
     st.caption(said)
     projected = accuracy_totals(view.study, view.study.project(view.now.chosen.codes))[name]
     st.markdown(
-        f"Corrected, {view.loss_labels.titles[name]} of the map on screen is projected at "
+        f"Corrected, {view.loss_labels.titles[name]} of the map on screen, as asked, is projected at "
         f"**{with_range(fitted.applied(projected))}** (uncorrected {with_range(projected)})."
     )
