@@ -7,7 +7,7 @@ print both sentences, so that no one has to read a traceback to go on.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 MAX_NAMED = 5
 NEAREST = 3
@@ -83,6 +83,12 @@ def printable(text: str) -> str:
 def nearest(name: str, known: Iterable[str]) -> tuple[str, ...]:
     """The names among `known` that look most like `name`, the likeliest first."""
     return tuple(difflib.get_close_matches(name, known, n=NEAREST, cutoff=0.5))
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first of `names`, and how many there are beside them."""
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return ", ".join(printable(name) for name in names[:MAX_NAMED]) + more
 
 
 def check_names(wanted: Iterable[str], known: Collection[str], where: str) -> None:

@@ -15,6 +15,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from core.errors import listed
+
 ROLES: tuple[str, ...] = (
     "attention",
     "feed_forward",
@@ -44,6 +46,15 @@ rounds output, rounds input: it runs in float between quantize and dequantize.  
 has no kernel and rounds nothing.  nothing: it does nothing at inference (dropout, or a batch norm
 that is folded into the layer before it).
 """
+
+UNREACHED = (
+    "No calibration sample reached {}: in every map what they hold stays as trained and in FP32, "
+    "also where evaluation samples reach it."
+)
+SOMETIMES = (
+    "Which layers run depends on the sample: {} run for some alone. Multiply-accumulates and data "
+    "flow are means over a batch of calibration samples."
+)
 
 TensorKind = Literal["weight", "table", "bias", "float"]
 
@@ -177,6 +188,7 @@ class LayerTable:
     uncalled: tuple[str, ...] = field(default=())
     joins: int = 0
     groups: tuple[tuple[int, ...], ...] = ()
+    sometimes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.layers)
@@ -193,6 +205,22 @@ class LayerTable:
     def index(self) -> dict[str, int]:
         """Position of each layer by name."""
         return {name: i for i, name in enumerate(self.names)}
+
+    @cached_property
+    def unreached(self) -> tuple[str, ...]:
+        """Modules that hold weights and that no calibration sample reached: they are no layers,
+        and stay as trained in every map.
+        """
+        homes = {spec.name.rpartition(".")[0] or ROOT for spec in self.glue_tensors}
+        return tuple(name for name in self.uncalled if name in homes)
+
+    def unreached_in_words(self) -> str:
+        """What to know of the modules in `unreached`, as a sentence."""
+        return UNREACHED.format(listed(self.unreached))
+
+    def sometimes_in_words(self) -> str:
+        """What to know where which layers run depends on the sample, as a sentence."""
+        return SOMETIMES.format(listed(self.sometimes))
 
     @cached_property
     def kernels(self) -> tuple[tuple[int, int], ...]:

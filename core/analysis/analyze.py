@@ -20,7 +20,7 @@ from core.evidence.measure.cache import Cache
 from core.evidence.measure.collect import Progress
 from core.evidence.measure.forecast import forecast_seconds
 from core.evidence.measure.holdout import judged
-from core.evidence.measure.model_notes import notes
+from core.evidence.measure.model_notes import flow_notes, notes
 from core.evidence.measure.outputs import read
 from core.evidence.measure.runs import prepare
 from core.evidence.options import MeasureOptions
@@ -190,7 +190,7 @@ def _bare(source: ModelSource, layers: LayerTable, options: MeasureOptions) -> A
         device=device_name(source.model),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=None,
-        notes=source.notes,
+        notes=(*source.notes, *flow_notes(layers)),
         optimistic=source.optimistic,
         **judged(source, layers, scheme),
     )

@@ -8,9 +8,9 @@ from typing import Any
 
 from rich.table import Table
 
-from core.analysis import store
 from core.cli.output import console, print_json
 from core.cli.output import table as new_table
+from core.cli.studies import study_of
 from core.decide import answer
 from core.decide.advise.explain import explain
 from core.decide.assess.compare import COSTS
@@ -177,7 +177,7 @@ def _rules(options: argparse.Namespace) -> Policy:
 
 def run_frontier(options: argparse.Namespace) -> None:
     """List the points of a frontier."""
-    study = Study(store.load(options.folder))
+    study = study_of(options.folder)
     options.hardware = options.hardware or study.default_hardware
     found = frontier(study, _rules(options), options.axis)
     if options.json:
@@ -223,7 +223,7 @@ def _frontier_table(study: Study, found: Frontier) -> Table:
 
 def run_explain(options: argparse.Namespace) -> None:
     """Explain one layer of a map."""
-    study = Study(store.load(options.folder))
+    study = study_of(options.folder)
     found = explain(study, precision_map.read(options.map, study), options.layer)
     if options.json:
         print_json({"words": found.in_words(), "explanation": found})

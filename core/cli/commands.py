@@ -16,6 +16,7 @@ from core.cli import budget, tables
 from core.cli.cache import opened
 from core.cli.output import console, note, print_json, progress_bar, write
 from core.cli.partial import keeper
+from core.cli.studies import study_of
 from core.decide import answer
 from core.decide.advise.advice import considerations, feasibility, recommendations
 from core.decide.advise.document import applies_to, comparisons
@@ -178,7 +179,7 @@ def policy_from(options: argparse.Namespace) -> Policy:
 
 def plan(options: argparse.Namespace) -> None:
     """Decide a map and write it."""
-    study = Study(store.load(options.folder))
+    study = study_of(options.folder)
     options.hardware = options.hardware or study.default_hardware
     chosen = answer.decide(study, policy_from(options))
     unknown = [name for name, _ in chosen.policy.overrides if name not in study.layers.index]
@@ -202,7 +203,7 @@ def plan(options: argparse.Namespace) -> None:
 
 def show(options: argparse.Namespace) -> None:
     """Show an analysis under a map, or under the document's policy."""
-    study = Study(store.load(options.folder))
+    study = study_of(options.folder)
     chosen = (
         answer.decide(study, Policy())
         if options.map is None
@@ -216,7 +217,7 @@ def show(options: argparse.Namespace) -> None:
 
 def report(options: argparse.Namespace) -> None:
     """Print or write a map's report as Markdown; as data with `--json`."""
-    study = Study(store.load(options.folder))
+    study = study_of(options.folder)
     found = reports.build(study, precision_map.read(options.map, study))
     if options.out is not None:
         write(options.out, markdown.render(found).encode())

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from core.analysis import store
 from core.cli import tables
 from core.cli.output import console, note, print_json
+from core.cli.studies import study_of
 from core.decide import answer
 from core.decide.assess.compare import SAME_MAP, Comparison, Strategy, compare, strategy
 from core.decide.assess.difference import in_words
@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> None:
             f"{len(options.maps)} map{'' if len(options.maps) == 1 else 's'} given.",
             f"Compare {FEWEST} to {MOST} maps.",
         )
-    study = Study(store.load(options.folder))
+    study = study_of(options.folder)
     given = [_map(text, study) for text in options.maps]
     names = unique_names([Path(text).stem or text for text in options.maps])
     place = _reference(options.reference, options.maps, names)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from core.analysis import store
 from core.cli.output import console, note, print_json, write
+from core.cli.studies import study_of
 from core.cli.tables import targets_table
 from core.decide.assess.outcome import outcome
 from core.decide.policy.decision import PrecisionMap
@@ -80,7 +80,7 @@ def add_nodes(sub: argparse.ArgumentParser) -> None:
 
 def export(options: argparse.Namespace) -> None:
     """Check a map and write it in a format."""
-    study = Study(store.load(options.folder))
+    study = study_of(options.folder)
     chosen = precision_map.read(options.map, study)
     for check in checks(study, chosen, outcome(study, chosen)):
         if check.status != "passed":
@@ -164,7 +164,7 @@ def targets(options: argparse.Namespace) -> None:
 
 def nodes(options: argparse.Namespace) -> None:
     """Keep the node names of an exported model with its analysis."""
-    study = Study(store.load(options.folder))
+    study = study_of(options.folder)
     if options.onnx is not None:
         table = read_nodes.read(options.onnx, study.layers)
     else:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from core.analysis import store
 from core.cli import runtime_tables as tables
 from core.cli.output import console, note, print_json, write
+from core.cli.studies import study_of
 from core.decide.assess.verified import sentences
 from core.decide.policy.decision import PrecisionMap
 from core.decide.study import Study
@@ -99,7 +99,7 @@ def verify(options: argparse.Namespace) -> None:
 def _verify(options: argparse.Namespace, reporter: Reporter) -> None:
     if options.repeat is not None and options.repeat < 1:
         raise PolicyError("--repeat needs one round at least.", "Leave it out for the default.")
-    study = Study(store.load(options.folder))
+    study = study_of(options.folder)
     maps = [(path.stem, precision_map.read(path, study)) for path in options.maps]
     wanted = [
         (label, chosen)
@@ -143,7 +143,7 @@ def _verify(options: argparse.Namespace, reporter: Reporter) -> None:
 
 def profile(options: argparse.Namespace) -> None:
     """Time the layers on this machine and keep what was found."""
-    study = Study(store.load(options.folder))
+    study = study_of(options.folder)
     from core.runtime import profile as profiling
     from core.runtime import verify as verifying
 
@@ -163,5 +163,5 @@ def profile(options: argparse.Namespace) -> None:
 
 
 def _opened(options: argparse.Namespace) -> tuple[Study, PrecisionMap]:
-    study = Study(store.load(options.folder))
+    study = study_of(options.folder)
     return study, precision_map.read(options.map, study)

@@ -1,4 +1,5 @@
-"""The layers of a model, found by running it once on one sample.
+"""The layers of a model, found by running it: once on one sample, and where that leaves modules
+out, on batches that reach them.
 
 Module hooks say which module is running and a torch-function mode sees every operation, so
 that parameters, multiply-accumulates, shapes and the data flow between layers are counted from
@@ -7,7 +8,7 @@ what was executed and not from what was declared.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 
 import torch
@@ -19,6 +20,7 @@ from core.numerics import kernel_table
 from core.source.batches import (
     SEED,
     call,
+    count,
     failed,
     fixed_random_state,
     fused_attention_off,
@@ -30,6 +32,7 @@ from core.source.contract import ModelSource
 from core.source.fusion import contracted, folded_norms
 from core.source.observer import JOIN, Observer
 from core.source.ownership import owners
+from core.source.reach import batches_that_reach
 from core.source.roles import DROPOUTS, RECURRENTS, check_roles, role_of
 
 
@@ -57,14 +60,30 @@ def _activation_scales(state: State, role: str, operations: Mapping[str, int]) -
 def take_inventory(source: ModelSource, *, expand_units: bool = False) -> LayerTable:
     """Run `source.model` on one calibration sample and return its layers in execution order.
 
-    With `expand_units` the declared units are taken apart. Does not change the model. Raises
-    `ModelError` if the forward pass fails.
+    Where that sample leaves modules out, batches of the calibration split that reach them are
+    run, and what is counted is a mean over those. With `expand_units` the declared units are
+    taken apart. Does not change the model. Raises `ModelError` if the forward pass fails.
     """
     check_roles(source.roles)
+    inputs = source.calibration.inputs
+    first = found = _observed(source, slice(0, 1), expand_units)
+    missing = first.unreached()
+    some: set[str] = set()
+    for part, _ in batches_that_reach(source.model, inputs, missing) if missing else ():
+        other = _observed(source, part, expand_units)
+        if found is first and first.seen.keys() <= other.seen.keys():
+            some |= other.seen.keys() - first.seen.keys()
+            found = other
+        else:
+            some.update(found.add(other))
+    return _table(source, found, some)
+
+
+def _observed(source: ModelSource, part: slice, expand_units: bool) -> Observer:
+    """A pass of the calibration samples of `part`, counted for one of them."""
     model = source.model
-    owner = owners(model, source.units, expand_units)
-    observer = Observer(model, owner)
-    given = observer.feed(take(source.calibration.inputs, 0, 1))
+    observer = Observer(model, owners(model, source.units, expand_units))
+    given = observer.feed(take(source.calibration.inputs, part.start, part.stop))
     with fixed_random_state(SEED), fused_attention_off(), state_kept(model):
         try:
             with torch.inference_mode(False), torch.no_grad(), observer.stack.installed(), observer:
@@ -73,18 +92,24 @@ def take_inventory(source: ModelSource, *, expand_units: bool = False) -> LayerT
                 with suppress(ModelError):  # said in full where outputs are read
                     observer.links.returned(read_output(returned, source.output))
         except Exception as error:
-            raise failed(error, "on one calibration sample", "calibration[:1]") from error
-    return _table(source, observer)
+            one = part.stop == part.start + 1
+            how = "one calibration sample" if one else "calibration samples"
+            raise failed(
+                error, f"on {how}", f"calibration[{part.start or ''}:{part.stop}]"
+            ) from error
+    observer.fused = observer.links.fused(observer.owner)
+    observer.share_among(count(given))
+    return observer
 
 
-def _table(source: ModelSource, observer: Observer) -> LayerTable:
+def _table(source: ModelSource, observer: Observer, some: Collection[str]) -> LayerTable:
     model, owner = source.model, observer.owner
     owned: dict[str, list[TensorSpec]] = {}
     params: dict[str, int] = {}
     parts: dict[str, list[str]] = {}
     glue_tensors: list[TensorSpec] = []
     first_name: dict[int, str] = {}
-    fused = observer.links.fused(owner)
+    fused = observer.fused
     folded = folded_norms(fused)
     persistent = set(model.state_dict().keys())
     # remove_duplicate=False so that a tied weight is met under each name; `first_name` keeps the first
@@ -174,6 +199,7 @@ def _table(source: ModelSource, observer: Observer) -> LayerTable:
     return LayerTable(
         tuple(layers), edges, glue, tuple(glue_tensors), uncalled, observer.joins,
         _groups(source, {layer.name: i for i, layer in enumerate(layers)}),
+        tuple(name or ROOT for name in index if name in some),
     )  # fmt: skip
 
 

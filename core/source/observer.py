@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from core.errors import ModelError
-from core.layers import TensorKind
+from core.layers import Fused, TensorKind
 from core.source.batches import copied
 from core.source.fusion import Links
 from core.source.operations import (
@@ -67,6 +67,10 @@ class Observer(TorchFunctionMode):
         self.flows: dict[tuple[str, str], int] = {}
         self.last_product: str | None = None
         self.joins = 0
+        self.fused: dict[str, tuple[Fused, ...]] = {}
+        self.called: set[str] = set()
+        self.read: set[int] = set()
+        """Paths of the modules that ran, and ids of the stored tensors that were read."""
         self._producer: dict[int, str] = {}
         self._alive: list[Tensor] = []  # ids are reused once a tensor is freed
         self.stack = ModuleStack(model, self._entered, self._left)
@@ -77,15 +81,18 @@ class Observer(TorchFunctionMode):
     def _entered(
         self, path: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
+        given = first_tensor((args, kwargs))
+        if given is not None and not given.numel():
+            return  # a branch that no sample takes
+        self.called.add(path)
         if self.owner[path] == path:
             seen = self._layer(path)
-            given = first_tensor((args, kwargs))
             if given is not None and not seen.input_shape:
                 seen.input_shape = tuple(given.shape[1:])
 
     def _left(self, path: str, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         given = first_tensor(output)
-        if self.owner[path] == path and given is not None:
+        if self.owner[path] == path and given is not None and given.numel():
             seen = self._layer(path)
             seen.output_shape = tuple(given.shape[1:])
             # Of the form alone: to take a row would be one more reader of the value.
@@ -138,16 +145,21 @@ class Observer(TorchFunctionMode):
         if result is not None and result.is_quantized:
             what = f"Module {path!r}" if path else "The model itself"
             raise ModelError(f"{what} computes on quantized tensors.", BRING_FLOAT)
+        if result is not None and not result.numel():
+            return output  # what is done with no sample is not done
         operation = None if result is None else recognise(func, args, kwargs, self.stored)
         self.links.note(func, args, kwargs, output, operation, path)
+        given = tensors((args, tuple(kwargs.values())))
+        if func is Tensor.__setitem__ and given:
+            self._through_glue(given, given[0])
         if result is None:
             return output
+        self.read |= {id(root) for t in given if (root := self.stored.root(t)) is not None}
         name = self.owner[path]
         if name is None and operation is not None and operation.kind in HEAVY:
             # A container that multiplies on its own is a layer (its children stay theirs).
             self.owner[path] = name = path
             seen = self._layer(path)
-        given = tensors((args, tuple(kwargs.values())))
         if name is None or isinstance(self.model.get_submodule(name), DROPOUTS):
             if name is None:
                 self.glue.add(path)
@@ -171,6 +183,49 @@ class Observer(TorchFunctionMode):
                 self.last_product = name
         self._remember(output, name)
         return output
+
+    def unreached(self) -> list[str]:
+        """Paths of modules that hold parameters and that this pass left out."""
+        return [
+            path
+            for path, module in self.model.named_modules()
+            if path not in self.called
+            and (own := list(module.parameters(recurse=False)))
+            and not any(id(parameter) in self.read for parameter in own)
+        ]
+
+    def share_among(self, samples: int) -> None:
+        """Make what was counted in a pass of `samples` a mean for one of them, rounded up."""
+        for seen in self.seen.values():
+            seen.macs = -(-seen.macs // samples)
+            seen.input_elements = -(-seen.input_elements // samples)
+        self.flows = {edge: -(-elements // samples) for edge, elements in self.flows.items()}
+
+    def add(self, other: Observer) -> list[str]:
+        """Take from `other`, another pass of the same model, the layers that this one did not
+        reach, with the joins that they flow into or out of; their names, in order.
+        """
+        order = sorted(other.seen, key=lambda name: other.seen[name].order)
+        new = [name for name in order if name not in self.seen]
+        for name in new:
+            other.seen[name].order = len(self.seen)
+            self.seen[name] = other.seen[name]
+            self.owner[name] = name
+        self.fused |= {name: other.fused[name] for name in new if name in other.fused}
+        self.kinds = {**other.kinds, **self.kinds}
+        self.weight_of = {**other.weight_of, **self.weight_of}
+        self.reader = {**other.reader, **self.reader}
+        self.glue |= other.glue
+        self.read |= other.read
+        beside = {end for edge in other.flows if set(edge) & set(new) for end in edge}
+        joins = {JOIN % k: JOIN % (self.joins + k) for k in range(other.joins)}
+        kept = {name for name in joins if name in beside} | set(new)
+        for (source, target), elements in other.flows.items():
+            if source in kept or target in kept:
+                edge = (joins.get(source, source), joins.get(target, target))
+                self.flows[edge] = max(self.flows.get(edge, 0), elements)
+        self.joins += other.joins
+        return new
 
     def _note_stored(
         self, operation: Operation, name: str, number: int, args: Any, kwargs: Any

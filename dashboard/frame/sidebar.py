@@ -7,12 +7,12 @@ from streamlit.delta_generator import DeltaGenerator
 
 from core.decide.policy.decision import sides
 from core.decide.study import Study
-from core.errors import PolicyError, QuantscapeError
+from core.errors import PolicyError, QuantscapeError, listed
 from core.estimate import hardware as hardware_profiles
 from core.evidence.scorers import SCORERS
 from dashboard.charts.layers import in_words
 from dashboard.display.boundary import show_expected
-from dashboard.display.text import format_number
+from dashboard.display.text import format_number, plain
 from dashboard.frame import actions, budgets
 from dashboard.session import studies
 from dashboard.session.budget_controls import AXIS_OF, STRATEGIES
@@ -58,6 +58,8 @@ def _model_line(study: Study) -> str:
     how = "nothing measured" if evidence is None else f"{evidence.samples:,} samples"
     if study.analysis.partial is not None:
         how += f" · :orange[{study.analysis.partial.in_words()}]"
+    if study.layers.unreached:
+        how += f" · :orange[never reached: {plain(listed(study.layers.unreached))}]"
     return f"{len(study.layers):,} layers · {size} in {study.precisions[0]} · {how}"
 
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from core.analysis import store
 from core.evidence.scorers import SCORERS
+from core.layers import TensorSpec
 from dashboard.frame.sidebar import IN_VIEW
 from dashboard.pages import PAGES
 from tests.conftest import REPOSITORY
+from tests.core.synthetic import synthetic_analysis
 from tests.dashboard.by_task import FIRST
 from tests.dashboard.conftest import SAMPLES, SHAPES, Open, failures, kpis, said, walk
 from tests.dashboard.test_policy import view
@@ -41,6 +47,21 @@ def test_an_overflow_is_said_on_every_page(open_app: Open) -> None:
         assert failures(app) == [], page
         assert kpis(app)["Accuracy loss"] == "n/a", page
         assert "not finite with block.0.attention" in said(app), page
+
+
+def test_what_calibration_never_reached_is_named_on_every_page(
+    open_app: Open, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """Modules that are no layers because no sample came by stand in the sidebar."""
+    analysis = synthetic_analysis(3, samples=20)
+    weight = TensorSpec("experts.3.weight", (4, 4), "float")
+    layers = replace(analysis.layers, uncalled=("experts.3", "drop"), glue_tensors=(weight,))
+    store.save(replace(analysis, layers=layers), tmp_path / "a")
+    folders["unreached"] = tmp_path / "a"
+    app = open_app("unreached")
+
+    for page in walk(app):
+        assert "never reached: experts.3]" in said(app), page
 
 
 @pytest.mark.parametrize("page", [name for name, page in PAGES.items() if page.needs == "layers"])

@@ -236,7 +236,9 @@ def test_views_need_not_be_contiguous() -> None:
 
 
 def test_a_branch_on_the_batch_leaves_its_other_side_in_float() -> None:
-    """A layer that one sample does not reach is listed as never called and stays as trained."""
+    """A layer that calibration, in its batches, does not reach is named and stays as trained; the
+    analysis says that the size of the batch decides.
+    """
     model = _seeded(awkward.BranchOnBatch)
     source = _spec(model, _draw(80, 5))
     analysis, evidence = _measured(source)
@@ -244,8 +246,10 @@ def test_a_branch_on_the_batch_leaves_its_other_side_in_float() -> None:
     assert analysis.layers.names == ("small",)
     assert analysis.layers.uncalled == ("large",)
     assert not evidence.perturbations.any()  # batches of 80 go through `large`
-    (note,) = own_notes(analysis)
-    assert note.startswith("2 runs took another way through the model")
+    unreached, on_batch, full = own_notes(analysis)
+    assert unreached.startswith("No calibration sample reached large:")
+    assert on_batch == model_notes.BATCH
+    assert full.startswith("2 runs took another way through the model")
 
 
 def test_an_operation_that_calibration_never_reached_is_named() -> None:

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from core.evidence.evidence import Evidence
+from core.evidence.measure.memory import BATCH as MOST
+from core.layers import LayerTable
 from core.source.batches import count, run_batch, state_kept, take
 from core.source.contract import ModelSource
 
@@ -43,6 +45,12 @@ def notes(source: ModelSource, evidence: Evidence) -> tuple[str, ...]:
     return said
 
 
+def flow_notes(layers: LayerTable) -> tuple[str, ...]:
+    """What to know where samples take different ways through the model, as sentences."""
+    unreached = (layers.unreached_in_words(),) if layers.unreached else ()
+    return (*unreached, *((layers.sometimes_in_words(),) if layers.sometimes else ()))
+
+
 def _forward_notes(source: ModelSource) -> tuple[str, ...]:
     """What is unusual about the forward pass, from a few samples."""
     few = take(source.selection.inputs, 0, FEW)
@@ -57,9 +65,12 @@ def _forward_notes(source: ModelSource) -> tuple[str, ...]:
     if not torch.equal(first, run(few, seed=1)):
         return (RANDOM,)
     n = count(few)
-    if n > 1:
-        halves = torch.cat([run(take(few, 0, n // 2)), run(take(few, n // 2, n))])
-        size = float(first.abs().max())
-        if halves.shape != first.shape or float((halves - first).abs().max()) > TOLERANCE * size:
+    size = float(first.abs().max())
+    for other in (
+        run(take(source.selection.inputs, 0, MOST))[:n],
+        torch.cat([run(take(few, 0, n // 2)), run(take(few, n // 2, n))]) if n > 1 else first,
+        torch.cat([run(take(few, i, i + 1)) for i in range(n)]),
+    ):
+        if other.shape != first.shape or float((other - first).abs().max()) > TOLERANCE * size:
             return (BATCH,)
     return ()

@@ -60,7 +60,9 @@ class Replayer:
         if self.refusal:
             return dict.fromkeys(self._names, 1.0)
         recording, _, _, same = self._record(batch, 0)
-        dependents_of = self.plan.dependents_of if same else {}
+        if not same:
+            return dict.fromkeys(self._names, 1.0)
+        dependents_of = self.plan.dependents_of
         return {
             n: share(recording, dependents_of[n]) if n in dependents_of else 0.0
             for n in self._names

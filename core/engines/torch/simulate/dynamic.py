@@ -19,6 +19,8 @@ def round_dynamic(x: Tensor, bits: int) -> Tensor:
     Scale = (max - min) / (2^bits - 1), zero point = round(-min / scale), as
     `core.numerics.rounding.affine_grid` has them; a sample of zeros has scale 1.
     """
+    if not x.numel():
+        return x
     others = [axis for axis in range(x.ndim) if axis != x.ndim - 2]
     low, high = x.amin(others).clamp(max=0), x.amax(others).clamp(min=0)
     steps = 2**bits - 1

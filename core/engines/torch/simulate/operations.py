@@ -62,7 +62,7 @@ class Operations(TorchFunctionMode):
         return self._variant.ranges.get(site) or self.ranges.get(site)
 
     def _rounded(self, site: Site, value: Tensor) -> Tensor:
-        if self._functions.gave(value):
+        if self._functions.gave(value) or not value.numel():  # no sample takes this branch
             return value
         seen = self._range(site) or self.ranges.of(site)
         return round_to(value, grid_of(seen, self.scheme))

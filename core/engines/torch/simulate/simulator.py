@@ -92,7 +92,9 @@ class Simulator(Operations):
 
     def record(self, inputs: Inputs, observe: Observe, batch_size: int = 64) -> None:
         """Tell `observe` of every activation that the scheme may round, in the model as it is."""
-        self._observe = observe
+        self._observe = lambda site, value, *rest: (
+            observe(site, value, *rest) if value.numel() else None
+        )
         try:
             self._forward({}, inputs, batch_size)
         finally:

@@ -1,0 +1,20 @@
+"""The study that a command is about."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from core.analysis import store
+from core.cli.output import note
+from core.decide.study import Study
+
+
+def study_of(folder: Path) -> Study:
+    """The study of the analysis in `folder`; modules that it never reached are noted on stderr.
+
+    Raises `AnalysisError` where the folder cannot be read.
+    """
+    study = Study(store.load(folder))
+    if study.layers.unreached:
+        note(study.layers.unreached_in_words())
+    return study

@@ -1,0 +1,245 @@
+"""Models whose samples take different ways: experts, early exits, branches on the batch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from core.analysis import store
+from core.analysis.analyze import analyze, dry_run
+from core.cli.main import main
+from core.evidence.measure import model_notes
+from core.evidence.measure.measure import make_simulator, planned_runs
+from core.evidence.measure.outputs import read
+from core.evidence.measure.runs import Runner, prepare
+from core.evidence.options import MeasureOptions
+from core.numerics.precision import FP16, INT8
+from core.source.batches import take
+from core.source.contract import ModelSource, model_source
+from core.source.inventory import take_inventory
+
+WIDTH = 8
+OPTIONS = MeasureOptions(probes=2, precisions=(FP16, INT8))
+
+
+class Experts(nn.Module):
+    """Each sample goes through one of three experts, that of the largest of its first numbers.
+
+    With `guarded` an expert without samples is not called; otherwise it is given no rows.
+    """
+
+    def __init__(self, guarded: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.guarded = guarded
+        self.first = nn.Linear(WIDTH, WIDTH)
+        with torch.no_grad():  # which expert it is, a layer's output decides
+            self.first.weight.copy_(torch.eye(WIDTH) + 0.05 * torch.randn(WIDTH, WIDTH))
+        self.experts = nn.ModuleList(
+            nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.GELU()) for _ in range(3)
+        )
+        self.head = nn.Linear(WIDTH, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, WIDTH] -> [N, 3]."""
+        h = self.first(x)
+        chosen = h[:, :3].argmax(1)
+        out = torch.zeros_like(h)
+        for i, expert in enumerate(self.experts):
+            rows = (chosen == i).nonzero(as_tuple=True)[0]
+            if rows.numel() or not self.guarded:
+                out[rows] += expert(h[rows])
+        return self.head(h + out)
+
+
+class Exit(nn.Module):
+    """Leaves after the first layer if every sample of the batch is sure."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.early = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 3)
+        self.second, self.late = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 3)
+        with torch.no_grad():
+            self.early.weight.mul_(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, WIDTH] -> [N, 3]."""
+        h = torch.relu(self.first(x))
+        early = self.early(h)
+        if bool((early.softmax(-1).amax(-1) > 0.6).all()):
+            return early
+        return self.late(torch.relu(self.second(h)))
+
+
+def _for(*experts: int, seed: int = 1) -> Tensor:
+    """A sample for each of `experts` in turn, of `Experts`."""
+    x = torch.randn(len(experts), WIDTH, generator=torch.Generator().manual_seed(seed))
+    x[:, :3] = 0.3 * x[:, :3] + 4 * nn.functional.one_hot(torch.tensor(experts), 3)
+    return x
+
+
+def _source(model: nn.Module, calibration: Tensor, x: Tensor) -> ModelSource:
+    spec = {"model": model, "calibration": calibration, "evaluation": (x, None), "holdout": None}
+    return model_source({"task": "classification", **spec})
+
+
+def _runner(source: ModelSource) -> Runner:
+    layers = take_inventory(source)
+    simulator = make_simulator(source, layers, OPTIONS)
+    runs = planned_runs(layers, OPTIONS)
+    return prepare(simulator, source, read(source), len(runs), OPTIONS)
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_an_expert_is_found_wherever_calibration_reaches_it(guarded: bool) -> None:
+    """An expert that the first sample passes by is a layer like the others, also where only the
+    second batch holds a sample for it; one that no sample reaches is named as such.
+    """
+    calibration = _for(0, *[1] * 15, *[0] * 60, 2)
+    layers = take_inventory(_source(Experts(guarded), calibration, _for(0, 1, 2)))
+    without = take_inventory(_source(Experts(guarded), calibration[:-1], _for(0, 1, 2)))
+
+    assert set(layers.names) == {
+        "first", "head", *(f"experts.{i}.{k}" for i in range(3) for k in (0, 1))
+    }  # fmt: skip
+    assert set(layers.sometimes) == {f"experts.{i}.{k}" for i in (1, 2) for k in (0, 1)}
+    assert layers.unreached == ()
+    assert {t.kind for x in layers if x.name == "experts.2.0" for t in x.tensors} == {
+        "weight", "bias"
+    }  # fmt: skip
+    assert layers.glue_tensors == ()
+    assert "experts.2.0" not in without.names
+    assert without.unreached == ("experts.2.0",)
+    assert sum(t.size for t in without.glue_tensors) == WIDTH * WIDTH + WIDTH
+
+
+def test_work_that_few_samples_need_counts_for_those() -> None:
+    """Multiply-accumulates are a mean over the batch in which the experts were found; data flow
+    leads from an expert to the head.
+    """
+    layers = take_inventory(_source(Experts(True), _for(0, *[1] * 24, *[2] * 7), _for(0, 1)))
+    macs = dict(zip(layers.names, layers.macs.tolist(), strict=True))
+    nodes = [*layers.names, *(f"join {k}" for k in range(layers.joins))]
+    readers = {name: {nodes[e.target] for e in layers.edges if nodes[e.source] == name}
+               for name in nodes}  # fmt: skip
+    reached, todo = set[str](), ["experts.1.1"]
+    while todo:
+        new = readers[todo.pop()] - reached
+        reached |= new
+        todo += new
+
+    assert macs["first"] == WIDTH * WIDTH
+    assert macs["experts.1.0"] == WIDTH * WIDTH * 24 // 32
+    assert macs["experts.2.0"] == WIDTH * WIDTH * 7 // 32
+    assert "head" in reached
+
+
+def test_ways_that_no_batch_shares_are_put_together() -> None:
+    """Where the first sample and a batch go different ways, the layers of both are found."""
+
+    class ByCount(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.many = nn.Linear(WIDTH, 3), nn.Linear(WIDTH, 3)
+            self.after = nn.Linear(3, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.after(self.many(x) if len(x) > 1 else self.one(x))
+
+    x = torch.randn(40, WIDTH)
+    layers = take_inventory(_source(ByCount(), x, x))
+    flows = {(layers.names[e.source], layers.names[e.target]) for e in layers.edges}
+
+    assert layers.names == ("one", "after", "many")
+    assert flows == {("one", "after"), ("many", "after")}
+    assert layers.macs.tolist() == [WIDTH * 3, 9, WIDTH * 3]
+
+
+def _hard(seed: int, n: int = 120) -> Tensor:
+    """Samples of mixed kinds: near the boundaries between experts, sure and unsure."""
+    x = torch.randn(n, WIDTH, generator=torch.Generator().manual_seed(seed))
+    return x * torch.linspace(0.2, 3, n)[:, None]
+
+
+@pytest.mark.parametrize(
+    "model", [lambda: Experts(True), lambda: Experts(False), Exit], ids=["guarded", "rows", "exit"]
+)
+def test_runs_are_those_of_full_passes_whatever_way_they_take(model: type[nn.Module]) -> None:
+    """Every layer alone, in batches of several sizes, gives the bits of a full pass, although its
+    rounding sends samples another way; where the way is read off values the runs say so.
+    """
+    source = _source(model(), _hard(1), _hard(2))
+    runner = _runner(source)
+    layers, moved = take_inventory(source), 0
+    pairs = [(name, p) for name in layers.names for p in (FP16, INT8)]
+
+    for size in (1, 2, 7, 60, 100):
+        batch = take(source.selection.inputs, 10, 10 + size)
+        alone = list(runner.replayer.run(batch, pairs, 10))
+        for (name, precision), found in zip(pairs, alone[1:], strict=True):
+            full = runner.simulator.run({name: precision}, batch, size, 10)
+            assert found.tobytes() == full.tobytes()
+            moved += not np.array_equal(found, alone[0])
+    assert moved
+    said = runner.notes(runner.replayer.full_passes)
+    assert ("full passes" in said[0]) == bool(runner.reason or runner.replayer.full_passes)
+    assert bool(runner.reason) == (model is Exit)
+
+
+def test_a_forecast_knows_that_other_ways_are_full_passes() -> None:
+    """Where a batch takes another way than the recorded pass, each layer costs a whole pass."""
+    source = _source(Experts(True), _for(0, 1, 2), _for(*[0] * 20, 1, 2))
+    runner = _runner(source)
+
+    assert set(runner.replayer.shares(source.selection.inputs).values()) == {1.0}
+    assert dry_run(source, OPTIONS).predicted_seconds > 0
+
+
+def test_a_batch_that_decides_for_its_samples_is_noted() -> None:
+    """An exit that the whole batch has to agree on answers otherwise for single samples."""
+    analysis = analyze(_source(Exit(), _hard(1), _hard(2)), OPTIONS)
+
+    assert model_notes.BATCH in analysis.notes
+
+
+def test_what_no_sample_reached_is_named_everywhere(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The analysis, every command that reads it, the report and the sidebar of each page name an
+    expert that is no layer.
+    """
+    analysis = analyze(_source(Experts(True), _for(0, 1, 1), _for(0, 1, 2)), OPTIONS)
+    folder = tmp_path / "a"
+    store.save(analysis, folder)
+    sentence = store.load(folder).layers.unreached_in_words()
+
+    assert "experts.2.0" in sentence
+    assert sentence in analysis.notes
+    assert any("experts.1.0" in note for note in analysis.notes)
+    plan = tmp_path / "map.json"
+    for command in (
+        ["plan", folder, "--out", plan], ["show", folder, plan], ["compare", folder, plan, "all-int8"],
+        ["explain", folder, plan, "head"], ["frontier", folder],
+        ["export", folder, plan, "--format", "csv", "--out", tmp_path / "m.csv"],
+        ["report", folder, plan, "--out", tmp_path / "r.md"],
+    ):  # fmt: skip
+        assert main([str(part) for part in command]) == 0
+        assert f"quantscape: note: {sentence}" in capsys.readouterr().err
+    assert "experts.2.0" in (tmp_path / "r.md").read_text("utf-8")
+
+
+def test_folders_from_before_know_no_ways(tmp_path: Path) -> None:
+    """An analysis without the field says nothing of layers that run for some samples."""
+    store.save(analyze(_source(Exit(), _hard(1), _hard(2)), OPTIONS), tmp_path / "a")
+    file = tmp_path / "a" / store.FILE
+    held = json.loads(file.read_text("utf-8"))
+    del held["layers"]["sometimes"]
+    file.write_text(json.dumps(held), "utf-8")
+
+    assert store.load(tmp_path / "a").layers.sometimes == ()
