@@ -75,6 +75,15 @@ class JobError(QuantscapeError):
     """An analysis cannot run beside this process: busy source, folder that cannot be written."""
 
 
+def told(error: BaseException) -> str:
+    """The kind of any exception and the first line of what it says, without a final stop."""
+    try:
+        lines = str(error).strip().splitlines()
+    except Exception as worse:  # noqa: BLE001 (a person's own class may fail at that)
+        lines = [str(worse)]
+    return f"{type(error).__name__}: {lines[0] if lines else ''}".rstrip(": .")
+
+
 def printable(text: str) -> str:
     """`text` on one line without control characters, which a terminal would act on."""
     return "".join(c if c.isprintable() else " " for c in text)

@@ -86,7 +86,8 @@ def dry_run(source: ModelSource, options: MeasureOptions | None = None) -> Forec
     runs = measuring.planned_runs(layers, options)
     simulator = measuring.make_simulator(source, layers, options)
     reader = read(source)
-    reader.targets(source.selection)  # what does not fit is said before the hours of measuring
+    if source.metric is None:  # which takes targets of any form
+        reader.targets(source.selection)  # what does not fit is said before the hours of measuring
     outputs = reader.keep(simulator.run({}, take(source.selection.inputs, 0, 2))).shape[1]
     runner = prepare(simulator, source, reader, len(runs), options)
     values = len(options.precisions) * len(layers) * len(source.selection) * outputs

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ import msgspec
 from rich.text import Text
 
 from core.analysis import store
-from core.cli import budget, tables
+from core.cli import budget, output, tables
 from core.cli.cache import opened
 from core.cli.output import console, note, print_json, progress_bar, write
 from core.cli.partial import keeper
@@ -226,7 +225,7 @@ def report(options: argparse.Namespace) -> None:
     elif options.out is not None:
         console().print(f"Wrote {options.out}.")
     else:
-        sys.stdout.write(markdown.render(found))
+        output.answer().write(markdown.render(found))
 
 
 def _shown(study: Study, chosen: PrecisionMap) -> dict[str, Any]:

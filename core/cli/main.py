@@ -1,27 +1,33 @@
 """The command line: `python -m core`, installed as `quantscape`.
 
 Each command prints a table for people and takes `--json` for programs. Exit codes: 0 done,
-2 usage, bad input or an infeasible request (one clear line), 1 failure.
+2 usage, bad input, an error of a source's code or an infeasible request (one clear line), 1 failure.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Sequence
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import core
 from core.cli import budget, commands, compare, export, runtime, schemes
 from core.cli.cache import add_options, cache
-from core.cli.output import complain
+from core.cli.output import answers_alone, complain
 from core.decide.policy.policy import STRATEGIES, Policy
 from core.errors import PolicyError, QuantscapeError
 from core.estimate import hardware
 from core.evidence import scorers
 from core.evidence.measure.memory_size import parse_bytes
 from core.numerics import precision as registry
+from core.source.blame import blamed, interrupted, no_sudden_end
 
 EPILOG = """examples:
   python -m core samples
@@ -279,14 +285,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     options = parser().parse_args(arguments)
     try:
-        options.run(options)
+        with _ctrl_c(), no_sudden_end(), answers_alone(), blamed():
+            options.run(options)
     except QuantscapeError as error:
         complain(str(error))
+        return 2
+    except MemoryError:
+        complain("Memory ran out. Give a smaller --memory, fewer --jobs, or fewer samples.")
         return 2
     except KeyboardInterrupt:
         complain("stopped.")
         return 1
-    except Exception:
+    except BrokenPipeError:  # whoever read the answer has enough of it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
         logging.getLogger("quantscape").exception("quantscape: unexpected failure")
+        complain(
+            f"{type(error).__name__}: this is a defect of Quantscape {core.__version__}. Report the "
+            "lines above with the command that was given."
+        )
         return 1
     return 0
+
+
+@contextmanager
+def _ctrl_c() -> Iterator[None]:
+    """Tell Ctrl+C from a person's own `KeyboardInterrupt`; only a main thread hears of it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, interrupted)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

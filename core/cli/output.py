@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import msgspec
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -49,10 +51,36 @@ class Rows(Table):
         super().add_row(*(printable(c) if isinstance(c, str) else c for c in cells), **options)
 
 
+_answers: list[TextIO] = []
+
+
+@contextmanager
+def answers_alone() -> Iterator[None]:
+    """Inside, stdout holds the command's answer alone: what a person's code prints goes to stderr.
+
+    What a stream cannot say is written as an escape.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    _answers.append(sys.stdout)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _answers.pop().flush()
+
+
+def answer() -> TextIO:
+    """Where the command's answer goes."""
+    return _answers[-1] if _answers else sys.stdout
+
+
 def console(*, stderr: bool = False) -> Screen:
     """Tables fill a terminal; in a pipe or a file they get room for whole rows."""
-    width = None if (sys.stderr if stderr else sys.stdout).isatty() else PIPED_WIDTH
-    return Screen(width=width, stderr=stderr, markup=False, emoji=False, highlight=not stderr)
+    file = sys.stderr if stderr else answer()
+    width = None if file.isatty() else PIPED_WIDTH
+    return Screen(file=file, width=width, markup=False, emoji=False, highlight=not stderr)
 
 
 def note(sentence: str) -> None:
@@ -91,7 +119,7 @@ def progress_bar(aside: Console) -> Progress:
 
 def print_json(value: Any) -> None:
     """`value` as indented JSON."""
-    print(json.dumps(msgspec.to_builtins(value), indent=2, allow_nan=False))
+    print(json.dumps(msgspec.to_builtins(value), indent=2, allow_nan=False), file=answer())
 
 
 def write(path: Path, content: bytes) -> None:

@@ -17,7 +17,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from core.errors import JobError, QuantscapeError
+from core.errors import JobError, QuantscapeError, told
+from core.source.blame import blamed
 
 EVERY_S = 0.25
 RUNS_BEFORE_A_GUESS = 3
@@ -162,7 +163,8 @@ def reporting(path: Path | None) -> Iterator[Reporter]:
     reporter = Reporter(path)
     reporter.open()
     try:
-        yield reporter
+        with blamed():
+            yield reporter
     except QuantscapeError as error:
         reporter.close("failed", error.cause, error.next_step)
         raise
@@ -170,10 +172,9 @@ def reporting(path: Path | None) -> Iterator[Reporter]:
         reporter.close("stopped")
         raise
     except BaseException as error:
-        said = (str(error).strip().splitlines() or [""])[0]
         reporter.close(
             "failed",
-            f"Unexpected failure: {type(error).__name__}: {said}".rstrip(": ") + ".",
+            f"Unexpected failure: {told(error)}.",
             "The log has the details.",
         )
         raise

@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from core.errors import ModelError
+from core.errors import ModelError, told
 from core.onnx_graph.session import Feed
 from core.source.batches import Inputs, count, take
 from core.source.trees import tensors
@@ -33,10 +33,9 @@ def run(
         try:
             found.append(session.run(None, feed(names, take(inputs, start, start + batch)))[0])
         except Exception as error:  # ONNX Runtime has a class of its own for each status
-            said = str(error).strip().splitlines()[0]
             last = min(start + batch, count(inputs)) - 1
             raise ModelError(
-                f"The exported model failed on samples {start} to {last}: {said}",
+                f"The exported model failed on samples {start} to {last}: {told(error)}.",
                 "A model whose steps depend on the size of the batch cannot be exported so that "
                 "the batch stays free.",
             ) from error

@@ -18,7 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from core.errors import ModelError, QuantscapeError
+from core.errors import ModelError, QuantscapeError, told
+from core.source.blame import place_of
 from core.source.trees import first_tensor, map_tensors, named_tensors, tensors
 
 Inputs = Tensor | tuple[Any, ...] | dict[str, Any]
@@ -37,10 +38,10 @@ def failed(error: Exception, when: str, by_hand: str) -> QuantscapeError:
     """The error of a forward pass that raised `error`; one that explains itself is passed on."""
     if isinstance(error, QuantscapeError):
         return error
-    lines = str(error).strip().splitlines()
-    said = lines[0] if lines else type(error).__name__
+    place = place_of(error)
+    at = f" (line {place[1]} of {place[0]})" if place else ""
     return ModelError(
-        f"The model failed {when}: {said}",
+        f"The model failed {when}{at}: {told(error)}.",
         f"Run the model by hand on {by_hand} and mend what it reports.",
     )
 

@@ -33,6 +33,7 @@ OPTIONAL = (
 )  # fmt: skip
 OF_SAMPLES = ("input_names", "weights_path", "data_path")
 """Keys that bundled samples add for their own use."""
+TEXTS = ("name", "title", "description", "data_description", "metric_name")
 OF_CUSTOM = ("metric", "metric_name", "higher_is_better")
 
 MetricFunction = Callable[[Any, Any], float]
@@ -130,6 +131,7 @@ def model_source(spec: Mapping[str, Any]) -> ModelSource:
     """
     _check_keys(spec)
     model, unwrapped = plain(spec["model"])
+    _check_texts(model, spec)
     check_weights(model)
     model.eval().to("cpu")
     _check_paths(model, spec)
@@ -157,7 +159,7 @@ def model_source(spec: Mapping[str, Any]) -> ModelSource:
         units=tuple(spec.get("units", ())),
         roles=dict(spec.get("roles", {})),
         groups=_groups(spec.get("groups", ())),
-        reference=str(spec.get("reference", "")),
+        reference=str(spec.get("reference", "")).encode("utf-8", "backslashreplace").decode(),
         data_description=str(spec.get("data_description", "")),
         output=_output(spec.get("output")),
         metric=metric,
@@ -205,6 +207,19 @@ def _check_keys(spec: Mapping[str, Any]) -> None:
             f"The source gives {given[0]!r}, but the task {task!r} has its own metric.",
             "Use the task 'custom', or leave the key out.",
         )
+
+
+def _check_texts(model: nn.Module, spec: Mapping[str, Any]) -> None:
+    """Names have to be text that a file can hold: half of a character is none."""
+    given = [(f"The source's {key!r}", str(spec[key])) for key in TEXTS if key in spec]
+    given += [("The source's 'class_names'", str(name)) for name in spec.get("class_names", ())]
+    given += [(f"The name {name!r} in the model", name) for name, _ in model.named_modules()]
+    given += [(f"The name {name!r} in the model", name) for name, _ in model.named_parameters()]
+    for what, text in given:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise DataError(f"{what} is no text: {error.reason}.", "Give it plain text.") from error
 
 
 def _check_paths(model: nn.Module, spec: Mapping[str, Any]) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import sys
-import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,12 +16,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from core.errors import ModelError, QuantscapeError
+from core.source.blame import MODULE, blamed
 
 if TYPE_CHECKING:
     from core.source.contract import ModelSource
-
-MODULE = "quantscape_source_"
-"""Prefix of the name under which a person's file is imported; it shadows no module."""
 
 
 def is_reference(text: str) -> bool:
@@ -75,14 +72,18 @@ def _module(path: Path) -> ModuleType:
         raise ModelError(f"{path} is no Python file.", "Name it as path/to/file.py:function.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickled functions look themselves up here
-    try:
+    with _forgotten_if_broken(name), blamed(f"{path} cannot be imported"):
         spec.loader.exec_module(module)
-    except QuantscapeError:
-        raise
-    except (Exception, SystemExit) as error:
-        del sys.modules[name]
-        raise _theirs(error, path, f"{path} cannot be imported") from error
     return module
+
+
+@contextmanager
+def _forgotten_if_broken(name: str) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        del sys.modules[name]
+        raise
 
 
 def _function(module: ModuleType, path: Path, name: str) -> Any:
@@ -112,22 +113,5 @@ def _function(module: ModuleType, path: Path, name: str) -> Any:
 
 
 def _called(function: Any, path: Path, name: str) -> Any:
-    try:
+    with blamed(f"{path}:{name} failed"):
         return function()
-    except QuantscapeError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise _theirs(error, path, f"{path}:{name} failed") from error
-
-
-def _theirs(error: BaseException, path: Path, what: str) -> ModelError:
-    """What a person's code raised, with the line of their file where it happened."""
-    where = path.resolve()
-    own = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename) == where]
-    line = own[-1].lineno if own else getattr(error, "lineno", None)
-    at = f" at line {line}" if line else ""
-    said = (str(error).strip().splitlines() or [""])[0]
-    return ModelError(
-        f"{what}{at}: {type(error).__name__}: {said}".rstrip(": ") + ".",
-        "Mend the file; it has to run on its own.",
-    )

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from core.errors import ModelError
+from core.errors import ModelError, told
 from core.evidence.evidence import MetricRuns
 from core.evidence.measure.outputs import OutputReader
 from core.source.batches import pick
@@ -41,9 +41,8 @@ class Judge:
         try:
             whole = self._call(outputs, self._targets)
         except Exception as error:
-            lines = str(error).strip().splitlines()
             raise ModelError(
-                f"The metric failed: {type(error).__name__}: {lines[0] if lines else ''}".rstrip(),
+                f"The metric failed: {told(error)}.",
                 "Call metric(outputs, targets) by hand on what the model returns.",
             ) from error
         if not math.isfinite(whole):

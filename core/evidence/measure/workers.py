@@ -30,7 +30,7 @@ from core.layers import LayerTable
 from core.numerics.ranges import Ranges
 from core.numerics.scheme import Scheme
 from core.source.batches import Inputs, Output, take
-from core.source.python_file import MODULE
+from core.source.blame import MODULE
 
 BLOCKS = 4
 """Tasks per worker at least, so that none waits long for the last and progress is seen. Each
