@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+import traceback
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import fx, nn
 
 from core.errors import ModelError, QuantscapeError
@@ -18,6 +21,13 @@ _NEXT = (
     "Rewrite that part of the model with operators that ONNX has; all but build, verify and "
     "profile works without, and nodes --onnx takes a file that you exported yourself."
 )
+_ON_VALUES = ("data-dependent", ".numpy() is not supported", "aten.equal.default")
+"""What PyTorch says where Python looks at what a tensor holds."""
+_ONE_WAY = (
+    "Compute every way and choose with torch.where, or bring one way as a model of its own; all "
+    "but build, verify and profile works without."
+)
+_NOT_THEIRS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
 
 
 def explained(
@@ -35,6 +45,14 @@ def explained(
     what = f" operator {operator.group(1)}" if operator else ""
     where = f" in layer {layer!r}" if layer else f" in module {path!r}" if path else ""
     where = where or (" in the model's own forward" if path == "" else "")
+    if any(mark in text for mark in _ON_VALUES):
+        raised = _line(chain)
+        at = f", at line {raised[1]} of {raised[0]}" if raised else ""
+        return ModelError(
+            f"PyTorch cannot export the model to ONNX: which way it takes depends on values{where}"
+            f"{at}, and a graph holds one way for all samples.",
+            _ONE_WAY,
+        )
     return ModelError(f"PyTorch cannot export{what}{where} to ONNX: {_said(chain)}.", _NEXT)
 
 
@@ -64,11 +82,22 @@ def _running(chain: list[BaseException], model: nn.Module) -> str | None:
         frame = one.__traceback__
         while frame is not None:
             local = frame.tb_frame.f_locals
-            path = paths.get(id(local.get("self"))) or _traced(local.get("node"))
+            path = paths.get(id(local.get("self")))  # "" is the model itself
+            path = _traced(local.get("node")) if path is None else path
             found = path if path is not None else found
             frame = frame.tb_next
         if found is not None:
             return found
+    return None
+
+
+def _line(chain: list[BaseException]) -> tuple[str, int] | None:
+    """File and line of the person's code that was running when it failed."""
+    for one in reversed(chain):
+        frames = traceback.extract_tb(one.__traceback__)
+        own = [f for f in frames if f.lineno and not f.filename.startswith((*_NOT_THEIRS, "<"))]
+        if own and own[-1].lineno:
+            return Path(own[-1].filename).name, own[-1].lineno
     return None
 
 
