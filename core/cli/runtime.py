@@ -79,7 +79,10 @@ def build(options: argparse.Namespace) -> None:
         "session_config": config,
         "kernels": dict(found.kernels),
         "layers": msgspec.to_builtins(found.report),
+        "notes": found.notes,
     }
+    for sentence in found.notes:
+        note(sentence)
     if options.json:
         print_json(content)
         return

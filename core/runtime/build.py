@@ -20,6 +20,7 @@ from core.onnx_graph.executed_kernels import Executed, executed_kernels
 from core.onnx_graph.layered_graph import LayeredGraph, layer_of_node
 from core.onnx_graph.quantize import Integers, quantize
 from core.onnx_graph.surgery import halved
+from core.runtime import one_way
 from core.runtime.torch_export import export
 from core.source.contract import ModelSource
 
@@ -59,7 +60,8 @@ class LayerReport:
 @dataclass(frozen=True, eq=False)
 class Built:
     """A map that can be run. `disabled` names the optimisers of ONNX Runtime without which more
-    layers run on integers: sessions have to leave them out.
+    layers run on integers: sessions have to leave them out. `notes` say where the file is not the
+    whole model.
     """
 
     model: onnx.ModelProto
@@ -68,6 +70,7 @@ class Built:
     inputs: tuple[str, ...]
     output: str
     kernels: Mapping[str, int]
+    notes: tuple[str, ...] = ()
 
     @property
     def file_bytes(self) -> int:
@@ -97,7 +100,7 @@ def build(
     check_same_model(source, analysis)
     if graph is None:
         graph = export(source, analysis.layers, expand_units=analysis.expanded_units)
-    return assemble(graph, analysis, chosen)
+    return replace(assemble(graph, analysis, chosen), notes=one_way.notes(source, graph))
 
 
 def assemble(graph: LayeredGraph, analysis: Analysis, chosen: PrecisionMap) -> Built:

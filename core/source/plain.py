@@ -144,7 +144,9 @@ def _refuse(what: str, module: nn.Module) -> None:
     home = kind.__module__.split(".")
     own = "quantized" in home and home[0] == "torch" and kind.__name__ not in FLOAT_ALL_THE_SAME
     if packed or own:
-        raise ModelError(f"{what} is quantized already ({kind.__module__}.{kind.__name__}).", BRING_FLOAT)
+        raise ModelError(
+            f"{what} is quantized already ({kind.__module__}.{kind.__name__}).", BRING_FLOAT
+        )
     if isinstance(module, torch.ao.quantization.FakeQuantizeBase):
         raise ModelError(f"{what} rounds to integers already ({kind.__name__}).", BRING_FLOAT)
 

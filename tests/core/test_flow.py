@@ -13,12 +13,15 @@ from torch import Tensor, nn
 from core.analysis import store
 from core.analysis.analyze import analyze, dry_run
 from core.cli.main import main
+from core.errors import ModelError
 from core.evidence.measure import model_notes
 from core.evidence.measure.measure import make_simulator, planned_runs
 from core.evidence.measure.outputs import read
 from core.evidence.measure.runs import Runner, prepare
 from core.evidence.options import MeasureOptions
 from core.numerics.precision import FP16, INT8
+from core.runtime.torch_export import export
+from core.source import python_file
 from core.source.batches import take
 from core.source.contract import ModelSource, model_source
 from core.source.inventory import take_inventory
@@ -243,3 +246,92 @@ def test_folders_from_before_know_no_ways(tmp_path: Path) -> None:
     file.write_text(json.dumps(held), "utf-8")
 
     assert store.load(tmp_path / "a").layers.sometimes == ()
+
+
+def _build(folder: Path, capsys: pytest.CaptureFixture[str], text: str) -> tuple[int, str]:
+    """Exit code and stderr of analyzing and building the source that `text` defines."""
+    file = folder / "mine.py"
+    file.write_text(text, "utf-8")
+    source, analysis, plan = f"{file}:load", str(folder / "a"), str(folder / "map.json")
+    assert (
+        main(["analyze", source, "--out", analysis, "--precisions", "FP16,INT8", "--no-cache"]) == 0
+    )
+    assert (
+        main(["plan", analysis, "--strategy", "uniform", "--uniform", "INT8", "--out", plan]) == 0
+    )
+    capsys.readouterr()
+    code = main(["build", analysis, plan, "--source", source, "--out", str(folder / "m.onnx")])
+    return code, capsys.readouterr().err
+
+
+SOURCE = """
+import torch
+from torch import nn
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.head = nn.Linear(8, 8), nn.Linear(8, 3)
+
+    def forward(self, x):
+        h = self.first(x)
+        {way}
+        return self.head(h)
+
+def load():
+    x = torch.randn(40, 8, generator=torch.Generator().manual_seed(1))
+    return dict(model=Model(), calibration=x, evaluation=(x, None), task="classification")
+"""
+ON_VALUES = (
+    "if bool((h > 0.9).any()): h = torch.relu(h)",
+    "if h[:, 0].sum().item() > 0: h = torch.relu(h)",
+    "if max(h.sum(1).tolist()) > 0: h = torch.relu(h)",
+    "if float(h.numpy().max()) > 0: h = torch.relu(h)",
+    "if torch.equal(h, h.abs()): h = torch.relu(h)",
+    "h = torch.relu(h) if len(h[h[:, 0] > 0]) > 3 else h",
+)
+
+
+@pytest.mark.parametrize("way", ON_VALUES)
+def test_a_way_that_values_choose_cannot_be_exported(way: str, tmp_path: Path) -> None:
+    """One line says why, where in the person's file, and what to do."""
+    file = tmp_path / "mine.py"
+    file.write_text(SOURCE.format(way=way), "utf-8")
+    source = python_file.load(f"{file}:load")
+
+    with pytest.raises(ModelError) as caught:
+        export(source, take_inventory(source))
+    assert "depends on values in the model's own forward, at line 13 of mine.py" in str(
+        caught.value
+    )
+    assert "torch.where" in caught.value.next_step
+
+
+@pytest.mark.slow
+def test_a_build_of_such_a_model_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command ends with code 2 and the line."""
+    code, said = _build(tmp_path, capsys, SOURCE.format(way=ON_VALUES[0]))
+
+    assert code == 2
+    assert said.count("PyTorch cannot export the model to ONNX: which way it takes") == 1
+
+
+@pytest.mark.slow
+def test_a_way_that_the_batch_chooses_is_noted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file that holds the way of small batches alone says at which sizes it differs; one that
+    holds the whole model says nothing.
+    """
+    for name in ("plain", "branch"):
+        (tmp_path / name).mkdir()
+
+    code, said = _build(tmp_path / "plain", capsys, SOURCE.format(way="h = torch.relu(h)"))
+    assert (code, "holds one way" in said) == (0, False)
+    way = "h = -h if len(h) > 30 else torch.relu(h)"
+    code, said = _build(tmp_path / "branch", capsys, SOURCE.format(way=way))
+    assert code == 0
+    assert "The file holds one way through the model: for batches of 40 samples" in said
