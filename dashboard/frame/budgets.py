@@ -64,8 +64,8 @@ def _in_words(study: Study, axis: Axis) -> tuple[str, str]:
     )
 
 
-def beside() -> None:
-    """Texts that every budget may have beside its slider."""
+def groups() -> None:
+    """The text with groups."""
     st.text_input(
         "Groups",
         key="groups",
@@ -74,6 +74,10 @@ def beside() -> None:
         help="Wildcards, separated by commas: the layers that one of them matches share a "
         "precision, under every strategy.",
     )
+
+
+def further() -> None:
+    """The text with budgets beside the slider's."""
     st.text_input(
         "Further budgets",
         key="also",

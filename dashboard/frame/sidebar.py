@@ -14,7 +14,7 @@ from dashboard.charts.layers import in_words
 from dashboard.display.boundary import show_expected
 from dashboard.display.text import format_number, plain
 from dashboard.frame import actions, budgets
-from dashboard.session import studies
+from dashboard.session import state, studies
 from dashboard.session.budget_controls import AXIS_OF, STRATEGIES
 from dashboard.session.control import Control
 from dashboard.session.controls import MODEL, movable_layers, precisions_offered, weight_key
@@ -23,6 +23,9 @@ from dashboard.session.view import View
 
 IN_VIEW = ("theory", "importance", "empirical", "output_error", "kl")
 """Scorers whose sliders come first; the others are behind an expander of their own."""
+RULES = ("pins", "overrides", "groups", "also")
+"""Keys of the texts with rules."""
+MOST_NAMED = 5
 STRATEGY_HELP = (
     "**Thresholds**: each layer's level (HIGH, MEDIUM, LOW) decides.  \n"
     "**Top-k**: the k least sensitive layers go to the LOW precision, the rest to HIGH's.  \n"
@@ -68,10 +71,9 @@ def draw(view: View, known: dict[str, Control], problems: dict[str, PolicyError]
     study = view.study
     actions_slot = st.container()
     said_slot = _strategy(study, known).empty()
-    _weights(study, known)
+    _weights(study, known, problems.get("weights"))
     weights_slot = st.container()
-    _rules(known)
-    rules_slot = st.container()
+    _rules(view, problems)
     profiles = dict(hardware_profiles.profiles())
     here = hardware_profiles.THIS_MACHINE
     if study.analysis.profile is not None or st.session_state.get("hardware") == here:
@@ -85,10 +87,9 @@ def draw(view: View, known: dict[str, Control], problems: dict[str, PolicyError]
     )
     if device in profiles:
         st.caption(profiles[device].title)
-    for key, error in problems.items():
-        slot = rules_slot if key in {"pins", "overrides", "also"} else weights_slot
-        with slot:
-            show_expected(QuantscapeError(error.cause, f"{error.next_step} Last valid kept."))
+    if "policy" in problems:
+        with weights_slot:
+            _wrong(problems["policy"])
     if view.policy.strategy == "thresholds":
         counts = sides(view.now.chosen)
         said_slot.caption(" · ".join(f"{counts[k]:,} {k}" for k in ("HIGH", "MEDIUM", "LOW")))
@@ -184,9 +185,25 @@ def _destinations(study: Study, known: dict[str, Control], strategy: str) -> Non
         )
 
 
-def _weights(study: Study, known: dict[str, Control]) -> None:
+def _opens(name: str, said: bool) -> bool:
+    """Whether an expander opens by itself: it does once something in it is wrong, and then stays
+    as the person leaves it, or mending the fault would close it under their hands.
+    """
+    opened = state.session().opened
+    if said:
+        opened.add(name)
+    return name in opened
+
+
+def _wrong(error: PolicyError) -> None:
+    show_expected(QuantscapeError(error.cause, f"{error.next_step} Last valid kept."))
+
+
+def _weights(study: Study, known: dict[str, Control], wrong: PolicyError | None) -> None:
     values: dict[str, float] = {}
-    with st.expander("Scorer weights", icon=":material/balance:"):
+    with st.expander(
+        "Scorer weights", icon=":material/balance:", expanded=_opens("weights", wrong is not None)
+    ):
         for name in IN_VIEW:
             values[name] = _weight(study, known, name)
         shares = st.container()
@@ -195,7 +212,10 @@ def _weights(study: Study, known: dict[str, Control]) -> None:
             if name not in IN_VIEW:
                 values[name] = _weight(study, known, name)
     total = sum(values.values())
-    if total > 0:
+    if wrong is not None:
+        with shares:
+            _wrong(wrong)
+    elif total > 0:
         parts = (f"{SCORERS[n].title} {values[n] / total:.0%}" for n in SCORERS if values[n])
         shares.caption("Shares: " + " · ".join(parts))
 
@@ -223,8 +243,23 @@ def _needs(study: Study, name: str) -> str:
     return SCORERS[name].needs
 
 
-def _rules(known: dict[str, Control]) -> None:
-    with st.expander("Pins, overrides, further budgets", icon=":material/push_pin:"):
+def _rules(view: View, problems: dict[str, PolicyError]) -> None:
+    """Texts with rules, and below each what is wrong with it: the expander then opens by itself."""
+    unmatched = _unmatched(view)
+
+    def below(key: str) -> None:
+        if key in problems:
+            _wrong(problems[key])
+        elif unmatched.get(key):
+            names = plain(", ".join(unmatched[key][:MOST_NAMED]))
+            st.caption(f":orange[:material/warning:] No layer matches {names}.")
+
+    said = any(unmatched.values()) or any(key in problems for key in RULES)
+    with st.expander(
+        "Pins, overrides, further budgets",
+        icon=":material/push_pin:",
+        expanded=_opens("rules", said),
+    ):
         st.text_input(
             "Pins",
             key="pins",
@@ -233,6 +268,7 @@ def _rules(known: dict[str, Control]) -> None:
             help="Wildcard=precision, separated by commas; the last that matches wins. A pin beats "
             "the strategy.",
         )
+        below("pins")
         st.text_input(
             "Overrides",
             key="overrides",
@@ -241,4 +277,19 @@ def _rules(known: dict[str, Control]) -> None:
             help="Layer=precision, separated by commas. An override beats a pin. The table on Tune "
             "writes here, and the link carries it.",
         )
-        budgets.beside()
+        below("overrides")
+        budgets.groups()
+        below("groups")
+        budgets.further()
+        below("also")
+
+
+def _unmatched(view: View) -> dict[str, list[str]]:
+    """Wildcards and names of each text that match no layer of the model."""
+    policy, ignored = view.policy, view.now.chosen.ignored
+    written = {
+        "pins": [pattern for pattern, _ in policy.pins],
+        "overrides": [layer for layer, _ in policy.overrides],
+        "groups": list(policy.groups),
+    }
+    return {key: [n for n in names if n in ignored] for key, names in written.items()}

@@ -50,7 +50,8 @@ class Tab:
     the place and content of the one deleted last, `set_aside` the rules that only that model
     knows, put aside while another one is open. `layer` is the layer selected on every page.
     `problem` is what a callback could not do, shown by the page that it belongs to. `in_browser`
-    is what the browser's own store holds of an analysis, by the name of its place there.
+    is what the browser's own store holds of an analysis, by the name of its place there;
+    `opened` names the expanders of the sidebar that opened by themselves.
     """
 
     link: dict[str, str]
@@ -71,3 +72,4 @@ class Tab:
     table: TableRound = field(default_factory=TableRound)
     hint_seen: bool = False
     in_browser: dict[str, str] = field(default_factory=dict)
+    opened: set[str] = field(default_factory=set)

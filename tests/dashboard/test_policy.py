@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from core.decide.policy.policy import Policy
 from core.export.map.precision_map import to_builtins
 from dashboard.app_pages.tune.layer_table import take_edits
+from dashboard.display.text import plain
 from dashboard.session import state
 from dashboard.session.tab import Tab, TableRound
 from dashboard.session.view import VIEW, View
@@ -229,6 +232,44 @@ def test_weights_of_zero_keep_the_last_valid_policy(open_app: Open) -> None:
     assert "All scorer weights are 0" in said(app)
     assert kpis(app) == before
     assert not app.exception
+
+
+def expander(app: AppTest, label: str) -> Any:
+    """An expander of the sidebar."""
+    (found,) = (one for one in app.sidebar.expander if one.label == label)
+    return found
+
+
+def test_weights_of_zero_are_said_among_the_weights(open_app: Open) -> None:
+    """The sentence stands with the sliders, whose expander is open also from a link, and stays
+    open when a weight is given again.
+    """
+    app = open_app("measured", w_theory="0", w_importance="0", w_empirical="0")
+
+    weights = expander(app, "Scorer weights")
+    assert ["All scorer weights are 0" in str(e.value) for e in weights.error] == [True]
+    assert weights.proto.expanded
+    app.slider(key="w_theory").set_value(0.5).run()
+    assert not expander(app, "Scorer weights").error
+    assert expander(app, "Scorer weights").proto.expanded
+
+
+@pytest.mark.parametrize(("key", "text", "name"), [
+    ("pins", "heda*=FP16, *=INT8", "heda*"), ("overrides", "heda=FP16", "heda"),
+    ("groups", "heda.*, block.0.*", "heda.*"),
+])  # fmt: skip
+def test_a_pattern_that_matches_no_layer_is_said_below_its_text(
+    key: str, text: str, name: str, open_app: Open
+) -> None:
+    """The next thing below the text names the pattern, and no other one."""
+    app = open_app("measured", **{key: text})
+
+    rules = expander(app, "Pins, overrides, further budgets")
+    assert rules.proto.expanded
+    below = list(rules)
+    place = next(i for i, one in enumerate(below) if getattr(one, "key", None) == key)
+    assert str(below[place + 1].value).endswith(f"No layer matches {plain(name)}.")
+    assert len(rules.caption) == 1
 
 
 def test_bad_pins_are_named_and_the_last_valid_ones_stay(open_app: Open) -> None:

@@ -35,6 +35,7 @@ from dashboard.display.text import (
 )
 from dashboard.session.view import View
 
+FIGURE_PX = 230
 PREDICTED = "Projected (selection split) or estimated"
 
 
@@ -50,6 +51,7 @@ def this_map(view: View, found: Verification) -> None:
         figures,
         hide_index=True,
         height=table_height(len(figures)),
+        column_config=dict.fromkeys(figures.columns, st.column_config.TextColumn(width=FIGURE_PX)),
         alt="Measured figures of this map beside the projected or estimated ones",
     )
     st.caption(
