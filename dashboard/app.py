@@ -73,7 +73,7 @@ def main() -> None:
     st.logo(brand.logo(theme.current()), size="large")
     tab = state.session()
     page, run = _navigation()
-    frame, shown, before = st.container(), None, None
+    frame, entry, shown, before = st.container(), None, None, None
     with st.sidebar, boundary("the sidebar"):
         entry = sidebar.choose_model()
         with _loading(frame, first=entry.name != tab.model):
@@ -91,9 +91,11 @@ def main() -> None:
             sidebar.draw(shown, known, problems)
             state.confirm(known, settled)
             browser_store.sync(shown.opened)
-    if not page.shows_jobs:
-        with frame, boundary("the progress"):
+    with frame, boundary("the progress"):
+        if not page.shows_jobs:
             job_status.line()
+        if entry is not None:
+            job_status.watch(entry)
     while tab.notices:
         st.toast(tab.notices.pop(0), icon=":material/info:", duration=NOTICE_SECONDS)
     if shown is None:

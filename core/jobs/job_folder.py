@@ -52,6 +52,11 @@ def analyses() -> tuple[Path, ...]:
     return tuple(path.parent for path in sorted(jobs_folder().glob(f"*/{ANALYSIS}/{store.FILE}")))
 
 
+def names() -> tuple[str, ...]:
+    """Names of all jobs, whatever their state."""
+    return tuple(sorted(path.parent.name for path in jobs_folder().glob(f"*/{RECORD}")))
+
+
 def digest(content: bytes) -> str:
     """The fingerprint by which a request knows its CSV."""
     return hashlib.sha256(content).hexdigest()

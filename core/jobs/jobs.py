@@ -179,10 +179,12 @@ def read(folder: Path) -> Job | None:
     state, error = _state(folder, seen, alive=alive)
     now = time.time()
     if seen is None:
-        elapsed = now - record.started if alive else 0.0
+        elapsed = now - record.started if alive else _lasted(folder, record)
         return Job(folder.name, folder, record.request, state, record.started, elapsed, error=error)
     since = max(now - seen.updated, 0.0)
     running = state == "running"
+    if state == "stopped":  # its last word may be long before its end
+        seen = msgspec.structs.replace(seen, elapsed=max(seen.elapsed, _lasted(folder, record)))
     return Job(
         folder.name,
         folder,
@@ -227,6 +229,19 @@ def _state(
         "The process ended without being asked to.",
         "It was killed from outside, perhaps for memory, or the machine restarted.",
     )
+
+
+def _lasted(folder: Path, record: _JobRecord) -> float:
+    """Seconds from the start of a job that is over to the last sign of it: when it was stopped, or
+    last wrote.
+    """
+    signs = [0.0]
+    for name in (STOPPED, PROGRESS, LOG):
+        with suppress(OSError):
+            signs.append((folder / name).stat().st_mtime - record.started)
+            if name == STOPPED:
+                break
+    return max(signs)
 
 
 def _alive(record: _JobRecord) -> bool:

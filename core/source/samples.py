@@ -53,13 +53,15 @@ def get(name: str) -> Sample:
 
 
 def check_csv(name: str, path: Path) -> int:
-    """Rows of a person's file, read by the sample's own checks. Raises `DataError` naming the cell.
+    """Rows of a person's file, read by the sample's own checks without torch.
 
-    Whether they are enough shows when the sample is loaded, which needs torch.
+    Raises `DataError` naming the cell, or rows needed and found where they are too few.
     """
     sample = get(name)
     module = importlib.import_module(f"sample_models.{sample.name}.{CSV_READER}")
-    return len(module.read_ohlcv_csv(path))
+    rows = len(module.read_ohlcv_csv(path))
+    module.check_enough(rows, path.name)
+    return rows
 
 
 def load(name: str, csv: Path | None = None) -> ModelSource:

@@ -8,17 +8,19 @@ from core.jobs import jobs
 from core.jobs.jobs import Job
 from dashboard.display.boundary import boundary
 from dashboard.display.text import plain
-from dashboard.session import launched, problems, state
+from dashboard.session import launched, problems, state, studies
 from dashboard.session.problems import JOBS, START
+from dashboard.session.studies import ModelEntry
 
 LINE_EVERY_S = 2.0
+WATCH_EVERY_S = 5.0
 
 
 def duration(seconds: float) -> str:
     """Seconds as a person says them."""
     whole = round(seconds)
     if whole < 60:
-        return f"{whole} s"
+        return f"{whole} s" if whole else "less than 1 s"
     minutes, rest = divmod(whole, 60)
     if minutes < 60:
         return f"{minutes} min {rest} s" if minutes < 10 and rest else f"{minutes} min"
@@ -68,6 +70,20 @@ def again(job: Job, title: str) -> None:
         if allowed
         else "This source was not named when the dashboard was started.",
     )
+
+
+def watch(entry: ModelEntry) -> None:
+    """Run the page again when analyses or jobs come or go elsewhere: in another tab, by a command.
+
+    A fragment looks at folders now and then and draws nothing.
+    """
+    st.fragment(_watch, run_every=WATCH_EVERY_S)(entry, studies.on_disk(entry))
+
+
+def _watch(entry: ModelEntry, seen: studies.OnDisk) -> None:
+    with boundary("the look at other tabs"):
+        if studies.on_disk(entry) != seen:
+            st.rerun()
 
 
 def line() -> None:

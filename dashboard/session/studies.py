@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import streamlit as st
 
@@ -91,6 +91,28 @@ def open_entry(entry: ModelEntry) -> Opened:
 @st.cache_resource(max_entries=4, show_spinner=False)
 def _study(folder: str, stamp: tuple[int, int]) -> Study:
     return Study(store.load(Path(folder)))
+
+
+class OnDisk(NamedTuple):
+    """What a page shows of the folders: analyses on offer, jobs, and whether the one on screen is
+    whole, with its stamp. A partial one has none: it changes as long as it is measured.
+    """
+
+    models: tuple[str, ...]
+    jobs: tuple[str, ...]
+    whole: bool
+    stamp: tuple[int, int] | None
+
+
+def on_disk(entry: ModelEntry) -> OnDisk:
+    """The folders as they are now; cheap enough to be asked every few seconds."""
+    whole = partial_of(entry.folder) is None
+    return OnDisk(
+        tuple(entries()),
+        job_folder.names(),
+        whole,
+        store.stamp(entry.folder) if whole else None,
+    )
 
 
 def partial_of(folder: Path) -> Partial | None:

@@ -12,7 +12,9 @@ import numpy as np
 import pandas as pd
 
 from core.errors import DataError
+from sample_models.informer.features import WARM_UP
 from sample_models.informer.timestamps import parse_times
+from sample_models.informer.windows import GAP, HORIZON, SEQ_LEN, split_rows
 
 MAX_FILE_BYTES = 200_000_000
 COLUMNS: tuple[str, ...] = ("open", "high", "low", "close", "volume")
@@ -22,9 +24,33 @@ EXPECTED = "open, high, low, close, volume and, if you like, timestamp"
 MAX_PRICE = 1e15
 MIN_PRICE = 1e-12
 SHOWN_CHARACTERS = 40
+CSV_SHARES = (0.2, 0.4, 0.4)
+"""Of the rows: calibration, selection, holdout."""
+MIN_CSV_WINDOWS = 64
+"""Fewest windows per split: below this, calibration and accuracy say very little."""
 
 # `float` also accepts "1_000", "nan" and digits of other scripts; a price file means none of them.
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
+
+
+def minimum_rows() -> int:
+    """Fewest rows of a CSV whose every split holds `MIN_CSV_WINDOWS` windows."""
+    bars = WARM_UP + SEQ_LEN + HORIZON + MIN_CSV_WINDOWS - 1
+    rows = int(max(bars / CSV_SHARES[0], (bars + GAP) / min(CSV_SHARES[1:])))
+    while min(len(range(*s.indices(rows))) for s in split_rows(rows, CSV_SHARES)) < bars:
+        rows += 1
+    return rows
+
+
+def check_enough(rows: int, name: str) -> None:
+    """Raise `DataError` where a file called `name` has too few rows for three splits."""
+    needed = minimum_rows()
+    if rows < needed:
+        raise DataError(
+            f"The file {name} has {rows:,} rows of bars; "
+            f"three splits of windows need at least {needed:,}.",
+            "Add older bars, or use shorter ones.",
+        )
 
 
 def read_ohlcv_csv(path: Path) -> pd.DataFrame:

@@ -8,7 +8,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from core.errors import DataError
 from sample_models.arrays import DATA_NAME
 from sample_models.informer.checkpoint import WEIGHTS_NAME, load_checkpoint
 from sample_models.informer.dataset import (
@@ -18,21 +17,16 @@ from sample_models.informer.dataset import (
     draw_segment,
     load_segments,
 )
-from sample_models.informer.features import FEATURES, WARM_UP
+from sample_models.informer.features import FEATURES
 from sample_models.informer.model import units
-from sample_models.informer.ohlcv_csv import read_ohlcv_csv
+from sample_models.informer.ohlcv_csv import CSV_SHARES, check_enough, read_ohlcv_csv
 from sample_models.informer.windows import (
     CLASS_NAMES,
-    GAP,
-    HORIZON,
     SEQ_LEN,
     split_rows,
 )
 
-CSV_SHARES = (0.2, 0.4, 0.4)
 CSV_SEED = 0
-MIN_CSV_WINDOWS = 64
-"""Fewest windows per split: below this, calibration and accuracy say very little."""
 
 
 def load(csv: Path | None = None, *, root: Path | None = None) -> dict[str, Any]:
@@ -111,24 +105,9 @@ def roles(blocks: int) -> dict[str, str]:
     return named
 
 
-def minimum_rows() -> int:
-    """Fewest rows of a CSV whose every split holds `MIN_CSV_WINDOWS` windows."""
-    bars = WARM_UP + SEQ_LEN + HORIZON + MIN_CSV_WINDOWS - 1
-    rows = int(max(bars / CSV_SHARES[0], (bars + GAP) / min(CSV_SHARES[1:])))
-    while min(len(range(*s.indices(rows))) for s in split_rows(rows, CSV_SHARES)) < bars:
-        rows += 1
-    return rows
-
-
 def segments_from_bars(bars: pd.DataFrame, name: str) -> dict[str, Segment]:
     """Split a person's bars in time order, 20 / 40 / 40 with gaps, and draw the windows."""
-    needed = minimum_rows()
-    if len(bars) < needed:
-        raise DataError(
-            f"The file {name} has {len(bars):,} rows of bars; "
-            f"three splits of windows need at least {needed:,}.",
-            "Add older bars, or use shorter ones.",
-        )
+    check_enough(len(bars), name)
     parts = split_rows(len(bars), CSV_SHARES)
     return {
         split: draw_segment(bars.iloc[part], count, CSV_SEED + number)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,12 +12,16 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from core.analysis import store
+from core.records import user_folders
 from dashboard.display.theme import DARK, LIGHT
+from dashboard.frame import job_status
 from tests.browser.conftest import Visit
 from tests.browser.controls import chart, kpi, kpis, press, scroll_to, slider
 from tests.browser.pictures import common_colours, pixels
 from tests.browser.server import free_port, settle, wait_until_up
 from tests.conftest import REPOSITORY
+from tests.core.synthetic import synthetic_analysis
 from tests.dashboard.test_theme import delta_e, lab, linear
 
 pytestmark = pytest.mark.browser
@@ -158,6 +163,26 @@ def _seen(page: Page, fill: str) -> tuple[int, ...]:
     bars = chart(page, STRIP).locator(f"g.mark-rect path[fill='{fill}']").all()
     widest = max(bars, key=lambda bar: (bar.bounding_box() or {"width": 0})["width"])
     return common_colours(pixels(widest.screenshot()), 1)[0]
+
+
+def test_what_ends_elsewhere_appears_without_a_reload(visit: Visit) -> None:
+    """An analysis that another tab or a command leaves joins the model select of an open page, and
+    one that is removed leaves it.
+    """
+    page = visit("/?high_at=0.8")
+    folder = user_folders.jobs_folder() / "elsewhere-run-1"
+    store.save(synthetic_analysis(5, samples=20), folder / "analysis")
+    select, option = page.get_by_role("combobox", name="Model").first, "elsewhere-run-1"
+    try:
+        page.wait_for_timeout(1.5 * 1000 * job_status.WATCH_EVERY_S)
+        select.click()
+        expect(page.get_by_role("option", name=option)).to_be_visible()
+        page.get_by_role("option", name=option).click()
+        expect(page.get_by_test_id("stSidebar").get_by_text("5 layers")).to_be_visible()
+    finally:
+        shutil.rmtree(folder)
+    expect(page.get_by_test_id("stSidebar").get_by_text("5 layers")).to_have_count(0)
+    expect(slider(page, "HIGH from score")).to_have_value("0.8")
 
 
 def test_a_lost_connection_loses_nothing(browser: Browser, tmp_path: Path) -> None:

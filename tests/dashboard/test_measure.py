@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -33,6 +34,7 @@ from dashboard.frame import job_status
 from dashboard.pages import PAGES
 from dashboard.session import launched
 from dashboard.session.measure_form import SCHEME, SOURCE, UNITS
+from sample_models.informer.ohlcv_csv import minimum_rows
 from tests.core.partial import partial_analysis
 from tests.core.synthetic import synthetic_analysis
 from tests.dashboard.conftest import Open, failures, go, kpis, said, walk
@@ -91,6 +93,11 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
     asked: list[Request] = []
     monkeypatch.setattr(jobs, "start", lambda request, csv=b"": asked.append(request))
     return asked
+
+
+def bars(count: int) -> bytes:
+    """A CSV with `count` good rows."""
+    return b"open,high,low,close,volume\n" + b"1,2,1,2,5\n" * count
 
 
 def buttons(app: AppTest) -> dict[str, bool]:
@@ -386,12 +393,12 @@ def test_a_bad_cell_is_named_by_row_and_column(open_app: Open, started: list[Req
 
 def test_a_good_csv_goes_along_and_can_be_left_out(open_app: Open, started: list[Request]) -> None:
     """Rows are counted, name and fingerprint reach the job, and a button takes it out again."""
-    content = b"open,high,low,close,volume\n1,2,1,2,5\n2,3,2,3,6\n"
+    content, rows = bars(minimum_rows()), f"{minimum_rows():,}"
     app = informer_form(open_app)
     app.get("file_uploader")[0].set_value(("prices.csv", content, "text/csv")).run()
 
     assert failures(app) == []
-    assert "Measured with prices.csv: 2 rows." in said(app)
+    assert f"Measured with prices.csv: {rows} rows." in said(app)
     app.button(key="_measure_start").click().run()
     app.button(key="_measure_drop").click().run()
     app.button(key="_measure_start").click().run()
@@ -399,6 +406,34 @@ def test_a_good_csv_goes_along_and_can_be_left_out(open_app: Open, started: list
     assert [(r.csv, r.csv_digest) for r in started] == [
         ("prices.csv", job_folder.digest(content)), ("", ""),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("wrote", [True, False])
+def test_a_job_that_was_stopped_says_how_long_it_ran(
+    wrote: bool, open_app: Open, make: Make
+) -> None:
+    """Stopped while the model was loading it had reported nothing: the stop tells its time."""
+    folder = make("mine-run-1", "running", elapsed=0.0)
+    if not wrote:
+        (folder / "progress.json").unlink()
+    (folder / jobs.STOPPED).touch()
+    stopped = time.time() + 75
+    os.utime(folder / jobs.STOPPED, (stopped, stopped))
+
+    app = open_app("measured", page="measure")
+
+    assert "Stopped before the first run, after 1 min 15 s." in said(app)
+
+
+def test_a_csv_that_is_too_short_is_refused_before_a_job_starts(open_app: Open) -> None:
+    """The uploader names rows found and needed, without loading the model."""
+    app = informer_form(open_app)
+    app.get("file_uploader")[0].set_value(("short.csv", bars(40), "text/csv")).run()
+
+    (shown,) = failures(app)
+    assert "short.csv has 40 rows" in shown
+    assert f"at least {minimum_rows():,}" in shown
+    assert not buttons(app)["Start"]
 
 
 def test_many_jobs_are_not_all_drawn(open_app: Open, make: Make) -> None:
@@ -425,7 +460,7 @@ def test_the_page_opens_without_a_model(
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.4, "0 s"), (59.4, "59 s"), (60, "1 min"), (75.2, "1 min 15 s"), (899, "14 min"),
+    [(0.4, "less than 1 s"), (59.4, "59 s"), (60, "1 min"), (75.2, "1 min 15 s"), (899, "14 min"),
      (3_600, "1 h 0 min"), (8_130, "2 h 15 min")],
 )  # fmt: skip
 def test_durations_in_words(seconds: float, text: str) -> None:

@@ -16,7 +16,8 @@ from sample_models.informer.dataset import SPLITS, load_segments
 from sample_models.informer.features import FEATURES
 from sample_models.informer.market import generate_market
 from sample_models.informer.model import UNITS
-from sample_models.informer.sample import load, minimum_rows
+from sample_models.informer.ohlcv_csv import minimum_rows
+from sample_models.informer.sample import load
 from sample_models.informer.train import learning_rate, main
 from sample_models.informer.windows import forward_labels
 from tests.sample_models.contract import KEYS
