@@ -12,7 +12,7 @@ from core.decide import answer
 from core.decide.policy.policy import Policy
 from core.decide.study import Study
 from core.source import samples
-from dashboard.display.text import format_bytes
+from dashboard.display.text import format_number
 from tests.browser.conftest import Visit
 from tests.browser.controls import chart, kpi, press, scroll_to, slider, thumb_label, thumb_of
 from tests.browser.server import settle
@@ -210,4 +210,4 @@ def test_figures_of_the_page_are_those_of_core(visit: Visit) -> None:
         int(study.size_bytes[max(code, 0), i]) for i, code in enumerate(chosen.codes)
     ) + study.glue_bytes  # fmt: skip
 
-    expect(kpi(page, "Size")).to_have_text(format_bytes(size))
+    expect(kpi(page, "Size")).to_have_text(format_number(size, "bytes"))
