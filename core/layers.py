@@ -31,9 +31,10 @@ ROLES: tuple[str, ...] = (
     "linear",
     "recurrent",
     "batch_norm",
+    "glue",
     "other",
 )
-"""The ten roles of the sensitivity method, then four that other models need."""
+"""The ten roles of the sensitivity method, then five that other models need."""
 
 ROOT = "(model)"
 """Name of the model itself where it is a layer: its own module path is empty."""
@@ -175,7 +176,9 @@ class LayerTable:
     """All layers of a model in execution order, with the data flow between them.
 
     `glue` names containers that own operations or tensors which are no layer (residual adds,
-    reshapes); they stay in the reference precision, are listed and not counted. `joins` counts
+    reshapes) because the scheme rounds none of them; they stay in the reference precision, are
+    listed and not counted. A container whose operations a scheme does round is a layer of the role
+    "glue", and what is below it stays as it is. `joins` counts
     glue results that several producers flow into (a residual add): nodes of the data flow that
     are no layers, numbered so that producers come first. `groups` are the positions of layers
     that have to share one precision; a layer is in one group at most.

@@ -162,7 +162,9 @@ def _on_device(source: ModelSource) -> tuple[str, ...]:
 
 def _layers(source: ModelSource, options: MeasureOptions) -> LayerTable:
     """The layers of `source` as the scheme sees them."""
-    return under(take_inventory(source, expand_units=options.expand_units), options.scheme)
+    scheme = options.scheme
+    found = take_inventory(source, expand_units=options.expand_units, functions=scheme.functions)
+    return under(found, scheme)
 
 
 def _bare(source: ModelSource, layers: LayerTable, options: MeasureOptions) -> Analysis:

@@ -18,9 +18,10 @@ SAME_AS = {"openvino-mixed": "openvino"}
 """Schemes that differ in their grids alone."""
 
 PRODUCTS = ("conv", "linear", "matmul")
-BY_ROLE = ("layer_norm", "batch_norm", "activation")
+BY_ROLE = ("layer_norm", "batch_norm", "activation", "glue")
 ROWS = ("dropout", "lstm", "recurrent", "pooling", *PRODUCTS, "embedding", *BY_ROLE, "other")
-"""What a layer can run; every scheme says something of each. lstm: one without a projection."""
+"""What a layer can run; every scheme says something of each. lstm: one without a projection; glue:
+operations of a container that are no products."""
 _RECURRENT = frozenset(("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell"))
 
 

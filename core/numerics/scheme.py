@@ -34,6 +34,8 @@ class Scheme:
     `output_functions` the torch functions inside a layer whose inputs or output are.
     `norm_weights`: the scale of a norm is stored in integers, one grid per tensor.
     `softmax_to_one`: the output of a rounded softmax has the range [0, 1], whatever was seen.
+    `rounds_constants`: such a function also takes rounded what does not depend on the model's
+    inputs (a parameter, a table made from sizes).
     """
 
     name: str
@@ -47,8 +49,14 @@ class Scheme:
     output_functions: tuple[str, ...] = ()
     norm_weights: bool = False
     softmax_to_one: bool = False
+    rounds_constants: bool = False
     description: str = ""
     source: str = ""
+
+    @property
+    def functions(self) -> frozenset[str]:
+        """The functions that are no products and are rounded, wherever they stand."""
+        return frozenset((*self.input_functions, *self.output_functions))
 
     @property
     def is_mixed_sign(self) -> bool:
@@ -67,21 +75,24 @@ ORT_CPU = Scheme(
 )
 
 _ORT_BOTH = (
-    "add", "mul", "cat", "concat", "softmax", "sigmoid", "leaky_relu", *NORMS,
+    "add", "mul", "multiply", "cat", "concat", "concatenate", "stack", "softmax", "sigmoid", "silu",
+    "leaky_relu", *NORMS,
 )  # fmt: skip
 
 ORT_CPU_ALL = Scheme(
     name="ort-cpu-all",
     rounds_outputs=("conv", "linear", "matmul"),
-    input_functions=_ORT_BOTH,
-    output_functions=(*_ORT_BOTH, "relu", "relu6", "hardtanh", "clamp", "clip", "silu"),
+    input_functions=(*_ORT_BOTH, "split", "chunk", "tensor_split"),
+    output_functions=(*_ORT_BOTH, "relu", "relu6", "hardtanh", "clamp", "clip"),
     norm_weights=True,
     softmax_to_one=True,
+    rounds_constants=True,
     description=(
         "As ort-cpu, with every operator that quantize_static takes by default: outputs of MatMul "
-        "and Gemm, inputs and outputs of adds, products, concatenations, softmax, sigmoid, leaky "
-        "ReLU and norms inside a layer, outputs of ReLU and clips; softmax over [0, 1], a norm's "
-        "scale in int8."
+        "and Gemm, inputs and outputs of adds, products, concatenations, softmax, sigmoid, SiLU, "
+        "leaky ReLU and norms, inside a layer or between layers, inputs of splits, outputs of ReLU and "
+        "clips; softmax "
+        "over [0, 1], a norm's scale in int8."
     ),
     source="onnxruntime 1.32.0, quantization/registry.py (QDQRegistry, QLinearOpsRegistry), operators/*.py, base_quantizer.py (adjust_tensor_ranges)",
 )
@@ -115,8 +126,8 @@ OPENVINO = Scheme(
     description=(
         "NNCF for OpenVINO on CPU, preset performance: weights symmetric per output channel in "
         "[-127, 127], activations symmetric per tensor, unsigned where calibration saw nothing "
-        "below 0; inputs of convolutions, products, adds, norms and means quantized, outputs "
-        "not; bias in float. NNCF's bias correction and overflow fix are not simulated."
+        "below 0; inputs of convolutions, products, adds, norms and means quantized, also between "
+        "layers, outputs not; bias in float. NNCF's bias correction and overflow fix are not simulated."
     ),
     source="openvinotoolkit/nncf, src/nncf/common/hardware/setups/cpu.py, qspaces.py and src/nncf/quantization/fake_quantize.py (symmetric_range)",
 )

@@ -225,7 +225,8 @@ class Links:
         clip = clips.pop()
         paths = {read.path for read in reads}
         path = paths.pop()
-        own = not paths and owner.get(path) == path and self._clips[path] == len(reads)
+        is_leaf = next(self._model.get_submodule(path).children(), None) is None
+        own = not paths and is_leaf and owner.get(path) == path and self._clips[path] == len(reads)
         return (path if own and path else ""), clip
 
 

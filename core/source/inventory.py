@@ -30,7 +30,7 @@ from core.source.batches import (
 )
 from core.source.contract import ModelSource
 from core.source.fusion import contracted, folded_norms
-from core.source.observer import JOIN, Observer
+from core.source.observer import HEAVY, JOIN, Observer
 from core.source.ownership import owners
 from core.source.reach import batches_that_reach
 from core.source.roles import DROPOUTS, RECURRENTS, check_roles, role_of
@@ -57,20 +57,24 @@ def _activation_scales(state: State, role: str, operations: Mapping[str, int]) -
     return sum(per_call.get(kind, 0) * count for kind, count in operations.items())
 
 
-def take_inventory(source: ModelSource, *, expand_units: bool = False) -> LayerTable:
+def take_inventory(
+    source: ModelSource, *, expand_units: bool = False, functions: Collection[str] = ()
+) -> LayerTable:
     """Run `source.model` on one calibration sample and return its layers in execution order.
 
     Where that sample leaves modules out, batches of the calibration split that reach them are
     run, and what is counted is a mean over those. With `expand_units` the declared units are
-    taken apart. Does not change the model. Raises `ModelError` if the forward pass fails.
+    taken apart. A container that runs one of `functions` on activations is a layer
+    (`Scheme.functions` are those that a scheme rounds). Does not change the model. Raises
+    `ModelError` if the forward pass fails.
     """
     check_roles(source.roles)
     inputs = source.calibration.inputs
-    first = found = _observed(source, slice(0, 1), expand_units)
+    first = found = _observed(source, slice(0, 1), expand_units, functions)
     missing = first.unreached()
     some: set[str] = set()
     for part, _ in batches_that_reach(source.model, inputs, missing) if missing else ():
-        other = _observed(source, part, expand_units)
+        other = _observed(source, part, expand_units, functions)
         if found is first and first.seen.keys() <= other.seen.keys():
             some |= other.seen.keys() - first.seen.keys()
             found = other
@@ -79,10 +83,12 @@ def take_inventory(source: ModelSource, *, expand_units: bool = False) -> LayerT
     return _table(source, found, some)
 
 
-def _observed(source: ModelSource, part: slice, expand_units: bool) -> Observer:
+def _observed(
+    source: ModelSource, part: slice, expand_units: bool, functions: Collection[str]
+) -> Observer:
     """A pass of the calibration samples of `part`, counted for one of them."""
     model = source.model
-    observer = Observer(model, owners(model, source.units, expand_units))
+    observer = Observer(model, owners(model, source.units, expand_units), functions)
     given = observer.feed(take(source.calibration.inputs, part.start, part.stop))
     with fixed_random_state(SEED), fused_attention_off(), state_kept(model):
         try:
@@ -151,11 +157,16 @@ def _table(source: ModelSource, observer: Observer, some: Collection[str]) -> La
         module = model.get_submodule(name)
         if not seen.operations and not params.get(name) and not isinstance(module, DROPOUTS):
             continue  # nn.Identity and empty containers decide nothing
-        role = source.roles.get(name) or role_of(
-            name,
-            module,
-            is_unit=next(module.children(), None) is not None,
-            is_last_product=name == observer.last_product,
+        is_glue = name in observer.containers and not set(HEAVY) & set(seen.operations)
+        role = source.roles.get(name) or (
+            "glue"
+            if is_glue
+            else role_of(
+                name,
+                module,
+                is_unit=next(module.children(), None) is not None,
+                is_last_product=name == observer.last_product,
+            )
         )
         what = _runs(module, role, seen.operations), type(module).__name__
         dynamic = kernel_table.is_dynamic(kernel_table.DEFAULT, *what)
@@ -195,7 +206,7 @@ def _table(source: ModelSource, observer: Observer, some: Collection[str]) -> La
     )
     leaves = (n for n, m in model.named_modules() if next(m.children(), None) is None)
     uncalled = tuple(n or ROOT for n in leaves if (owner.get(n) or n) not in observer.seen)
-    glue = tuple(sorted(observer.glue))
+    glue = tuple(sorted(observer.glue - observer.containers))
     return LayerTable(
         tuple(layers), edges, glue, tuple(glue_tensors), uncalled, observer.joins,
         _groups(source, {layer.name: i for i, layer in enumerate(layers)}),

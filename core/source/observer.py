@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from core.source.operations import (
     Operation,
     Stored,
     as_separate_operands,
+    label_of,
     multiply_accumulates,
     operand,
     recognise,
@@ -53,9 +54,12 @@ class ObservedPass:
 class Observer(TorchFunctionMode):
     """Watches one forward pass. Producers of every tensor are tracked through glue."""
 
-    def __init__(self, model: nn.Module, owner: dict[str, str | None]) -> None:
+    def __init__(
+        self, model: nn.Module, owner: dict[str, str | None], functions: Collection[str] = ()
+    ) -> None:
         super().__init__()
         self.owner = owner
+        self._functions = functions
         self.model = model
         self.seen: dict[str, ObservedPass] = {}
         self.glue: set[str] = set()
@@ -71,6 +75,8 @@ class Observer(TorchFunctionMode):
         self.called: set[str] = set()
         self.read: set[int] = set()
         """Paths of the modules that ran, and ids of the stored tensors that were read."""
+        self.containers: set[str] = set()
+        """Containers that turned out to be layers."""
         self._producer: dict[int, str] = {}
         self._alive: list[Tensor] = []  # ids are reused once a tensor is freed
         self.stack = ModuleStack(model, self._entered, self._left)
@@ -156,10 +162,13 @@ class Observer(TorchFunctionMode):
             return output
         self.read |= {id(root) for t in given if (root := self.stored.root(t)) is not None}
         name = self.owner[path]
-        if name is None and operation is not None and operation.kind in HEAVY:
-            # A container that multiplies on its own is a layer (its children stay theirs).
+        is_product = operation is not None and operation.kind in HEAVY
+        if name is None and (is_product or self._is_rounded(func, given, result)):
+            # A container that multiplies on its own, or computes what the scheme rounds, is a layer
+            # (its children stay theirs).
             self.owner[path] = name = path
-            seen = self._layer(path)
+            self._layer(path)
+            self.containers.add(path)
         if name is None or isinstance(self.model.get_submodule(name), DROPOUTS):
             if name is None:
                 self.glue.add(path)
@@ -172,7 +181,7 @@ class Observer(TorchFunctionMode):
                 seen.inputs_seen.add(id(tensor))
                 seen.input_elements += tensor.numel()
                 self._flow(tensor, name)
-        label = operation.kind if operation else getattr(func, "__name__", "other").strip("_")
+        label = operation.kind if operation else label_of(func) or "other"
         if not label.startswith("get"):
             seen.operations[label] = seen.operations.get(label, 0) + 1
         if operation is not None:
@@ -183,6 +192,12 @@ class Observer(TorchFunctionMode):
                 self.last_product = name
         self._remember(output, name)
         return output
+
+    def _is_rounded(self, func: Callable[..., Any], given: list[Tensor], made: Tensor) -> bool:
+        """Whether a function is one of those that the scheme rounds, and takes an activation."""
+        if label_of(func) not in self._functions or not made.is_floating_point():
+            return False
+        return any(id(tensor) in self._producer for tensor in given)
 
     def unreached(self) -> list[str]:
         """Paths of modules that hold parameters and that this pass left out."""
@@ -216,6 +231,7 @@ class Observer(TorchFunctionMode):
         self.weight_of = {**other.weight_of, **self.weight_of}
         self.reader = {**other.reader, **self.reader}
         self.glue |= other.glue
+        self.containers |= other.containers & set(new)
         self.read |= other.read
         beside = {end for edge in other.flows if set(edge) & set(new) for end in edge}
         joins = {JOIN % k: JOIN % (self.joins + k) for k in range(other.joins)}

@@ -73,6 +73,16 @@ OPERATIONS: Mapping[Callable[..., Any], Operation] = {
 """Functions whose operands a precision changes. Any other function runs in float."""
 
 
+def label_of(func: Callable[..., Any]) -> str:
+    """The name of a torch function without what marks its variants (add_, __radd__: add)."""
+    name = str(getattr(func, "__name__", ""))
+    if name.startswith("__") and name.endswith("__"):
+        name = name.strip("_")
+        plain = name[1:] if name[:1] in "ri" else name
+        return plain if plain in ("add", "mul", "sub", "truediv", "pow") else name
+    return name.strip("_")
+
+
 class Stored:
     """Which tensors a model stores: its parameters and buffers, and views of them."""
 

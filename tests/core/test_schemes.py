@@ -60,7 +60,7 @@ by_name = pytest.mark.parametrize("scheme", ALL, ids=lambda s: s.name)
 
 
 def _simulator(source: ModelSource, scheme: Scheme, calibrator: str = "min-max"):  # noqa: ANN202
-    layers = under(take_inventory(source), scheme)
+    layers = under(take_inventory(source, functions=scheme.functions), scheme)
     return make_simulator(
         source, layers, MeasureOptions(scheme=scheme, calibrator=calibrators.get(calibrator))
     )
@@ -268,8 +268,8 @@ def test_all_operators_round_softmax_and_the_norms_scale() -> None:
     with torch.no_grad():
         norm.weight.uniform_(0.5, 1.5, generator=torch.Generator().manual_seed(0))
     simulator = _simulator(source, ORT_CPU_ALL)
-    caught: list[Tensor] = []
-    handle = norm.register_forward_hook(lambda m, a, out: caught.append(torch.stack((a[0], out))))
+    caught: list[tuple[Tensor, Tensor]] = []
+    handle = norm.register_forward_hook(lambda m, a, out: caught.append((a[0], out)))
     x = take(source.selection.inputs, 0, 4)
     simulator.run({"norm": INT8}, x)
     handle.remove()
@@ -305,11 +305,13 @@ def test_all_operators_are_those_of_onnx_runtime() -> None:
 
     supported = {*QDQRegistry, *QLinearOpsRegistry}
     operator = {
-        "add": "Add", "mul": "Mul", "cat": "Concat", "concat": "Concat", "softmax": "Softmax",
+        "add": "Add", "mul": "Mul", "multiply": "Mul", "cat": "Concat", "concat": "Concat",
+        "concatenate": "Concat", "stack": "Concat", "softmax": "Softmax",
         "sigmoid": "Sigmoid", "leaky_relu": "LeakyRelu", "layer_norm": "LayerNormalization",
         "instance_norm": "InstanceNormalization", "batch_norm": "BatchNormalization",
         "group_norm": "InstanceNormalization", "relu": "Relu", "relu6": "Clip", "hardtanh": "Clip",
-        "clamp": "Clip", "clip": "Clip", "silu": "Mul",
+        "clamp": "Clip", "clip": "Clip", "silu": "Mul", "split": "Split", "chunk": "Split",
+        "tensor_split": "Split",
     }  # fmt: skip
     rounded = {*ORT_CPU_ALL.input_functions, *ORT_CPU_ALL.output_functions}
 

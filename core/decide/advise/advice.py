@@ -29,6 +29,8 @@ LEAST_REDUCTION_PCT = 10.0
 LEAST_QUANTIZABLE_PCT = 25.0
 HIGH_PRECISION_DROP_PTS = 0.5
 EDGE_DROP_PTS = 2.0
+GLUE_NAMED = 3
+"""Containers that one sentence names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +140,27 @@ def considerations(study: Study, chosen: PrecisionMap) -> tuple[str, ...]:
             f"{counts['dropout']} dropout layers do nothing at inference; counting them as "
             "quantized would flatter the ratio."
         )
-    return tuple(said)
+    return (*said, *_rounded_glue(study))
+
+
+def _rounded_glue(study: Study) -> tuple[str, ...]:
+    """Which containers' operations the scheme rounds, and how to keep them in float."""
+    rounded = study.analysis.rounding.functions
+    found = [
+        f"{layer.name} ({', '.join(f'{n} {kind}' for kind, n in layer.operations if kind in rounded)})"
+        for layer in study.layers
+        if layer.role == "glue"
+    ]
+    if not found:
+        return ()
+    more = f" and {len(found) - GLUE_NAMED} more" if len(found) > GLUE_NAMED else ""
+    name = next(layer.name for layer in study.layers if layer.role == "glue")
+    said = (
+        f"Operations between layers that {study.analysis.scheme} rounds in {study.narrowest} are layers "
+        f"of the role glue: {'; '.join(found[:GLUE_NAMED])}{more}. Each can stay in float, as by the "
+        f"override {name}={registry.REFERENCE}."
+    )
+    return (said,)
 
 
 def recommendations(study: Study, policy: Policy) -> tuple[Recommendation, ...]:

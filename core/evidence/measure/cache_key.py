@@ -18,7 +18,7 @@ from core.layers import LayerTable
 from core.source.contract import ModelSource, tensor_bytes
 from core.source.device import device_name
 
-EVIDENCE_VERSION = 2
+EVIDENCE_VERSION = 3
 """To be raised with every change of this package that may change a bit of a run's outputs."""
 
 

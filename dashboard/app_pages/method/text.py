@@ -144,5 +144,6 @@ GLOSSARY = (
     ("Own output", "what a layer gives for the inputs it has in FP32: no other layer's error."),
     ("SQNR", "signal to quantization noise ratio, in dB; higher = less error."),
     ("Precision boundary", "a tensor that must be converted between two layers."),
-    ("Glue", "adds, reshapes and the like between layers; they stay in FP32 and are not counted."),
+    ("Glue", ("adds, reshapes and the like between layers. Where the scheme rounds them, their "
+     "container is a layer of this role; elsewhere they stay in FP32.")),
 )  # fmt: skip

@@ -62,10 +62,15 @@ class Operations(TorchFunctionMode):
         return self._variant.ranges.get(site) or self.ranges.get(site)
 
     def _rounded(self, site: Site, value: Tensor) -> Tensor:
-        if self._functions.gave(value) or not value.numel():  # no sample takes this branch
+        if self._functions.gave(value, site[0]) or not value.numel():  # no sample takes this branch
             return value
-        seen = self._range(site) or self.ranges.of(site)
-        return round_to(value, grid_of(seen, self.scheme))
+        seen = self._range(site)
+        if seen is None and self._functions.is_met(site, self.ranges):
+            return value  # it is a constant, made before what is replayed
+        seen = seen or self.ranges.of(site)
+        rounded = round_to(value, grid_of(seen, self.scheme))
+        self._functions.rounded(rounded, site[0])
+        return rounded
 
     def _other_function(
         self, name: str, precision: Precision | None, func: Callable[..., Any],
@@ -82,7 +87,7 @@ class Operations(TorchFunctionMode):
                 self._observe(site, value, "", None)
             return value
 
-        return self._functions.call(name, precision, func, args, kwargs, visit)
+        return self._functions.call(name, precision, func, args, kwargs, visit, self.ranges)
 
     def _record(
         self, name: str, number: int, operation: Operation, func: Callable[..., Any],

@@ -72,8 +72,9 @@ class Simulator(Operations):
         self._rounded_modules = {
             layer.name
             for layer in layers
-            if layer.state == "rounds output" or layer.role == "pooling"
+            if (layer.state == "rounds output" and layer.role != "glue") or layer.role == "pooling"
         }
+        self._glue = {layer.name for layer in layers if layer.role == "glue"}
         self._silent = {layer.name for layer in layers if layer.state == "nothing"}
         self._stack = ModuleStack(model, self._entered, self._left)
         self._assignment: Assignment = {}
@@ -185,6 +186,11 @@ class Simulator(Operations):
         if func in COMPOSITES:
             with self:
                 return COMPOSITES[func](*args, **kwargs)
+        output = self._call(func, args, kwargs)
+        self._functions.note(func, args, kwargs, output)
+        return output
+
+    def _call(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         path = self._stack.paths[-1] if self._stack.paths else None
         name = self.owner.get(path) if path is not None else None
         if name is None:
@@ -216,10 +222,12 @@ class Simulator(Operations):
     def _entered(
         self, path: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Arguments | None:
-        precision = self._assignment.get(path or ROOT)
+        name = path or ROOT
+        precision = self._assignment.get(name)
         self._functions.entered(self.owner, self._stack.paths)
         versions = [version(value) if isinstance(value, Tensor) else 0 for value in args]
-        is_cast = precision is not None and precision.kind == "float"
+        # Glue hands values on to the layers below it: what it computes itself is rounded, no more.
+        is_cast = precision is not None and precision.kind == "float" and name not in self._glue
         self._given.append(((args, kwargs) if is_cast else None, versions))
         if precision is None or not is_cast:
             return None
@@ -227,7 +235,8 @@ class Simulator(Operations):
         return given
 
     def _left(self, path: str, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        changed = self._output_of(path, args, output)
+        with torch._C.DisableTorchFunction():  # noqa: SLF001 (not the model's own calls)
+            changed = self._output_of(path, args, output)
         if self._watch is not None:
             self._watch(path, output if changed is None else changed)
         return changed
@@ -245,7 +254,7 @@ class Simulator(Operations):
             return None
         site: Site = (name, *MODULE_OUTPUT)
         if self._observe is not None:
-            if not self._functions.gave(values[0]):
+            if not self._functions.gave_itself(values[0], name):
                 self._observe(site, values[0], "", None)
             return None
         precision = self._assignment.get(name)
@@ -255,5 +264,6 @@ class Simulator(Operations):
         now = version(values[0])
         if any(a is values[0] and v != now for a, v in zip(args, before, strict=False)):
             values[0].copy_(rounded)  # it works in place: others hold the value too
+            self._functions.rounded(values[0], name)
             return None
         return map_tensors(output, lambda tensor: rounded if tensor is values[0] else tensor)
