@@ -57,7 +57,7 @@ SOMETIMES = (
     "flow are means over a batch of calibration samples."
 )
 
-TensorKind = Literal["weight", "table", "bias", "float"]
+TensorKind = Literal["weight", "table", "bias", "float", "complex"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class TensorSpec:
 
     `kind`: *weight* of a matrix product or convolution (integers per output channel), *table* of
     an embedding (integers per tensor), *bias* of a quantized product (int32), *float* for all
-    that stays in a float format. `channels` is the number of scales a quantized weight has.
+    that stays in a float format, *complex* numbers (complex64 in every precision). `channels` is the number of scales a quantized weight has.
     `operation` is the number, in call order within its layer, of the first product, convolution
     or look-up that reads it (-1: none does). `weight` names, for a bias, the weight of the same
     product, which another layer may own where weights are tied. `channel_axis` is the axis of a

@@ -6,12 +6,12 @@ Facts of runtimes, each with its source; nothing here depends on a model.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.resources import files
 from typing import get_args
 
-from core.layers import Layer, State
+from core.layers import Layer, State, TensorSpec
 
 DEFAULT = "ort-cpu"
 SAME_AS = {"openvino-mixed": "openvino"}
@@ -19,7 +19,8 @@ SAME_AS = {"openvino-mixed": "openvino"}
 
 PRODUCTS = ("conv", "linear", "matmul")
 BY_ROLE = ("layer_norm", "batch_norm", "activation", "glue")
-ROWS = ("dropout", "lstm", "recurrent", "pooling", *PRODUCTS, "embedding", *BY_ROLE, "other")
+ROWS = ("dropout", "lstm", "recurrent", "pooling", *PRODUCTS, "embedding", *BY_ROLE, "complex",
+        "other")  # fmt: skip
 """What a layer can run; every scheme says something of each. lstm: one without a projection; glue:
 operations of a container that are no products."""
 _RECURRENT = frozenset(("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell"))
@@ -56,11 +57,19 @@ def runs_of(role: str, operations: Mapping[str, int]) -> str:
     return heaviest or (role if role in BY_ROLE else "other")
 
 
+def is_complex(tensors: Iterable[TensorSpec], operations: Mapping[str, int]) -> bool:
+    """Whether a layer computes with complex weights and with no real product beside them."""
+    has_product = any(name in operations for name in PRODUCTS)
+    return not has_product and any(spec.kind == "complex" for spec in tensors)
+
+
 def runs(layer: Layer) -> str:
     """What `layer` runs, whatever scheme its `state` speaks of."""
     if layer.state == "nothing":
         return "dropout"
     operations = dict(layer.operations)
+    if is_complex(layer.tensors, operations):
+        return "complex"
     projects = any("weight_hr" in spec.name for spec in layer.tensors)
     if layer.dynamic or (layer.kind == "LSTM" and not projects):
         return "lstm"

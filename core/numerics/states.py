@@ -54,6 +54,8 @@ def _rounds_output(layer: Layer, state: State, scheme: Scheme) -> bool:
 
 
 def _stored(spec: TensorSpec, layer: Layer, state: State, scheme: Scheme) -> TensorSpec:
+    if spec.kind == "complex":
+        return spec
     if spec.kind == "float":
         is_norm = any(name in ONE_NORM for name, _ in layer.operations)
         scale = is_norm and len(spec.shape) == 1 and spec.name.rpartition(".")[2] == "weight"

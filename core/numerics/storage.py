@@ -2,7 +2,8 @@
 
 In a float precision every tensor is cast. In integers a weight lies on symmetric grids, one per
 output channel, and an embedding table on an affine one, each with a float32 scale and a zero point;
-a bias is int32, whose scale is that of its product; all else stays float32. Which of these a tensor
+a bias is int32, whose scale is that of its product; all else stays float32. Complex numbers are
+complex64 in every precision. Which of these a tensor
 is (`TensorSpec.kind`) follows from the layer's state under a scheme (`core.numerics.states.under`).
 """
 
@@ -15,9 +16,10 @@ from typing import Literal
 from core.layers import TensorSpec
 from core.numerics.precision import Precision
 
-Form = Literal["float", "symmetric", "affine", "int32"]
+Form = Literal["float", "symmetric", "affine", "int32", "complex"]
 
 FLOAT_BYTES = 4  # float32
+COMPLEX_BYTES = 8  # complex64
 SCALE_BYTES = FLOAT_BYTES
 ZERO_POINT_BYTES = 1
 GRID_BYTES = SCALE_BYTES + ZERO_POINT_BYTES
@@ -43,6 +45,8 @@ class Storage:
 
 def storage(spec: TensorSpec, precision: Precision) -> Storage:
     """How `precision` keeps the tensor `spec`."""
+    if spec.kind == "complex":
+        return Storage("complex", spec.size, 8 * COMPLEX_BYTES)
     if precision.kind == "float":
         return Storage("float", spec.size, precision.bits)
     if spec.kind == "bias":

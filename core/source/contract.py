@@ -106,13 +106,16 @@ def check_weights(model: nn.Module) -> None:
                 f"Weight {name!r} has no values yet.",
                 "Load the checkpoint, and run a lazy model once before it is analyzed.",
             )
-        if not tensor.is_floating_point():
+        if not (tensor.is_floating_point() or tensor.is_complex()):
             continue
         is_parameter = isinstance(tensor, nn.Parameter)
-        if is_parameter and tensor.dtype != torch.float32:
+        wanted = torch.complex64 if tensor.is_complex() else torch.float32
+        if is_parameter and tensor.dtype != wanted:
+            held, right = (str(t).removeprefix("torch.") for t in (tensor.dtype, wanted))
             raise ModelError(
-                f"Weight {name!r} is {str(tensor.dtype).removeprefix('torch.')}, not float32.",
-                "Call model.float(): every precision is measured against FP32.",
+                f"Weight {name!r} is {held}, not {right}.",
+                f"{'Store it as complex64' if tensor.is_complex() else 'Call model.float()'}: every "
+                "precision is measured against FP32.",
             )
         # A buffer may be a mask of minus infinity.
         bad = ~torch.isfinite(tensor) if is_parameter else tensor.isnan()

@@ -126,7 +126,8 @@ def _table(source: ModelSource, observer: Observer, some: Collection[str]) -> La
     for full_name, tensor in named:
         first_name.setdefault(id(tensor), full_name)
     for full_name, tensor in named:
-        if first_name[id(tensor)] != full_name or not tensor.is_floating_point():
+        is_number = tensor.is_floating_point() or tensor.is_complex()
+        if first_name[id(tensor)] != full_name or not is_number:
             continue
         path = full_name.rpartition(".")[0]
         if path in folded:  # its values are in the weight and bias of another layer
@@ -139,6 +140,8 @@ def _table(source: ModelSource, observer: Observer, some: Collection[str]) -> La
         name = owner.get(path)
         if name is None or name not in observer.seen:
             name = observer.reader.get(id(tensor))
+        if tensor.is_complex():
+            kind, channels, operation, axis = "complex", 1, -1, 0
         if kind == "bias" and name and isinstance(model.get_submodule(name), RECURRENTS):
             kind, weight = "float", ""
         spec = TensorSpec(full_name, tuple(tensor.shape), kind, channels, operation, weight, axis)
@@ -168,7 +171,10 @@ def _table(source: ModelSource, observer: Observer, some: Collection[str]) -> La
                 is_last_product=name == observer.last_product,
             )
         )
-        what = _runs(module, role, seen.operations), type(module).__name__
+        runs = _runs(module, role, seen.operations)
+        if kernel_table.is_complex(owned.get(name, ()), seen.operations):
+            runs = "complex"
+        what = runs, type(module).__name__
         dynamic = kernel_table.is_dynamic(kernel_table.DEFAULT, *what)
         state = "nothing" if name in folded else kernel_table.state(kernel_table.DEFAULT, *what)
         layers.append(

@@ -19,9 +19,11 @@ from core.source.operations import (
     Operation,
     Stored,
     as_separate_operands,
+    has_complex,
     label_of,
     multiply_accumulates,
     operand,
+    product_of,
     recognise,
 )
 from core.source.ownership import ModuleStack
@@ -30,6 +32,8 @@ from core.source.roles import DROPOUTS
 from core.source.trees import first_tensor, tensors
 
 HEAVY = ("linear", "conv", "matmul")
+COMPLEX_MACS = 4
+"""Real multiply-accumulates in a complex one: (a + bi)(c + di) takes four products."""
 INPUT = "(input)"
 """Stands for the model's own input among the producers of a tensor; never a layer."""
 JOIN = "(join %d)"
@@ -157,7 +161,10 @@ class Observer(TorchFunctionMode):
         self.links.note(func, args, kwargs, output, operation, path)
         given = tensors((args, tuple(kwargs.values())))
         if func is Tensor.__setitem__ and given:
-            self._through_glue(given, given[0])
+            if self.owner[path] is None:
+                self._through_glue(given, given[0])
+            else:
+                self._remember(given[0], self.owner[path] or "")
         if result is None:
             return output
         self.read |= {id(root) for t in given if (root := self.stored.root(t)) is not None}
@@ -182,6 +189,11 @@ class Observer(TorchFunctionMode):
                 seen.input_elements += tensor.numel()
                 self._flow(tensor, name)
         label = operation.kind if operation else label_of(func) or "other"
+        if has_complex(args, kwargs):
+            label = f"complex {label}"
+            product = product_of(func, args, kwargs, self.stored)
+            if product is not None:
+                seen.macs += COMPLEX_MACS * multiply_accumulates(product, args, kwargs, result)
         if not label.startswith("get"):
             seen.operations[label] = seen.operations.get(label, 0) + 1
         if operation is not None:

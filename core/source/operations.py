@@ -102,7 +102,19 @@ class Stored:
         return None if base is None else self._held.get(id(base))
 
 
+def has_complex(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether a call takes complex numbers, which no precision here changes."""
+    return any(isinstance(x, Tensor) and x.is_complex() for x in (*args, *kwargs.values()))
+
+
 def recognise(
+    func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], stored: Stored
+) -> Operation | None:
+    """What the call `func(*args, **kwargs)` is for a precision: `product_of` real numbers."""
+    return None if has_complex(args, kwargs) else product_of(func, args, kwargs, stored)
+
+
+def product_of(
     func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], stored: Stored
 ) -> Operation | None:
     """What the call `func(*args, **kwargs)` is, with its stored operand as the weight.

@@ -5,9 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from core.analysis.analyze import analyze
+from core.decide.study import Study
 from core.errors import ModelError
+from core.estimate.size import layer_bytes
+from core.evidence.measure.measure import make_simulator
+from core.evidence.options import MeasureOptions
+from core.numerics.precision import BF16, FP16, FP32, INT8
+from core.numerics.rounding import round_table
+from core.numerics.scheme import SCHEMES, Scheme
+from core.numerics.states import under
+from core.source.contract import check_weights
 from core.source.inventory import take_inventory
 from tests.zoo import models
 from tests.zoo.sources import source_of, tiny_source
@@ -197,3 +207,101 @@ def test_arrays_agree_with_layers() -> None:
 
     np.testing.assert_array_equal(layers.params, [layer.params for layer in layers])
     assert [layers.index[name] for name in layers.names] == list(range(len(layers)))
+
+
+class Fourier(nn.Module):
+    """Products in the frequency domain, with complex weights of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(2, 2, 4, dtype=torch.complex64))
+        self.register_buffer("turn", torch.ones(4, dtype=torch.complex64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, 2, 8] -> the same."""
+        f = torch.fft.rfft(x)[..., :4] * self.turn
+        return torch.fft.irfft(torch.einsum("bim,iom->bom", f, self.weight), n=8)
+
+
+class Frequencies(nn.Module):
+    """Such a layer beside a convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.skip = Fourier(), nn.Conv1d(2, 2, 1)
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, 2, 8] -> [N, 3]."""
+        return self.head((self.body(x) + self.skip(x)).flatten(1))
+
+
+@pytest.mark.parametrize("scheme", SCHEMES.values(), ids=lambda scheme: scheme.name)
+def test_complex_weights_count_and_stay_in_float(scheme: Scheme) -> None:
+    """They take eight bytes each whatever the precision, their products count fourfold, and INT8
+    changes nothing of their layer.
+    """
+    torch.manual_seed(0)
+    source = source_of(Frequencies(), (2, 8))
+    layers = under(take_inventory(source), scheme)
+    body = layers.layers[layers.index["body"]]
+    simulator = make_simulator(source, layers, MeasureOptions(scheme=scheme))
+    inputs = source.selection.inputs
+
+    assert body.state == "float"
+    assert body.params == 16
+    assert body.macs == 4 * 2 * 2 * 4
+    assert {t.name: t.kind for t in body.tensors} == {
+        "body.weight": "complex", "body.turn": "complex",
+    }  # fmt: skip
+    for precision in (FP32, FP16, BF16, INT8):
+        assert layer_bytes(body, precision) == 8 * (16 + 4)
+    before = simulator.run({}, inputs)
+    assert simulator.run({"body": INT8}, inputs).tobytes() == before.tobytes()
+    assert simulator.run({"skip": INT8}, inputs).tobytes() != before.tobytes()
+
+
+def test_a_model_with_complex_weights_is_analyzed() -> None:
+    """Every figure of such a model is finite, and its bytes in FP32 are those it has."""
+    torch.manual_seed(0)
+    model = Frequencies()
+    analysis = analyze(source_of(model, (2, 8)), MeasureOptions(probes=2))
+    study = Study(analysis)
+    held = [*model.parameters(), *model.buffers()]
+
+    assert study.size_bytes[0].sum() == sum(t.numel() * t.element_size() for t in held)
+    assert analysis.evidence is not None
+    assert np.isfinite(analysis.evidence.perturbations).all()
+
+
+def test_complex_weights_are_checked_like_others() -> None:
+    """NaN is named, and so is a width that no figure is relative to."""
+    for change, message in (
+        (lambda w: w.mul_(float("nan")), "'body.weight' holds NaN"),
+        (lambda w: setattr(w, "data", w.data.to(torch.complex128)), "complex128, not complex64"),
+    ):
+        model = Frequencies()
+        with torch.no_grad():
+            change(model.body.weight)
+        with pytest.raises(ModelError, match=message):
+            check_weights(model)
+
+
+@pytest.mark.parametrize("mode", ["mean", "sum", "max"])
+def test_an_embedding_bag_is_a_table(mode: str) -> None:
+    """Its rows are stored in 8 bits on one grid and averaged in float; bytes are those of a table."""
+    torch.manual_seed(0)
+    bag = nn.EmbeddingBag(20, 8, mode=mode)
+    source = source_of(nn.Sequential(bag, nn.Linear(8, 3)), (6,), ids=20)
+    layers = take_inventory(source)
+    table = layers.layers[0]
+    ids = source.selection.inputs
+    assert isinstance(ids, Tensor)
+
+    rounded = torch.nn.functional.embedding_bag(ids, round_table(bag.weight.detach(), INT8), mode=mode)
+    simulated = make_simulator(source, layers, MeasureOptions()).run({"0": INT8}, ids)
+    assert (table.role, table.state, table.macs) == ("embedding", "stores", 0)
+    assert layer_bytes(table, FP32) == 4 * 20 * 8
+    assert layer_bytes(table, INT8) == 20 * 8 + 5
+    with torch.no_grad():
+        np.testing.assert_array_equal(simulated, source.model[1](rounded).numpy())

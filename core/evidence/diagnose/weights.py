@@ -23,7 +23,7 @@ def stored_in(spec: TensorSpec, weight: Tensor, precision: Precision) -> Tensor 
         return round_weight(weight, precision, spec.scale_axis)
     if form == "affine":
         return round_table(weight, precision)
-    return round_float(weight, precision) if precision.kind == "float" else None
+    return round_float(weight, precision) if form == precision.kind == "float" else None
 
 
 def layer_weight_sqnr_db(
