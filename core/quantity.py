@@ -23,8 +23,8 @@ FINE = ("ms", "MB")
 """Units in which a small figure has as many decimals more as three significant digits need."""
 SIGNIFICANT = {"nats": 2, RELATIVE: 2, "": 4}
 """Significant digits of what may be of any size; a metric's own figure has no unit."""
-FINEST = 9
-"""The most decimals."""
+FINEST = {"MB": 6}
+"""The most decimals of a unit: a byte is the least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def unknown(unit: str, kind: Kind) -> Quantity:
     return Quantity(None, unit, kind)
 
 
-def digits(value: float, unit: str, most: int = FINEST) -> str:
+def digits(value: float, unit: str, most: int = 9) -> str:
     """`value` without its unit, in at most `most` decimals: bytes in MB = 10^6 bytes, no -0."""
     shown, unit = (value / MEGA, "MB") if unit == "bytes" else (value, unit)
     if unit in SIGNIFICANT:
@@ -63,7 +63,7 @@ def digits(value: float, unit: str, most: int = FINEST) -> str:
         decimals = DECIMALS.get(unit, 2)
         if unit in FINE and 0 < abs(shown) < 1:
             decimals = max(decimals, 2 - math.floor(math.log10(abs(shown))))
-        text = f"{shown:.{min(decimals, most)}f}"
+        text = f"{shown:.{min(decimals, most, FINEST.get(unit, most))}f}"
     return text.lstrip("-") if float(text) == 0 else text
 
 
@@ -96,3 +96,15 @@ def written_change(before: float, after: float, unit: str) -> str:
     if unit not in {"bytes", "ms"} or round(share) == 0:
         return said
     return f"{said} ({share:+.0f} %)"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s" if whole else "less than 1 s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s" if minutes < 10 and rest else f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min"

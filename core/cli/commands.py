@@ -26,12 +26,14 @@ from core.decide.study import Study
 from core.errors import PolicyError
 from core.evidence.options import MeasureOptions
 from core.export.map import precision_map
+from core.export.map.words import count
 from core.export.report import assemble as reports
 from core.export.report import markdown
 from core.jobs.progress import Reporter, reporting
 from core.numerics import precision as registry
 from core.numerics import scheme
 from core.numerics.calibrate import calibrators
+from core.quantity import duration
 from core.source import samples as bundled
 from core.source import sources
 
@@ -113,8 +115,8 @@ def _analyze(options: argparse.Namespace, reporter: Reporter) -> None:
         return
     aside = console(stderr=True)
     aside.print(
-        f"{plan.layers} layers, {plan.runs} runs over {plan.samples:,} samples, "
-        f"about {plan.predicted_seconds / 60:.1f} min and {plan.peak_bytes / 1e6:,.0f} MB"
+        f"{count(plan.layers, 'layer')}, {count(plan.runs, 'run')} over {plan.samples:,} samples, "
+        f"about {duration(plan.predicted_seconds)} and {plan.peak_bytes / 1e6:,.0f} MB"
     )
 
     def say(sentence: str) -> None:
@@ -137,7 +139,7 @@ def _analyze(options: argparse.Namespace, reporter: Reporter) -> None:
     if options.json:
         print_json(reporter.result)
     else:
-        console().print(f"Wrote {options.out}: {len(analysis.layers)} layers.")
+        console().print(f"Wrote {options.out}: {count(len(analysis.layers), 'layer')}.")
 
 
 def _summary(analysis: Analysis, folder: Path) -> dict[str, Any]:

@@ -17,9 +17,9 @@ from core.decide.assess.statistics import statistics
 from core.decide.policy.decision import PrecisionMap
 from core.decide.policy.scoring import LEVELS
 from core.decide.study import Study
-from core.export.map.words import figures, gain, percent, quantity, total
+from core.export.map.words import count, figures, gain, percent, quantity, total
 from core.export.targets.capability import Capability
-from core.quantity import MEGA, UNKNOWN, written
+from core.quantity import MEGA, UNKNOWN, duration, written
 
 if TYPE_CHECKING:
     from core.analysis.analyze import Forecast
@@ -48,7 +48,7 @@ def plan_table(plan: Forecast) -> Table:
     table.add_row("layers", str(plan.layers))
     table.add_row("runs over the selection split", str(plan.runs))
     table.add_row("samples", f"{plan.samples:,}")
-    table.add_row("time", f"about {plan.predicted_seconds / 60:.1f} min")
+    table.add_row("time", f"about {duration(plan.predicted_seconds)}")
     table.add_row("memory at its peak", f"about {plan.peak_bytes / MEGA:,.0f} MB")
     table.add_row("samples at a time", str(plan.batch))
     table.add_row("each run", f"a full pass: {plan.full_passes}" if plan.full_passes
@@ -62,7 +62,9 @@ def layer_table(study: Study, chosen: PrecisionMap, found: Outcome) -> Table:
     numeric = ("params", "MACs", "score", "size kB")
     columns = ("layer", "role", *numeric[:2], "score", "level", "precision", "size kB", "document",
                "reason")  # fmt: skip
-    table = new_table(f"{study.analysis.title}: {len(study.layers)} layers", columns, numeric)
+    table = new_table(
+        f"{study.analysis.title}: {count(len(study.layers), 'layer')}", columns, numeric
+    )
     for i, layer in enumerate(study.layers):
         table.add_row(
             layer.name,
@@ -89,9 +91,9 @@ def statistics_table(chosen: PrecisionMap) -> Table:
                       _share(computing.layers, computing.share_pct))  # fmt: skip
     table.add_row("quantizable", percent(stats.quantizable_pct),
                   percent(stats.computing_quantizable_pct))  # fmt: skip
-    for name, count in stats.precisions.items():
+    for name, layers in stats.precisions.items():
         document = stats.document_precisions.get(name)
-        table.add_row(f"in {name}", UNKNOWN if document is None else str(document), str(count))
+        table.add_row(f"in {name}", UNKNOWN if document is None else str(document), str(layers))
     return table
 
 

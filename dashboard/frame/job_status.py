@@ -6,6 +6,7 @@ import streamlit as st
 
 from core.jobs import jobs
 from core.jobs.jobs import Job
+from core.quantity import duration
 from dashboard.display.boundary import boundary
 from dashboard.display.text import plain
 from dashboard.session import launched, problems, state, studies
@@ -14,18 +15,6 @@ from dashboard.session.studies import ModelEntry
 
 LINE_EVERY_S = 2.0
 WATCH_EVERY_S = 5.0
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s" if whole else "less than 1 s"
-    minutes, rest = divmod(whole, 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s" if minutes < 10 and rest else f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min"
 
 
 def how_far(job: Job) -> str:

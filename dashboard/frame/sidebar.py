@@ -10,6 +10,7 @@ from core.decide.study import Study
 from core.errors import PolicyError, QuantscapeError, listed
 from core.estimate import hardware as hardware_profiles
 from core.evidence.scorers import SCORERS
+from core.export.map.words import count
 from dashboard.charts.layers import in_words
 from dashboard.display.boundary import show_expected
 from dashboard.display.text import format_number, plain
@@ -63,7 +64,7 @@ def _model_line(study: Study) -> str:
         how += f" · :orange[{study.analysis.partial.in_words()}]"
     if study.layers.unreached:
         how += f" · :orange[never reached: {plain(listed(study.layers.unreached))}]"
-    return f"{len(study.layers):,} layers · {size} in {study.precisions[0]} · {how}"
+    return f"{count(len(study.layers), 'layer')} · {size} in {study.precisions[0]} · {how}"
 
 
 def draw(view: View, known: dict[str, Control], problems: dict[str, PolicyError]) -> None:

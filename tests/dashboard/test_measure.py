@@ -24,13 +24,13 @@ from core.jobs.job_folder import Request
 from core.jobs.progress import Progress
 from core.numerics import scheme
 from core.numerics.calibrate import calibrators
+from core.quantity import duration
 from core.records import user_folders
 from core.source import samples
 from dashboard import SOURCES_VARIABLE
 from dashboard.__main__ import main
 from dashboard.app_pages.measure import job_list
 from dashboard.app_pages.measure import options as measure_options
-from dashboard.frame import job_status
 from dashboard.pages import PAGES
 from dashboard.session import launched
 from dashboard.session.measure_form import SCHEME, SOURCE, UNITS
@@ -465,7 +465,7 @@ def test_the_page_opens_without_a_model(
 )  # fmt: skip
 def test_durations_in_words(seconds: float, text: str) -> None:
     """Seconds, minutes and hours as a person says them."""
-    assert job_status.duration(seconds) == text
+    assert duration(seconds) == text
 
 
 def test_a_missing_file_at_launch_is_one_clear_line(

@@ -54,7 +54,12 @@ class Recommendation:
 def feasibility(study: Study, chosen: PrecisionMap, found: Outcome) -> Verdict:
     """Whether to ship `chosen`: *avoid*, *cautious* or *proceed*, with reasons."""
     if found.forbidden:
-        return Verdict("avoid", (f"{len(found.forbidden)} layers overflow.",))
+        return Verdict(
+            "avoid",
+            (
+                f"{len(found.forbidden)} layer{'s overflow' if len(found.forbidden) > 1 else ' overflows'}.",
+            ),
+        )
     figures = loss_figures(found.totals)
     drop, most = found.totals[figures.loss], loss_at_most(found.totals)
     if study.projector is None:

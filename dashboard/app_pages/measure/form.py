@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import streamlit as st
 
+from core.export.map.words import count
 from core.jobs.job_folder import Request
 from core.jobs.jobs import Job
 from core.numerics import precision as registry
-from core.quantity import UNKNOWN
+from core.quantity import UNKNOWN, duration
 from dashboard.app_pages.measure import actions, options
 from dashboard.app_pages.measure.actions import MAX_MB, UPLOADER
 from dashboard.display.boundary import show_expected
 from dashboard.display.text import file_size, plain
-from dashboard.frame.job_status import duration, log
+from dashboard.frame.job_status import log
 from dashboard.session import launched, problems
 from dashboard.session.launched import LaunchedSource
 from dashboard.session.measure_form import SOURCE, UNITS
@@ -151,9 +152,9 @@ def _prediction(job: Job | None) -> None:
 
 
 def _in_words(plan: dict[str, object]) -> str:
-    def count(key: str) -> str:
+    def counted(key: str) -> str:
         value = plan.get(key)
-        return f"{value:,}" if isinstance(value, int) else UNKNOWN
+        return count(value, key.removesuffix("s")) if isinstance(value, int) else f"{UNKNOWN} {key}"
 
     seconds, size = plan.get("predicted_seconds"), plan.get("perturbation_bytes")
     time = (
@@ -164,6 +165,6 @@ def _in_words(plan: dict[str, object]) -> str:
     room = file_size(size) if isinstance(size, int | float) else UNKNOWN
     return (
         f"**Predicted: {time}**, {room} of changed outputs on disk.  \n"
-        f"{count('layers')} layers, {count('runs')} runs over {count('samples')} samples. The time "
+        f"{counted('layers')}, {counted('runs')} over {counted('samples')}. The time "
         "is estimated from one small batch."
     )

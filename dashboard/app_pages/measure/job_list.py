@@ -10,7 +10,7 @@ import streamlit as st
 
 from core.jobs import jobs
 from core.jobs.jobs import Job
-from core.quantity import UNKNOWN
+from core.quantity import UNKNOWN, duration
 from core.source.samples import PREFIX
 from dashboard.app_pages.measure import actions
 from dashboard.display.boundary import boundary, show_expected
@@ -77,7 +77,7 @@ def _over(job: Job) -> None:
         st.caption(_done(job))
     else:
         far = f"at {job.done:,} of {job.total:,} runs" if job.total else "before the first run"
-        st.caption(f"{job.state.capitalize()} {far}, after {job_status.duration(job.elapsed)}.")
+        st.caption(f"{job.state.capitalize()} {far}, after {duration(job.elapsed)}.")
     _said(job)
     if job.error is not None:
         show_expected(job.error)
@@ -130,7 +130,7 @@ def _done(job: Job) -> str:
         f"{_count(result.get('layers'), 'layer')} over {_count(result.get('samples'), 'sample')}"
     )
     notes = "".join(f" {plain(str(note))}" for note in result.get("notes", ()))
-    return f"{counts}, measured in {job_status.duration(job.elapsed)}.{notes}"
+    return f"{counts}, measured in {duration(job.elapsed)}.{notes}"
 
 
 def _count(value: object, what: str) -> str:

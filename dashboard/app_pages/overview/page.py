@@ -113,8 +113,8 @@ def _level_frame(found: Statistics) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "Level": [count.level for count in found.levels],
-            f"All {found.layers:,} layers": [text(c) for c in found.levels],
-            f"The {found.computing_layers:,} that compute": [
+            f"All layers ({found.layers:,})": [text(c) for c in found.levels],
+            f"Those that compute ({found.computing_layers:,})": [
                 text(c) for c in found.computing_levels
             ],
         }

@@ -19,6 +19,7 @@ from core.decide.assess.loss import loss_figures
 from core.decide.assess.outcome import accuracy_totals
 from core.decide.assess.verified import half_layers, ran_codes, sentences
 from core.estimate.hardware import THIS_MACHINE
+from core.export.map.words import count
 from core.numerics.precision import REFERENCE
 from core.quantity import UNKNOWN, unknown
 from core.records.verification import Verification
@@ -119,7 +120,11 @@ def _db(value: float | None) -> str:
 
 def _layers(found: Verification) -> None:
     otherwise = len(found.otherwise)
-    title = "Every layer ran as asked" if not otherwise else f"{otherwise:,} layers ran otherwise"
+    title = (
+        "Every layer ran as asked"
+        if not otherwise
+        else f"{count(otherwise, 'layer')} ran otherwise"
+    )
     with st.expander(title, icon=":material/checklist:"):
         frame = pd.DataFrame(
             [
