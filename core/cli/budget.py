@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -166,20 +167,20 @@ def print_solution(content: dict[str, Any]) -> None:
         )
 
 
-def _rules(options: argparse.Namespace) -> Policy:
-    return Policy(
+def _rules(options: argparse.Namespace, usual: Policy) -> Policy:
+    return replace(
+        usual,
         pins=tuple(rule for text in options.pin for rule in parse_rules(text)),
         overrides=tuple(rule for text in options.override for rule in parse_rules(text)),
         groups=tuple(g for text in options.group for g in parse_groups(text)),
-        hardware=options.hardware or Policy().hardware,
+        hardware=options.hardware or usual.hardware,
     )
 
 
 def run_frontier(options: argparse.Namespace) -> None:
     """List the points of a frontier."""
     study = study_of(options.folder)
-    options.hardware = options.hardware or study.default_hardware
-    found = frontier(study, _rules(options), options.axis)
+    found = frontier(study, _rules(options, study.default_policy), options.axis)
     if options.json:
         print_json({"axis": found.axis, "points": _points(study, found)})
     else:

@@ -154,9 +154,9 @@ def _summary(analysis: Analysis, folder: Path) -> dict[str, Any]:
     }
 
 
-def policy_from(options: argparse.Namespace) -> Policy:
-    """The policy that the options of `plan` describe."""
-    changes: dict[str, Any] = {"hardware": options.hardware or Policy().hardware}
+def policy_from(options: argparse.Namespace, usual: Policy) -> Policy:
+    """The policy that the options of `plan` describe; what they leave open is as `usual`."""
+    changes: dict[str, Any] = {"hardware": options.hardware or usual.hardware}
     if options.weights is not None:
         changes["weights"] = parse_weights(options.weights)
     if options.thresholds is not None:
@@ -175,14 +175,13 @@ def policy_from(options: argparse.Namespace) -> Policy:
     changes["pins"] = tuple(rule for text in options.pin for rule in parse_rules(text))
     changes["overrides"] = tuple(rule for text in options.override for rule in parse_rules(text))
     changes |= budget.budget_changes(options)
-    return replace(Policy(), **changes)
+    return replace(usual, **changes)
 
 
 def plan(options: argparse.Namespace) -> None:
     """Decide a map and write it."""
     study = study_of(options.folder)
-    options.hardware = options.hardware or study.default_hardware
-    chosen = answer.decide(study, policy_from(options))
+    chosen = answer.decide(study, policy_from(options, study.default_policy))
     unknown = [name for name, _ in chosen.policy.overrides if name not in study.layers.index]
     if unknown:
         raise PolicyError(
@@ -206,7 +205,7 @@ def show(options: argparse.Namespace) -> None:
     """Show an analysis under a map, or under the document's policy."""
     study = study_of(options.folder)
     chosen = (
-        answer.decide(study, Policy())
+        answer.decide(study, study.default_policy)
         if options.map is None
         else precision_map.read(options.map, study)
     )

@@ -26,7 +26,7 @@ FEWEST, MOST = 2, 8
 
 def built_in(study: Study) -> dict[str, Policy]:
     """Name on the command line -> policy: document, all-int8, top-k-25 and so on."""
-    named = named_strategies(study, Policy()).items()
+    named = named_strategies(study, study.default_policy).items()
     return {
         "document" if title == DOCUMENT else title.lower().replace(" ", "-").rstrip("%"): given
         for title, given in named

@@ -170,7 +170,8 @@ def _plan(command: _Commands[argparse.ArgumentParser]) -> None:
         sub.add_argument(
             f"--{level}",
             metavar="PRECISION",
-            help=f"where {level.upper()} layers go; default: {getattr(default, level)}",
+            help=f"where {level.upper()} layers go; default: {getattr(default, level)}, or the "
+            "narrowest measured one that is as wide",
         )
     sub.add_argument("--uniform", metavar="PRECISION", help="precision of --strategy uniform")
     sub.add_argument("--top-k", type=int, metavar="K", help="the K least sensitive layers go low")

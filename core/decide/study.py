@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from core.analysis.analysis import Analysis
 from core.decide.policy.decision import NO_PRECISION
+from core.decide.policy.policy import Policy, default_policy
 from core.decide.policy.unmeasured import Unmeasured, unmeasured
 from core.estimate import hardware as hardware_profiles
 from core.estimate.latency import LatencyModel
@@ -112,6 +113,11 @@ class Study:
         """The device that maps are priced on unless a person names one: this machine, if profiled."""
         profiled = self.analysis.profile is not None
         return hardware_profiles.THIS_MACHINE if profiled else hardware_profiles.DEFAULT
+
+    @property
+    def default_policy(self) -> Policy:
+        """The document's method, as far as this analysis can answer it, on the default device."""
+        return default_policy(self.precisions, self.default_hardware)
 
     def latency(self, hardware: str) -> LatencyModel:
         """The latency model of this analysis on `hardware`.

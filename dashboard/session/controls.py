@@ -68,13 +68,8 @@ def controls(study: Study) -> dict[str, Control]:
         Control("medium_at", DEFAULTS.medium_threshold, number(0, 1)),
         Control("k", min(movable_layers(study) // 2, 10_000), _count(movable_layers(study))),
         *(
-            Control(key, _offered(default, precisions), choice(precisions))
-            for key, default in (
-                ("uniform", DEFAULTS.uniform),
-                ("high", DEFAULTS.high),
-                ("medium", DEFAULTS.medium),
-                ("low", DEFAULTS.low),
-            )
+            Control(key, getattr(study.default_policy, key), choice(precisions))
+            for key in ("uniform", "high", "medium", "low")
         ),
         *(Control(weight_key(name), weights.get(name, 0.0), number(0, 1)) for name in SCORERS),
         Control("pins", "", _rules),
@@ -84,10 +79,6 @@ def controls(study: Study) -> dict[str, Control]:
         *budget_controls.listed(study),
     ]
     return {control.key: control for control in listed}
-
-
-def _offered(default: str, precisions: tuple[str, ...]) -> str:
-    return default if default in precisions else precisions[-1]
 
 
 def to_values(policy: Policy, study: Study) -> dict[str, Value]:

@@ -158,9 +158,10 @@ def _recommended(key: str, policy: Policy, _study: Study) -> tuple[Recommendatio
 
 def recommended(opened: Opened, policy: Policy) -> tuple[Recommendation, ...]:
     """Recommended strategies; they depend on weights, precisions and hardware alone."""
-    asked = Policy(
-        weights=policy.weights, high=policy.high, low=policy.low, hardware=policy.hardware
-    )
+    asked = replace(
+        opened.study.default_policy, weights=policy.weights, high=policy.high, low=policy.low,
+        hardware=policy.hardware,
+    )  # fmt: skip
     return _recommended(opened.key, asked, opened.study)
 
 
@@ -232,7 +233,7 @@ def effect(opened: Opened, layer: str, precision: str, hardware: str) -> LayerEf
 def fallback(opened: Opened, policy: Policy) -> Policy:
     """A policy that this analysis can answer: `policy`, the default, or all in the reference."""
     uniform = Policy(strategy="uniform", uniform=opened.study.precisions[0])
-    for candidate in (policy, Policy(), uniform):
+    for candidate in (policy, opened.study.default_policy, uniform):
         try:
             answer.decide(opened.study, candidate)
         except PolicyError:

@@ -16,6 +16,7 @@ from core.analysis.analyze import analyze
 from core.evidence.evidence import Partial
 from core.evidence.options import MeasureOptions
 from core.layers import LayerTable
+from core.numerics.precision import FP16, INT8
 from core.source import samples
 from dashboard import FOLDERS_VARIABLE
 from dashboard.pages import PAGES
@@ -24,12 +25,12 @@ from tests.core.partial import partial_analysis
 from tests.core.synthetic import synthetic_analysis, synthetic_layers
 from tests.dashboard import by_task
 from tests.zoo.models import TiedWeights
-from tests.zoo.sources import source_of
+from tests.zoo.sources import source_of, tiny_source
 
 Open = Callable[..., AppTest]
 TASKS = ("values", "unlabelled", "sequence", "custom", "grouped", "values_unlabelled")
 SHAPES = ("empty", "single", "measured", "unmeasured", "equal", "large", "tied", "overflow",
-          "partial", "few", *TASKS)  # fmt: skip
+          "partial", "few", "int8", "half", *TASKS)  # fmt: skip
 SAMPLES = tuple(samples.names())
 TIMEOUT_S = 60
 
@@ -62,6 +63,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "large": synthetic_analysis(2000, samples=12),
         "tied": analyze(source_of(TiedWeights(), (5,), name="tied"), MeasureOptions(probes=2)),
         "overflow": overflowing(28),
+        "int8": analyze(tiny_source(), MeasureOptions(precisions=(INT8,), probes=2)),
+        "half": analyze(tiny_source(), MeasureOptions(precisions=(FP16,), probes=2)),
         "partial": partial_analysis(28, 15),
         "few": replace(synthetic_analysis(12, samples=20), partial=Partial(11, 11, 20, 200)),
         **by_task.analyses(),

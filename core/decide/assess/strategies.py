@@ -16,14 +16,21 @@ def named_strategies(study: Study, policy: Policy) -> dict[str, Policy]:
     does not know are left out.
     """
     device = policy.hardware
-    found = {DOCUMENT: Policy(hardware=device)} if "FP16" in study.precisions else {}
+    document = Policy(hardware=device)
+    its_own = {document.high, document.medium, document.low}
+    found = {DOCUMENT: document} if its_own <= set(study.precisions) else {}
     for name in study.precisions:
         found[f"All {name}"] = Policy(strategy="uniform", uniform=name, hardware=device)
+    usual = study.default_policy
+    high, low = (
+        mine if mine in study.precisions else other
+        for mine, other in ((policy.high, usual.high), (policy.low, usual.low))
+    )
     computing = int(study.layers.computes.sum())
     for share in TOP_K_SHARES:
         k = round(share * computing)
         found[f"Top-k {share:.0%}"] = Policy(
-            strategy="top-k", top_k=k, weights=policy.weights, high=policy.high,
-            low=policy.low, hardware=device,
+            strategy="top-k", top_k=k, weights=policy.weights, high=high, low=low,
+            hardware=device,
         )  # fmt: skip
     return found

@@ -6,7 +6,7 @@ A `Policy` is hashable, so that it can key a cache and sit in an undo history.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -71,6 +71,28 @@ class Policy:
         if precision is None:
             return replace(self, overrides=kept)
         return replace(self, overrides=tuple(sorted((*kept, (layer, precision)))))
+
+
+def default_policy(precisions: Collection[str], hardware: str) -> Policy:
+    """The document's method for an analysis of `precisions`: what was not measured gives way to
+    the narrowest that was and is at least as wide.
+    """
+    plain = Policy(hardware=hardware)
+    return replace(
+        plain,
+        high=_measured(plain.high, precisions),
+        medium=_measured(plain.medium, precisions),
+        low=_measured(plain.low, precisions),
+        uniform=_measured(plain.uniform, precisions),
+    )
+
+
+def _measured(name: str, precisions: Collection[str]) -> str:
+    if name in precisions:
+        return name
+    bits = registry.get(name).bits
+    wide = [p for p in precisions if registry.get(p).bits >= bits]
+    return min(wide, key=lambda p: registry.get(p).bits, default=registry.REFERENCE)
 
 
 def _check(policy: Policy) -> None:
