@@ -35,17 +35,18 @@ def explained(
 ) -> QuantscapeError:
     """The error of an export of `model` that raised `error`."""
     chain = list(_chain(error))
-    for one in reversed(chain):
-        if isinstance(one, QuantscapeError):
-            return one
     text = "\n".join(str(one) for one in chain)
+    on_values = any(mark in text for mark in _ON_VALUES)
+    for one in reversed(chain):
+        if isinstance(one, QuantscapeError) and not on_values:
+            return one
     operator = _OPERATOR.search(text)
     path = _running(chain, model)
     layer = _layer(path, owner) if path is not None else _named(text, owner)
     what = f" operator {operator.group(1)}" if operator else ""
     where = f" in layer {layer!r}" if layer else f" in module {path!r}" if path else ""
     where = where or (" in the model's own forward" if path == "" else "")
-    if any(mark in text for mark in _ON_VALUES):
+    if on_values:
         raised = _line(chain)
         at = f", at line {raised[1]} of {raised[0]}" if raised else ""
         return ModelError(

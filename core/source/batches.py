@@ -9,7 +9,7 @@ sample.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,14 +23,18 @@ from core.source.blame import place_of
 from core.source.trees import first_tensor, map_tensors, named_tensors, tensors
 
 Inputs = Tensor | tuple[Any, ...] | dict[str, Any]
-Output = str | int | None
-"""Which part of what a model returns is its output: a key, an attribute or a position; None is
-the first floating tensor."""
+Output = str | int | Callable[[Any], Tensor] | None
+"""Which part of what a model returns is its output: a key, an attribute or a position, or what a
+function makes of it; None is the first floating tensor."""
 
 SEED = 0
 FIND_OUTPUT = (
     "Return logits or values as a tensor, or name the one to take with 'output' (a key, an "
-    "attribute or a position)."
+    "attribute or a position, or a function of what the model returns)."
+)
+PER_SAMPLE = (
+    "Give as 'output' a function that makes one tensor [N, ...] of them, padded to a fixed number "
+    "of rows, and a 'metric' of the task 'custom' that reads it."
 )
 
 
@@ -50,7 +54,8 @@ def sizes_differ() -> ModelError:
     """The error where batches have outputs that cannot stand in one array."""
     return ModelError(
         "The model returned outputs of different sizes for different batches.",
-        "Pad the inputs to one shape, so that every sample has the same outputs.",
+        "Pad the inputs to one shape, so that every sample has the same outputs, or give as "
+        "'output' a function that pads what the model returns.",
     )
 
 
@@ -120,7 +125,19 @@ def call(model: nn.Module, inputs: Inputs) -> Any:
 
 def read_output(returned: Any, output: Output = None) -> Tensor:
     """The output tensor in what a model returned; raises `ModelError` where there is none."""
-    if output is not None:
+    if callable(output):
+        try:
+            returned = output(returned)
+        except QuantscapeError:
+            raise
+        except Exception as error:
+            raise ModelError(
+                f"The source's 'output' failed on what the model returned: "
+                f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}".rstrip(": ")
+                + ".",
+                "Call it by hand on what the model returns.",
+            ) from error
+    elif output is not None:
         try:
             returned = returned[output]
         except (KeyError, IndexError, TypeError):
@@ -132,6 +149,18 @@ def read_output(returned: Any, output: Output = None) -> Tensor:
         what = "no tensor" if first_tensor(returned) is None else "no floating tensor"
         raise ModelError(f"The model returned {what}.", FIND_OUTPUT)
     return found
+
+
+def _is_per_sample(returned: Any, samples: int) -> bool:
+    """Whether a model returned a list with a result for each sample, and no batch of them."""
+    if not isinstance(returned, list) or len(returned) != samples:
+        return False
+    held = [dict(named_tensors(one)) for one in returned]
+    if any(not one or one.keys() != held[0].keys() for one in held):
+        return False
+    odd = [t.ndim == 0 or t.shape[0] != samples for one in held for t in one.values()]
+    # A list of tensors may be several outputs, among them one that has another first axis.
+    return all(odd) if isinstance(returned[0], Tensor) else any(odd)
 
 
 def answers(model: nn.Module, inputs: Inputs, output: Output = None, *, seed: int = SEED) -> Tensor:
@@ -146,13 +175,21 @@ def answers(model: nn.Module, inputs: Inputs, output: Output = None, *, seed: in
     n = count(inputs)
     given = copied(inputs, model)
     with torch.no_grad(), fixed_random_state(seed), fused_attention_off():
-        found = read_output(call(model, given), output)
+        returned = call(model, given)
+        if not callable(output) and _is_per_sample(returned, n):
+            raise ModelError(
+                f"The model returned a list of {n} results, one for each sample, of different "
+                "sizes: detections, for instance.",
+                PER_SAMPLE,
+            )
+        found = read_output(returned, output)
     if n == 1 and (found.ndim == 0 or found.shape[0] != 1):
         found = found.unsqueeze(0)  # a model that squeezes a batch of one
     if found.ndim == 0 or found.shape[0] != n:
         raise ModelError(
             f"The model returned {list(found.shape)} for a batch of {n} samples.",
-            "The first axis of inputs and outputs has to count samples.",
+            "The first axis of inputs and outputs has to count samples; 'output' may name another "
+            "part, or be a function that makes such a tensor.",
         )
     found = found.detach().float()
     return found if found.device.type == "cpu" else found.cpu()

@@ -44,7 +44,7 @@ class ModelSource:
     """A checked source. `model` is in evaluation mode; splits never overlap.
 
     `optimistic` marks a source without evaluation data: its selection split is the calibration
-    split, without labels. `output` names the part of what the model returns that is judged.
+    split, without labels. `output` names the part of what the model returns that is judged, or makes it.
     `metric(outputs, targets)` judges a custom task. `notes` say how the model was taken out of
     what the person brought.
     """
@@ -249,9 +249,10 @@ def _groups(given: Any) -> tuple[tuple[str, ...], ...]:
 
 
 def _output(given: Any) -> Output:
-    if given is None or (isinstance(given, str | int) and not isinstance(given, bool)):
-        return given
+    named = isinstance(given, str | int) and not isinstance(given, bool)
+    if given is None or named or callable(given):
+        return given  # type: ignore[no-any-return]
     raise DataError(
         f"The source's 'output' is a {type(given).__name__}.",
-        "Give a key, an attribute's name or a position.",
+        "Give a key, an attribute's name, a position, or a function of what the model returns.",
     )

@@ -15,6 +15,7 @@ from torch import nn
 from core.engines.torch.simulate.simulator import Assignment, Simulator
 from core.evidence.measure.cache_store import sha256
 from core.layers import LayerTable
+from core.source.batches import Output
 from core.source.contract import ModelSource, tensor_bytes
 from core.source.device import device_name
 
@@ -47,7 +48,7 @@ def content_key(
         "device": device_name(source.model),
         "weights": source.fingerprint(),
         "data": source.data_fingerprint(),
-        "task": (source.task, source.metric_name, source.output, everything),
+        "task": (source.task, source.metric_name, _text(source.output), everything),
         "scheme": asdict(simulator.scheme),
         "calibrator": asdict(simulator.calibrator),
         "layers": of_layers,
@@ -67,6 +68,16 @@ def run_key(assignment: Assignment) -> str:
     """What identifies a run: the precision of each layer that leaves the reference."""
     chosen = [(x, p.name, p.bits, p.kind, p.float_dtype) for x, p in sorted(assignment.items())]
     return hashlib.sha256(json.dumps(chosen).encode()).hexdigest()
+
+
+def _text(output: Output) -> str | int | None:
+    """What tells one 'output' from another: of a function its source, where it can be read."""
+    if not callable(output):
+        return output
+    try:
+        return inspect.getsource(output)
+    except (OSError, TypeError):  # the reference outputs stand for it
+        return ""
 
 
 def _code(model: nn.Module) -> str:
