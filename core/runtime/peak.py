@@ -1,4 +1,4 @@
-"""Peak memory of a model, in a process of its own: `python -m core.runtime.peak MODEL INPUTS`.
+"""Peak memory of a model, in a process of its own: `python -m core.runtime.peak PARENT MODEL INPUTS`.
 
 A process that has run other models holds memory that is theirs. Prints the bytes as JSON, null
 where the system does not tell them. Needs Linux.
@@ -18,6 +18,7 @@ import numpy as np
 import onnx
 
 from core.onnx_graph.session import Feed, options, serialized
+from core.source.lifeline import end_with
 
 MODULE = "core.runtime.peak"
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,10 +33,10 @@ def peak_bytes(model: onnx.ModelProto, given: Feed, disabled: Sequence[str] = ()
         file, arrays = Path(folder) / "model.onnx", Path(folder) / "inputs.npz"
         file.write_bytes(serialized(model))
         np.savez(arrays, allow_pickle=False, **given)
-        words = [sys.executable, "-P", "-m", MODULE, str(file), str(arrays), *disabled]
+        words = [sys.executable, "-P", "-m", MODULE, str(os.getpid()), str(file), str(arrays)]
         try:
             done = subprocess.run(  # noqa: S603 (this file, in this interpreter)
-                words, capture_output=True, check=True, timeout=TIMEOUT_S,
+                [*words, *disabled], capture_output=True, check=True, timeout=TIMEOUT_S,
                 env={**os.environ, "PYTHONPATH": str(ROOT)},
             )  # fmt: skip
             found = json.loads(done.stdout)
@@ -58,7 +59,8 @@ def main(arguments: Sequence[str]) -> int:
     """Run the model once and print its peak."""
     import onnxruntime as ort
 
-    file, arrays, *disabled = arguments
+    parent, file, arrays, *disabled = arguments
+    end_with(int(parent))
     given = dict(np.load(arrays, allow_pickle=False))
     before = _resident("VmRSS:")
     session = ort.InferenceSession(

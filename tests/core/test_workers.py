@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from torch import nn
@@ -26,6 +30,7 @@ from core.evidence.options import MeasureOptions
 from core.numerics.precision import FP16, INT8
 from core.source.contract import ModelSource, model_source
 from core.source.inventory import take_inventory
+from tests.conftest import REPOSITORY
 from tests.core.killing import digest, finished
 from tests.zoo import awkward
 from tests.zoo.sources import source_of, tiny_source
@@ -215,3 +220,50 @@ def test_processes_share_the_cores(
     share_cores(jobs)
 
     assert told == ([] if jobs == 1 or given else [threads])
+
+
+LEFT_ALONE = """
+import os, time
+from pathlib import Path
+
+import torch
+from torch import nn
+
+HERE, HOME = Path(__file__).parent, os.getpid()
+
+
+class Waiting(nn.Linear):
+    def forward(self, x):
+        while os.getpid() != HOME:
+            (HERE / f"worker-{os.getpid()}").touch()
+            time.sleep(0.05)
+        return super().forward(x)
+
+
+def load():
+    x = torch.randn(40, 4)
+    return {"model": nn.Sequential(Waiting(4, 4), nn.ReLU(), Waiting(4, 3)), "calibration": x,
+            "evaluation": (x, torch.arange(40) % 3), "task": "classification"}
+"""
+
+
+@pytest.mark.slow
+def test_workers_end_with_the_process_they_work_for(tmp_path: Path) -> None:
+    """A command that is killed leaves no worker behind, whatever that is doing."""
+    (tmp_path / "mine.py").write_text(LEFT_ALONE)
+    words = ["analyze", f"{tmp_path}/mine.py:load", "--out", str(tmp_path / "a"), "--jobs", "2"]
+    with subprocess.Popen([sys.executable, "-m", "core", *words], cwd=REPOSITORY,
+                          stderr=subprocess.DEVNULL) as process:  # fmt: skip
+        give_up = time.monotonic() + 90
+        while len(list(tmp_path.glob("worker-*"))) < 2 and time.monotonic() < give_up:
+            time.sleep(0.05)  # other processes are what is waited for
+        family = psutil.Process(process.pid).children(recursive=True)
+        workers = {int(path.name.removeprefix("worker-")) for path in tmp_path.glob("worker-*")}
+        process.kill()
+
+    assert len(workers) == 2
+    assert workers <= {child.pid for child in family}
+    _, alive = psutil.wait_procs(family, timeout=30)
+    for child in alive:
+        child.kill()
+    assert alive == []

@@ -31,6 +31,7 @@ from core.numerics.ranges import Ranges
 from core.numerics.scheme import Scheme
 from core.source.batches import Inputs, Output, take
 from core.source.blame import MODULE
+from core.source.lifeline import end_with
 
 BLOCKS = 4
 """Tasks per worker at least, so that none waits long for the last and progress is seen. Each
@@ -113,7 +114,7 @@ def made(work: Work, todo: Sequence[Task], jobs: int) -> Iterator[list[tuple[int
     digest = hashlib.sha256(packed.tobytes()).hexdigest()
     parallel = Parallel(n_jobs=jobs, backend="loky", return_as="generator_unordered")
     try:
-        yield from parallel(delayed(_run)(digest, packed, task) for task in todo)
+        yield from parallel(delayed(_run)(os.getpid(), digest, packed, task) for task in todo)
     except TerminatedWorkerError as error:
         raise PolicyError(
             "A worker was killed, perhaps because memory ran out.",
@@ -169,7 +170,14 @@ def _built(packed: NDArray[np.uint8]) -> tuple[Work, Runner]:
     return work, Runner(simulator, replayer, work.need, work.batch)
 
 
-def _run(digest: str, packed: NDArray[np.uint8], task: Task) -> list[tuple[int, Unit]]:
+_HOMES: set[int] = set()
+"""In a worker: the process that it works for, once it is watched."""
+
+
+def _run(home: int, digest: str, packed: NDArray[np.uint8], task: Task) -> list[tuple[int, Unit]]:
+    if home not in _HOMES:
+        _HOMES.add(home)
+        end_with(home)
     work, runner = _runner(digest, packed)
     start, stop, positions = task
     found = runner.units(
