@@ -10,7 +10,7 @@ from core.decide.assess.outcome import accuracy_totals
 from core.decide.assess.verified import BUSY_PCT, ran_codes
 from core.decide.study import Study
 from core.export.map.words import amount
-from core.quantity import UNKNOWN, Quantity, written
+from core.quantity import UNKNOWN, Quantity, digits, written
 from core.records.machine_profile import MachineProfile
 from core.records.verification import Verification
 
@@ -121,7 +121,7 @@ def profile_table(found: MachineProfile) -> RenderableType:
     title = f"ms per sample, batch {found.batch}"
     table = new_table(title, ("layer", *found.precisions, "found by"), found.precisions)
     for i, name in enumerate(found.layers):
-        table.add_row(name, *(f"{row[i]:.4f}" for row in found.layer_ms), found.way[i])
+        table.add_row(name, *(digits(row[i], "ms") for row in found.layer_ms), found.way[i])
     return table
 
 
@@ -139,7 +139,7 @@ def said_of(found: MachineProfile) -> list[str]:
         f"{machine.processor}, {machine.threads} thread, {machine.runtime}.{exact}",
         f"FP32 rounds spread by ±{found.noise_pct:.1f} %{busy}.",
         f"A tensor that changes between float and integers costs {conversion}.",
-        f"{found.rest_ms:.4f} ms belong to no layer.",
+        f"{written(found.rest_ms, 'ms')} belong to no layer.",
         f"Whole maps left out of the fit lay ±{100 * found.spread:.0f} % off (one deviation).",
     ]
     if found.batch > 1:

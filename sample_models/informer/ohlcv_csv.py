@@ -47,7 +47,7 @@ def check_enough(rows: int, name: str) -> None:
     needed = minimum_rows()
     if rows < needed:
         raise DataError(
-            f"The file {name} has {rows:,} rows of bars; "
+            f"The file {name} has {rows:,} row{'' if rows == 1 else 's'} of bars; "
             f"three splits of windows need at least {needed:,}.",
             "Add older bars, or use shorter ones.",
         )

@@ -10,6 +10,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from core.jobs import jobs
+from sample_models.informer.ohlcv_csv import minimum_rows
 from tests.browser.conftest import Visit
 from tests.browser.controls import kpi, press, slider
 from tests.browser.server import serving, settle
@@ -165,5 +166,13 @@ def test_a_bad_csv_is_named_by_row_and_column(visit: Visit) -> None:
         {"name": "mine.csv", "mimeType": "text/csv",
          "buffer": b"open,high,low,close,volume\n1,2,1,2,5\n"}
     )  # fmt: skip
-    expect(page.get_by_text("Measured with mine.csv: 1 row.")).to_be_visible()
+    expect(page.get_by_text("mine.csv has 1 row of bars")).to_be_visible()
+    expect(button(page, "Start")).to_be_disabled()
+
+    rows = minimum_rows()
+    chooser.set_input_files(
+        {"name": "mine.csv", "mimeType": "text/csv",
+         "buffer": b"open,high,low,close,volume\n" + b"1,2,1,2,5\n" * rows}
+    )  # fmt: skip
+    expect(page.get_by_text(f"Measured with mine.csv: {rows:,} rows.")).to_be_visible()
     expect(button(page, "Start")).to_be_enabled()

@@ -6,6 +6,7 @@ import re
 
 import pytest
 from playwright.sync_api import Locator, Page, WebSocket, expect
+from streamlit.proto.BackMsg_pb2 import BackMsg
 
 from core.analysis import store
 from core.decide import answer
@@ -25,11 +26,17 @@ PLOT_TOP_PX, PLOT_PX = 31, 245
 
 
 def sent(page: Page) -> list[str]:
-    """Messages that the page sends to the server from its next load on."""
+    """Messages that the page sends to the server from its next load on, but for those by which it
+    looks for news every few seconds of its own accord.
+    """
     found: list[str] = []
 
+    def keep(message: str | bytes) -> None:
+        if isinstance(message, str) or not BackMsg.FromString(message).rerun_script.is_auto_rerun:
+            found.append("message")
+
     def watch(socket: WebSocket) -> None:
-        socket.on("framesent", lambda _: found.append("message"))
+        socket.on("framesent", keep)
 
     page.on("websocket", watch)
     return found

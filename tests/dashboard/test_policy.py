@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from core.decide.policy.policy import Policy
+from core.decide.study import Study
 from core.export.map.precision_map import to_builtins
 from dashboard.app_pages.tune.layer_table import take_edits
 from dashboard.display.text import plain
 from dashboard.session import state
+from dashboard.session.controls import controls
 from dashboard.session.tab import Tab, TableRound
 from dashboard.session.view import VIEW, View
+from tests.core.synthetic import synthetic_analysis
 from tests.dashboard.conftest import Open, failures, kpis, said
 
 
@@ -281,6 +285,24 @@ def test_bad_pins_are_named_and_the_last_valid_ones_stay(open_app: Open) -> None
 
     assert "'what is this' is not LAYER=PRECISION" in said(app)
     assert kpis(app) == before
+
+
+def test_what_is_to_stay_precise_stays_so_without_half_precisions() -> None:
+    """An analysis of INT8 alone sends HIGH layers to FP32 at first, not to INT8 with the rest."""
+    analysis = synthetic_analysis(12, samples=20)
+    evidence = analysis.evidence
+    assert evidence is not None
+    assert evidence.precisions[-1] == "INT8"
+    alone = replace(
+        evidence, precisions=("INT8",), perturbations=evidence.perturbations[-1:],
+        whole=evidence.whole[-1:], weight_sqnr_db=evidence.weight_sqnr_db[-1:],
+        allowed=evidence.allowed[-1:], probe_codes=evidence.probe_codes[:0],
+        probes=evidence.probes[:0], local=None,
+    )  # fmt: skip
+
+    known = controls(Study(replace(analysis, evidence=alone)))
+
+    assert [known[key].default for key in ("high", "medium", "low")] == ["FP32", "INT8", "INT8"]
 
 
 def test_a_recommendation_loads_its_policy(open_app: Open) -> None:

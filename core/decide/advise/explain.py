@@ -13,7 +13,7 @@ from core.decide.solve.problem import Limits
 from core.decide.solve.solver import Solver
 from core.decide.study import Study
 from core.errors import PolicyError
-from core.quantity import Quantity
+from core.quantity import Quantity, written
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +55,11 @@ class Explanation:
         faster = self.saves_ms.value or 0.0
         beside = f" (with {', '.join(self.together)})" if self.together else ""
         parts = [
-            f"saves {saved / 1e3:,.1f} kB" if saved >= 0 else f"takes {-saved / 1e3:,.1f} kB more",
-            f"{abs(faster):.4f} ms {'faster' if faster >= 0 else 'slower'} (estimated)",
+            f"saves {saved / 1e3:,.3f} kB" if saved >= 0 else f"takes {-saved / 1e3:,.3f} kB more",
+            f"{written(abs(faster), 'ms')} {'faster' if faster >= 0 else 'slower'} (estimated)",
         ]
         if self.costs.value is not None:
-            parts.append(f"costs {self.costs.value:.2e} {self.costs.unit} (projected)")
+            parts.append(f"costs {written(self.costs.value, self.costs.unit)} (projected)")
         return (
             f"{self.layer}{beside}: {self.precision} {', '.join(parts)}; "
             f"{self.decided}; {self.flip}."
@@ -199,9 +199,9 @@ def _flip(
     a = min(better, key=lambda a: (len(a.exceeds), abs(a.size_bytes)))
     missing = []
     if "size" in a.exceeds:
-        missing.append(f"{(here[0] + a.size_bytes - limits.size) / 1e3:,.1f} kB more room")
+        missing.append(f"{(here[0] + a.size_bytes - limits.size) / 1e3:,.3f} kB more room")
     if "latency" in a.exceeds:
-        missing.append(f"{here[1] + a.latency_ms - limits.ms:.4f} ms more time")
+        missing.append(f"{written(here[1] + a.latency_ms - limits.ms, 'ms')} more time")
     if "loss" in a.exceeds:
         missing.append(f"{here[2] + a.loss - limits.loss:.2e} more loss allowed")
     if not missing:

@@ -200,7 +200,7 @@ def layers(given: Material) -> Section:
             str(i + 1), layer.name, words.role(layer.role), f"{layer.params:,}", f"{layer.macs:,}",
             f"{chosen.scores[i]:.3f}", LEVELS[chosen.levels[i]], chosen.assigned[i] or NOTHING,
             chosen.document_precision(i), ORIGINS[chosen.origin[i]], f"{found.layer_bytes[i]:,}",
-            f"{found.layer_ms[i]:.4f}", layer.state, chosen.reason(i),
+            digits(float(found.layer_ms[i]), "ms"), layer.state, chosen.reason(i),
         )
         for i, layer in enumerate(given.study.layers)
     )  # fmt: skip

@@ -9,7 +9,6 @@ from core.decide.assess.by_role import by_role
 from core.export.report import facts as facts_of
 from core.quantity import UNKNOWN
 from dashboard.display.text import (
-    format_number,
     plain,
     role_title,
     table_height,
@@ -28,7 +27,7 @@ def roles(view: View) -> None:
             "Layers": s.layers,
             "Mean score": s.mean_score,
             "Parameters": s.params,
-            "Size": format_number(s.size_bytes, "bytes"),
+            "Size (kB)": s.size_bytes / 1e3,
             **s.precisions,
             "No precision": s.idle,
         }
@@ -44,6 +43,7 @@ def roles(view: View) -> None:
                     format="%.2f", min_value=0, max_value=1
                 ),
                 "Parameters": st.column_config.NumberColumn(format="localized"),
+                "Size (kB)": st.column_config.NumberColumn(format="%.3f", help="Exact."),
             },
             alt="Layers, parameters and precisions by role",
         )

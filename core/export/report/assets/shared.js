@@ -72,9 +72,9 @@ addEventListener("keydown", (event) => { if (event.key === "Escape") hideTip(); 
 function describe(i) {
   const layer = layers[i];
   const precision = layer.precision === null ? "no precision" : layer.precision;
-  const size = `${(layer.size_bytes / 1e3).toFixed(1)} kB exact`;
+  const size = `${(layer.size_bytes / 1e3).toFixed(3)} kB exact`;
   return `${layer.role}, ${precision}\nscore ${layer.score.toFixed(3)} ${data.score_kind}, ` +
-    `${layer.level}\n${size}, ${layer.latency_ms.toFixed(4)} ms estimated`;
+    `${layer.level}\n${size}, ${Number(layer.latency_ms.toPrecision(3))} ms estimated`;
 }
 
 // One layer is chosen at a time; strip, chart and table follow it.
