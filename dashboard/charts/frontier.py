@@ -63,7 +63,7 @@ def chart(
     ]
     if not rows:
         return None
-    marks = []
+    marks: list[dict[str, object]] = []
     for shown in maps:
         value = shown.totals[measure].value
         if value is None:
@@ -80,7 +80,14 @@ def chart(
                 "dominated_by": "no one" if beaten is None else called(beaten, found.axis),
             }
         )
-    columns = ["map", "cost", "loss", "cost_said", "said", "opacity", "dominated_by"]
+    places: dict[tuple[object, object], list[dict[str, object]]] = {}
+    for mark in marks:
+        places.setdefault((mark["cost"], mark["loss"]), []).append(mark)
+    for here in places.values():  # one label for maps in one place, or names cover each other
+        label = " = ".join(str(mark["map"]) for mark in here)
+        for mark in here:
+            mark["label"] = label if mark is here[0] else ""
+    columns = ["map", "label", "cost", "loss", "cost_said", "said", "opacity", "dominated_by"]
     return filled(
         _frontier(look.mode, found.axis, measure, labels.axis(measure)),
         frontier=pd.DataFrame(rows),
@@ -124,6 +131,6 @@ def _frontier(mode: Mode, axis: Cost, measure: str, title: str) -> Spec:
             marks.mark_point(
                 shape="diamond", size=190, strokeWidth=2, filled=False, color=look.text
             ),
-            marks.mark_text(dy=-15, fontSize=11, color=look.text).encode(text="map:N"),
+            marks.mark_text(dy=-15, fontSize=11, color=look.text).encode(text="label:N"),
         ).properties(height=HEIGHT)
     )

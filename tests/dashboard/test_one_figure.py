@@ -6,9 +6,12 @@ import re
 
 import pytest
 
+from core.decide.assess.frontier import frontier
 from core.export.report import markdown
 from core.quantity import digits, written
+from dashboard.charts.frontier import Shown, chart
 from dashboard.display.text import format_quantity
+from dashboard.display.theme import LIGHT
 from dashboard.session.strategies import CURRENT
 from tests.dashboard.conftest import Open, failures, go, kpis, said
 from tests.dashboard.test_policy import view
@@ -52,3 +55,17 @@ def test_the_verdict_adds_up(open_app: Open) -> None:
     assert found is not None
     before, after, change = (float(text.replace(MINUS, "-")) for text in found.groups())
     assert round(before + change, 3) == after
+
+
+def test_maps_in_one_place_have_one_label(open_app: Open) -> None:
+    """On the frontier, names of maps with the same figures stand side by side, not on each other."""
+    found = view(open_app("measured"))
+    labels = found.loss_labels
+    front = frontier(found.study, found.policy, "size")
+    maps = [Shown(name, found.now.found.totals) for name in ("Current", "All INT8")]
+    spec = chart(
+        front, [*maps, Shown("All FP32", found.reference.found.totals)], "kl", labels, LIGHT
+    )
+
+    assert spec is not None
+    assert list(spec["datasets"]["maps"]["label"]) == ["Current = All INT8", "", "All FP32"]

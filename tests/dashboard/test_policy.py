@@ -20,6 +20,8 @@ from dashboard.session.view import VIEW, View
 from tests.core.synthetic import synthetic_analysis
 from tests.dashboard.conftest import Open, failures, kpis, said
 
+POOLING = next(name for name in synthetic_analysis(57).layers.names if name.endswith(".pooling"))
+
 
 def view(app: AppTest) -> View:
     """What the app shows."""
@@ -140,15 +142,16 @@ def test_the_table_starts_anew_when_overrides_change_elsewhere(open_app: Open) -
 
 def test_filters_choose_rows(open_app: Open) -> None:
     """The search finds layers by name or role; the toggle keeps what was set by hand."""
-    app = open_app("measured", page="tune", overrides="block.23.pooling=FP32")
+    app = open_app("measured", page="tune", overrides=f"{POOLING}=FP32")
     assert len(app.data_editor[0].value) == 57
 
     app.text_input(key="filter_text").set_value("POOLing").run()
+    layers = view(app).study.layers
     assert list(app.data_editor[0].value["layer"]) == [
-        f"block.{i}.pooling" for i in (9, 23, 37, 51)
+        name for name, role in zip(layers.names, layers.roles, strict=True) if role == "pooling"
     ]
     app.toggle(key="filter_overridden").set_value(True).run()
-    assert list(app.data_editor[0].value["layer"]) == ["block.23.pooling"]
+    assert list(app.data_editor[0].value["layer"]) == [POOLING]
     app.text_input(key="filter_text").set_value("no such layer").run()
     assert "No layer passes the filters" in said(app)
 
