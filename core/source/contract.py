@@ -18,8 +18,9 @@ from torch import nn
 
 from core.errors import DataError, ModelError
 from core.source.batches import Output
+from core.source.computed_weights import with_own_weights
 from core.source.data import Split, held_back, read_inputs, read_split
-from core.source.plain import plain, with_own_weights
+from core.source.plain import plain
 from core.source.trees import named_tensors
 from core.task import TASKS
 

@@ -126,6 +126,80 @@ def test_a_computed_weight_is_the_weight_of_its_layer(kind: str) -> None:
     assert "'conv', 'head'" in source.notes[0]
 
 
+class Standardized(nn.Conv2d):
+    """A convolution whose weight has mean 0, variance 1 and a learned gain, as in NF-ResNets."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.gain = nn.Parameter(torch.rand(self.out_channels, 1, 1, 1) + 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As a convolution."""
+        var, mean = torch.var_mean(self.weight, (1, 2, 3), keepdim=True)
+        weight = (self.weight - mean) * torch.rsqrt(var + 1e-6) * self.gain
+        return nn.functional.conv2d(x, weight, self.bias, self.stride, self.padding)
+
+
+class Equalized(nn.Linear):
+    """A linear layer whose weight and bias are scaled at every call, as in StyleGAN."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As a linear layer."""
+        return nn.functional.linear(x, self.weight * 0.3, self.bias * 0.5)
+
+
+class Activated(Equalized):
+    """Does more than a linear layer."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, in] -> [N, out], above 0."""
+        return torch.relu(super().forward(x))
+
+
+class Adaptive(nn.Linear):
+    """Its weight depends on what it is given."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As a linear layer."""
+        return nn.functional.linear(x, self.weight * x.abs().mean(), self.bias)
+
+
+def _with(conv: nn.Module, head: nn.Module) -> Net:
+    net = Net()
+    net.conv, net.head = conv, head  # type: ignore[assignment]
+    return net.eval()
+
+
+def test_a_weight_made_in_forward_is_the_weight_of_its_layer() -> None:
+    """Standardized and scaled weights are stored as what they come to, what they came from is
+    gone, and the person's model keeps its own.
+    """
+    torch.manual_seed(0)
+    theirs = _with(Standardized(1, 4, 3), Equalized(64, 3))
+    source = _source(theirs)
+    layers = take_inventory(source)
+
+    assert torch.equal(source.model(_x()), theirs(_x()))
+    assert {t.name: (t.kind, t.channels) for x in layers for t in x.tensors} == {
+        "conv.weight": ("weight", 4), "conv.bias": ("bias", 1),
+        "head.weight": ("weight", 3), "head.bias": ("bias", 1),
+    }  # fmt: skip
+    assert torch.equal(source.model.head.bias, theirs.head.bias * 0.5)
+    assert type(theirs.conv) is Standardized
+    assert (
+        "'conv', 'head' are computed from other tensors (Equalized, Standardized)"
+        in (source.notes[0])
+    )
+
+
+@pytest.mark.parametrize("head", [Activated, Adaptive])
+def test_a_forward_that_does_more_is_left_alone(head: type[nn.Linear]) -> None:
+    """Where a plain layer with the stored weight would answer otherwise, the model stays."""
+    net = _with(nn.Conv2d(1, 4, 3), head(64, 3))
+
+    assert _source(net).model is net
+
+
 def test_recurrent_weights_may_be_computed_too() -> None:
     """A hidden-to-hidden weight under weight norm is the weight of its LSTM, which answers as
     before.
