@@ -8,7 +8,6 @@ the weight that comes of it and nothing else, so the layer has that weight here 
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from torch.overrides import TorchFunctionMode
 from core.errors import ModelError, QuantscapeError
 from core.source.batches import SEED, Inputs, call, copied, fixed_random_state, state_kept, take
 from core.source.operations import OPERATIONS, operand
+from core.source.plain import copied_model
 from core.source.roles import CONVOLUTIONS
 from core.source.trees import tensors
 
@@ -95,19 +95,9 @@ def _hooks(module: nn.Module) -> list[Any]:
     return [hook for hook in hooks if isinstance(hook, kinds)]
 
 
-def _results(model: nn.Module) -> dict[int, Any]:
-    """Copies of what hooks have computed: `copy.deepcopy` takes none that carry a gradient."""
-    return {
-        id(value): value.detach().clone()
-        for module in model.modules()
-        for value in tensors(vars(module))
-        if not value.is_leaf
-    }
-
-
 def _stored(model: nn.Module, found: Iterable[str], made: Made) -> nn.Module:
     """A copy of `model` that stores the computed weights of the modules in `found` and `made`."""
-    own = copy.deepcopy(model, _results(model))
+    own = copied_model(model)
     for path in found:
         _store(own.get_submodule(path))
     for path, (weight, bias) in made.items():

@@ -20,7 +20,7 @@ from core.errors import DataError, ModelError
 from core.source.batches import Output
 from core.source.computed_weights import with_own_weights
 from core.source.data import Split, held_back, read_inputs, read_split
-from core.source.plain import plain
+from core.source.plain import plain, without_wrappers
 from core.source.trees import named_tensors
 from core.task import TASKS
 
@@ -135,6 +135,8 @@ def model_source(spec: Mapping[str, Any]) -> ModelSource:
     """
     _check_keys(spec)
     model, unwrapped = plain(spec["model"])
+    if unwrapped:
+        spec = {**spec, **_renamed(spec, without_wrappers(spec["model"]))}
     _check_texts(model, spec)
     check_weights(model)
     model.eval().to("cpu")
@@ -235,6 +237,19 @@ def _check_paths(model: nn.Module, spec: Mapping[str, Any]) -> None:
                 f"The source's {key!r} names {unknown[0]!r}, which is no module of the model.",
                 "Use module paths as model.named_modules() prints them.",
             )
+
+
+def _renamed(spec: Mapping[str, Any], paths: Mapping[str, str]) -> dict[str, Any]:
+    """What of `spec` names modules, with the paths that they have without wrappers."""
+    found: dict[str, Any] = {}
+    if "units" in spec:
+        found["units"] = [paths.get(path, path) for path in spec["units"]]
+    if "roles" in spec:
+        found["roles"] = {paths.get(path, path): role for path, role in spec["roles"].items()}
+    if "groups" in spec:
+        groups = _groups(spec["groups"])
+        found["groups"] = [[paths.get(path, path) for path in group] for group in groups]
+    return found
 
 
 def _groups(given: Any) -> tuple[tuple[str, ...], ...]:

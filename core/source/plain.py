@@ -13,6 +13,7 @@ from torch.export import ExportedProgram
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from core.errors import ModelError
+from core.source.trees import tensors
 
 WRAPPERS = {
     "OptimizedModule": ("_orig_mod", "torch.compile"),
@@ -48,6 +49,7 @@ def plain(given: Any) -> tuple[nn.Module, list[str]]:
             "Return the module itself.",
         )
     kinds = {said for module in given.modules() if (said := _wrapper(module)[1])}
+    kinds |= {"torch.compile" for module in given.modules() if _is_compiled(module)}
     model = _unwrapped(given)
     for path, module in model.named_modules():
         _refuse(f"Module {path!r}" if path else "The model", module)
@@ -58,12 +60,29 @@ def plain(given: Any) -> tuple[nn.Module, list[str]]:
     return model, [UNWRAPPED.format(kinds=" and ".join(sorted(kinds)))] if kinds else []
 
 
+def without_wrappers(given: nn.Module) -> dict[str, str]:
+    """Path of every module of `given` -> its path in what `given` wraps."""
+    found = {}
+    for path, _ in given.named_modules():
+        kept, around = [], given
+        for part in path.split(".") if path else ():
+            kept += [] if part == _wrapper(around)[0] else [part]
+            around = around.get_submodule(part)
+        found[path] = ".".join(kept)
+    return found
+
+
 def _quantized(tensor: Any) -> str:
     """How `tensor` holds integers in the place of floats; "" where it does not."""
     if is_traceable_wrapper_subclass(tensor):
         return type(tensor).__name__
     is_packed = tensor.dtype in (torch.int8, torch.uint8)
     return str(tensor.dtype).removeprefix("torch.") if is_packed else ""
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    """Whether `module.compile()` was called; a copy runs as it is written."""
+    return getattr(module, "_compiled_call_impl", None) is not None
 
 
 def _wrapper(module: nn.Module) -> tuple[str, str]:
@@ -76,11 +95,26 @@ def _unwrapped(given: nn.Module) -> nn.Module:
     while _wrapper(given)[0]:
         given = getattr(given, _wrapper(given)[0])
     memo: dict[int, Any] = {}
+    in_place = any(_is_compiled(module) for module in given.modules())
     for module in reversed(list(given.modules())):  # the innermost first
         inside = _wrapper(module)[0]
         if inside:
-            memo[id(module)] = copy.deepcopy(getattr(module, inside), memo)
-    return copy.deepcopy(given, memo) if memo else given
+            memo[id(module)] = copied_model(getattr(module, inside), memo)
+    return copied_model(given, memo) if memo or in_place else given
+
+
+def copied_model(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
+    """A copy of `model`, with what `memo` holds in the place of the objects of these ids. Adds
+    what it copies to `memo`, so that parts copied one by one go on sharing what they share.
+
+    What hooks have computed is copied as it is: `copy.deepcopy` takes no tensor with a gradient.
+    """
+    memo = {} if memo is None else memo
+    for module in model.modules():
+        for value in tensors(vars(module)):
+            if not value.is_leaf and id(value) not in memo:
+                memo[id(value)] = value.detach().clone()
+    return copy.deepcopy(model, memo)
 
 
 def _refuse(what: str, module: nn.Module) -> None:

@@ -306,6 +306,71 @@ def test_a_wrapper_is_taken_off_and_named(kind: str) -> None:
     assert [name for name, _ in given.named_modules()] == names
 
 
+def _compiled_in_place() -> nn.Module:
+    net = Net()
+    net.conv.compile()
+    return net
+
+
+def test_a_layer_that_is_compiled_in_place_runs_as_it_is_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`module.compile()` leaves no wrapper; the copy that is analyzed calls no compiler."""
+    given = _compiled_in_place()
+    monkeypatch.setattr(given.conv, "_compiled_call_impl", lambda *args: 1 / 0)
+    source = _source(given)
+
+    assert take_inventory(source).names == ("conv", "head")
+    assert source.notes[0].startswith("The model came wrapped by torch.compile;")
+    with pytest.raises(ZeroDivisionError):
+        given(_x())
+
+
+def test_paths_may_be_those_of_the_wrapped_model() -> None:
+    """Units, roles and groups are called as the person's model prints them, or as without."""
+    for inside in ("module.0._orig_mod", "0"):
+        given = nn.DataParallel(nn.Sequential(torch.compile(Net())))
+        conv, head = f"{inside}.conv", f"{inside}.head"
+        source = _source(
+            given, units=[conv], roles={head: "other"}, groups=[[conv, head]], name="wrapped"
+        )
+        layers = take_inventory(source)
+
+        assert source.units == ("0.conv",)
+        assert dict(source.roles) == {"0.head": "other"}
+        assert layers.groups == ((0, 1),)
+
+
+def test_parts_that_share_a_weight_share_it_without_their_wrappers() -> None:
+    """A weight that is tied across a wrapper is stored once."""
+
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            first, second = nn.Linear(36, 36), nn.Linear(36, 36)
+            second.weight = first.weight
+            self.first, self.second = torch.compile(first), torch.compile(second)
+            self.last = second
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(self.second(self.first(x.flatten(1))))
+
+    model = _source(Tied()).model
+
+    assert model.first.weight is model.second.weight
+    assert model.second is model.last
+
+
+def test_a_wrapped_part_may_have_computed_weights() -> None:
+    """Older hooks leave tensors with a gradient behind, which no plain copy takes."""
+    inner = COMPUTED["weight_norm hook"]()
+    source = _source(nn.Sequential(nn.DataParallel(inner)))
+
+    assert torch.equal(source.model(_x()), inner.eval()(_x()))
+    assert len(source.notes) == 2
+    assert {t.kind for x in take_inventory(source) for t in x.tensors} == {"weight", "bias"}
+
+
 def test_a_graph_module_is_taken_as_it_is() -> None:
     """What torch.fx traced keeps its modules, which are layers."""
     source = _source(torch.fx.symbolic_trace(Net()))
