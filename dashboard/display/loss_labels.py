@@ -121,11 +121,12 @@ class LossLabels:
         """
         if name not in (*self.order, self.figures.judged):
             return kind
-        return ", ".join(filter(None, (kind, self.split_of(kind), self.remark)))
+        split = self.split(kind) if kind == "measured" else ""
+        return ", ".join(filter(None, (kind, split, self.remark)))
 
-    def split_of(self, kind: str) -> str:
-        """The split of a measured figure, as "holdout split"; empty for a projected one."""
-        return f"{self.judging_split} split" if kind == "measured" else ""
+    def split(self, kind: str) -> str:
+        """What a figure of the outputs is of, as "holdout split": projections are of selection."""
+        return f"{self.judging_split if kind == 'measured' else 'selection'} split"
 
     def figure(self, name: str, quantity: Quantity) -> str:
         """A figure with its range, and what tells it from those projected beside it."""

@@ -83,11 +83,14 @@ def _loss_card(view: View, labels: LossLabels, gain: Gain, against: str) -> None
             help=f"{KIND_HELP[loss.kind]} {_meaning(labels, loss)}",
         )
         said = f"90 % range {span}" if span else "nothing is projected for this map"
-        split = labels.split_of(loss.kind)
         if loss.value is not None and not span:
             said = "90 % range n/a"
         known = loss.value is not None
-        marks = (split, f":orange[{labels.remark}]" if labels.remark and known else "")
+        # The level on the card says nothing without its split, which is not that of Overview's.
+        marks = (
+            labels.split(loss.kind) if known else "",
+            f":orange[{labels.remark}]" if labels.remark and known else "",
+        )
         st.caption(" · ".join(filter(None, (said, *marks))))
 
 
@@ -95,12 +98,12 @@ def _meaning(labels: LossLabels, loss: Quantity) -> str:
     """What the loss on the card says."""
     if not labels.labelled:
         return f"There are {NO_LABELS}: how far the outputs move from those in FP32 stands in its place."
-    split = labels.judging_split if loss.kind == "measured" else "selection"
+    split = labels.split(loss.kind)
     if labels.metric is None:
-        return f"In points of accuracy on the {split} samples."
+        return f"In points of accuracy on the {split}."
     return (
-        f"In percent of the FP32 model's {plain(labels.metric.name)}{labels.direction}, on the {split} "
-        "samples; positive is worse."
+        f"In percent of the FP32 model's {plain(labels.metric.name)}{labels.direction}, on the "
+        f"{split}; positive is worse."
     )
 
 
@@ -171,7 +174,7 @@ def _said_loss(view: View, labels: LossLabels) -> str:
     said = f"{loss.kind} {plain(labels.titles[labels.first])} {format_quantity(loss)}"
     span = format_range(loss)
     notes = [f"90 % range {span}"] if span else []
-    notes += [split] if (split := labels.split_of(loss.kind)) else []
+    notes += [labels.split(loss.kind)] if loss.kind == "measured" else []
     if loss.value is not None and labels.remark:
         notes.append(labels.remark)
     if not labels.labelled:

@@ -245,7 +245,12 @@ def _trade(mode: Mode, cost: Cost, measure: str, title_y: str) -> Spec:
     return template(
         alt.layer(
             named(FRONTIER)
-            .mark_line(color=look.muted, strokeWidth=2, interpolate="step-after", point=True)
+            .mark_line(
+                color=look.muted,
+                strokeWidth=2,
+                interpolate="step-after",
+                point=alt.OverlayMarkDef(color=look.muted),
+            )
             .encode(x=x, y=y, order=alt.Order(f"{field}:Q"), tooltip=said[1:3]),
             cloud.encode(x=x, y=y, tooltip=swept),
             marks.encode(
