@@ -29,7 +29,7 @@ from core.source.operations import (
 from core.source.ownership import ModuleStack
 from core.source.plain import BRING_FLOAT
 from core.source.roles import DROPOUTS
-from core.source.trees import first_tensor, tensors
+from core.source.trees import first_tensor, holds_rows, tensors
 
 HEAVY = ("linear", "conv", "matmul")
 COMPLEX_MACS = 4
@@ -81,6 +81,7 @@ class Observer(TorchFunctionMode):
         """Paths of the modules that ran, and ids of the stored tensors that were read."""
         self.containers: set[str] = set()
         """Containers that turned out to be layers."""
+        self._idle = 0
         self._producer: dict[int, str] = {}
         self._alive: list[Tensor] = []  # ids are reused once a tensor is freed
         self.stack = ModuleStack(model, self._entered, self._left)
@@ -91,18 +92,22 @@ class Observer(TorchFunctionMode):
     def _entered(
         self, path: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
-        given = first_tensor((args, kwargs))
-        if given is not None and not given.numel():
-            return  # a branch that no sample takes
+        if self._idle or not holds_rows((args, kwargs)):
+            self._idle += 1  # a branch that no sample takes
+            return
         self.called.add(path)
         if self.owner[path] == path:
             seen = self._layer(path)
+            given = first_tensor((args, kwargs))
             if given is not None and not seen.input_shape:
                 seen.input_shape = tuple(given.shape[1:])
 
     def _left(self, path: str, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if self._idle:
+            self._idle -= 1
+            return
         given = first_tensor(output)
-        if self.owner[path] == path and given is not None and given.numel():
+        if self.owner[path] == path and given is not None:
             seen = self._layer(path)
             seen.output_shape = tuple(given.shape[1:])
             # Of the form alone: to take a row would be one more reader of the value.
@@ -149,7 +154,7 @@ class Observer(TorchFunctionMode):
             with self:
                 return COMPOSITES[func](*args, **kwargs)
         output = func(*args, **kwargs)
-        if not self.stack.paths:
+        if not self.stack.paths or self._idle:
             return output
         result, path = first_tensor(output), self.stack.paths[-1]
         if result is not None and result.is_quantized:

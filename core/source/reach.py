@@ -19,7 +19,7 @@ from core.source.batches import (
     state_kept,
     take,
 )
-from core.source.trees import first_tensor
+from core.source.trees import holds_rows
 
 BATCH = 64
 """Samples at a time, as ranges are calibrated."""
@@ -59,8 +59,7 @@ def _reached(
 
     def noting(path: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            given = first_tensor((args, kwargs))
-            if given is None or given.numel():
+            if holds_rows((args, kwargs)):
                 reached.add(path)
 
         return hook

@@ -34,6 +34,14 @@ def first_tensor(value: Any) -> Tensor | None:
     return next((tensor for _, tensor in named_tensors(value)), None)
 
 
+def holds_rows(value: Any) -> bool:
+    """Whether what a module is given holds anything; without any tensor it may compute all the
+    same.
+    """
+    found = tensors(value)
+    return not found or any(tensor.numel() for tensor in found)
+
+
 def _children(value: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping):
         for key, item in value.items():

@@ -20,6 +20,8 @@ from core.evidence.measure.outputs import read
 from core.evidence.measure.runs import Runner, prepare
 from core.evidence.options import MeasureOptions
 from core.numerics.precision import FP16, INT8
+from core.numerics.scheme import SCHEMES, Scheme
+from core.numerics.states import under
 from core.runtime.torch_export import export
 from core.source import python_file
 from core.source.batches import take
@@ -335,3 +337,102 @@ def test_a_way_that_the_batch_chooses_is_noted(
     code, said = _build(tmp_path / "branch", capsys, SOURCE.format(way=way))
     assert code == 0
     assert "The file holds one way through the model: for batches of 40 samples" in said
+
+
+class OneByOne(nn.Module):
+    """Experts that are called once for each sample."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.experts = nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in range(3))
+        self.head = nn.Linear(WIDTH, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, WIDTH] -> [N, 3]."""
+        chosen = x[:, :3].argmax(1).tolist()
+        return self.head(
+            torch.stack([self.experts[k](row) for k, row in zip(chosen, x, strict=True)])
+        )
+
+
+def test_calls_that_samples_count_share_a_range() -> None:
+    """A layer that is called as often as a batch has samples for it has one range: that of all its
+    inputs, also in a batch with more calls than any of calibration.
+    """
+    calibration = torch.cat([_for(*[0, 1, 2] * 21, 0, seed=2), 2 * _for(0, 1, 2, seed=3)])
+    source = _source(OneByOne(), calibration, _for(*[0] * 90, 1, 2))
+    layers = take_inventory(source)
+    simulator = make_simulator(source, layers, OPTIONS)
+    mine = calibration[calibration[:, :3].argmax(1) == 1]
+
+    sites = [site for site in simulator.ranges if site[0] == "experts.1" and site[2] == 0]
+    assert sites == [("experts.1", 0, 0)]
+    seen = simulator.ranges[sites[0]]
+    assert (seen.low, seen.high) == (float(mine.min()), float(mine.max()))
+    assert np.isfinite(simulator.run({"experts.0": INT8}, source.selection.inputs)).all()
+
+
+def test_calls_that_the_code_counts_keep_their_own_ranges() -> None:
+    """A layer that every sample goes through twice has a range for each time."""
+    simulator = _runner(_source(Twice(), _hard(1), _hard(2))).simulator
+
+    assert {site for site in simulator.ranges if site[2] == 0} == {("body", 0, 0), ("body", 1, 0)}
+
+
+class Twice(nn.Module):
+    """The same layer over again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, WIDTH] -> the same."""
+        return self.body(torch.tanh(self.body(x)))
+
+
+class NoRows(nn.Module):
+    """Attention, a recurrent layer, a convolution and norms that may be given no rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.attention = nn.MultiheadAttention(WIDTH, 2, batch_first=True)
+        self.norm, self.lstm = nn.LayerNorm(WIDTH), nn.LSTM(WIDTH, WIDTH, batch_first=True)
+        self.gru = nn.GRU(WIDTH, WIDTH, batch_first=True)
+        self.conv, self.batch_norm = nn.Conv1d(3, 3, 3, padding=1), nn.BatchNorm1d(3)
+        self.head = nn.Linear(WIDTH, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, WIDTH] -> [N, 3]."""
+        t = x[:, None].expand(-1, 3, -1)
+        some, out = x[:, 0] > 1, t.clone()
+        a = t[some]
+        out[some] = self.lstm(self.norm(self.attention(a, a, a)[0]))[0]
+        b = t[~some]
+        out[~some] = self.batch_norm(self.conv(self.gru(b)[0]))
+        return self.head(out.mean(1))
+
+
+@pytest.mark.parametrize("scheme", SCHEMES.values(), ids=lambda scheme: scheme.name)
+@pytest.mark.parametrize("first", [0, 1])
+def test_layers_of_every_kind_may_be_given_no_rows(first: int, scheme: Scheme) -> None:
+    """Whichever branch the first sample takes, the layers of both are found, calibrated and run,
+    in every scheme and also where a batch has nothing for them.
+    """
+    x = _for(first, *[1] * 12, 0, 0)
+    source = _source(NoRows(), x, x)
+    layers = under(take_inventory(source, functions=scheme.functions), scheme)
+    simulator = make_simulator(source, layers, MeasureOptions(scheme=scheme, precisions=(INT8,)))
+    both = {"attention", "norm", "lstm", "gru", "conv"}
+
+    assert both <= set(layers.names)
+    assert both & set(layers.sometimes) in ({"attention", "norm", "lstm"}, {"gru", "conv"})
+    assert layers.unreached == ()
+    for name in layers.names:
+        for precision in (FP16, INT8):
+            whole = simulator.run({name: precision}, x)
+            for i in (0, 5, 14):
+                alone = simulator.run({name: precision}, x[i : i + 1])
+                np.testing.assert_allclose(whole[i : i + 1], alone, atol=1e-4)

@@ -14,7 +14,7 @@ from core.engines.torch.simulate.folding import Folding
 from core.engines.torch.simulate.functions import Functions
 from core.engines.torch.simulate.stored_weights import StoredTensors, settled
 from core.engines.torch.simulate.variant import AS_USUAL, Variant
-from core.layers import LayerTable
+from core.layers import ROOT, LayerTable
 from core.numerics.activation_grids import grid_of, round_to
 from core.numerics.calibrate.calibrators import MIN_MAX, Calibrator
 from core.numerics.precision import Precision
@@ -22,6 +22,7 @@ from core.numerics.ranges import OUTPUT, Ranges, Site
 from core.numerics.rounding import Range
 from core.numerics.scheme import Scheme
 from core.source.operations import Operation, Stored, operand, replace_operand
+from core.source.roles import CONVOLUTIONS
 from core.source.trees import map_tensors
 
 Observe = Callable[[Site, Tensor, str, Tensor | None], None]
@@ -44,6 +45,12 @@ class Operations(TorchFunctionMode):
         self._weight_only = {layer.name for layer in layers if layer.state == "stores"}
         self._dynamic = {layer.name for layer in layers if layer.dynamic}
         self._in_float = {layer.name for layer in layers if layer.state == "float"}
+        products: tuple[type[nn.Module], ...] = (nn.Linear, *CONVOLUTIONS)
+        self._one_product = {
+            layer.name
+            for layer in layers
+            if isinstance(model.get_submodule("" if layer.name == ROOT else layer.name), products)
+        }
         self._functions = Functions(scheme, stored)
         self._stored_tensors = StoredTensors(stored, scheme)
         self._observe: Observe | None = None
@@ -58,8 +65,16 @@ class Operations(TorchFunctionMode):
         return name in self._weight_only or not self._variant.activations
 
     def _range(self, site: Site) -> Range | None:
-        """The range of an activation, None where no calibration sample came by."""
-        return self._variant.ranges.get(site) or self.ranges.get(site)
+        """The range of an activation, None where no calibration sample came by. A call beyond
+        those of calibration, of a layer with one product, has the range of all its calls.
+        """
+        found = self._variant.ranges.get(site) or self.ranges.get(site)
+        if found is not None or site[0] not in self._one_product or site[1] < 0:
+            return found
+        for (name, number, operand_of), seen in self.ranges.items():
+            if name == site[0] and number >= 0 and operand_of == site[2]:
+                found = seen if found is None else found.merge(seen)
+        return found
 
     def _rounded(self, site: Site, value: Tensor) -> Tensor:
         if self._functions.gave(value, site[0]) or not value.numel():  # no sample takes this branch

@@ -80,6 +80,8 @@ class Simulator(Operations):
         self._assignment: Assignment = {}
         self._watch: Watch | None = None
         self._counts: dict[str, int] = {}
+        self._calls: dict[str, set[int]] = {}
+        """Layer -> numbers of products that batches ran of it while they were observed."""
         self._given: list[tuple[Arguments | None, list[int]]] = []
 
     # ---- public
@@ -87,9 +89,23 @@ class Simulator(Operations):
     def calibrate(self, inputs: Inputs, batch_size: int = 64) -> None:
         """Find the range of every activation that the scheme may round."""
         self.ranges = observed = Observed(self.calibrator, self.scheme)
+        self._calls.clear()
         self.record(inputs, lambda site, value, *_: observed.observe(site, value), batch_size)
         observed.settle()
+        self._pool()
         observed.update(dict.fromkeys(self._functions.to_one, Range(0.0, 1.0)))
+
+    def _pool(self) -> None:
+        """One range for all calls of a layer whose number of calls depends on the samples: which
+        of them is which says nothing.
+        """
+        for name in self._one_product & {n for n, seen in self._calls.items() if len(seen) > 1}:
+            sites = [site for site in self.ranges if site[0] == name and site[1] >= 0]
+            for site in sites:
+                seen = self.ranges.pop(site)
+                first = (name, 0, site[2])
+                known = self.ranges.get(first)
+                self.ranges[first] = seen if known is None or site == first else known.merge(seen)
 
     def record(self, inputs: Inputs, observe: Observe, batch_size: int = 64) -> None:
         """Tell `observe` of every activation that the scheme may round, in the model as it is."""
@@ -170,6 +186,9 @@ class Simulator(Operations):
                     where = f"on samples {first + start} to {first + stop}"
                     raise failed(error, where, "those samples") from error
                 outputs.append(found.numpy())
+                if self._observe is not None:
+                    for name, number in self._counts.items():
+                        self._calls.setdefault(name, set()).add(number)
         if len({found.shape[1] for found in outputs}) > 1:
             raise sizes_differ()
         return np.concatenate(outputs)
