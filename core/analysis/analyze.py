@@ -146,6 +146,7 @@ def analyze(
         seconds=round(measured.seconds, 1),
         notes=(
             *bare.notes,
+            *read(source).notes,
             *notes(source, measured.evidence),
             *measured.notes,
             *warning(options.scheme),

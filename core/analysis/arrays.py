@@ -114,17 +114,17 @@ def read_targets(
 ) -> NDArray[Any] | None:
     """Targets where there are any; raises `AnalysisError` for classes that are no outputs.
 
-    In a sequence a class below 0 is a step that is not counted.
+    Of several answers a sample, one with a class below 0 is not counted; nor is a value of NaN.
     """
     if not (folder / "targets.npy").is_file():
         return None
     if outputs.kind == "values":
-        return read("targets", np.float32, baseline.shape)
+        return read("targets", np.float32, baseline.shape, finite=False)
     samples, positions = len(baseline), outputs.positions
     shape = (samples,) if positions == 1 else (samples, positions)
     targets = read("targets", np.int64, shape)
     classes = baseline.shape[1] // positions
-    lowest = 0 if task == "classification" else np.iinfo(np.int64).min
+    lowest = 0 if task == "classification" and positions == 1 else np.iinfo(np.int64).min
     if targets.size and not (lowest <= int(targets.min()) and int(targets.max()) < classes):
         raise AnalysisError(
             f"{folder / 'targets.npy'} names a class that the model does not output.",

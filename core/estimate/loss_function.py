@@ -153,7 +153,8 @@ def loss_function(evidence: Evidence, target: Target) -> tuple[LossFunction, NDA
         scale = scale / spread if spread > 0 else scale
         anchor = np.zeros_like(baseline)
         if target == "labels" and evidence.targets is not None:
-            anchor = 2 * (baseline - evidence.targets[samples].reshape(baseline.shape))
+            misses = baseline - evidence.targets[samples].reshape(baseline.shape)
+            anchor = 2 * np.nan_to_num(misses, nan=0.0)  # unknown: what the reference gives
     precisions, layers = evidence.perturbations.shape[:2]
     rows = evidence.perturbations if kept is None else evidence.perturbations[:, :, kept]
     flat = _side_by_side(rows.reshape(precisions * layers, len(samples), -1), counted)

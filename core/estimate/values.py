@@ -82,12 +82,14 @@ class ValueProjector(MapProjector[ValueFigures]):
 
     def _squared_errors(self, change: NDArray[np.floating]) -> Floats | None:
         """Mean squared error of each sample's outputs baseline + `change`, shape (N,); None
-        without targets.
+        without targets. Targets of NaN are left out, and the others weigh more in their place.
         """
         if self._targets is None:
             return None
         outputs = self.evidence.baseline + change.astype(np.float64)
-        means: Floats = np.square(outputs - self._targets).mean(axis=1)
+        known = ~np.isnan(self._targets)
+        squares = np.where(known, np.square(outputs - self._targets), 0.0)
+        means: Floats = squares.mean(axis=1) / known.mean()
         return means
 
     @cached_property

@@ -57,6 +57,13 @@ def spread_by_sample(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return deviation if deviation.sum() > 1e-12 * size.sum() else size
 
 
+def mean_known(values: NDArray[Any]) -> NDArray[np.float64]:
+    """Mean over samples of `values` [N, K] without those that are NaN, shape [K]; 0 where all are."""
+    known = ~np.isnan(values)
+    sums = np.where(known, values, 0).sum(axis=0, dtype=np.float64)
+    return np.asarray(sums / np.maximum(known.sum(axis=0), 1))
+
+
 @dataclass(frozen=True, eq=False)
 class Evidence:
     """Measurements of one model under one scheme on one selection split.
@@ -75,7 +82,8 @@ class Evidence:
     scheme: str
     baseline: Floats  # [N, K] outputs in the reference precision
     targets: NDArray[Any] | None  # int64 [N] class of each sample, [N, positions] of each step
-    # (below 0: not counted), or float32 [N, K] for values
+    # (below 0: not counted), or float32 [N, K] for values,
+    # NaN where unknown
     perturbations: Floats  # [P, L, N, K]
     whole: Floats  # [P, N, K] change when every layer is in that precision; [0, N, K] if unknown
     probe_codes: NDArray[np.int8]  # [M, L] index into `precisions`; -1 = reference

@@ -105,7 +105,7 @@ def _check_export(reader: OutputReader, expected: Floats, outputs: Floats) -> No
             f"{list(expected.shape)}.",
             "Export it by hand and compare.",
         )
-    apart = sqnr_db(reader, expected, expected, outputs)
+    apart = sqnr_db(reader.plain, expected, expected, outputs)
     if apart is not None and apart < LEAST_EXPORT_DB:
         raise ModelError(
             f"The exported model gives other outputs than PyTorch ({apart:.0f} dB of signal over "

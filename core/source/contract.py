@@ -19,7 +19,7 @@ from torch import nn
 from core.errors import DataError, ModelError
 from core.source.batches import Output
 from core.source.computed_weights import with_own_weights
-from core.source.data import Split, held_back, read_inputs, read_split
+from core.source.data import Split, held_back, read_inputs, read_split, without_targets
 from core.source.plain import plain, without_wrappers
 from core.source.trees import named_tensors
 from core.task import TASKS
@@ -36,6 +36,8 @@ OF_SAMPLES = ("input_names", "weights_path", "data_path")
 """Keys that bundled samples add for their own use."""
 TEXTS = ("name", "title", "description", "data_description", "metric_name")
 OF_CUSTOM = ("metric", "metric_name", "higher_is_better")
+
+PAIRS_TO_CALIBRATE = "Calibration was given pairs of inputs and targets: it took the inputs alone."
 
 MetricFunction = Callable[[Any, Any], float]
 
@@ -141,10 +143,12 @@ def model_source(spec: Mapping[str, Any]) -> ModelSource:
     check_weights(model)
     model.eval().to("cpu")
     _check_paths(model, spec)
-    calibration = Split(read_inputs(spec["calibration"], "calibration"))
-    model, stored = with_own_weights(model, calibration.inputs)
-    given = spec.get("evaluation")
-    selection = calibration if given is None else read_split(given, "evaluation")
+    brought, given = read_inputs(spec["calibration"], "calibration"), spec.get("evaluation")
+    evaluated = None if given is None else read_split(given, "evaluation")
+    inputs = without_targets(brought, evaluated.inputs if evaluated else None, model)
+    calibration = Split(inputs)
+    model, stored = with_own_weights(model, inputs)
+    selection = evaluated or calibration
     holdout: Split | None = None
     if spec.get("holdout") is not None:
         holdout = read_split(spec["holdout"], "holdout")
@@ -172,7 +176,7 @@ def model_source(spec: Mapping[str, Any]) -> ModelSource:
         metric_name=str(spec.get("metric_name") or getattr(metric, "__name__", "metric")),
         higher_is_better=bool(spec.get("higher_is_better", True)),
         optimistic=given is None,
-        notes=(*unwrapped, *stored),
+        notes=(*unwrapped, *stored, *(() if inputs is brought else (PAIRS_TO_CALIBRATE,))),
     )
 
 

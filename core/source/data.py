@@ -6,6 +6,7 @@ of every tensor counts samples.
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from core.errors import DataError
 from core.source.batches import Inputs, count, joined, pick
@@ -59,6 +60,29 @@ def read_split(value: Any, key: str) -> Split:
     inputs = _concatenated([pair.inputs for pair in pairs], key)
     targets = None if any(without) else _concatenated([pair.targets for pair in pairs], key)
     return Split(inputs, targets)
+
+
+def without_targets(inputs: Inputs, evaluated: Inputs | None, model: nn.Module) -> Inputs:
+    """`inputs` of calibration without the targets that a loader of pairs gave beside them.
+
+    The second of a pair is no input where evaluation's inputs (None: there are none) are built as
+    the first is; where nothing is evaluated, where the model takes no two arguments.
+    """
+    if not isinstance(inputs, tuple) or len(inputs) != 2:
+        return inputs
+    if evaluated is None:
+        try:
+            inspect.signature(model.forward).bind(*inputs)
+        except TypeError:
+            return _first(inputs)
+        return inputs
+    built = [[path for path, _ in named_tensors(tree)] for tree in (evaluated, *inputs[:1], inputs)]
+    return _first(inputs) if built[0] == built[1] != built[2] else inputs
+
+
+def _first(inputs: tuple[Any, ...]) -> Inputs:
+    first: Inputs = _tree(inputs[0], "calibration")
+    return first
 
 
 def held_back(whole: Split) -> tuple[Split, Split | None]:
@@ -120,12 +144,22 @@ def _pair(value: Any, key: str) -> Split:
     if value[1] is None:
         return Split(inputs)
     lengths = [len(t) if t.ndim else 0 for _, t in named_tensors(value[1])]
-    if not lengths or any(length != count(inputs) for length in lengths):
+    if not lengths:
+        raise DataError(
+            f"The targets of the source's {key!r} hold no tensor, but a "
+            f"{type(value[1]).__name__}{_of_what(value[1])}.",
+            "Give numbers in a tensor: for a classifier the number of the class, from 0.",
+        )
+    if any(length != count(inputs) for length in lengths):
         raise DataError(
             f"The source's {key!r} has {count(inputs)} inputs and targets of another length.",
             "Give one target for each sample.",
         )
     return Split(inputs, map_tensors(value[1], _plain))
+
+
+def _of_what(value: Any) -> str:
+    return f" of {type(value[0]).__name__}" if isinstance(value, list | tuple) and value else ""
 
 
 def _plain(tensor: Tensor) -> Tensor:

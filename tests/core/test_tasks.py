@@ -256,12 +256,14 @@ def test_resamples_without_a_value_are_left_out() -> None:
 @pytest.mark.parametrize(
     ("task", "outputs", "targets", "message"),
     [
-        ("classification", 3, torch.zeros(600), "needs integers of shape"),
+        ("classification", 3, torch.zeros(600, 2), "needs whole numbers of shape"),
+        ("classification", 3, torch.full((600,), 0.5), "targets are fractions"),
+        ("classification", 3, torch.full((600, 3), 0.5), "needs 0 and 1, or whole numbers"),
         ("classification", 3, torch.full((600,), 3), "name class 3, but the model outputs 3"),
         ("classification", 3, torch.full((600,), -1), "a class below 0"),
-        ("classification", 1, torch.zeros(600, dtype=torch.int64), "one value per sample"),
+        ("classification", 1, torch.full((600,), 2), "name class 2, but the model outputs 2"),
         ("regression", 2, torch.zeros(600, 3), r"needs values of shape \[N, 2\]"),
-        ("regression", 2, torch.full((600, 2), torch.inf), "targets hold NaN or infinity"),
+        ("regression", 2, torch.full((600, 2), torch.inf), "targets hold infinity"),
         ("sequence", 3, torch.zeros(600, 4), "needs values of shape"),
     ],
 )

@@ -70,10 +70,12 @@ def combination(outputs: Tensor, classes: int | None, generator: torch.Generator
 
 def pull_back(
     model: nn.Module, layers: Mapping[str, str], parameters: dict[str, nn.Parameter], inputs: Inputs,
-    output: Output, classes: int | None, draws: int, generator: torch.Generator,
+    output: Output, read: Callable[[Tensor], Tensor], classes: int | None, draws: int,
+    generator: torch.Generator,
 ) -> tuple[Tensor, list[Pulled]]:  # fmt: skip
     """Outputs [N, K] of one batch and `draws` random combinations pulled back.
 
+    `read` gives logits or values of all outputs as the model gives them.
     `layers` maps the module that gives a layer's output to the layer.
     Does not change `model` or `inputs`. Raises `RuntimeError` where PyTorch cannot differentiate.
     """
@@ -93,7 +95,7 @@ def pull_back(
             fused_attention_off(),
         ):  # fmt: skip
             found = read_output(call(model, given), output).float()
-            found = found.reshape(found.shape[0] if found.ndim else 1, -1)
+            found = read(found.reshape(found.shape[0] if found.ndim else 1, -1))
             leaves = [*(probe for _, probe in probes), *parameters.values()]
             pulled = []
             for draw in range(draws):

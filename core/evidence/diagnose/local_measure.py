@@ -19,6 +19,7 @@ from core.evidence.diagnose.remedies import LayerProgress, examine
 from core.evidence.diagnose.weights import stored_in, weight_kurtosis
 from core.evidence.evidence import Evidence, Measured, spread_by_sample
 from core.evidence.layer_alone import LocalStatistics
+from core.evidence.measure.outputs import read
 from core.evidence.options import MeasureOptions
 from core.layers import LayerTable
 from core.numerics import precision as registry
@@ -141,8 +142,8 @@ def second_order(
     for b, batch in enumerate(parts):
         try:
             outputs, pulled = pull_back(
-                source.model, seen_at(layers), parameters, batch, source.output, classes, DRAWS,
-                generator,
+                source.model, seen_at(layers), parameters, batch, source.output, read(source).all_of,
+                classes, DRAWS, generator,
             )  # fmt: skip
         except RuntimeError:
             return None

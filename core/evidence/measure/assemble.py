@@ -85,12 +85,13 @@ class Assembler:
             measured[:, self.layers.computes] = False
         rest: list[Floats] = []
         every = len(rows) == outputs.shape[1]
+        read = self.reader.keep if self.everything else self.reader.read
         for i, run in enumerate(self.runs):
             if known is not None and not (known[i] and run.layer):
                 continue
             given = outputs[i] if every else outputs[i, rows]
             with np.errstate(invalid="ignore", over="ignore"):
-                change = (self.reader.keep(given) if self.everything else given) - baseline
+                change = read(given) - baseline
             if not run.layer:
                 rest.append(np.nan_to_num(change, copy=False, nan=0.0, posinf=0.0, neginf=0.0))
                 continue

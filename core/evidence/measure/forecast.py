@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from core.engines.torch.simulate.folding import seen_at
 from core.evidence.diagnose.curvature import pull_back
@@ -90,8 +90,8 @@ def _gradient_seconds(source: ModelSource, layers: LayerTable) -> float:
     }
     start = time.perf_counter()
     try:
-        pull_back(source.model, seen_at(layers), parameters, batch, source.output, None, 2,
-                  torch.Generator().manual_seed(0))  # fmt: skip
+        pull_back(source.model, seen_at(layers), parameters, batch, source.output, Tensor.contiguous,
+                  None, 2, torch.Generator().manual_seed(0))  # fmt: skip
     except RuntimeError:
         return 0.0  # nor will the analysis have them
     took = time.perf_counter() - start

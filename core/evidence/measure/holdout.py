@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from core.engines.torch.simulate.simulator import Simulator
 from core.errors import DataError
+from core.evidence.evidence import mean_known
 from core.evidence.measure.metric_runs import Judge
 from core.evidence.measure.outputs import OutputReader, read
 from core.layers import LayerTable
@@ -38,7 +39,7 @@ def judged(source: ModelSource, layers: LayerTable, scheme: Scheme) -> dict[str,
     targets = reader.targets(split)
     if targets is None:
         return unknown
-    naive = _rmse(targets.mean(axis=0, keepdims=True), targets)
+    naive = _rmse(mean_known(targets)[None], targets)
     return unknown | {"metric": _known(metric, _rmse(reader.keep(outputs), targets), naive)}
 
 
@@ -69,6 +70,6 @@ def _accuracy(reader: OutputReader, split: Split, outputs: NDArray[np.float32]) 
     }
 
 
-def _rmse(values: NDArray[np.float32], targets: NDArray[np.float32]) -> float:
+def _rmse(values: NDArray[np.floating], targets: NDArray[np.floating]) -> float:
     difference = values.astype(np.float64) - targets
-    return float(np.sqrt(np.square(difference).mean()))
+    return float(np.sqrt(np.nanmean(np.square(difference))))

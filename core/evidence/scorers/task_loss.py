@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from core.evidence.evidence import Evidence, spread_by_sample
+from core.evidence.evidence import Evidence, mean_known, spread_by_sample
 from core.evidence.scorers.contract import (
     Doubles,
     PerSample,
@@ -40,11 +40,13 @@ def per_sample(evidence: Evidence, precision: str) -> PerSample | None:
         return None
     allowed = evidence.allowed[at]
     if evidence.outputs.kind == "values":
-        wanted = targets.astype(np.float64)
+        # A target that is unknown counts neither as loss nor as variation.
+        known = ~np.isnan(targets)
+        wanted = np.where(known, targets, mean_known(targets))
         miss = evidence.baseline - wanted
 
         def squares(change: NDArray[np.float32]) -> Doubles:
-            rise: Doubles = (change * (2 * miss + change)).sum(axis=-1)
+            rise: Doubles = (change * (2 * miss + change) * known).sum(axis=-1)
             return np.maximum(rise, 0.0)
 
         amounts, bases = for_layers(evidence, at, squares), spread_by_sample(wanted)
