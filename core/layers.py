@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import listed
+from core.files import Count, Position
 
 ROLES: tuple[str, ...] = (
     "attention",
@@ -74,12 +75,12 @@ class TensorSpec:
     """
 
     name: str
-    shape: tuple[int, ...]
+    shape: tuple[Count, ...]
     kind: TensorKind
-    channels: int = 1
-    operation: int = -1
+    channels: Count = 1
+    operation: Position = -1
     weight: str = ""
-    channel_axis: int = 0
+    channel_axis: Count = 0
 
     @property
     def size(self) -> int:
@@ -136,17 +137,17 @@ class Layer:
     role: str
     kind: str
     state: State
-    params: int
-    macs: int
-    input_shape: tuple[int, ...]
-    output_shape: tuple[int, ...]
+    params: Count
+    macs: Count
+    input_shape: tuple[Count, ...]
+    output_shape: tuple[Count, ...]
     parts: tuple[str, ...] = ()
-    operations: tuple[tuple[str, int], ...] = ()
+    operations: tuple[tuple[str, Count], ...] = ()
     tensors: tuple[TensorSpec, ...] = ()
-    activation_scales: int = 0
+    activation_scales: Count = 0
     quantizes_output: bool = False
-    input_elements: int = 0
-    output_elements: int = 0
+    input_elements: Count = 0
+    output_elements: Count = 0
     folded_into: str = ""
     fused: tuple[Fused, ...] = ()
     dynamic: bool = False
@@ -166,9 +167,9 @@ class Edge:
     Both are layer indices; from the number of layers on they count the table's joins.
     """
 
-    source: int
-    target: int
-    elements: int
+    source: Count
+    target: Count
+    elements: Count
 
 
 @dataclass(frozen=True)
@@ -189,8 +190,8 @@ class LayerTable:
     glue: tuple[str, ...] = ()
     glue_tensors: tuple[TensorSpec, ...] = ()
     uncalled: tuple[str, ...] = field(default=())
-    joins: int = 0
-    groups: tuple[tuple[int, ...], ...] = ()
+    joins: Count = 0
+    groups: tuple[tuple[Count, ...], ...] = ()
     sometimes: tuple[str, ...] = ()
 
     def __len__(self) -> int:

@@ -19,13 +19,15 @@ class Analysis(AnalysisHeader):
 
     `evidence` is None before anything was measured, `weights` are empty in a folder that an older
     version wrote. `verifications` are the maps of this model that were run, the oldest first, and
-    `profile` the latest times of its layers on a machine (None: never measured).
+    `profile` the latest times of its layers on a machine (None: never measured); `left_out` has a
+    sentence for each record beside them that cannot be read.
     """
 
     evidence: Evidence | None = None
     weights: tuple[WeightProfile, ...] = ()
     verifications: tuple[Verification, ...] = ()
     profile: MachineProfile | None = None
+    left_out: tuple[str, ...] = ()
 
     @property
     def judging_split(self) -> str:

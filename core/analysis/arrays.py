@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any, BinaryIO, Literal
 
 import msgspec
 import numpy as np
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from core import files
 from core.errors import AnalysisError
 from core.evidence.diagnose.weight_profile import BINS, GridKind, WeightProfile
 from core.evidence.evidence import Evidence, MetricRuns, Outputs
 from core.evidence.layer_alone import AXES, MAY_BE_UNKNOWN, LocalStatistics
-from core.layers import LayerTable
+from core.files import MOST, Count
 
 Read = Callable[..., NDArray[Any]]
 """(name, type, shape with None for any length) -> a checked array."""
@@ -22,7 +27,9 @@ METRIC_RUNS = ("baseline", "alone", "whole", "probes")
 LOCAL = "local_"
 """Prefix of arrays that speak of each layer on its own; every one is optional."""
 AGAIN = "Restore the file, or analyze the model again."
-Count = Annotated[int, msgspec.Meta(ge=0)]
+MAX_ARRAY_BYTES = 64 * 10**9
+LOOKED_AT = 2**22
+"""Values that are checked at a time."""
 
 
 class StoredWeights(msgspec.Struct, frozen=True):
@@ -54,8 +61,8 @@ def weight_profiles(folder: Path, stored: tuple[StoredWeights, ...]) -> tuple[We
     if not stored:
         return ()
     counts = read_array(folder, "weight_counts", np.int64, (len(stored), BINS))
-    ends = np.cumsum([w.channels for w in stored])
-    ranges = read_array(folder, "weight_ranges", np.float32, (int(ends[-1]), 2))
+    ends = list(itertools.accumulate(w.channels for w in stored))
+    ranges = read_array(folder, "weight_ranges", np.float32, (ends[-1], 2))
     return tuple(
         WeightProfile(
             w.layer, w.tensor, w.kind, counts[i],
@@ -67,7 +74,7 @@ def weight_profiles(folder: Path, stored: tuple[StoredWeights, ...]) -> tuple[We
 
 def measured_pairs(folder: Path, shape: tuple[int, int]) -> NDArray[np.bool_] | None:
     """Which pairs of precision and layer a partial analysis knows; None where it knows all."""
-    if not (folder / "measured.npy").is_file():
+    if not files.is_there(folder / "measured.npy"):
         return None
     return read_array(folder, "measured", np.bool_, shape)
 
@@ -94,19 +101,14 @@ def evidence_arrays(evidence: Evidence | None) -> dict[str, NDArray[Any]]:
     return {name: array for name, array in found.items() if array is not None}
 
 
-def check_outputs(
-    outputs: Outputs, layers: LayerTable, baseline: NDArray[Any], folder: Path
-) -> None:
-    """Raise `AnalysisError` where the outputs' reading or the groups do not fit the arrays."""
+def check_outputs(outputs: Outputs, baseline: NDArray[Any], folder: Path) -> None:
+    """Raise `AnalysisError` where the outputs' reading does not fit the arrays."""
     if outputs.positions < 1 or baseline.shape[1] % outputs.positions:
         raise AnalysisError(
             f"{folder} holds {baseline.shape[1]} outputs, which are not {outputs.positions} equal "
             "steps.",
             AGAIN,
         )
-    for group in layers.groups:
-        if any(not 0 <= i < len(layers) for i in group):
-            raise AnalysisError(f"{folder} groups a layer that it does not have.", AGAIN)
 
 
 def read_targets(
@@ -116,7 +118,7 @@ def read_targets(
 
     Of several answers a sample, one with a class below 0 is not counted; nor is a value of NaN.
     """
-    if not (folder / "targets.npy").is_file():
+    if not files.is_there(folder / "targets.npy"):
         return None
     if outputs.kind == "values":
         return read("targets", np.float32, baseline.shape, finite=False)
@@ -137,7 +139,7 @@ def read_metrics(
     read: Read, precisions: int, layers: int, probes: int, folder: Path
 ) -> MetricRuns | None:
     """Runs of a custom metric where there are any."""
-    if not (folder / "metric_baseline.npy").is_file():
+    if not files.is_there(folder / "metric_baseline.npy"):
         return None
     baseline = read("metric_baseline", np.float64, (None,))
     runs = len(baseline)
@@ -158,7 +160,7 @@ def read_local(read: Read, folder: Path, precisions: int, layers: int) -> LocalS
     found: dict[str, NDArray[np.float64]] = {}
     for name, axes in AXES.items():
         path = folder / f"{LOCAL}{name}.npy"
-        if not path.is_file():
+        if not files.is_there(path):
             continue
         shape = tuple(sizes[axis] if axis in sizes else int(axis) for axis in axes)
         array = read(LOCAL + name, np.float64, shape, finite=False)
@@ -178,22 +180,56 @@ def read_array(
     length) and, where `finite`, neither NaN nor infinity.
     """
     path = folder / f"{name}.npy"
+    want, wanted = np.dtype(dtype), [x if x is not None else "*" for x in shape]
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        with files.opened(path) as file:
+            held, kind, is_fortran = _header(file)
+            fits = len(held) == len(shape) and all(
+                w in (None, h) for w, h in zip(shape, held, strict=True)
+            )
+            if not fits or kind != want:
+                raise AnalysisError(f"{path} holds {kind}{list(held)}, not {want}{wanted}.", AGAIN)
+            start, size = file.tell(), math.prod(held) * want.itemsize
+            length = os.fstat(file.fileno()).st_size
+            if length - start != size or size > MAX_ARRAY_BYTES:
+                raise AnalysisError(
+                    f"{path} has {length:,} bytes, which are not {want}{list(held)}"
+                    + (
+                        f" within {MAX_ARRAY_BYTES // 10**9} GB." if size > MAX_ARRAY_BYTES else "."
+                    ),
+                    AGAIN,
+                )
+            order: Literal["F", "C"] = "F" if is_fortran else "C"
+            array = np.memmap(file, want, "r", start, held, order)
     except FileNotFoundError:
         raise AnalysisError(f"{path} is missing.", AGAIN) from None
-    except (ValueError, OSError, EOFError) as error:
+    except OSError as error:
+        raise AnalysisError(f"{path} cannot be read: {files.reason(error)}.", AGAIN) from error
+    except ValueError as error:
         raise AnalysisError(f"{path} cannot be read: {error}.", AGAIN) from error
-    fits = array.ndim == len(shape) and all(
-        want in (None, have) for want, have in zip(shape, array.shape, strict=True)
-    )
-    if not fits or array.dtype != np.dtype(dtype):
-        raise AnalysisError(
-            f"{path} holds {array.dtype}{list(array.shape)}, not {np.dtype(dtype)}"
-            f"{[x if x is not None else '*' for x in shape]}.",
-            AGAIN,
-        )
-    if finite and array.dtype.kind == "f" and not np.isfinite(array).all():
+    if finite and want.kind == "f" and not _is_finite(array):
         raise AnalysisError(f"{path} holds NaN or infinity.", AGAIN)
-    loaded: NDArray[Any] = array
-    return loaded
+    return array
+
+
+def _header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any], bool]:
+    """Shape, type and order that a .npy file says; raises `ValueError` where it is none."""
+    readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+    read = readers.get(npy.read_magic(file))
+    if read is None:
+        raise ValueError("its version is no one that plain arrays have")
+    try:
+        held, is_fortran, kind = read(file)
+    except Exception as error:  # it is read as Python's own words, whose errors share no base
+        raise ValueError("its header is none that NumPy writes") from error
+    if any(not 0 <= x <= MOST for x in held):
+        raise ValueError(f"its shape is {list(held)}")
+    return tuple(int(x) for x in held), kind, is_fortran
+
+
+def _is_finite(array: NDArray[Any]) -> bool:
+    """Whether all is finite, looked at in parts: the answer to all at once takes memory."""
+    flat = array.reshape(-1, order="A")
+    return all(
+        bool(np.isfinite(flat[i : i + LOOKED_AT]).all()) for i in range(0, len(flat), LOOKED_AT)
+    )

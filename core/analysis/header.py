@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from core.evidence.evidence import Identity, Partial, SplitSizes
+from core.files import NonNegative, Share
 from core.layers import LayerTable
 from core.numerics.calibrate.calibration import Calibration
 from core.numerics.calibrate.calibrators import MIN_MAX
@@ -40,9 +41,9 @@ class AnalysisHeader:
     scheme: str
     splits: SplitSizes
     expanded_units: bool
-    holdout_accuracy: float | None
-    majority_accuracy: float | None
-    seconds: float | None
+    holdout_accuracy: Share | None
+    majority_accuracy: Share | None
+    seconds: NonNegative | None
     notes: tuple[str, ...]
     ranges: tuple[Calibration, ...]
     layers: LayerTable

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
-from core.analysis.arrays import StoredWeights
+from core.analysis.arrays import AGAIN, StoredWeights
 from core.analysis.header import AnalysisHeader
 from core.errors import AnalysisError
 from core.evidence.evidence import Outputs, Partial
+from core.files import MOST, Count, FileKind
 from core.layers import ROLES, LayerTable
+from core.numerics import precision as registry
+from core.task import TASKS
 
 SCHEMA_VERSION = 1
 FILE = "analysis.json"
-MAX_JSON_BYTES = 64 * 10**6
 MAX_LAYERS = 100_000
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class FileVersion:
-    """What every file says first, read before the rest of it is."""
-
-    schema_version: int
+MOST_IN_ALL = 10**16
+"""Of what is counted layer by layer: bits of so many values still fit into int64."""
+ANALYSES = FileKind(
+    AnalysisError, 64 * 10**6, AGAIN, version=SCHEMA_VERSION, older="Analyze the model again."
+)
 
 
 class _PartialAlone(msgspec.Struct, frozen=True):
@@ -31,12 +33,13 @@ class _PartialAlone(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class AnalysisFile(AnalysisHeader, FileVersion):
+class AnalysisFile(AnalysisHeader):
     """`analysis.json`: the version, the header's fields, and what describes the arrays beside it.
 
     Unknown fields are ignored, so that an older tool reads a newer patch.
     """
 
+    schema_version: Count
     measured_precisions: tuple[str, ...] | None
     weights: tuple[StoredWeights, ...] = ()
     outputs: Outputs = field(default_factory=Outputs)
@@ -46,55 +49,55 @@ def partial_of(folder: Path) -> Partial | None:
     """How far the measurement of an analysis was, without reading the rest; None for a whole one,
     and where there is none that can be read.
     """
-    path = folder / FILE
     try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            return None
-        return msgspec.json.decode(path.read_bytes(), type=_PartialAlone).partial
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return ANALYSES.load(folder / FILE, _PartialAlone).partial
+    except AnalysisError:
         return None
 
 
 def decode(path: Path) -> AnalysisFile:
     """The content of `path`; raises `AnalysisError` where it is none that this program reads."""
-    if path.stat().st_size > MAX_JSON_BYTES:
-        raise AnalysisError(
-            f"{path} is larger than {MAX_JSON_BYTES // 10**6} MB.", "This is no analysis of ours."
-        )
-    raw = path.read_bytes()
-    try:
-        version = msgspec.json.decode(raw, type=FileVersion).schema_version
-        if version != SCHEMA_VERSION:
-            newer = version > SCHEMA_VERSION
-            raise AnalysisError(
-                f"{path} has schema version {version}; this program reads {SCHEMA_VERSION}.",
-                "Update Quantscape." if newer else "Analyze the model again.",
-            )
-        data = msgspec.json.decode(raw, type=AnalysisFile)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise AnalysisError(
-            f"{path} cannot be read: {error}.", "Restore the file, or analyze the model again."
-        ) from error
-    _check_layers(data.layers, path)
+    data = ANALYSES.load(path, AnalysisFile)
+    for what in (*_wrong(data), *_wrong_layers(data.layers)):
+        raise ANALYSES.refused(path, what)
     return data
 
 
-def _check_layers(layers: LayerTable, path: Path) -> None:
-    def refuse(what: str) -> AnalysisError:
-        return AnalysisError(f"{path}: {what}.", "Restore the file, or analyze the model again.")
+def _wrong(data: AnalysisFile) -> Iterator[str]:
+    """What no type can say of the fields beside the layers."""
+    names = data.measured_precisions or ()
+    known = registry.simulated()
+    if len(set(names)) != len(names) or any(name not in known for name in names):
+        yield f"measured_precisions is {list(names)}, which are not some of {', '.join(known)}"
+    if data.task not in TASKS:
+        yield f"task is {data.task!r}, which is not one of {', '.join(TASKS)}"
 
+
+def _wrong_layers(layers: LayerTable) -> Iterator[str]:
+    """What no type can say of the layers: counts that are too large together, and references."""
     if len(layers) > MAX_LAYERS:
-        raise refuse(f"{len(layers):,} layers, more than {MAX_LAYERS:,}")
+        yield f"{len(layers):,} layers, more than {MAX_LAYERS:,}"
+    if layers.joins > MAX_LAYERS:
+        yield f"{layers.joins:,} joins, more than {MAX_LAYERS:,}"
     if len(layers.index) != len(layers):
-        raise refuse("a layer name occurs twice")
+        yield "a layer name occurs twice"
     for layer in layers:
         if layer.role not in ROLES:
-            raise refuse(f"layer {layer.name!r} has the unknown role {layer.role!r}")
-        if min(layer.params, layer.macs, layer.input_elements, layer.output_elements) < 0:
-            raise refuse(f"layer {layer.name!r} has a negative count")
-    nodes = len(layers) + layers.joins
-    if not 0 <= layers.joins <= MAX_LAYERS:
-        raise refuse(f"{layers.joins:,} joins")
+            yield f"layer {layer.name!r} has the unknown role {layer.role!r}"
+    for spec in (*layers.glue_tensors, *(t for layer in layers for t in layer.tensors)):
+        size = math.prod(spec.shape)
+        if size > MOST or spec.channels > max(size, 1):
+            yield f"tensor {spec.name!r} has {size:,} elements in {spec.channels:,} channels"
+        if spec.channels > 1 and spec.channel_axis >= len(spec.shape):
+            yield f"tensor {spec.name!r} has no axis {spec.channel_axis}"
+    for what in ("params", "macs", "input_elements", "output_elements", "activation_scales"):
+        if sum(getattr(layer, what) for layer in layers) > MOST_IN_ALL:
+            yield f"{what} of all layers come to more than {MOST_IN_ALL:.0e}"
     for edge in layers.edges:
-        if not (0 <= edge.source < nodes and 0 <= edge.target < nodes):
-            raise refuse(f"an edge leads to layer {max(edge.source, edge.target)}")
+        if max(edge.source, edge.target) >= len(layers) + layers.joins:
+            yield f"an edge leads to layer {max(edge.source, edge.target)}, which is not there"
+    grouped = [i for group in layers.groups for i in group]
+    if any(i >= len(layers) for i in grouped):
+        yield "a group has a layer that is not there"
+    if len(set(grouped)) != len(grouped):
+        yield "a layer is in two groups, or in one twice"

@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from core import files
 from core.analysis import arrays, swap
 from core.analysis.analysis import Analysis
 from core.analysis.arrays import read_array
@@ -58,16 +59,23 @@ def save(analysis: Analysis, folder: Path) -> None:
         (fresh / FILE).write_bytes(_encode(analysis))
         for kept in KEPT:
             if (folder / kept).is_dir():
-                shutil.copytree(folder / kept, fresh / kept)
+                shutil.copytree(folder / kept, fresh / kept, ignore=_no_records)
             elif (folder / kept).is_file():
                 shutil.copy2(folder / kept, fresh / kept)
         swap.put(fresh, folder)
     except OSError as error:
         shutil.rmtree(fresh, ignore_errors=True)
         raise AnalysisError(
-            f"The analysis cannot be written to {folder}: {error.strerror or error}.",
-            "Choose a folder that can be written and has room.",
+            f"The analysis cannot be written to {folder}: {files.reason(error)}.",
+            files.what_to_do(error),
         ) from error
+
+
+def _no_records(folder: str, names: list[str]) -> list[str]:
+    """What can be no record: a device would be copied without end."""
+    most = record_files.RECORDS.most_bytes
+    paths = {name: Path(folder) / name for name in names}
+    return [n for n, path in paths.items() if not path.is_file() or path.stat().st_size > most]
 
 
 def check_target(folder: Path) -> None:
@@ -128,7 +136,7 @@ def stamp(folder: Path) -> tuple[int, int]:
 
 def _load(folder: Path) -> Analysis:
     path = folder / FILE
-    if not path.is_file():
+    if not files.is_there(path):
         what = "is empty" if folder.is_dir() and not any(folder.iterdir()) else f"holds no {FILE}"
         if not folder.exists():
             what = "does not exist"
@@ -140,12 +148,15 @@ def _load(folder: Path) -> Analysis:
     evidence = None
     if data.measured_precisions is not None:
         evidence = _evidence(folder / ARRAYS, data)
-    kept = record_files.home_of(folder)
+    kept, names = record_files.home_of(folder), data.layers.names
+    verifications, bad = verification.load(kept, data.identity, data.scheme)
+    profile, also_bad = machine_profile.latest(kept, data.identity, data.scheme, names)
     return Analysis(
         evidence=evidence,
         weights=arrays.weight_profiles(folder / ARRAYS, data.weights),
-        verifications=verification.load(kept, data.identity, data.scheme),
-        profile=machine_profile.latest(kept, data.identity, data.scheme, data.layers.names),
+        verifications=verifications,
+        profile=profile,
+        left_out=(*bad, *also_bad),
         **data.shared,
     )
 
@@ -156,7 +167,7 @@ def _evidence(folder: Path, data: AnalysisFile) -> Evidence:
     baseline = read_array(folder, "baseline", np.float32, (data.splits.selection, None))
     samples, outputs = baseline.shape
     probes = read_array(folder, "probes", np.float32, (None, samples, outputs))
-    arrays.check_outputs(data.outputs, data.layers, baseline, folder)
+    arrays.check_outputs(data.outputs, baseline, folder)
     read = partial(read_array, folder)
     measured = arrays.measured_pairs(folder, (n_precisions, n_layers))
     probe_codes = read_array(folder, "probe_codes", np.int8, (len(probes), n_layers))

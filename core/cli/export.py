@@ -20,11 +20,15 @@ from core.export.map.csv_table import to_csv
 from core.export.report import html, markdown
 from core.export.targets import registry
 from core.export.targets.names import NODES_FILE, kept_nodes, read_module_names
+from core.files import FileKind
 from core.onnx_graph import node_table as graphs
 from core.onnx_graph import read_nodes
 from core.onnx_graph.node_table import Graph, NodeTable
 from core.source import sources
 
+NAMES = FileKind(
+    MapError, 64 * 10**6, "Give module paths, one a line.", is_none="is no list of names"
+)
 FORMATS: Mapping[str, Callable[[Study, PrecisionMap], bytes]] = {
     "json": precision_map.to_json,
     "csv": to_csv,
@@ -107,7 +111,7 @@ def _unused(options: argparse.Namespace) -> None:
 
 
 def _to_tool(options: argparse.Namespace, study: Study, chosen: PrecisionMap) -> dict[str, Any]:
-    given = None if options.names is None else read_module_names(_text(options.names))
+    given = None if options.names is None else read_module_names(NAMES.text(options.names))
     made = registry.export(
         study,
         chosen,
@@ -144,13 +148,6 @@ def nodes_of(folder: Path, onnx: Path | None, study: Study) -> Graph | None:
         return graphs.lay_over(table, study.layers, str(onnx))
     table = kept_nodes(folder)
     return None if table is None else graphs.lay_over(table, study.layers, str(folder))
-
-
-def _text(path: Path) -> str:
-    try:
-        return precision_map.read_bounded(path).decode()
-    except UnicodeDecodeError as error:
-        raise MapError(f"{path} is no text.", "Give module paths, one a line.") from error
 
 
 def targets(options: argparse.Namespace) -> None:

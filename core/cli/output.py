@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.segment import Segment
 from rich.table import Table
 
+from core import files
 from core.errors import MapError, printable
 
 PIPED_WIDTH = 180
@@ -124,11 +125,9 @@ def print_json(value: Any) -> None:
 
 def write(path: Path, content: bytes) -> None:
     """Write `content` to `path` by renaming; raises `MapError` where that cannot be done."""
-    fresh = path.with_name(f".{path.name}.tmp")
     try:
-        fresh.write_bytes(content)
-        fresh.replace(path)
+        files.write(path, content)
     except OSError as error:
         raise MapError(
-            f"{path} cannot be written: {error.strerror}.", "Choose a folder that exists."
+            f"{path} cannot be written: {files.reason(error)}.", files.what_to_do(error)
         ) from error

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.evidence.layer_alone import LocalStatistics
+from core.files import Count
 from core.numerics.calibrate.calibration import Calibration
 
 Floats = NDArray[np.float32]
@@ -29,8 +30,8 @@ class Outputs:
     """
 
     kind: Literal["logits", "values"] = "logits"
-    positions: int = 1
-    total: int = 0
+    positions: Count = 1
+    total: Count = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,9 +141,9 @@ class Identity:
 class SplitSizes:
     """Number of samples in each split."""
 
-    calibration: int
-    selection: int
-    holdout: int
+    calibration: Count
+    selection: Count
+    holdout: Count
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,10 +152,10 @@ class Partial:
     how many of the samples.
     """
 
-    layers: int
-    of_layers: int
-    samples: int
-    of_samples: int
+    layers: Count
+    of_layers: Count
+    samples: Count
+    of_samples: Count
 
     def in_words(self) -> str:
         """As "partial, 23 of 57 layers"."""

@@ -14,13 +14,15 @@ from typing import TypeVar
 import msgspec
 
 from core.analysis import store
+from core.errors import JobError
+from core.files import FileKind, is_there
 from core.records.user_folders import jobs_folder
 from core.source import python_file
 from core.source.samples import PREFIX
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORD, PROGRESS, LOG, ANALYSIS = "job.json", "progress.json", "log.txt", "analysis"
-MAX_FILE_BYTES = 1_000_000
+FILES = FileKind(JobError, 1_000_000, "Restore the file, or delete its folder.")
 Read = TypeVar("Read", bound=msgspec.Struct)
 
 
@@ -109,13 +111,10 @@ def file_name(given: str, suffix: str = ".csv") -> str:
 
 
 def decode(path: Path, kind: type[Read]) -> Read | None:
-    """The content of a small JSON file; None where there is none of that kind."""
-    try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            return None
-        return msgspec.json.decode(path.read_bytes(), type=kind)
-    except (OSError, msgspec.MsgspecError):
-        return None
+    """The content of a small JSON file; None where there is none. Raises `JobError` where it cannot
+    be read.
+    """
+    return FILES.load(path, kind) if is_there(path) else None
 
 
 @contextmanager

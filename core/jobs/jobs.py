@@ -15,12 +15,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from core.analysis import store
 from core.errors import JobError, QuantscapeError
+from core.files import opened, reason, what_to_do, write
 from core.jobs import processes
 from core.jobs.job_folder import (  # fmt: skip
     ANALYSIS,
@@ -49,7 +50,7 @@ GRACE_S = 3.0
 
 class _JobRecord(msgspec.Struct, frozen=True):
     request: Request
-    pid: int
+    pid: Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
     stamp: str
     started: float
 
@@ -96,17 +97,21 @@ def start(request: Request, csv: bytes = b"", maps: Mapping[str, bytes] = NO_FIL
     """
     try:
         with locked():
-            for job in _all():
+            for job in _listed()[0]:
                 if job.request.source == request.source and job.request.dry_run:
                     _stop(job)
                     shutil.rmtree(job.folder, ignore_errors=True)
             _refuse_busy(request)
             folder = new_folder(request.source)
-            if request.csv:
-                (folder / file_name(request.csv)).write_bytes(csv)
-            for name in request.maps:
-                (folder / file_name(name, ".json")).write_bytes(maps[name])
-            return _launch(folder, request)
+            try:
+                if request.csv:
+                    (folder / file_name(request.csv)).write_bytes(csv)
+                for name in request.maps:
+                    (folder / file_name(name, ".json")).write_bytes(maps[name])
+                return _launch(folder, request)
+            except BaseException:  # nobody would list it, or remove it
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
     except OSError as error:
         raise _unwritable(error) from error
 
@@ -148,39 +153,47 @@ def remove(job: Job) -> None:
             shutil.rmtree(job.folder)
     except OSError as error:
         raise JobError(
-            f"{job.folder} cannot be removed: {error.strerror or error}.",
+            f"{job.folder} cannot be removed: {reason(error)}.",
             "Make it writable, or delete it yourself.",
         ) from error
 
 
 def everything() -> tuple[Job, ...]:
-    """All jobs, the newest first."""
+    """All jobs that can be read, the newest first."""
+    return listed()[0]
+
+
+def listed() -> tuple[tuple[Job, ...], tuple[JobError, ...]]:
+    """All jobs, the newest first, and what is wrong with those that cannot be read."""
     processes.reap()
     if not jobs_folder().is_dir():
-        return ()
+        return (), ()
     try:
         with locked(shared=True):
-            return _all()
+            return _listed()
     except OSError:  # a folder that cannot be read holds no jobs for us
-        return ()
+        return (), ()
 
 
 def read(folder: Path) -> Job | None:
-    """The job in `folder`; None where there is none that can be read."""
+    """The job in `folder`; None where there is none. Raises `JobError` where it cannot be read."""
     record = decode(folder / RECORD, _JobRecord)
     if record is None:
         return None
-    seen = decode(folder / PROGRESS, Progress)
+    seen, bad = _seen(folder)
     alive = False
     if seen is None or seen.state == "running":
         alive = _alive(record)
         if not alive:  # it may have written its end since the file was read
-            seen = decode(folder / PROGRESS, Progress)
+            seen, bad = _seen(folder)
     state, error = _state(folder, seen, alive=alive)
+    error = error and (bad or error)
     now = time.time()
     if seen is None:
         elapsed = now - record.started if alive else _lasted(folder, record)
-        return Job(folder.name, folder, record.request, state, record.started, elapsed, error=error)
+        notes = () if bad is None or error else (bad.cause,)
+        return Job(folder.name, folder, record.request, state, record.started, elapsed, error=error,
+                   notes=notes)  # fmt: skip
     since = max(now - seen.updated, 0.0)
     running = state == "running"
     if state == "stopped":  # its last word may be long before its end
@@ -202,10 +215,18 @@ def read(folder: Path) -> Job | None:
     )
 
 
+def _seen(folder: Path) -> tuple[Progress | None, JobError | None]:
+    """How far a job is, and what is wrong with its progress file."""
+    try:
+        return decode(folder / PROGRESS, Progress), None
+    except JobError as error:
+        return None, error
+
+
 def log_tail(job: Job) -> str:
     """The end of what the command printed."""
     try:
-        with (job.folder / LOG).open("rb") as file:
+        with opened(job.folder / LOG) as file:
             file.seek(max(file.seek(0, os.SEEK_END) - LOG_TAIL_BYTES, 0))
             return file.read(LOG_TAIL_BYTES).decode("utf-8", "replace").strip()
     except OSError:
@@ -248,15 +269,21 @@ def _alive(record: _JobRecord) -> bool:
     return bool(record.stamp) and processes.stamp(record.pid) == record.stamp
 
 
-def _all() -> tuple[Job, ...]:
+def _listed() -> tuple[tuple[Job, ...], tuple[JobError, ...]]:
     records = sorted(jobs_folder().glob(f"*/{RECORD}"), key=lambda path: -path.stat().st_mtime)
-    folders = [path.parent for path in records[:MAX_JOBS]]
-    found = (read(folder) for folder in folders)
-    return tuple(sorted((j for j in found if j), key=lambda j: (-j.started, j.name)))
+    found, bad = [], []
+    for path in records[:MAX_JOBS]:
+        try:
+            job = read(path.parent)
+        except JobError as error:
+            bad.append(error)
+        else:
+            found += [job] if job else []
+    return tuple(sorted(found, key=lambda j: (-j.started, j.name))), tuple(bad)
 
 
 def _refuse_busy(request: Request) -> None:
-    for job in _all():
+    for job in _listed()[0]:
         if job.running and job.request.source == request.source:
             raise JobError(
                 f"{request.source} is being measured already, as {job.name}.",
@@ -275,9 +302,11 @@ def _launch(folder: Path, request: Request) -> Job:
         environment={**os.environ, "PYTHONPATH": path},
     )
     record = _JobRecord(request, pid, processes.stamp(pid), time.time())
-    fresh = folder / f".{RECORD}.new"
-    fresh.write_bytes(msgspec.json.encode(record))
-    fresh.replace(folder / RECORD)
+    try:
+        write(folder / RECORD, msgspec.json.encode(record))
+    except BaseException:  # nobody would know of the process
+        processes.end(pid, record.stamp, GRACE_S)
+        raise
     job = read(folder)
     assert job is not None
     return job
@@ -285,6 +314,6 @@ def _launch(folder: Path, request: Request) -> Job:
 
 def _unwritable(error: OSError) -> JobError:
     return JobError(
-        f"The job cannot be started: {error.strerror or error} ({error.filename or jobs_folder()}).",
-        f"Make {jobs_folder()} writable, or name another folder in {VARIABLE}.",
+        f"The job cannot be started: {reason(error)} ({error.filename or jobs_folder()}).",
+        what_to_do(error, f"another folder than {jobs_folder()} in the variable {VARIABLE}"),
     )

@@ -17,7 +17,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from core import files
 from core.errors import JobError, QuantscapeError, told
+from core.files import Count, NonNegative
 from core.source.blame import blamed
 
 EVERY_S = 0.25
@@ -38,14 +40,14 @@ class Progress(msgspec.Struct, frozen=True):
     """
 
     state: State
-    pid: int
-    started: float
-    updated: float
-    elapsed: float
-    done: int = 0
-    total: int = 0
+    pid: Count
+    started: NonNegative
+    updated: NonNegative
+    elapsed: NonNegative
+    done: Count = 0
+    total: Count = 0
     label: str = ""
-    left: float | None = None
+    left: NonNegative | None = None
     cause: str = ""
     next_step: str = ""
     notes: tuple[str, ...] = ()
@@ -79,8 +81,8 @@ class Reporter:
             self._write("running")
         except OSError as error:
             raise JobError(
-                f"{self._path} cannot be written: {error.strerror}.",
-                "Name a progress file in a folder that exists.",
+                f"{self._path} cannot be written: {files.reason(error)}.",
+                files.what_to_do(error, "another file for progress"),
             ) from error
         self._writer.start()
 
@@ -152,9 +154,7 @@ class Reporter:
                 notes=self._notes,
                 result=self.result if state == "done" else {},
             )
-        fresh = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-        fresh.write_bytes(msgspec.json.encode(progress))
-        fresh.replace(self._path)
+        files.write(self._path, msgspec.json.encode(progress))
 
 
 @contextmanager

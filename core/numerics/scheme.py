@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from core.errors import PolicyError
+from core.files import Bits
 
 Grids = Literal["affine", "symmetric", "symmetric by sign"]
 """How an activation's grid lies: *affine*: unsigned with a zero point; *symmetric*: signed around
@@ -39,7 +40,7 @@ class Scheme:
     """
 
     name: str
-    activation_bits: int = 8
+    activation_bits: Bits = 8
     activations: Grids = "affine"
     weights_per_channel: bool = True
     bias: Bias = "int32"

@@ -14,10 +14,15 @@ from functools import cached_property
 import msgspec
 
 from core.errors import MapError, check_names
+from core.files import FileKind
 from core.layers import ROOT, Layer, LayerTable
 
 SCHEMA_VERSION = 1
 MAX_NODES = 200_000
+TABLES = FileKind(
+    MapError, 64 * 10**6, "Write one with `python -m core nodes DIR --onnx model.onnx`.",
+    is_none="is no node table", version=SCHEMA_VERSION, older="Write the node table again.",
+)  # fmt: skip
 
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum")
 TYPES_OF: Mapping[str, tuple[str, ...]] = {
@@ -189,19 +194,7 @@ def to_json(table: NodeTable) -> bytes:
 
 def from_json(raw: bytes, origin: str = "the node table") -> NodeTable:
     """Read a table back; raises `MapError` naming what is wrong."""
-    try:
-        table = msgspec.json.decode(raw, type=NodeTable)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise MapError(
-            f"{origin} is no node table: {error}.",
-            "Write one with `python -m core nodes DIR --onnx model.onnx`.",
-        ) from error
-    if table.schema_version != SCHEMA_VERSION:
-        raise MapError(
-            f"{origin} has schema version {table.schema_version}; this program reads "
-            f"{SCHEMA_VERSION}.",
-            "Write the node table again.",
-        )
+    table = TABLES.decode(raw, NodeTable, origin)
     if len(table.nodes) > MAX_NODES:
         raise MapError(f"{origin} has more than {MAX_NODES:,} nodes.", "Check the file.")
     return table

@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import MapError
+from core.files import FileKind
 from core.layers import LayerTable
 from core.onnx_graph.node_table import SCHEMA_VERSION, TYPES_OF, Node, NodeTable
 
 SCOPES = "pkg.torch.onnx.name_scopes"
 """Where `torch.onnx.export(dynamo=True)` keeps the module path of a node."""
+
+GRAPHS = FileKind(MapError, 2**31, "Give a file that torch.onnx.export wrote.")
+"""A protobuf has 2 GiB at most."""
 
 _TAIL = re.compile(r"/[A-Za-z]+(_\d+)?$")
 _QUOTED = re.compile(r"'([^']*)'")
@@ -28,11 +32,7 @@ def read(path: Path, layers: LayerTable) -> NodeTable:
     there); else the one in the node's name (`/stem/conv/Conv`). Raises `MapError` where the file
     cannot be read.
     """
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise MapError(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
-    return from_bytes(raw, layers, str(path))
+    return from_bytes(GRAPHS.read(path), layers, str(path))
 
 
 def from_bytes(raw: bytes, layers: LayerTable, origin: str) -> NodeTable:

@@ -7,23 +7,28 @@ machine at hand is what latency is estimated from where there is one.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
 from core.evidence.evidence import Identity
+from core.files import Count, NonNegative
+from core.numerics import precision as registry
 from core.records import record_files
 from core.records.verification import Machine
 
 SCHEMA_VERSION = 1
 FOLDER = "profiles"
 MAX_FILES = 1_000
+Spread = Annotated[float, msgspec.Meta(ge=0, le=100)]
+"""Of logarithms: e^100 is no figure any more."""
 
 
 class Conversion(msgspec.Struct, frozen=True):
     """The price of one converted tensor, in ms per sample: `fixed_ms + elements · per_element_ms`."""
 
-    fixed_ms: float
-    per_element_ms: float
+    fixed_ms: NonNegative
+    per_element_ms: NonNegative
 
 
 class MachineProfile(msgspec.Struct, frozen=True):
@@ -37,48 +42,46 @@ class MachineProfile(msgspec.Struct, frozen=True):
     difference of two runs.
     """
 
-    schema_version: int
+    schema_version: Count
     tool_version: str
     created: str
     identity: Identity
     scheme: str
     machine: Machine
-    batch: int
+    batch: Count
     precisions: tuple[str, ...]
     layers: tuple[str, ...]
-    layer_ms: tuple[tuple[float, ...], ...]
-    rest_ms: float
+    layer_ms: tuple[tuple[NonNegative, ...], ...]
+    rest_ms: NonNegative
     quantized: Conversion
     half: Conversion
-    spread: float
+    spread: Spread
     noise_pct: float
-    maps: int
+    maps: Count
     way: tuple[str, ...]
     seconds: float
 
 
 def save(folder: Path, profile: MachineProfile) -> Path:
     """Write `profile` under the analysis folder; raises `AnalysisError` where it cannot."""
-    return record_files.write(folder / FOLDER, profile, verb="Profile")
-
-
-def load(folder: Path, identity: Identity, scheme: str, layers: tuple[str, ...]
-         ) -> tuple[MachineProfile, ...]:  # fmt: skip
-    """The profiles of this model under this scheme, the oldest first; damaged ones are left out."""
-    return tuple(
-        one
-        for one in record_files.read(
-            folder / FOLDER, MachineProfile, identity, scheme, schema=SCHEMA_VERSION, most=MAX_FILES
-        )
-        if one.layers == layers
-        and len(one.layer_ms) == len(one.precisions)
-        and all(len(row) == len(layers) for row in one.layer_ms)
-    )
+    return record_files.write(folder / FOLDER, profile, verb="profile")
 
 
 def latest(
     folder: Path, identity: Identity, scheme: str, layers: tuple[str, ...]
-) -> MachineProfile | None:
-    """The newest profile of the folder; None where there is none."""
-    found = load(folder, identity, scheme, layers)
-    return found[-1] if found else None
+) -> tuple[MachineProfile | None, tuple[str, ...]]:
+    """The newest profile of this model under this scheme, None where there is none; and a sentence
+    for each file that cannot be read.
+    """
+    found, left_out = record_files.read(
+        folder / FOLDER, MachineProfile, identity, scheme, schema=SCHEMA_VERSION, most=MAX_FILES
+    )
+    fitting = [
+        one
+        for one in found
+        if one.layers == layers
+        and registry.REFERENCE in one.precisions
+        and len(one.layer_ms) == len(one.precisions)
+        and all(len(row) == len(layers) for row in one.layer_ms)
+    ]
+    return (fitting[-1] if fitting else None), left_out

@@ -8,19 +8,19 @@ beside the jobs.
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 import msgspec
 
+from core import files
 from core.errors import AnalysisError
 from core.evidence.evidence import Identity
+from core.files import FileKind
 from core.records.user_folders import records_folder
 from core.source.samples import ROOT
 
-MAX_BYTES = 16 * 10**6
+RECORDS = FileKind(AnalysisError, 16 * 10**6, "Delete the file, or restore it.")
 
 
 class Record(Protocol):
@@ -58,45 +58,40 @@ def home_of(folder: Path) -> Path:
 def write(folder: Path, record: Record, *, verb: str) -> Path:
     """Write `record` to a file of its own in `folder`, whole or not at all; returns the file.
 
-    Raises `AnalysisError`, whose next step begins with `verb`, where it cannot be written.
+    Raises `AnalysisError`, whose next step has the `verb` of what it is of, where it cannot be
+    written.
     """
     content = msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n"
     stamp = record.created.replace(":", "").replace("+0000", "Z")
     path = folder / f"{stamp}-{hashlib.sha256(content).hexdigest()[:8]}.json"
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        fresh.write_bytes(content)
-        fresh.replace(path)
+        files.write(path, content)
     except OSError as error:
         raise AnalysisError(
-            f"{path} cannot be written: {error.strerror}.",
-            f"{verb} a copy of the analysis folder in a place that can be written.",
+            f"{path} cannot be written: {files.reason(error)}.",
+            files.what_to_do(error, f"a copy of the analysis folder elsewhere, and {verb} that"),
         ) from error
     return path
 
 
 def read(
     folder: Path, kind: type[Kind], identity: Identity, scheme: str, *, schema: int, most: int
-) -> Iterator[Kind]:
+) -> tuple[tuple[Kind, ...], tuple[str, ...]]:
     """The records of a model under a scheme, the oldest first, from the first `most` files of
-    `folder`. Those that are damaged or of another schema are left out.
+    `folder`; and a sentence for each file that was left out because it cannot be read.
     """
+    found, left_out = [], []
     for path in sorted(folder.glob("*.json"))[:most]:
-        one = _decoded(path, kind)
+        try:
+            one = RECORDS.load(path, kind)
+        except AnalysisError as error:
+            left_out.append(error.cause)
+            continue
         if (
-            one is not None
-            and one.schema_version == schema
+            one.schema_version == schema
             and one.identity.weights_sha256 == identity.weights_sha256
             and (one.identity.name, one.scheme) == (identity.name, scheme)
         ):
-            yield one
-
-
-def _decoded(path: Path, kind: type[Kind]) -> Kind | None:
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            return None
-        return msgspec.json.decode(path.read_bytes(), type=kind)
-    except (OSError, msgspec.MsgspecError, RecursionError):
-        return None
+            found.append(one)
+    return tuple(found), tuple(left_out)

@@ -1,7 +1,8 @@
 """What was measured of a map by running it, kept in the analysis folder that it belongs to.
 
 One JSON file per verification in `DIR/verifications/`, written whole or not at all; none is ever
-overwritten. Reading takes those of the same model and scheme and leaves out what is damaged.
+overwritten. Reading takes those of the same model and scheme, leaves out what is damaged, and names
+it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from core.evidence.evidence import Identity
+from core.files import Count
 from core.quantity import Quantity
 from core.records import record_files
 
@@ -26,8 +28,8 @@ class Machine(msgspec.Struct, frozen=True):
 
     processor: str
     instructions: tuple[str, ...]
-    cores: int
-    threads: int
+    cores: Count
+    threads: Count
     system: str
     runtime: str
     exact_sums: bool = False
@@ -57,8 +59,8 @@ class Timing(msgspec.Struct, frozen=True):
     map_ms: Quantity
     reference_ms: Quantity
     ratio: Quantity
-    batch: int
-    rounds: int
+    batch: Count
+    rounds: Count
     noise_pct: float
 
 
@@ -72,7 +74,7 @@ class Verification(msgspec.Struct, frozen=True):
     resident memory of a process that loads and runs the map, less what it held before.
     """
 
-    schema_version: int
+    schema_version: Count
     tool_version: str
     created: str
     label: str
@@ -83,18 +85,18 @@ class Verification(msgspec.Struct, frozen=True):
     figures: dict[str, Quantity]
     same_samples: dict[str, Quantity]
     split: str
-    samples: int
+    samples: Count
     agreement_db: float | None
     error_db: float | None
     simulated_error_db: float | None
-    disagreements: int | None
+    disagreements: Count | None
     timing: Timing
-    file_bytes: int
-    tensor_bytes: int
-    reference_file_bytes: int
-    predicted_file_bytes: int
-    peak_bytes: int | None
-    reference_peak_bytes: int | None
+    file_bytes: Count
+    tensor_bytes: Count
+    reference_file_bytes: Count
+    predicted_file_bytes: Count
+    peak_bytes: Count | None
+    reference_peak_bytes: Count | None
     left_out: tuple[str, ...]
     overflow: tuple[str, ...]
     seconds: float
@@ -125,13 +127,15 @@ def save(folder: Path, verification: Verification) -> Path:
 
     Raises `AnalysisError` where it cannot be written.
     """
-    return record_files.write(folder / FOLDER, verification, verb="Verify")
+    return record_files.write(folder / FOLDER, verification, verb="verify")
 
 
-def load(folder: Path, identity: Identity, scheme: str) -> tuple[Verification, ...]:
-    """The verifications of this model under this scheme, the oldest first."""
-    return tuple(
-        record_files.read(
-            folder / FOLDER, Verification, identity, scheme, schema=SCHEMA_VERSION, most=MAX_FILES
-        )
+def load(
+    folder: Path, identity: Identity, scheme: str
+) -> tuple[tuple[Verification, ...], tuple[str, ...]]:
+    """The verifications of this model under this scheme, the oldest first, and a sentence for each
+    file that cannot be read.
+    """
+    return record_files.read(
+        folder / FOLDER, Verification, identity, scheme, schema=SCHEMA_VERSION, most=MAX_FILES
     )

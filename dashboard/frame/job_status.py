@@ -109,7 +109,8 @@ def _ended(job: Job) -> str:
 
 def _stop(job: Job) -> None:
     """Stop a job. Run from a callback."""
-    jobs.stop(job)
+    with problems.attempt(JOBS):
+        jobs.stop(job)
 
 
 def _restart(job: Job) -> None:

@@ -7,7 +7,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from core.decide.policy.decision import sides
 from core.decide.study import Study
-from core.errors import PolicyError, QuantscapeError, listed
+from core.errors import MAX_NAMED, PolicyError, QuantscapeError, listed
 from core.estimate import hardware as hardware_profiles
 from core.evidence.scorers import SCORERS
 from core.export.map.words import count
@@ -52,8 +52,8 @@ def choose_model() -> ModelEntry:
 
 
 def model_line(study: Study) -> None:
-    """Size of the model and what is known of it."""
-    st.caption(_model_line(study))
+    """Size of the model, what is known of it, and which records could not be read."""
+    st.caption(_model_line(study), help=_left_out(study))
 
 
 def _model_line(study: Study) -> str:
@@ -64,7 +64,16 @@ def _model_line(study: Study) -> str:
         how += f" · :orange[{study.analysis.partial.in_words()}]"
     if study.layers.unreached:
         how += f" · :orange[never reached: {plain(listed(study.layers.unreached))}]"
+    left_out = len(study.analysis.left_out)
+    if left_out:
+        how += f" · :orange[{count(left_out, 'record')} left out]"
     return f"{count(len(study.layers), 'layer')} · {size} in {study.precisions[0]} · {how}"
+
+
+def _left_out(study: Study) -> str | None:
+    """What is wrong with each record that was left out; None where none was."""
+    said = study.analysis.left_out[:MAX_NAMED]
+    return "Left out:\n" + "\n".join(f"- {plain(one)}" for one in said) if said else None
 
 
 def draw(view: View, known: dict[str, Control], problems: dict[str, PolicyError]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.conftest import REPOSITORY
 
-VOCABULARY = ("errors", "lru", "quantity", "task", "layers")
+VOCABULARY = ("errors", "files", "lru", "quantity", "task", "layers")
 """What core keeps in its root, each standing only on those before it."""
 ROAD = (
     "numerics", "onnx_graph", "source", "engines", "evidence", "records", "analysis", "estimate",

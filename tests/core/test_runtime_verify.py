@@ -182,7 +182,7 @@ def test_verify_measures_and_keeps(folder: Path) -> None:
 
 def _kept(folder: Path) -> tuple[Verification, ...]:
     analysis = store.load(folder / "run")
-    return verification.load(folder / "run", analysis.identity, analysis.scheme)
+    return verification.load(folder / "run", analysis.identity, analysis.scheme)[0]
 
 
 @pytest.mark.slow
@@ -261,8 +261,8 @@ def test_damaged_and_foreign_records_are_left_out(folder: Path) -> None:
     other = {**content["identity"], "weights_sha256": "0" * 64}
     (kept / "2.json").write_bytes(msgspec.json.encode({**content, "identity": other}))
 
-    assert verification.load(run, analysis.identity, analysis.scheme) == before
-    assert verification.load(run, analysis.identity, "another") == ()
+    assert verification.load(run, analysis.identity, analysis.scheme)[0] == before
+    assert verification.load(run, analysis.identity, "another") == ((), ())
 
 
 def test_a_new_analysis_keeps_verifications(folder: Path) -> None:

@@ -175,7 +175,8 @@ def test_a_map_is_no_session_and_a_session_no_map() -> None:
 
 def test_size_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A file beyond the limit is refused before it is decoded."""
-    monkeypatch.setattr(session_file, "MAX_BYTES", 10)
+    small = replace(session_file.SESSIONS, most_bytes=10)
+    monkeypatch.setattr(session_file, "SESSIONS", small)
 
     with pytest.raises(MapError, match="larger than"):
         from_json(to_json(_session()), STUDY)

@@ -348,7 +348,8 @@ def test_a_map_that_is_too_large_is_refused(
     for key in (MAP_UPLOADER, SESSION_UPLOADER):
         assert "at most 64 MB" in app.file_uploader(key=key).label
         assert app.file_uploader(key=key).proto.max_upload_size_mb == 64
-    monkeypatch.setattr(precision_map, "MAX_BYTES", 1000)
+    small = replace(precision_map.MAPS, most_bytes=1000)
+    monkeypatch.setattr(precision_map, "MAPS", small)
 
     upload(app, raw())
 

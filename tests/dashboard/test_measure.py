@@ -212,6 +212,19 @@ def test_other_pages_say_what_runs_in_one_line(open_app: Open, make: Make) -> No
         assert "Measuring mine-run-1: 3 of 9 · head in INT8" in said(app), page
 
 
+def test_jobs_that_cannot_be_read_are_named_below_the_others(open_app: Open, make: Make) -> None:
+    """A broken record or progress file takes no other job from the list, and is named."""
+    make("mine-run-1", "done")
+    (make("mine-run-2", "done") / job_folder.RECORD).write_bytes(b'{"x":' * 100_000)
+    (make("mine-run-3", "failed") / job_folder.PROGRESS).write_bytes(b'"\xff"')
+    app = open_app("measured", page="measure")
+
+    assert "mine-run-1" in said(app)
+    assert "mine-run-2/job.json cannot be read" in said(app).replace("\\", "")
+    assert any("mine-run-3/progress.json cannot be read" in one.replace("\\", "")
+               for one in failures(app))  # fmt: skip
+
+
 def test_stop_ends_the_process_and_offers_resume(open_app: Open, make: Make) -> None:
     """After Stop the process is gone, and the job is listed as stopped where it stood."""
     folder = make("mine-run-1", "running", alive=True, done=3, total=9, label="head in INT8")

@@ -237,6 +237,19 @@ def test_a_profiled_machine_is_the_default_device(opened: Opened, study: Study, 
     assert app.selectbox(key="hardware").value == "server-cpu-vnni"
 
 
+def test_a_record_that_cannot_be_read_is_said_quietly(
+    opened: Opened, study: Study, home: Path
+) -> None:
+    """One broken record takes nothing from the page: the sidebar counts it and its help names it."""
+    verification.save(home / "run", verified.verification(study, verified.narrowed(study, 3)))
+    (home / "run" / verification.FOLDER / "bad.json").write_bytes(b'{"label": "\xff"}')
+    app = opened()
+
+    assert failures(app) == []
+    (line,) = [c for c in app.sidebar.caption if "1 record left out" in c.value]
+    assert "bad.json" in line.help.replace("\\", "")
+
+
 def test_a_correction_is_shown_from_eight_maps_on(opened: Opened, study: Study, home: Path) -> None:
     """With eight verified maps the page shows the fit with its error on maps left out."""
     for i in range(8):

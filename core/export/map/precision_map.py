@@ -13,7 +13,6 @@ import msgspec
 import numpy as np
 
 import core
-from core.analysis.schema import FileVersion
 from core.decide import answer
 from core.decide.assess.outcome import Outcome, outcome
 from core.decide.assess.statistics import Statistics, statistics
@@ -23,10 +22,15 @@ from core.decide.policy.scoring import LEVELS
 from core.decide.study import Study
 from core.errors import MapError
 from core.evidence.evidence import Identity, Partial
+from core.files import FileKind
 from core.quantity import Quantity
 
 SCHEMA_VERSION = 1
 MAX_BYTES = 64 * 10**6
+MAPS = FileKind(
+    MapError, MAX_BYTES, "Use a file that `plan` or the dashboard wrote.",
+    is_none="is no precision map", version=SCHEMA_VERSION, older="Export the map again.",
+)  # fmt: skip
 MAX_NAMED = 5
 
 
@@ -129,9 +133,7 @@ def from_json(raw: bytes, study: Study, origin: str = "the map") -> PrecisionMap
     Precisions come from the file, scores and levels from its policy. A layer whose precision
     the policy would not give (a file edited by hand) is marked as an override.
     """
-    if len(raw) > MAX_BYTES:
-        raise MapError(f"{origin} is larger than {MAX_BYTES // 10**6} MB.", "Check the file.")
-    return restored(_decode(raw, origin), study, origin)
+    return restored(MAPS.decode(raw, StoredMap, origin), study, origin)
 
 
 def restored(data: StoredMap, study: Study, origin: str) -> PrecisionMap:
@@ -155,17 +157,7 @@ def restored(data: StoredMap, study: Study, origin: str) -> PrecisionMap:
 
 def read(path: Path, study: Study) -> PrecisionMap:
     """`from_json` of a file; raises `MapError` if it cannot be read."""
-    return from_json(read_bounded(path), study, str(path))
-
-
-def read_bounded(path: Path) -> bytes:
-    """The bytes of a file of at most `MAX_BYTES`; raises `MapError` naming the file."""
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise MapError(f"{path} is larger than {MAX_BYTES // 10**6} MB.", "Check the file.")
-        return path.read_bytes()
-    except OSError as error:
-        raise MapError(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
+    return from_json(MAPS.read(path), study, str(path))
 
 
 class StoredLayer(msgspec.Struct, frozen=True):
@@ -182,22 +174,6 @@ class StoredMap(msgspec.Struct, frozen=True):
     model: Identity
     policy: Policy
     layers: tuple[StoredLayer, ...]
-
-
-def _decode(raw: bytes, origin: str) -> StoredMap:
-    try:
-        version = msgspec.json.decode(raw, type=FileVersion).schema_version
-        if version != SCHEMA_VERSION:
-            raise MapError(
-                f"{origin} has schema version {version}; this program reads {SCHEMA_VERSION}.",
-                "Update Quantscape." if version > SCHEMA_VERSION else "Export the map again.",
-            )
-        return msgspec.json.decode(raw, type=StoredMap)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise MapError(
-            f"{origin} is no precision map: {error}.",
-            "Use a file that `plan` or the dashboard wrote.",
-        ) from error
 
 
 def _check_identity(data: StoredMap, study: Study, origin: str) -> None:

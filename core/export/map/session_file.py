@@ -12,7 +12,6 @@ from pathlib import Path
 import msgspec
 
 import core
-from core.analysis.schema import FileVersion
 from core.decide.policy.decision import PrecisionMap
 from core.decide.policy.names import MAX_NAME, is_name
 from core.decide.policy.policy import Policy
@@ -24,12 +23,17 @@ from core.export.map.precision_map import (
     ORIGINS,
     StoredLayer,
     StoredMap,
-    read_bounded,
     restored,
 )
+from core.files import FileKind
 
 SCHEMA_VERSION = 1
 MAX_STRATEGIES = 50
+SESSIONS = FileKind(
+    MapError, MAX_BYTES,
+    "Use a file that the dashboard saved; a single map is opened as a map.",
+    is_none="is no session file", version=SCHEMA_VERSION, older="Save the session again.",
+)  # fmt: skip
 
 
 class KeptStrategy(msgspec.Struct, frozen=True):
@@ -102,8 +106,6 @@ def from_json(raw: bytes, study: Study, origin: str = "the session") -> Session:
 
     Every entry is turned into its map once, so that what is returned can be restored.
     """
-    if len(raw) > MAX_BYTES:
-        raise MapError(f"{origin} is larger than {MAX_BYTES // 10**6} MB.", "Check the file.")
     data = _decode(raw, origin)
     _check_names(data.strategies, origin)
     _check_policy(data, study, origin)
@@ -114,25 +116,16 @@ def from_json(raw: bytes, study: Study, origin: str = "the session") -> Session:
 
 def read(path: Path, study: Study) -> Session:
     """`from_json` of a file; raises `MapError` if it cannot be read."""
-    return from_json(read_bounded(path), study, str(path))
+    return from_json(SESSIONS.read(path), study, str(path))
 
 
 def _decode(raw: bytes, origin: str) -> _File:
     try:
-        version = msgspec.json.decode(raw, type=FileVersion).schema_version
-        if version == SCHEMA_VERSION:
-            return msgspec.json.decode(raw, type=_File)
+        return SESSIONS.decode(raw, _File, origin)
+    except MapError:
+        raise
     except QuantscapeError as error:  # a policy checks itself while it is decoded
         raise MapError(f"{origin} holds a bad policy: {error.cause}", error.next_step) from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise MapError(
-            f"{origin} is no session file: {error}.",
-            "Use a file that the dashboard saved; a single map is opened as a map.",
-        ) from error
-    raise MapError(
-        f"{origin} has schema version {version}; this program reads {SCHEMA_VERSION}.",
-        "Update Quantscape." if version > SCHEMA_VERSION else "Save the session again.",
-    )
 
 
 def _check_names(strategies: tuple[KeptStrategy, ...], origin: str) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from core.export.map.precision_map import read_bounded
-from core.onnx_graph.node_table import NodeTable, from_json
+from core.files import is_there
+from core.onnx_graph.node_table import TABLES, NodeTable, from_json
 
 NODES_FILE = "onnx_nodes.json"
 
@@ -13,7 +13,7 @@ NODES_FILE = "onnx_nodes.json"
 def kept_nodes(folder: Path) -> NodeTable | None:
     """The node table kept with the analysis in `folder`; None where there is none."""
     path = folder / NODES_FILE
-    return from_json(read_bounded(path), str(path)) if path.is_file() else None
+    return from_json(TABLES.read(path), str(path)) if is_there(path) else None
 
 
 def read_module_names(text: str) -> tuple[str, ...]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from core.files import Position
+
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
@@ -12,7 +14,7 @@ class Calibration:
     """
 
     layer: str
-    operation: int
-    operand: int
+    operation: Position
+    operand: Position
     low: float
     high: float

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+from core.errors import JobError
 from core.jobs import jobs
 from core.jobs.jobs import Job
 from core.quantity import UNKNOWN, duration
@@ -71,6 +72,12 @@ def over(found: tuple[Job, ...]) -> None:
         st.caption(f"{len(past) - SHOWN:,} earlier ones are not shown; remove some to see them.")
 
 
+def left_out(bad: tuple[JobError, ...]) -> None:
+    """Jobs that cannot be read, each with what is wrong."""
+    for error in bad[:SHOWN]:
+        st.caption(f":orange[Left out:] {plain(str(error))}")
+
+
 def _over(job: Job) -> None:
     _title(job)
     if job.state == "done":
@@ -129,7 +136,8 @@ def _done(job: Job) -> str:
     counts = (
         f"{_count(result.get('layers'), 'layer')} over {_count(result.get('samples'), 'sample')}"
     )
-    notes = "".join(f" {plain(str(note))}" for note in result.get("notes", ()))
+    said = result.get("notes")
+    notes = "".join(f" {plain(str(note))}" for note in said) if isinstance(said, list) else ""
     return f"{counts}, measured in {duration(job.elapsed)}.{notes}"
 
 

@@ -11,7 +11,7 @@ from dashboard.display.boundary import boundary
 
 def page() -> None:
     """Draw the page; it needs no model on screen."""
-    found = jobs.everything()
+    found, bad = jobs.listed()
     with st.container(border=True, gap="small"), boundary("the form"):
         st.markdown("**Measure a model**")
         st.caption(
@@ -23,6 +23,7 @@ def page() -> None:
         job_list.running(found)
     with boundary("the list of jobs"):
         job_list.over(found)
+        job_list.left_out(bad)
 
 
 page()
