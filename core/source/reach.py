@@ -23,13 +23,16 @@ from core.source.trees import holds_rows
 
 BATCH = 64
 """Samples at a time, as ranges are calibrated."""
+FEWEST = 16
+"""Fewer would say little of how often a module is reached."""
 
 
 def batches_that_reach(
     model: nn.Module, inputs: Inputs, missing: Sequence[str]
 ) -> list[tuple[slice, frozenset[str]]]:
     """Batches of `inputs` which together reach every module among `missing` that any batch
-    reaches, that which reaches most first, each with what it reaches.
+    reaches, that which reaches most first, each with what it reaches; the first samples of a
+    batch, but `FEWEST`, where they reach as much.
 
     Looks no further once all are reached. Does not change the model. Raises `ModelError` where it
     fails.
@@ -48,8 +51,19 @@ def batches_that_reach(
     chosen: list[tuple[slice, frozenset[str]]] = []
     for part, reached in sorted(found, key=lambda each: -len(each[1])):
         if not reached <= frozenset[str]().union(*(r for _, r in chosen)):
-            chosen.append((part, reached))
+            chosen.append((_shortened(model, inputs, part, reached), reached))
     return chosen
+
+
+def _shortened(model: nn.Module, inputs: Inputs, part: slice, reached: frozenset[str]) -> slice:
+    """The first samples of `part`, which an inventory keeps every value of, that reach as much."""
+    size = FEWEST
+    while part.start + size < part.stop:
+        shorter = slice(part.start, part.start + size)
+        if _reached(model, inputs, shorter, sorted(reached)) == reached:
+            return shorter
+        size *= 2
+    return part
 
 
 def _reached(

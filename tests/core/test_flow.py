@@ -145,6 +145,15 @@ def test_work_that_few_samples_need_counts_for_those() -> None:
     assert "head" in reached
 
 
+def test_no_more_samples_are_counted_than_it_takes() -> None:
+    """Where the first samples of a batch reach as much as all of it, the mean is over those."""
+    layers = take_inventory(_source(Experts(True), _for(0, *[1, 2] * 7, 1, *[0] * 48), _for(0, 1)))
+    macs = dict(zip(layers.names, layers.macs.tolist(), strict=True))
+
+    assert macs["experts.1.0"] == WIDTH * WIDTH * 8 // 16
+    assert macs["experts.2.0"] == WIDTH * WIDTH * 7 // 16
+
+
 def test_ways_that_no_batch_shares_are_put_together() -> None:
     """Where the first sample and a batch go different ways, the layers of both are found."""
 
