@@ -7,14 +7,18 @@ It is opened as a regular file alone, read within a bound, and decoded into a ty
 from __future__ import annotations
 
 import errno
+import math
 import os
 import stat
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, BinaryIO, TypeVar
+from typing import Annotated, Any, BinaryIO, Literal, TypeVar
 
 import msgspec
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
 
 from core.errors import QuantscapeError
 
@@ -111,12 +115,13 @@ def is_there(path: Path) -> bool:
     return os.path.lexists(path)
 
 
-def opened(path: Path) -> BinaryIO:
-    """A regular file, opened for reading; links to one are followed. Raises `OSError` for anything
+def opened(path: Path, *, links: bool = True) -> BinaryIO:
+    """A regular file, opened for reading; `links` to one are followed. Raises `OSError` for anything
     else: a pipe would wait for its writer, and a device has no end.
     """
-    _check_regular(path.stat(), path)
-    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    _check_regular(path.stat(follow_symlinks=links), path)
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if links else os.O_NOFOLLOW)
+    file = os.fdopen(os.open(path, flags), "rb")
     try:
         _check_regular(os.fstat(file.fileno()), path)
     except OSError:
@@ -128,6 +133,35 @@ def opened(path: Path) -> BinaryIO:
 def _check_regular(seen: os.stat_result, path: Path) -> None:
     if not stat.S_ISREG(seen.st_mode):
         raise OSError(errno.EINVAL, "it is no regular file", str(path))
+
+
+def mapped(path: Path, most: int, *, links: bool = True) -> NDArray[Any]:
+    """The array of a .npy file, mapped from the disk, of at most `most` bytes. Raises `OSError` for
+    whatever is no whole array of numbers.
+    """
+    with opened(path, links=links) as file:
+        try:
+            shape, is_fortran, kind = _header(file)
+        except Exception as error:  # it is read as Python's own words, whose errors share no base
+            raise OSError(errno.EINVAL, "it is no array that NumPy wrote", str(path)) from error
+        if kind.hasobject or any(not 0 <= x <= MOST for x in shape):
+            what = f"it says that it holds {kind}{list(shape)}"
+            raise OSError(errno.EINVAL, what, str(path))
+        start, size = file.tell(), math.prod(shape) * kind.itemsize
+        length = os.fstat(file.fileno()).st_size
+        if length - start != size or size > most:
+            what = f"it holds {length:,} bytes, which are not {kind}{list(shape)}"
+            if size > most:
+                what = f"it is larger than {most // 10**9} GB"
+            raise OSError(errno.EINVAL, what, str(path))
+        order: Literal["F", "C"] = "F" if is_fortran else "C"
+        return np.memmap(file, kind, "r", start, shape, order)
+
+
+def _header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether the first axis runs fastest, and type, as a .npy file says."""
+    readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+    return readers[npy.read_magic(file)](file)
 
 
 def read(path: Path, most: int) -> bytes:

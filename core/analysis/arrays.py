@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import math
-import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any
 
 import msgspec
 import numpy as np
-from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from core import files
@@ -19,7 +16,7 @@ from core.errors import AnalysisError
 from core.evidence.diagnose.weight_profile import BINS, GridKind, WeightProfile
 from core.evidence.evidence import Evidence, MetricRuns, Outputs
 from core.evidence.layer_alone import AXES, MAY_BE_UNKNOWN, LocalStatistics
-from core.files import MOST, Count
+from core.files import Count
 
 Read = Callable[..., NDArray[Any]]
 """(name, type, shape with None for any length) -> a checked array."""
@@ -180,51 +177,25 @@ def read_array(
     length) and, where `finite`, neither NaN nor infinity.
     """
     path = folder / f"{name}.npy"
-    want, wanted = np.dtype(dtype), [x if x is not None else "*" for x in shape]
+    want = np.dtype(dtype)
     try:
-        with files.opened(path) as file:
-            held, kind, is_fortran = _header(file)
-            fits = len(held) == len(shape) and all(
-                w in (None, h) for w, h in zip(shape, held, strict=True)
-            )
-            if not fits or kind != want:
-                raise AnalysisError(f"{path} holds {kind}{list(held)}, not {want}{wanted}.", AGAIN)
-            start, size = file.tell(), math.prod(held) * want.itemsize
-            length = os.fstat(file.fileno()).st_size
-            if length - start != size or size > MAX_ARRAY_BYTES:
-                raise AnalysisError(
-                    f"{path} has {length:,} bytes, which are not {want}{list(held)}"
-                    + (
-                        f" within {MAX_ARRAY_BYTES // 10**9} GB." if size > MAX_ARRAY_BYTES else "."
-                    ),
-                    AGAIN,
-                )
-            order: Literal["F", "C"] = "F" if is_fortran else "C"
-            array = np.memmap(file, want, "r", start, held, order)
+        array = files.mapped(path, MAX_ARRAY_BYTES)
     except FileNotFoundError:
         raise AnalysisError(f"{path} is missing.", AGAIN) from None
     except OSError as error:
         raise AnalysisError(f"{path} cannot be read: {files.reason(error)}.", AGAIN) from error
-    except ValueError as error:
-        raise AnalysisError(f"{path} cannot be read: {error}.", AGAIN) from error
+    fits = array.ndim == len(shape) and all(
+        wanted in (None, held) for wanted, held in zip(shape, array.shape, strict=True)
+    )
+    if not fits or array.dtype != want:
+        raise AnalysisError(
+            f"{path} holds {array.dtype}{list(array.shape)}, not {want}"
+            f"{[x if x is not None else '*' for x in shape]}.",
+            AGAIN,
+        )
     if finite and want.kind == "f" and not _is_finite(array):
         raise AnalysisError(f"{path} holds NaN or infinity.", AGAIN)
     return array
-
-
-def _header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any], bool]:
-    """Shape, type and order that a .npy file says; raises `ValueError` where it is none."""
-    readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
-    read = readers.get(npy.read_magic(file))
-    if read is None:
-        raise ValueError("its version is no one that plain arrays have")
-    try:
-        held, is_fortran, kind = read(file)
-    except Exception as error:  # it is read as Python's own words, whose errors share no base
-        raise ValueError("its header is none that NumPy writes") from error
-    if any(not 0 <= x <= MOST for x in held):
-        raise ValueError(f"its shape is {list(held)}")
-    return tuple(int(x) for x in held), kind, is_fortran
 
 
 def _is_finite(array: NDArray[Any]) -> bool:

@@ -41,7 +41,7 @@ def cache(options: argparse.Namespace) -> None:
     if held.problem:
         raise PolicyError(
             f"The cache in {held.folder} cannot be used: {held.problem}.",
-            "Name another folder with --cache DIR, or make this one writable.",
+            held.next_step,
         )
     if options.json:
         print_json({"folder": str(held.folder), "limit_bytes": held.limit_bytes,

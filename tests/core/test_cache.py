@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import resource
+import sqlite3
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from torch import nn
 from core.cli.main import main
 from core.evidence.evidence import Measured
 from core.evidence.measure import run_cache
-from core.evidence.measure.cache import Cache, default_folder
+from core.evidence.measure.cache import Cache, Unit, default_folder
 from core.evidence.measure.cache_key import content_key, run_key
 from core.evidence.measure.cache_store import FILE, STALE_SECONDS
 from core.evidence.measure.measure import make_simulator, measure
@@ -305,16 +306,175 @@ def test_what_killed_processes_left_is_swept(counted: Counted, tmp_path: Path) -
     """Files that no one names go once they are old; young ones may be another process's."""
     counted.measure(tmp_path)
     folder = _arrays(tmp_path)[0].parent
-    old, young = folder / "old.partial", folder / "young.npy"
-    for path in (old, young):
+    old, young = folder / f"{'0' * 32}.partial", folder / f"{'1' * 32}.npy"
+    mine = folder / "thesis.npy"
+    for path in (old, young, mine):
         path.write_bytes(b"x")
-    os.utime(old, (0, old.stat().st_mtime - 2 * STALE_SECONDS))
+    for path in (old, mine):
+        os.utime(path, (0, path.stat().st_mtime - 2 * STALE_SECONDS))
 
     counted.measure(tmp_path)
 
     assert not old.exists()
     assert young.exists()
+    assert mine.exists()
     assert counted.made == set()
+
+
+def _kept(folder: Path) -> tuple[str, Path]:
+    """A cache with one analysis of made-up outputs: its key, and its only array."""
+    key = "ab" * 32
+    unit = Unit("run", 0, 4, np.ones((4, 3), np.float32), finite=True, in_full=False)
+    Cache(folder).put(key, "one", [unit])
+    (path,) = _arrays(folder)
+    return key, path
+
+
+def _sql(folder: Path, *statements: tuple[str, tuple[object, ...]]) -> None:
+    with closing(sqlite3.connect(folder / FILE)) as db:
+        for statement, values in statements:
+            db.execute(statement, values)
+        db.commit()
+
+
+@pytest.mark.parametrize("place", ["absolute", "above", "beside", "number", "link"])
+def test_a_row_that_leads_elsewhere_deletes_and_reads_nothing(tmp_path: Path, place: str) -> None:
+    """A crafted row names a person's file: it is neither read nor deleted, and the row goes."""
+    folder, mine = tmp_path / "cache", tmp_path / "mine.npy"
+    key, path = _kept(folder)
+    np.save(mine, np.load(path))
+    inside = folder / "arrays" / "mine.npy"
+    inside.write_bytes(mine.read_bytes())
+    if place == "link":
+        path.unlink()
+        path.symlink_to(mine)
+    else:
+        name = {"absolute": str(mine), "above": f"arrays/{key}/../../../mine.npy",
+                "beside": "arrays/mine.npy", "number": 7}[place]  # fmt: skip
+        _sql(folder, ("UPDATE units SET file = ?", (name,)), ("UPDATE files SET name = ?", (name,)))
+
+    said: list[str] = []
+    found = Cache(folder, say=said.append).find(key, 0, 4)
+
+    assert found == {}
+    assert "damaged or gone" in said[0]
+    assert mine.exists()
+    assert inside.exists()
+    assert Cache(folder).find(key, 0, 4) == {}
+
+
+@pytest.mark.parametrize("row", [-1, 10**12, "0", 1.5])
+def test_a_row_that_is_none_of_the_array_is_damaged(tmp_path: Path, row: object) -> None:
+    """A row below 0, beyond the array or that is no number finds nothing and breaks nothing."""
+    key, _ = _kept(tmp_path)
+    _sql(tmp_path, ("UPDATE units SET row = ?", (row,)))
+
+    found = Cache(tmp_path).find(key, 0, 4)
+
+    assert set(found) == ({"run"} if row == "0" else set())  # a column of integers takes that
+
+
+@pytest.mark.parametrize("way", ["clear", "trim", "sweep", "anew"])
+@pytest.mark.parametrize("place", ["above", "absolute", "short", "linked folder", "linked arrays"])
+def test_nothing_outside_of_the_cache_is_removed(tmp_path: Path, way: str, place: str) -> None:
+    """Whatever key a database holds and whatever is a link: clearing, trimming, sweeping and
+    starting anew leave a person's folders alone.
+    """
+    folder, mine = tmp_path / "cache", tmp_path / "mine"
+    key, _ = _kept(folder)
+    hexes = mine / ("cd" * 32)
+    hexes.mkdir(parents=True)
+    thesis = hexes / f"{'e' * 32}.npy"
+    for one in (thesis, mine / "thesis.npy"):
+        one.write_bytes(b"years of work")
+        os.utime(one, (0, 0))
+    bad = {"above": "../../mine", "absolute": str(mine), "short": "..",
+           "linked folder": hexes.name, "linked arrays": hexes.name}[place]  # fmt: skip
+    if place == "linked folder":
+        (folder / "arrays" / hexes.name).symlink_to(hexes)
+    elif place == "linked arrays":
+        (folder / "arrays").rename(folder / "old")
+        (folder / "arrays").symlink_to(mine)
+    _sql(folder, ("INSERT INTO entries VALUES (?, 'bad', 1)", (bad,)),
+         ("INSERT INTO files VALUES ('bad', ?, 10)", (bad,)))  # fmt: skip
+
+    said: list[str] = []
+    cache = Cache(folder, limit_bytes=60, say=said.append)
+    unit = Unit("other", 0, 4, np.ones((4, 3), np.float32), finite=True, in_full=False)
+    if way == "clear":
+        cache.clear()
+        assert cache.entries() == []
+    elif way == "trim":
+        cache.put("ef" * 32, "new", [unit])
+    elif way == "sweep":
+        cache.begin(key, "one")
+    else:
+        (folder / FILE).write_bytes(b"no database at all" * 100)
+        cache.begin(key, "one")
+
+    assert thesis.read_bytes() == b"years of work"
+    assert sorted(p.name for p in mine.iterdir()) == [hexes.name, "thesis.npy"]
+    assert [p.name for p in hexes.iterdir()] == [thesis.name]
+
+
+def test_a_cache_is_its_owner_s(tmp_path: Path) -> None:
+    """Outputs of a person's model are nobody else's: the folder is made for its owner alone."""
+    _kept(tmp_path / "new")
+
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
+
+
+PROBLEMS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "newer": (lambda f: _sql(f, ("PRAGMA user_version = 9", ())), "Update Quantscape"),
+    "pipe": (lambda f: ((f / FILE).unlink(), os.mkfifo(f / FILE)), "--cache DIR"),
+    "link": (lambda f: (f / FILE).rename(f / "x") and (f / FILE).symlink_to("x"), "--cache DIR"),
+}
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_what_to_do_about_a_cache_follows_from_what_is_wrong(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A newer cache asks for a newer program, and no other problem for room or an update."""
+    key, path = _kept(tmp_path)
+    spoil, advice = PROBLEMS[name]
+    for end in ("-wal", "-shm"):
+        (tmp_path / f"{FILE}{end}").unlink(missing_ok=True)
+    spoil(tmp_path)
+
+    said: list[str] = []
+    found = Cache(tmp_path, say=said.append).find(key, 0, 4)
+
+    assert found == {}
+    assert path.exists()
+    assert advice in said[0]
+    assert "room" not in said[0]
+    assert "space" not in said[0]
+    assert main(["cache", "--cache", str(tmp_path)]) == 2
+    assert advice in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [("SQLITE_FULL", "free some space"), ("SQLITE_READONLY", "read but not written"),
+     ("SQLITE_BUSY", "Another process")],
+)  # fmt: skip
+def test_errors_of_the_database_have_their_own_advice(
+    tmp_path: Path, code: str, advice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk, a place that may only be read and a busy database are told apart."""
+
+    def broken(folder: Path) -> sqlite3.Connection:
+        error = sqlite3.OperationalError("so it is")
+        error.sqlite_errorcode = getattr(sqlite3, code)
+        raise error
+
+    monkeypatch.setattr("core.evidence.measure.cache.connect", broken)
+    said: list[str] = []
+    Cache(tmp_path, say=said.append).begin("ab" * 32, "one")
+
+    assert "(so it is)" in said[0]
+    assert advice in said[0]
 
 
 class Scaled(nn.Module):

@@ -139,7 +139,7 @@ def _edit(folder: Path, **changes: Any) -> None:
             lambda f: np.save(
                 f / "arrays" / "whole.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True
             ),
-            "whole.npy holds object",
+            "holds object",
         ),
     ],
 )

@@ -8,7 +8,7 @@ needed: whatever fails, the analysis goes on and measures.
 
 from __future__ import annotations
 
-import shutil
+import errno
 import sqlite3
 import time
 import uuid
@@ -20,13 +20,19 @@ from typing import TypeVar
 import numpy as np
 import platformdirs
 
+from core import files
 from core.evidence.measure.cache_store import (
     ARRAYS,
     FILE,
+    SUFFIX,
     Floats,
+    NewerCacheError,
+    array_path,
     connect,
+    forget,
     read,
     sha256,
+    start_anew,
     sweep,
     transaction,
     write,
@@ -72,7 +78,7 @@ def default_folder() -> Path:
 
 class Cache:
     """A folder of finished work. `say` is told, in a sentence, of anything that goes wrong; after
-    an error of the disk nothing more is read or kept, and `problem` says why.
+    an error of the disk nothing more is read or kept, `problem` says why and `next_step` what to do.
     """
 
     def __init__(
@@ -83,7 +89,7 @@ class Cache:
         say: Callable[[str], None] = lambda sentence: None,
     ) -> None:
         self.folder, self.limit_bytes, self.say = folder, limit_bytes, say
-        self.problem = ""
+        self.problem, self.next_step = "", ""
         self._is_full = False
 
     def begin(self, key: str, title: str) -> set[tuple[str, int, int]]:
@@ -111,8 +117,10 @@ class Cache:
             name, block = "", None
             for run, file, row, expected, finite, in_full in rows:
                 if file != name:
-                    name, block = file, read(self.folder / file)
-                outputs = None if block is None or row >= len(block) else np.array(block[row])
+                    name, path = file, array_path(self.folder, file)
+                    block = None if path is None else read(path)
+                is_there = block is not None and isinstance(row, int) and 0 <= row < len(block)
+                outputs = np.array(block[row]) if block is not None and is_there else None
                 if outputs is None or sha256(outputs) != expected:
                     damaged.add(file)
                 else:
@@ -124,8 +132,8 @@ class Cache:
                     for file in damaged:
                         db.execute("DELETE FROM files WHERE name = ?", (file,))
                         db.execute("DELETE FROM units WHERE key = ? AND file = ?", (key, file))
-                for file in damaged:
-                    (self.folder / file).unlink(missing_ok=True)
+                for path in filter(None, (array_path(self.folder, file) for file in damaged)):
+                    path.unlink(missing_ok=True)
                 found = {run: u for run, file, *_ in rows
                          if file not in damaged and (u := found.get(run))}  # fmt: skip
             return found
@@ -142,8 +150,11 @@ class Cache:
                 self.say(f"The cache in {self.folder} holds {self.limit_bytes / 1e6:,.0f} MB at "
                          "most: the rest of this analysis is not kept.")  # fmt: skip
                 return
-            name = f"{ARRAYS}/{key}/{uuid.uuid4().hex}.npy"
-            write(self.folder / name, block)
+            name = f"{ARRAYS}/{key}/{uuid.uuid4().hex}{SUFFIX}"
+            path = array_path(self.folder, name)
+            if path is None:
+                raise OSError(errno.ELOOP, "a link leads out of it", str(self.folder / ARRAYS))
+            write(path, block)
             rows = [
                 (key, u.run, u.start, u.stop, name, row, sha256(u.outputs), u.finite, u.in_full)
                 for row, u in enumerate(units)
@@ -194,7 +205,7 @@ class Cache:
         with transaction(db):
             for table in ("units", "files", "entries"):
                 db.execute(f"DELETE FROM {table} WHERE key = ?", (key,))  # noqa: S608 (own names)
-        shutil.rmtree(self.folder / ARRAYS / key, ignore_errors=True)
+        forget(self.folder, key)
 
     def _try(self, action: Callable[[sqlite3.Connection], T], otherwise: T) -> T:
         """What `action` gives. An error of the disk is said once and ends all use."""
@@ -203,9 +214,9 @@ class Cache:
         try:
             return self._on_database(action)
         except (OSError, sqlite3.Error) as error:
-            self.problem = getattr(error, "strerror", None) or str(error)
+            self.problem, self.next_step = _said(error)
             self.say(f"The cache in {self.folder} cannot be used ({self.problem}): the analysis goes on "
-                     "without it. Free space there, or give --cache DIR or --no-cache.")  # fmt: skip
+                     f"without it, as with --no-cache. {self.next_step}")  # fmt: skip
             return otherwise
 
     def _on_database(self, action: Callable[[sqlite3.Connection], T]) -> T:
@@ -215,9 +226,7 @@ class Cache:
             raise  # locked, read-only, full: no fault of the file
         except sqlite3.DatabaseError:
             self.say(f"The database of the cache in {self.folder} is damaged: it starts empty.")
-            for path in self.folder.glob(f"{FILE}*"):
-                path.unlink()
-            shutil.rmtree(self.folder / ARRAYS, ignore_errors=True)
+            start_anew(self.folder)
             return self._once(action)
 
     def _once(self, action: Callable[[sqlite3.Connection], T]) -> T:
@@ -226,6 +235,26 @@ class Cache:
             return action(db)
         finally:
             db.close()
+
+
+_LIKE = {
+    sqlite3.SQLITE_FULL: errno.ENOSPC, sqlite3.SQLITE_READONLY: errno.EROFS,
+    sqlite3.SQLITE_PERM: errno.EACCES, sqlite3.SQLITE_CANTOPEN: errno.EACCES,
+}  # fmt: skip
+"""Errors of the database -> what the system would have said of a file."""
+ANOTHER = "another folder with --cache DIR"
+
+
+def _said(error: OSError | sqlite3.Error) -> tuple[str, str]:
+    """What is wrong with the folder, and what to do about it."""
+    if isinstance(error, NewerCacheError):
+        return files.reason(error), f"Update Quantscape, or choose {ANOTHER}."
+    if isinstance(error, OSError):
+        return files.reason(error), files.what_to_do(error, ANOTHER)
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return str(error), f"Another process holds it: wait for that one, or choose {ANOTHER}."
+    return str(error), files.what_to_do(OSError(_LIKE.get(code, 0), ""), ANOTHER)
 
 
 def _use(db: sqlite3.Connection, key: str, title: str) -> None:
