@@ -8,49 +8,58 @@ the weight that comes of it and nothing else, so the layer has that weight here 
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils import parametrize, prune
 from torch.nn.utils.spectral_norm import SpectralNorm, remove_spectral_norm
 from torch.nn.utils.weight_norm import WeightNorm, remove_weight_norm
 from torch.overrides import TorchFunctionMode
 
 from core.errors import ModelError, QuantscapeError
-from core.source.batches import SEED, Inputs, call, copied, fixed_random_state, state_kept, take
-from core.source.operations import OPERATIONS, operand
+from core.source.batches import (
+    SEED,
+    Inputs,
+    call,
+    copied,
+    count,
+    fixed_random_state,
+    state_kept,
+    take,
+)
+from core.source.operations import OPERATIONS, Stored, operand
 from core.source.plain import copied_model
-from core.source.roles import CONVOLUTIONS
 from core.source.trees import tensors
 
 FEW = 2
 TOLERANCE = 1e-6
 """Of the outputs' size: how far a model without its parametrizations may be from itself."""
-_WITH_WEIGHT: tuple[type[nn.Module], ...] = (nn.Linear, *CONVOLUTIONS)
+_CONVOLUTIONS = {torch.conv1d: nn.Conv1d, torch.conv2d: nn.Conv2d, torch.conv3d: nn.Conv3d}
+_ARGUMENTS = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
 _FAILED = (RuntimeError, TypeError, ValueError, AttributeError)
 MADE_PLAIN = (
     "Weights of {layers} are computed from other tensors ({kinds}); the analysis is of a copy of "
     "the model that stores the weights themselves, as a runtime does."
 )
 
-Made = Mapping[str, tuple[Tensor, Tensor | None]]
-"""Module path -> the weight and bias that its `forward` computes."""
+Made = Mapping[str, nn.Module]
+"""Module path -> the plain layer that does what it does."""
 
 
 def with_own_weights(model: nn.Module, inputs: Inputs) -> tuple[nn.Module, list[str]]:
     """`model`, in evaluation mode, with every computed weight stored in its place, and what a
     person should know of it: a copy where there is one, else `model` itself.
 
-    The copy is compared with `model` on the first of `inputs`. Weights that a subclass of a linear
-    layer or convolution computes in its own `forward` are stored where outputs stay the same.
+    The copy is compared with `model` on the first of `inputs`. A module
+    whose `forward` is a product with a weight that it computes becomes that plain layer, where
+    outputs stay the same.
     Raises `ModelError` where they do not without parametrizations.
     """
     found = {path: kinds for path, m in model.named_modules() if (kinds := _computed(m))}
-    made = _made_in_forward(model, take(inputs, 0, 1))
+    made = _made_in_forward(model, inputs)
     if made:
         try:
             own = _stored(model, found, made)
@@ -100,14 +109,12 @@ def _stored(model: nn.Module, found: Iterable[str], made: Made) -> nn.Module:
     own = copied_model(model)
     for path in found:
         _store(own.get_submodule(path))
-    for path, (weight, bias) in made.items():
-        module = own.get_submodule(path)
-        module.__class__ = next(kind for kind in type(module).__mro__ if kind in _WITH_WEIGHT)
-        for name in list(module._parameters):  # noqa: SLF001 (what the weight was computed from)
-            del module._parameters[name]  # noqa: SLF001
-        module.register_parameter("weight", nn.Parameter(weight))
-        module.register_parameter("bias", None if bias is None else nn.Parameter(bias))
-    return own
+    replaced = {id(own.get_submodule(path)): layer for path, layer in made.items()}
+    for module in list(own.modules()):
+        for name, child in module._modules.items():  # noqa: SLF001 (a shared one has several names)
+            if id(child) in replaced:
+                module._modules[name] = replaced[id(child)]  # noqa: SLF001
+    return replaced.get(id(own), own)
 
 
 def _store(module: nn.Module) -> None:
@@ -140,76 +147,114 @@ def _store(module: nn.Module) -> None:
             held[name] = held.pop(name)
 
 
-class _Weights(TorchFunctionMode):
-    """Weight and bias of each product that one of `modules` runs, where it stores another."""
+class _Products(TorchFunctionMode):
+    """Plain layers that do what modules of a model do: those which run one product, of what they
+    are given, with a weight that is computed from others, and give its result.
 
-    def __init__(self, modules: Mapping[str, nn.Module]) -> None:
+    `layers` has them by path.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self._modules = modules
-        self._running: list[str] = []
-        self.found: dict[str, tuple[Tensor, Tensor | None]] = {}
-        self.calls: Counter[str] = Counter()
+        self.layers: dict[str, nn.Module] = {}
+        self._stored = Stored(model)
+        self._theirs = {
+            path: module
+            for path, module in model.named_modules()
+            if not list(module.children()) and list(module.parameters(recurse=False))
+            and not type(module).__module__.startswith("torch.")
+            and not parametrize.is_parametrized(module) and not _hooks(module)
+        }  # fmt: skip
+        self._running: list[tuple[Any, list[tuple[nn.Module | None, Tensor]]]] = []
 
-    @contextmanager
-    def installed(self) -> Iterator[None]:
-        """Hooks that say which module is running, for the length of the block."""
+    def of(self, one: Inputs, model: nn.Module, seed: int) -> dict[str, nn.Module]:
+        """Run `model` on `one` and return the layers; none where it fails."""
+        if not self._theirs:
+            return {}
         handles: list[Any] = []
-        for path, module in self._modules.items():
-
-            def enter(*_: Any, path: str = path) -> None:
-                self._running.append(path)
-
-            def leave(*_: Any) -> None:
-                self._running.pop()
-
-            handles.append(module.register_forward_pre_hook(enter))
-            handles.append(module.register_forward_hook(leave))
+        for path, module in self._theirs.items():
+            handles.append(module.register_forward_pre_hook(self._enter))
+            handles.append(module.register_forward_hook(self._leave(path)))
         try:
-            with self:
-                yield
+            with torch.no_grad(), fixed_random_state(seed), state_kept(model), self:
+                call(model, copied(one, model))
+        except Exception:  # noqa: BLE001 (a person's own code: it will say so when it is run)
+            return {}
         finally:
             for handle in handles:
                 handle.remove()
+        return self.layers
+
+    def _enter(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        self._running.append((args[0] if len(args) == 1 else None, []))
+
+    def _leave(self, path: str) -> Any:
+        calls = 0
+
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            nonlocal calls
+            calls += 1
+            _, products = self._running.pop()
+            self.layers.pop(path, None)
+            if calls == len(products) == 1 and products[0][1] is output and products[0][0]:
+                self.layers[path] = products[0][0]
+
+        return hook
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
+        output = func(*args, **kwargs)
         operation = OPERATIONS.get(func) if self._running else None
-        if operation is not None and operation.weight and operation.bias:
-            path = self._running[-1]
-            weight = operand(operation.weight, args, kwargs)
-            own = self._modules[path].weight
-            self.calls[path] += 1
-            if weight is not None and weight is not own and weight.shape == own.shape:
-                bias = operand(operation.bias, args, kwargs)
-                bias = None if bias is None else bias.detach().clone()
-                self.found[path] = weight.detach().clone(), bias
-        return func(*args, **kwargs)
+        if operation is not None:
+            given, products = self._running[-1]
+            weight = operand(operation.weight, args, kwargs) if operation.weight else None
+            is_computed = weight is not None and self._stored.root(weight) is None
+            first = operand((0, "input"), args, kwargs)
+            layer = _layer(func, args, kwargs) if is_computed and first is given else None
+            products.append((layer, output))
+        return output
 
 
-def _made_in_forward(model: nn.Module, one: Inputs) -> Made:
-    """Weight and bias that subclasses of linear layers and convolutions compute in `forward`, by
-    path, as they are for the sample `one`; empty where the model fails on it.
+def _layer(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> nn.Module | None:
+    """A layer that does what the call `func(*args, **kwargs)` does; None for another function."""
+    given = dict(zip(_ARGUMENTS, args, strict=False)) | dict(kwargs)
+    weight, bias = given["weight"].detach().clone(), given.get("bias")
+    layer: nn.Module
+    if func is F.linear:
+        layer = nn.Linear(1, 1)
+    elif func in _CONVOLUTIONS:
+        groups = given.get("groups", 1)
+        how = {name: given[name] for name in _ARGUMENTS[3:6] if name in given}
+        kernel: Any = tuple(weight.shape[2:])
+        layer = _CONVOLUTIONS[func](
+            weight.shape[1] * groups, len(weight), kernel, groups=groups, **how
+        )
+    else:
+        return None
+    layer.register_parameter("weight", nn.Parameter(weight))
+    own = None if bias is None else nn.Parameter(bias.detach().clone())
+    layer.register_parameter("bias", own)
+    return layer.eval()
+
+
+def _made_in_forward(model: nn.Module, inputs: Inputs) -> dict[str, nn.Module]:
+    """Path -> the plain layer that a module is whose `forward` computes its weight; not where the
+    weight depends on what the module is given, or on chance.
     """
-    theirs = {
-        path: module
-        for path, module in model.named_modules()
-        if isinstance(module, _WITH_WEIGHT) and not list(module.children())
-        and not parametrize.is_parametrized(module) and not _hooks(module)
-        and not type(module).__module__.startswith("torch.")
-    }  # fmt: skip
-    if not theirs:
-        return {}
-    watch = _Weights(theirs)
-    try:
-        with (
-            torch.no_grad(), fixed_random_state(SEED), state_kept(model), watch.installed(),
-        ):  # fmt: skip
-            call(model, copied(one, model))
-    except Exception:  # noqa: BLE001 (a person's own code: it will say so when it is run)
-        return {}
-    return {path: pair for path, pair in watch.found.items() if watch.calls[path] == 1}
+    last = max(count(inputs) - 1, 0)
+    first = _Products(model).of(take(inputs, 0, 1), model, SEED)
+    again = _Products(model).of(take(inputs, last, last + 1), model, SEED + 1) if first else {}
+    return {path: layer for path, layer in first.items()
+            if path in again and _same(layer, again[path])}  # fmt: skip
+
+
+def _same(a: nn.Module, b: nn.Module) -> bool:
+    """Whether two layers hold the same values."""
+    return repr(a) == repr(b) and all(
+        torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True)
+    )
 
 
 def _agree(model: nn.Module, own: nn.Module, batch: Inputs) -> bool:

@@ -148,6 +148,34 @@ class Equalized(nn.Linear):
         return nn.functional.linear(x, self.weight * 0.3, self.bias * 0.5)
 
 
+class Bare(nn.Module):
+    """No subclass of a layer, and a product all the same."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As a linear layer without a bias."""
+        return nn.functional.linear(x, self.weight * 0.1)
+
+
+class Noisy(nn.Linear):
+    """Its weight depends on chance."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As a linear layer."""
+        return nn.functional.linear(x, self.weight + torch.randn_like(self.weight), self.bias)
+
+
+class Padded(Standardized):
+    """Pads what it is given by itself."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As a convolution of what is padded."""
+        return super().forward(nn.functional.pad(x, (1, 1, 1, 1)))[..., 1:-1, 1:-1]
+
+
 class Activated(Equalized):
     """Does more than a linear layer."""
 
@@ -192,12 +220,52 @@ def test_a_weight_made_in_forward_is_the_weight_of_its_layer() -> None:
     )
 
 
-@pytest.mark.parametrize("head", [Activated, Adaptive])
+@pytest.mark.parametrize("head", [Activated, Adaptive, Noisy])
 def test_a_forward_that_does_more_is_left_alone(head: type[nn.Linear]) -> None:
-    """Where a plain layer with the stored weight would answer otherwise, the model stays."""
+    """Where a plain layer with the stored weight would answer otherwise, the module stays, and
+    others beside it do not.
+    """
     net = _with(nn.Conv2d(1, 4, 3), head(64, 3))
+    beside = _with(Standardized(1, 4, 3), head(64, 3))
 
     assert _source(net).model is net
+    assert _source(_with(Padded(1, 4, 3), nn.Linear(64, 3))).notes == ()
+    found = _source(beside).model
+    assert type(found.conv) is nn.Conv2d
+    assert type(found.head) is head
+
+
+def test_a_product_of_a_bare_module_becomes_a_layer() -> None:
+    """A module that multiplies by a scaled weight is a linear layer with what that comes to; a
+    shared one is so under both names.
+    """
+    torch.manual_seed(0)
+    bare = Bare(6, 6)
+    conv = Standardized(1, 4, (3, 2), (2, 1), (1, 0), (1, 2))
+    for model, x in ((bare, torch.randn(9, 6)), (nn.Sequential(bare, nn.ReLU()), torch.randn(9, 6)),
+                     (conv, _x())):  # fmt: skip
+        source = _source(model, x, task="regression")
+        assert torch.equal(source.model(x), model(x))
+        (layer, *_) = take_inventory(source)
+        assert layer.kind in ("Linear", "Conv2d")
+        assert {t.kind for t in layer.tensors} <= {"weight", "bias"}
+
+
+def test_a_module_with_two_names_is_stored_under_both() -> None:
+    """Whichever name it is called by, it is one layer."""
+
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one = self.two = Equalized(36, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.two(x.flatten(1))
+
+    model = _source(Two()).model
+
+    assert model.one is model.two
+    assert type(model.one) is nn.Linear
 
 
 def test_recurrent_weights_may_be_computed_too() -> None:
