@@ -1,4 +1,4 @@
-"""The strategies a person keeps: named policies of one model, kept for this browser tab.
+"""The strategies a person keeps: named policies of one model, in this tab and in its browser's store.
 
 All functions that change something are made to be called from a widget's callback.
 """
