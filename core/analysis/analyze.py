@@ -136,7 +136,7 @@ def analyze(
         source, layers, options, cache=cache, progress=steps.run,
         on_partial=look if on_partial is not None else None,
     )  # fmt: skip
-    evidence = with_local(source, layers, options, measured, steps.layer)
+    evidence = with_local(source, layers, options, measured, steps.layer, cache)
     steps.over()
     return replace(
         bare,

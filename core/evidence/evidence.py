@@ -170,10 +170,12 @@ class Partial:
 class Measured:
     """Evidence together with the ranges it was simulated with.
 
-    `notes` say how it was measured, where that is not the usual way.
+    `notes` say how it was measured, where that is not the usual way. `key` is what its runs are kept
+    under in the cache ("" = they are not).
     """
 
     evidence: Evidence
     ranges: tuple[Calibration, ...]
     seconds: float
     notes: tuple[str, ...] = ()
+    key: str = ""

@@ -19,7 +19,9 @@ from core.evidence.diagnose.remedies import LayerProgress, examine
 from core.evidence.diagnose.weights import stored_in, weight_kurtosis
 from core.evidence.evidence import Evidence, Measured, spread_by_sample
 from core.evidence.layer_alone import LocalStatistics
+from core.evidence.measure.cache import Cache
 from core.evidence.measure.outputs import read
+from core.evidence.measure.run_cache import LayerCache
 from core.evidence.options import MeasureOptions
 from core.layers import LayerTable
 from core.numerics import precision as registry
@@ -34,18 +36,32 @@ DRAWS = 8
 """Random combinations of the outputs per sample."""
 BATCH_BYTES = 256 * 10**6
 GRADIENT_SEED = 20217
+LOCAL_VERSION = 1
+"""To be raised with every change here that may change what is found of a single layer."""
+NOTHING_KEPT = LayerCache(None, "", "", "")
 
 Doubles = NDArray[np.float64]
 
 
 def with_local(
     source: ModelSource, layers: LayerTable, options: MeasureOptions, measured: Measured,
-    progress: LayerProgress = lambda place, name: None,
+    progress: LayerProgress = lambda place, name: None, cache: Cache | None = None,
 ) -> Evidence:  # fmt: skip
     """The evidence of `measured` with local statistics added. Does not change the model.
 
-    `progress(place, name)` is called before each step, of which `local_steps` tells how many.
+    `progress(place, name)` is called before each step, of which `local_steps` tells how many. What
+    `cache` holds is not looked at again.
     """
+    about = (LOCAL_VERSION, MOST_SAMPLES, REMEDY_SAMPLES, DRAWS, BATCH_BYTES, GRADIENT_SEED,
+             measured.evidence.outputs, measured.evidence.baseline.shape[1], layers.layers)  # fmt: skip
+    with LayerCache(cache, measured.key, source.title, about) as kept:
+        return _with_local(source, layers, options, measured, progress, kept)
+
+
+def _with_local(
+    source: ModelSource, layers: LayerTable, options: MeasureOptions, measured: Measured,
+    progress: LayerProgress, kept: LayerCache,
+) -> Evidence:  # fmt: skip
     evidence = measured.evidence
     precisions = tuple(registry.get(name) for name in evidence.precisions)
     simulator = calibrated_simulator(
@@ -53,13 +69,13 @@ def with_local(
     )
     own = OwnOutputs(simulator, layers)
     kurtosis = weight_kurtosis(layers, stored_tensors(layers, source.model))
-    orders = second_order(source, layers, precisions, own, evidence, progress)
+    orders = second_order(source, layers, precisions, own, evidence, progress, kept)
     gradient, trace = orders or (None, None)
     narrowest = min(precisions, key=lambda p: p.bits)
     local = LocalStatistics(weight_kurtosis=kurtosis, gradient_error=gradient, trace_error=trace)
     if narrowest.kind == "integer":
         local = _with_remedies(
-            local, source, layers, own, precisions, narrowest,
+            local, source, layers, own, precisions, narrowest, kept,
             lambda place, name: progress(len(layers) + place, name),
         )  # fmt: skip
     return replace(evidence, local=local)
@@ -72,7 +88,8 @@ def local_steps(layers: LayerTable) -> int:
 
 def _with_remedies(
     local: LocalStatistics, source: ModelSource, layers: LayerTable, own: OwnOutputs,
-    precisions: tuple[Precision, ...], integer: Precision, progress: LayerProgress,
+    precisions: tuple[Precision, ...], integer: Precision, kept: LayerCache,
+    progress: LayerProgress,
 ) -> LocalStatistics:  # fmt: skip
     """`local` with the layers' own outputs under every remedy, on one batch."""
     half = next((p for p in precisions if p.float_dtype == "float16"), None)
@@ -80,7 +97,7 @@ def _with_remedies(
     batch = take(next(batches(inputs, layers, 2)), 0, REMEDY_SAMPLES)
     found = examine(
         own, layers, integer, half, source.calibration.inputs, batch,
-        take(source.selection.inputs, 0, MOST_SAMPLES), progress,
+        take(source.selection.inputs, 0, MOST_SAMPLES), progress, kept,
     )  # fmt: skip
     return replace(
         local,
@@ -121,10 +138,17 @@ class _Sums:
 def second_order(
     source: ModelSource, layers: LayerTable, precisions: tuple[Precision, ...],
     own: OwnOutputs, evidence: Evidence, progress: LayerProgress = lambda place, name: None,
+    kept: LayerCache = NOTHING_KEPT,
 ) -> tuple[Doubles, Doubles] | None:  # fmt: skip
     """`gradient_error` and `trace_error`, each [P, L]; None where a layer's own output cannot be seen, or where
     PyTorch cannot differentiate the model.
     """
+    known = [kept.get(f"orders {precision}", (2, len(layers))) for precision in precisions]
+    if all(one is not None for one in known):
+        for i, name in enumerate(layers.names):
+            progress(i, name)
+        gradient, trace = np.stack([one for one in known if one is not None], axis=1)
+        return gradient, trace
     steps = evidence.outputs.positions
     values = evidence.outputs.kind == "values"
     classes = None if values else evidence.baseline.shape[1] // steps
@@ -155,7 +179,8 @@ def second_order(
         def begin(i: int, before: int = b * len(layers)) -> None:
             progress((before + i) // len(parts), layers.names[i])
 
-        if not _add_errors(sums.errors, layers, precisions, own, batch, pulled, begin):
+        if not _add_errors(sums.errors, layers, precisions, own, batch, pulled, begin,
+                           kept, f"errors {b}"):  # fmt: skip
             return None
     found = torch.cat(sums.outputs).double().cpu().numpy()
     # KL is half of the quadratic form, as a mean over answers; values are held against their spread.
@@ -176,7 +201,10 @@ def second_order(
                 noise = float((weight.double() - rounded.double()).square().sum())
                 mean = sums.weights[spec.name] / max(weight.numel(), 1) / DRAWS
                 trace[p, i] += mean * noise * unit if mean * noise > 0 else 0.0
-    return _known(gradient), _known(trace)
+    gradient, trace = _known(gradient), _known(trace)
+    for p, precision in enumerate(precisions):
+        kept.keep(f"orders {precision}", np.stack([gradient[p], trace[p]]))
+    return gradient, trace
 
 
 def _known(values: Doubles) -> Doubles:
@@ -186,27 +214,41 @@ def _known(values: Doubles) -> Doubles:
 
 def _add_errors(
     total: Doubles, layers: LayerTable, precisions: tuple[Precision, ...], own: OwnOutputs,
-    batch: Inputs, pulled: list[Pulled], begin: Callable[[int], None],
+    batch: Inputs, pulled: list[Pulled], begin: Callable[[int], None], kept: LayerCache, called: str,
 ) -> bool:  # fmt: skip
     """Add (g . dy)^2 of every computing layer and precision to `total`. False where a layer's own
-    output cannot be seen. `begin` is told the place of each layer first.
+    output cannot be seen. `begin` is told the place of each layer first; `called` names the batch
+    among what is `kept`.
     """
-    reference: Outputs = own.reference(batch)
-    samples = count(batch)
+    reference: Outputs | None = None
     for i, layer in enumerate(layers):
         begin(i)
-        if not layer.computes_at_inference:
-            continue
-        before = reference.get(layer.name)
-        if before is None:
-            return False
-        for p, precision in enumerate(precisions):
-            errors = error_of(own.of(layer.name, precision, batch), before)
-            if errors is None or any(len(d.outputs.get(layer.name, before)) != len(before)
-                                     for d in pulled):  # fmt: skip
-                return False
-            if not all(bool(torch.isfinite(error).all()) for error in errors):
-                total[p, i] = math.inf
-                continue
-            total[p, i] += sum(draw.squared_dot(layer.name, errors, samples) for draw in pulled)
+        for p, precision in enumerate(precisions if layer.computes_at_inference else ()):
+            name = f"{called} {layer.name} {precision}"
+            square = kept.get(name, (1,))
+            if square is None:
+                reference = own.reference(batch) if reference is None else reference
+                before = reference.get(layer.name)
+                if before is None:
+                    return False
+                square = _squared(layer.name, own.of(layer.name, precision, batch), before, pulled,
+                                  count(batch))  # fmt: skip
+                if square is None:
+                    return False
+                kept.keep(name, square)
+            total[p, i] += square[0]
     return True
+
+
+def _squared(
+    layer: str, after: list[Tensor], before: list[Tensor], pulled: list[Pulled], samples: int
+) -> Doubles | None:
+    """The sum of (g . dy)^2 of a layer's own output, [1]; infinity where it is not finite, None
+    where it cannot be seen.
+    """
+    errors = error_of(after, before)
+    if errors is None or any(len(d.outputs.get(layer, before)) != len(before) for d in pulled):
+        return None
+    if not all(bool(torch.isfinite(error).all()) for error in errors):
+        return np.array([math.inf])
+    return np.array([sum(draw.squared_dot(layer, errors, samples) for draw in pulled)], np.float64)

@@ -22,8 +22,9 @@ from core.evidence.diagnose.activations import (
     activation_statistics,
     equalised,
 )
-from core.evidence.diagnose.own_output import OwnOutputs, error_of
+from core.evidence.diagnose.own_output import Outputs, OwnOutputs, error_of
 from core.evidence.layer_alone import VARIANTS
+from core.evidence.measure.run_cache import LayerCache
 from core.layers import Layer, LayerTable
 from core.numerics.activation_grids import grid_of
 from core.numerics.precision import Precision
@@ -35,13 +36,15 @@ from core.source.batches import Inputs
 Doubles = NDArray[np.float64]
 
 
+ACTIVATIONS = "activations"
+
 LayerProgress = Callable[[int, str], None]
 """Called with a layer's place and name before it is looked at."""
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class RemedyResult:
-    """Arrays by name, filled layer by layer; NaN = unknown."""
+    """Arrays by name; NaN = unknown."""
 
     sqnr_db: Doubles  # [V, L]
     outliers: Doubles  # [L]
@@ -53,40 +56,65 @@ class RemedyResult:
 
 def examine(
     own: OwnOutputs, layers: LayerTable, integer: Precision, half: Precision | None,
-    calibration: Inputs, batch: Inputs, selection: Inputs,
-    progress: LayerProgress = lambda place, name: None,
+    calibration: Inputs, batch: Inputs, selection: Inputs, progress: LayerProgress,
+    kept: LayerCache,
 ) -> RemedyResult:  # fmt: skip
     """Measure every computing layer under every variant on `batch`.
 
     What activations hold is seen on `calibration`, and what falls outside their calibrated range
-    on `selection` samples.
+    on `selection` samples. What is `kept` is not looked at again.
     """
-    count = len(layers)
-    unknown = [np.full(count, np.nan) for _ in range(5)]
-    found = RemedyResult(np.full((len(VARIANTS), count), np.nan), *unknown)
-    simulator = own.simulator
-    seen = activation_statistics(simulator, calibration)
-    outside = activation_statistics(simulator, selection)
-    inner = {site: one.inner(simulator.ranges[site]) for site, one in seen.items()}
-    equal = equalised(seen)
-    _activations(found, layers, simulator.ranges, seen, inner, outside, simulator.scheme)
-    reference = own.reference(batch)
+    rows = [f"remedies {name} {integer} {half}" for name in layers.names]
+    known = [kept.get(row, (len(VARIANTS) + 2,)) for row in rows]
+    activations, look = kept.get(ACTIVATIONS, (3, len(layers))), None
+    if activations is None or any(one is None for one in known):
+        simulator = own.simulator
+        seen = activation_statistics(simulator, calibration)
+        inner = {site: one.inner(simulator.ranges[site]) for site, one in seen.items()}
+        outside = activation_statistics(simulator, selection)
+        activations = _activations(layers, simulator.ranges, seen, inner, outside, simulator.scheme)
+        kept.keep(ACTIVATIONS, activations)
+        look = _Look(own, integer, half, batch, own.reference(batch), inner, equalised(seen))
+    table = np.full((len(VARIANTS) + 2, len(layers)), np.nan)
     for i, layer in enumerate(layers):
         progress(i, layer.name)
-        before = reference.get(layer.name)
+        found = known[i]
+        if found is None and look is not None:
+            found = look.at(layer)
+            kept.keep(rows[i], found)
+        table[:, i] = found
+    return RemedyResult(table[:-2], *activations, *table[-2:])
+
+
+@dataclass(frozen=True, eq=False)
+class _Look:
+    """What looking at one layer takes: its own output as it is, and the ranges of the remedies."""
+
+    own: OwnOutputs
+    integer: Precision
+    half: Precision | None
+    batch: Inputs
+    reference: Outputs
+    inner: Mapping[Site, Range]
+    equal: Mapping[Site, Channels]
+
+    def at(self, layer: Layer) -> Doubles:
+        """SQNR under each of `VARIANTS`, then peak and underflow of the output; NaN = unknown."""
+        found = np.full(len(VARIANTS) + 2, np.nan)
+        before = self.reference.get(layer.name)
         if not before or not layer.computes_at_inference:
-            continue  # it gives no tensor that could be looked at
+            return found  # it gives no tensor that could be looked at
         values = torch.cat([one.flatten() for one in before])
-        found.peak[i] = float(values.abs().max()) if values.numel() else 0.0
-        found.underflow[i] = _underflow(values)
-        sites = {site for site in seen if site[0] == layer.name}
-        for v, variant in enumerate(_variants(layer, sites, inner, equal)):
+        found[-2] = float(values.abs().max()) if values.numel() else 0.0
+        found[-1] = _underflow(values)
+        sites = {site for site in self.inner if site[0] == layer.name}
+        for v, variant in enumerate(_variants(layer, sites, self.inner, self.equal)):
             if variant is not None:
-                after = own.of(layer.name, integer, batch, variant)
-                found.sqnr_db[v, i] = _sqnr(before, after)
-        if half is not None:
-            found.sqnr_db[-1, i] = _sqnr(before, own.of(layer.name, half, batch))
-    return found
+                after = self.own.of(layer.name, self.integer, self.batch, variant)
+                found[v] = _sqnr(before, after)
+        if self.half is not None:
+            found[len(VARIANTS) - 1] = _sqnr(before, self.own.of(layer.name, self.half, self.batch))
+        return found
 
 
 def _variants(
@@ -128,10 +156,12 @@ def _underflow(values: Tensor) -> float:
 
 
 def _activations(
-    found: RemedyResult, layers: LayerTable, ranges: Mapping[Site, Range], seen: Mapping[Site, ActivationStatistics],
+    layers: LayerTable, ranges: Mapping[Site, Range], seen: Mapping[Site, ActivationStatistics],
     inner: Mapping[Site, Range], outside: Mapping[Site, ActivationStatistics], scheme: Scheme,
-) -> None:  # fmt: skip
-    """The worst of each layer's activations, by each measure."""
+) -> Doubles:  # fmt: skip
+    """The worst of each layer's activations by each measure, [3, L]: outliers, imbalance, clipping."""
+    found = np.full((3, len(layers)), np.nan)
+    outliers, imbalance, clipping = found
     for site, one in seen.items():
         i = layers.index.get(site[0])
         if i is None:
@@ -140,15 +170,16 @@ def _activations(
         width = max(whole.high, 0.0) - min(whole.low, 0.0)
         inside = max(core.high, 0.0) - min(core.low, 0.0)
         if inside > 0:
-            found.outliers[i] = np.fmax(found.outliers[i], width / inside)
+            outliers[i] = np.fmax(outliers[i], width / inside)
         if one.low is not None and one.high is not None:
             largest = torch.maximum(one.low.abs(), one.high.abs())
             middle = float(largest.median())
             if middle > 0 and len(largest) > 1:
-                found.imbalance[i] = np.fmax(found.imbalance[i], float(largest.max()) / middle)
+                imbalance[i] = np.fmax(imbalance[i], float(largest.max()) / middle)
         other = outside.get(site)
         if other is not None and other.values:
             step = grid_of(whole, scheme).scale
             rounding = other.values * step**2 / 12
             share = other.clipped / (other.clipped + rounding) if other.clipped else 0.0
-            found.clipping[i] = np.fmax(found.clipping[i], share)
+            clipping[i] = np.fmax(clipping[i], share)
+    return found

@@ -154,7 +154,8 @@ def measure(
     if judge is not None and first is not None:
         metrics = _judged(judge, first, found, assembler)
     evidence = assembler.whole(found.outputs, found.finite, metrics)
-    return Measured(evidence, ranges, time.perf_counter() - start, runner.notes(found.full_passes))
+    return Measured(evidence, ranges, time.perf_counter() - start, runner.notes(found.full_passes),
+                    run_cache.key)  # fmt: skip
 
 
 def _weight_sqnr(

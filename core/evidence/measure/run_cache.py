@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 import time
 from collections.abc import Sequence
 from types import TracebackType
@@ -22,11 +24,16 @@ FLUSH_SECONDS = 1.0
 FLUSH_BYTES = 32 * 10**6
 
 
+NO_SAMPLES = slice(0, 0)
+
+Doubles = NDArray[np.float64]
+
+
 class RunCache:
     """Finished runs of one measurement; a context manager that leaves none unwritten."""
 
     def __init__(self, cache: Cache | None, key: str, title: str) -> None:
-        self._cache, self._key, self._title = cache, key, title
+        self._cache, self.key, self._title = cache, key, title
         self._waiting: list[Unit] = []
         self._since = time.monotonic()
 
@@ -43,7 +50,7 @@ class RunCache:
 
     def find(self, part: slice) -> dict[str, Unit]:
         """Finished runs on the samples of `part`, by run."""
-        return {} if self._cache is None else self._cache.find(self._key, part.start, part.stop)
+        return {} if self._cache is None else self._cache.find(self.key, part.start, part.stop)
 
     def add(self, unit: Unit) -> None:
         """Keep a finished run."""
@@ -55,14 +62,43 @@ class RunCache:
             self._flush()
 
     def _flush(self) -> None:
-        together: dict[tuple[int, int], list[Unit]] = {}
+        together: dict[object, list[Unit]] = {}
         for unit in self._waiting:
-            together.setdefault((unit.start, unit.stop), []).append(unit)
+            together.setdefault((unit.start, unit.stop, unit.outputs.shape), []).append(unit)
         if self._cache is not None:
             for units in together.values():
-                self._cache.put(self._key, self._title, units)
+                self._cache.put(self.key, self._title, units)
         self._waiting = []
         self._since = time.monotonic()
+
+
+class LayerCache(RunCache):
+    """What was found of single layers, by name: float64 arrays beside the finished runs of a
+    measurement, under its `key` ("" = nothing is kept) and `about`, all else that they depend on.
+
+    They are of no samples of the selection split, and kept as the two halves of every number.
+    """
+
+    def __init__(self, cache: Cache | None, key: str, title: str, about: object) -> None:
+        super().__init__(cache if key else None, key, title)
+        self._about = repr(about)
+        self._known = self.find(NO_SAMPLES)
+
+    def get(self, name: str, shape: tuple[int, ...]) -> Doubles | None:
+        """The array called `name`; None where it was not found yet."""
+        unit = self._known.get(self._run(name))
+        if unit is None or unit.outputs.size != 2 * math.prod(shape):
+            return None
+        return unit.outputs.reshape(-1).view(np.float64).reshape(shape)
+
+    def keep(self, name: str, values: Doubles) -> None:
+        """Keep an array under its name."""
+        halves = np.ascontiguousarray(values).reshape(1, -1).view(np.float32)
+        at = NO_SAMPLES
+        self.add(Unit(self._run(name), at.start, at.stop, halves, finite=True, in_full=False))
+
+    def _run(self, name: str) -> str:
+        return hashlib.sha256(f"{self._about} {name}".encode()).hexdigest()
 
 
 def no_run_cache() -> RunCache:
