@@ -71,7 +71,10 @@ class TensorSpec:
     `operation` is the number, in call order within its layer, of the first product, convolution
     or look-up that reads it (-1: none does). `weight` names, for a bias, the weight of the same
     product, which another layer may own where weights are tied. `channel_axis` is the axis of a
-    weight that has one scale per index; it says nothing where `channels` is 1.
+    weight that has one scale per index; it says nothing where `channels` is 1. `width` are the bits
+    of a value that no precision changes (a table of indices, a mask; 0: float32, which precisions
+    change). `grids` are the scales that a bias is stored with, one per channel and product that
+    reads it (0: it has none of its own).
     """
 
     name: str
@@ -81,6 +84,8 @@ class TensorSpec:
     operation: Position = -1
     weight: str = ""
     channel_axis: Count = 0
+    width: Count = 0
+    grids: Count = 0
 
     @property
     def size(self) -> int:
@@ -181,7 +186,10 @@ class LayerTable:
     listed and not counted. A container whose operations a scheme does round is a layer of the role
     "glue", and what is below it stays as it is. `joins` counts
     glue results that several producers flow into (a residual add): nodes of the data flow that
-    are no layers, numbered so that producers come first. `groups` are the positions of layers
+    are no layers, numbered so that producers come first. `glue_tensors` are what a file holds
+    besides the tensors of layers, all of it where `holds_all`: analyses of older versions left out
+    what a model does not save or keeps as no float, and counted what nothing reads, which are the
+    parameters in `unread_tensors` now. `groups` are the positions of layers
     that have to share one precision; a layer is in one group at most.
     """
 
@@ -193,6 +201,8 @@ class LayerTable:
     joins: Count = 0
     groups: tuple[tuple[Count, ...], ...] = ()
     sometimes: tuple[str, ...] = ()
+    unread_tensors: tuple[TensorSpec, ...] = ()
+    holds_all: bool = False
 
     def __len__(self) -> int:
         return len(self.layers)
@@ -215,7 +225,8 @@ class LayerTable:
         """Modules that hold weights and that no calibration sample reached: they are no layers,
         and stay as trained in every map.
         """
-        homes = {spec.name.rpartition(".")[0] or ROOT for spec in self.glue_tensors}
+        held = (*self.unread_tensors, *self.glue_tensors)
+        homes = {spec.name.rpartition(".")[0] or ROOT for spec in held}
         return tuple(name for name in self.uncalled if name in homes)
 
     def unreached_in_words(self) -> str:

@@ -84,10 +84,16 @@ def _wrong_layers(layers: LayerTable) -> Iterator[str]:
     for layer in layers:
         if layer.role not in ROLES:
             yield f"layer {layer.name!r} has the unknown role {layer.role!r}"
-    for spec in (*layers.glue_tensors, *(t for layer in layers for t in layer.tensors)):
+    for spec in (
+        *layers.glue_tensors,
+        *layers.unread_tensors,
+        *(t for layer in layers for t in layer.tensors),
+    ):
         size = math.prod(spec.shape)
         if size > MOST or spec.channels > max(size, 1):
             yield f"tensor {spec.name!r} has {size:,} elements in {spec.channels:,} channels"
+        if max(spec.grids, spec.width) > MOST:
+            yield f"tensor {spec.name!r} has {spec.grids:,} grids, {spec.width:,} bits a value"
         if spec.channels > 1 and spec.channel_axis >= len(spec.shape):
             yield f"tensor {spec.name!r} has no axis {spec.channel_axis}"
     for what in ("params", "macs", "input_elements", "output_elements", "activation_scales"):

@@ -67,13 +67,17 @@ def build(options: argparse.Namespace) -> None:
     study, chosen = _opened(options)
     from core.onnx_graph.session import exact_sums, part_weights
     from core.runtime.build import build as built_from
+    from core.runtime.stored import stored_size
 
     config = exact_sums()
     found = built_from(source_of(options, study.analysis), study.analysis, chosen)
     write(options.out, found.model.SerializeToString())
+    size = stored_size(found, study.stored_bytes(chosen.codes))
     content: dict[str, Any] = {
         "file": str(options.out),
         "file_bytes": found.file_bytes,
+        "tensor_bytes": size.tensors,
+        "planned_bytes": size.planned,
         "as_asked": found.as_asked,
         "left_out_optimizers": found.disabled,
         "session_config": config,
@@ -88,7 +92,7 @@ def build(options: argparse.Namespace) -> None:
         return
     out = console()
     out.print(tables.layers_table(found.report))
-    out.print(f"Wrote {options.out} ({found.file_bytes / 1e6:.2f} MB).")
+    out.print(f"Wrote {options.out} ({found.file_bytes / 1e6:.2f} MB). {size.in_words()}")
     shared = part_weights(found.model) if config else []
     out.print(tables.advice(found.disabled, config, shared))
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from core.cli.output import table as new_table
 from core.decide.assess.outcome import accuracy_totals
-from core.decide.assess.verified import BUSY_PCT, ran_codes
+from core.decide.assess.verified import BUSY_PCT, asked_codes, ran_codes
 from core.decide.study import Study
 from core.export.map.words import amount
 from core.quantity import UNKNOWN, Quantity, digits, written
@@ -106,6 +106,8 @@ def figures_table(found: Verification, study: Study) -> RenderableType:
     row("FP32, same batch", shown(timing.reference_ms))
     row("Map ÷ FP32", shown(timing.ratio))
     row("File", f"{found.file_bytes:,} bytes", f"{found.predicted_file_bytes:,} bytes")
+    planned = study.stored_bytes(asked_codes(study, found))
+    row("Tensors in it", f"{found.tensor_bytes:,} bytes", f"{planned:,} bytes")
     row("FP32 file", f"{found.reference_file_bytes:,} bytes")
     row("Peak memory", written(found.peak_bytes, "bytes"))
     for name, value in (

@@ -17,6 +17,7 @@ from core.decide.assess.statistics import statistics
 from core.decide.policy.decision import PrecisionMap
 from core.decide.policy.scoring import LEVELS
 from core.decide.study import Study
+from core.estimate.size import fixed_bytes
 from core.export.map.words import count, figures, gain, percent, quantity, total
 from core.export.targets.capability import Capability
 from core.quantity import MEGA, UNKNOWN, duration, written
@@ -107,6 +108,9 @@ def totals_table(study: Study, found: Outcome, hardware: str) -> Table:
     table = new_table("Totals", ("figure", "value (90 % range) and kind"))
     for key, title in names.items():
         table.add_row(title, total(study.analysis, key, found.totals[key]))
+    table.add_row(
+        "bytes in no layer, in every map", f"{written(fixed_bytes(study.layers), 'bytes')} exact"
+    )
     table.add_row(
         "precision boundaries", f"{found.boundaries} ({written(found.boundaries_ms, 'ms')})"
     )

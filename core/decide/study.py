@@ -78,6 +78,13 @@ class Study:
         """Stored bytes that belong to no layer."""
         return glue_bytes(self.layers)
 
+    def stored_bytes(self, codes: NDArray[np.int8]) -> int:
+        """Bytes of all tensors of the map `codes` (L,), those of no layer included; a layer that
+        does nothing (-1) stores nothing in any precision.
+        """
+        picked = self.size_bytes[np.maximum(codes, 0), np.arange(len(codes))]
+        return int(picked.sum()) + self.glue_bytes
+
     @cached_property
     def projector(self) -> Projector | ValueProjector | None:
         """Projects what the task is judged by; None before anything was measured."""

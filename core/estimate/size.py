@@ -22,9 +22,16 @@ def layer_bytes(layer: Layer, precision: Precision) -> int:
 
 
 def glue_bytes(layers: LayerTable) -> int:
-    """Bytes of tensors that belong to no layer; they stay in the reference precision."""
+    """Bytes of tensors that belong to no layer; they stay as they are."""
     reference = registry.get(registry.REFERENCE)
     return sum(storage(spec, reference).bytes for spec in layers.glue_tensors)
+
+
+def fixed_bytes(layers: LayerTable) -> int | None:
+    """Bytes that every map's file holds whatever its layers' precisions; None (unknown) for an
+    analysis of a version that did not count all of them.
+    """
+    return glue_bytes(layers) if layers.holds_all else None
 
 
 def size_table(layers: LayerTable, precisions: tuple[str, ...]) -> NDArray[np.int64]:

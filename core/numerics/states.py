@@ -61,7 +61,7 @@ def _stored(spec: TensorSpec, layer: Layer, state: State, scheme: Scheme) -> Ten
         scale = is_norm and len(spec.shape) == 1 and spec.name.rpartition(".")[2] == "weight"
         return replace(spec, kind="weight") if scheme.norm_weights and scale else spec
     if state == "float" or (spec.kind == "bias" and scheme.bias == "float"):
-        return replace(spec, kind="float", channels=1, operation=-1, channel_axis=0)
+        return replace(spec, kind="float", channels=1, operation=-1, channel_axis=0, grids=0)
     if spec.kind == "table" and scheme.table == "rows":
         return replace(spec, kind="weight", channels=spec.shape[0])
     if spec.kind == "weight" and not scheme.weights_per_channel:

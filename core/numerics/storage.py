@@ -2,8 +2,9 @@
 
 In a float precision every tensor is cast. In integers a weight lies on symmetric grids, one per
 output channel, and an embedding table on an affine one, each with a float32 scale and a zero point;
-a bias is int32, whose scale is that of its product; all else stays float32. Complex numbers are
-complex64 in every precision. Which of these a tensor
+a bias is int32, with a float32 scale and an int32 zero point per channel where ONNX has it as an
+input of the product (Conv, Gemm), and is added in float32 after a MatMul; all else stays float32, or
+what it is where it is no float32 (an index, a mask, complex numbers). Which of these a tensor
 is (`TensorSpec.kind`) follows from the layer's state under a scheme (`core.numerics.states.under`).
 """
 
@@ -29,28 +30,32 @@ BIAS_BYTES = 4  # int32
 @dataclass(frozen=True, slots=True)
 class Storage:
     """A tensor as a precision keeps it: `size` values of `bits` each, packed, and `grids` pairs of
-    a scale and a zero point.
+    a scale and a zero point, of `grid_bytes` together.
     """
 
     form: Form
     size: int
     bits: int
     grids: int = 0
+    grid_bytes: int = GRID_BYTES
 
     @property
     def bytes(self) -> int:
         """All that is stored; bits that fill no whole byte take one."""
-        return math.ceil(self.size * self.bits / 8) + self.grids * GRID_BYTES
+        return math.ceil(self.size * self.bits / 8) + self.grids * self.grid_bytes
 
 
 def storage(spec: TensorSpec, precision: Precision) -> Storage:
     """How `precision` keeps the tensor `spec`."""
     if spec.kind == "complex":
         return Storage("complex", spec.size, 8 * COMPLEX_BYTES)
+    if spec.width:
+        return Storage("float", spec.size, spec.width)
     if precision.kind == "float":
         return Storage("float", spec.size, precision.bits)
     if spec.kind == "bias":
-        return Storage("int32", spec.size, 8 * BIAS_BYTES)
+        size = spec.grids or spec.size  # one for each product that reads it
+        return Storage("int32", size, 8 * BIAS_BYTES, spec.grids, SCALE_BYTES + BIAS_BYTES)
     if not spec.on_grid:
         return Storage("float", spec.size, 8 * FLOAT_BYTES)
     form: Form = "affine" if spec.kind == "table" else "symmetric"

@@ -8,6 +8,7 @@ what was executed and not from what was declared.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 
@@ -30,6 +31,7 @@ from core.source.batches import (
 )
 from core.source.contract import ModelSource
 from core.source.fusion import contracted, folded_norms
+from core.source.held import held_tensors
 from core.source.observer import HEAVY, JOIN, Observer
 from core.source.ownership import owners
 from core.source.reach import batches_that_reach
@@ -114,24 +116,26 @@ def _table(source: ModelSource, observer: Observer, some: Collection[str]) -> La
     params: dict[str, int] = {}
     parts: dict[str, list[str]] = {}
     glue_tensors: list[TensorSpec] = []
+    unread: list[TensorSpec] = []
     first_name: dict[int, str] = {}
     fused = observer.fused
     folded = folded_norms(fused)
-    persistent = set(model.state_dict().keys())
-    # remove_duplicate=False so that a tied weight is met under each name; `first_name` keeps the first
-    named = [
-        *model.named_parameters(remove_duplicate=False),
-        *((n, b) for n, b in model.named_buffers(remove_duplicate=False) if n in persistent),
-    ]
-    for full_name, tensor in named:
-        first_name.setdefault(id(tensor), full_name)
-    for full_name, tensor in named:
-        is_number = tensor.is_floating_point() or tensor.is_complex()
-        if first_name[id(tensor)] != full_name or not is_number:
+    held = held_tensors(model)
+    named = held | {
+        f"(constant {k})": tensor
+        for k, tensor in enumerate(observer.outside.values())
+        if not any(tensor is one for one in held.values())
+    }
+    for full_name, tensor in named.items():
+        first_name.setdefault(id(tensor), full_name)  # a tied weight is met under each name
+    for full_name, tensor in named.items():
+        is_parameter = isinstance(tensor, nn.Parameter)
+        is_read = id(tensor) in observer.read or id(tensor) in observer.outside
+        if first_name[id(tensor)] != full_name or not (is_read or is_parameter):
             continue
         path = full_name.rpartition(".")[0]
         if path in folded:  # its values are in the weight and bias of another layer
-            own = tensor.numel() if isinstance(tensor, nn.Parameter) else 0
+            own = tensor.numel() if is_parameter else 0
             params[path] = params.get(path, 0) + own
             parts[path] = [path]
             continue
@@ -144,17 +148,25 @@ def _table(source: ModelSource, observer: Observer, some: Collection[str]) -> La
             kind, channels, operation, axis = "complex", 1, -1, 0
         if kind == "bias" and name and isinstance(model.get_submodule(name), RECURRENTS):
             kind, weight = "float", ""
-        spec = TensorSpec(full_name, tuple(tensor.shape), kind, channels, operation, weight, axis)
-        if name is None:
+        width = 0 if tensor.dtype == torch.float32 else 8 * tensor.element_size()
+        grids = observer.grids.get(id(tensor), 0) if kind == "bias" else 0
+        spec = TensorSpec(
+            full_name, tuple(tensor.shape), kind, channels, operation, weight, axis, width, grids
+        )
+        if is_read and name is not None:
+            owned.setdefault(name, []).append(spec)
+        elif is_read:
             glue_tensors.append(spec)
+        else:
+            unread.append(spec)
+        if name is None:
             continue
-        owned.setdefault(name, []).append(spec)
-        if isinstance(tensor, nn.Parameter):
+        if is_parameter:
             params[name] = params.get(name, 0) + tensor.numel()
         if path not in parts.setdefault(name, []):
             parts[name].append(path)
     for layer, one in ((x, f) for x, of in fused.items() for f in of if f.batch_norm):
-        _add_bias(owned[layer], one, model, persistent)
+        _add_bias(owned[layer], one, model, held)
     layers: list[Layer] = []
     for name, seen in sorted(observer.seen.items(), key=lambda item: item[1].order):
         module = model.get_submodule(name)
@@ -216,11 +228,13 @@ def _table(source: ModelSource, observer: Observer, some: Collection[str]) -> La
     return LayerTable(
         tuple(layers), edges, glue, tuple(glue_tensors), uncalled, observer.joins,
         _groups(source, {layer.name: i for i, layer in enumerate(layers)}),
-        tuple(name or ROOT for name in index if name in some),
+        tuple(name or ROOT for name in index if name in some), tuple(unread), holds_all=True,
     )  # fmt: skip
 
 
-def _add_bias(tensors: list[TensorSpec], fused: Fused, model: nn.Module, names: set[str]) -> None:
+def _add_bias(
+    tensors: list[TensorSpec], fused: Fused, model: nn.Module, names: Collection[str]
+) -> None:
     """Add the bias that a folded batch norm gives a product without one. Mutates `tensors`.
 
     `names` are those of the model's own tensors.
@@ -233,7 +247,9 @@ def _add_bias(tensors: list[TensorSpec], fused: Fused, model: nn.Module, names: 
         name = f"{fused.weight}_bias"
     shape = tuple(model.get_submodule(fused.batch_norm).get_buffer("running_mean").shape)
     operation = tensors[place].operation
-    bias = TensorSpec(name, shape, "bias", operation=operation, weight=fused.weight)
+    bias = TensorSpec(
+        name, shape, "bias", operation=operation, weight=fused.weight, grids=math.prod(shape)
+    )
     tensors.insert(place + 1, bias)
 
 

@@ -77,6 +77,11 @@ class Observer(TorchFunctionMode):
         self.joins = 0
         self.fused: dict[str, tuple[Fused, ...]] = {}
         self.called: set[str] = set()
+        self.grids: dict[int, int] = {}
+        """Bias (id) -> scales that its products store it with."""
+        self.outside: dict[int, Tensor] = {}
+        """Tensors (by id) that are read and neither stored nor made in the pass."""
+        self._made: set[int] = set()
         self.read: set[int] = set()
         """Paths of the modules that ran, and ids of the stored tensors that were read."""
         self.containers: set[str] = set()
@@ -172,7 +177,7 @@ class Observer(TorchFunctionMode):
                 self._remember(given[0], self.owner[path] or "")
         if result is None:
             return output
-        self.read |= {id(root) for t in given if (root := self.stored.root(t)) is not None}
+        self._note_read(given, output)
         name = self.owner[path]
         is_product = operation is not None and operation.kind in HEAVY
         if name is None and (is_product or self._is_rounded(func, given, result)):
@@ -250,6 +255,8 @@ class Observer(TorchFunctionMode):
         self.glue |= other.glue
         self.containers |= other.containers & set(new)
         self.read |= other.read
+        self.outside |= other.outside
+        self.grids = {**other.grids, **self.grids}
         beside = {end for edge in other.flows if set(edge) & set(new) for end in edge}
         joins = {JOIN % k: JOIN % (self.joins + k) for k in range(other.joins)}
         kept = {name for name in joins if name in beside} | set(new)
@@ -259,6 +266,19 @@ class Observer(TorchFunctionMode):
                 self.flows[edge] = max(self.flows.get(edge, 0), elements)
         self.joins += other.joins
         return new
+
+    def _note_read(self, given: list[Tensor], output: Any) -> None:
+        for tensor in given:
+            root = self.stored.root(tensor)
+            if root is not None:
+                self.read.add(id(root))
+            elif (
+                tensor.numel() and id(tensor) not in self._made and id(tensor) not in self._producer
+            ):
+                self.outside[id(tensor)] = tensor
+        for tensor in tensors(output):
+            self._made.add(id(tensor))
+            self._alive.append(tensor)  # ids are reused once a tensor is freed
 
     def _note_stored(
         self, operation: Operation, name: str, number: int, args: Any, kwargs: Any
@@ -280,6 +300,9 @@ class Observer(TorchFunctionMode):
             self.kinds.setdefault(id(bias), ("bias", 1, number, 0))
             self.weight_of.setdefault(id(bias), id(root))
             self.reader.setdefault(id(bias), name)
+            value = operand(operation.activations[0], args, kwargs)
+            if operation.kind == "conv" or (value is not None and value.ndim == 2):  # Conv, Gemm
+                self.grids[id(bias)] = self.grids.get(id(bias), 0) + bias.numel()
 
 
 def _axis_of(root: Tensor, view: Tensor, axis: int | None) -> int | None:

@@ -1,8 +1,9 @@
 """A map's tensors written for real: the file that the size estimate is checked against.
 
 One safetensors file with every tensor in the type its precision stores: floats cast, weights as
-integers with a float32 scale and a zero point per output channel, biases as int32, and a scale
-and zero point per rounded activation. Widths below 8 bits are packed, low bits first. Nothing here
+integers with a float32 scale and a zero point per output channel, biases as int32 with a float32
+scale and an int32 zero point per channel for each Conv or Gemm that reads them, and a scale and zero
+point per rounded activation. What is no float32 stays as it is. Widths below 8 bits are packed, low bits first. Nothing here
 asks `core.numerics.storage`, whose figures it judges.
 """
 
@@ -45,7 +46,7 @@ def write_tensors(analysis: Analysis, chosen: PrecisionMap, model: nn.Module, pa
         if precision.kind == "integer":
             stored |= _activation_grids(layer, analysis)
     for spec in chosen.layers.glue_tensors:
-        stored |= {spec.name: state[spec.name].detach().to(getattr(torch, reference.float_dtype))}
+        stored |= _tensor(spec, state, reference, chosen.layers.layers[0], analysis)
     contiguous = {name: tensor.contiguous().clone() for name, tensor in stored.items()}
     save_file(contiguous, path, metadata={"format": "quantscape-tensors-1"})
     return sum(tensor.numel() * tensor.element_size() for tensor in contiguous.values())
@@ -56,6 +57,8 @@ def _tensor(
     analysis: Analysis,
 ) -> dict[str, Tensor]:  # fmt: skip
     value = state[spec.name].detach()
+    if value.dtype != torch.float32:
+        return {spec.name: value}
     if precision.kind == "float":
         return {spec.name: value.to(getattr(torch, precision.float_dtype))}
     if spec.kind == "weight":
@@ -80,15 +83,25 @@ def _tensor(
             f"{spec.name}.zero_point": torch.tensor([zero], dtype=torch.uint8),
         }
     if spec.kind == "bias":
-        return {spec.name: _integer_bias(spec, state, precision, layer, analysis)}
+        integers, step = _integer_bias(spec, state, precision, layer, analysis)
+        found = {spec.name: integers}
+        for k in range(spec.grids // len(integers)):
+            found |= {
+                f"{spec.name}.{k}": integers,
+                f"{spec.name}.{k}.scale": step.float(),
+                f"{spec.name}.{k}.zero_point": torch.zeros(len(integers), dtype=torch.int32),
+            }
+        if spec.grids:
+            del found[spec.name]
+        return found
     return {spec.name: value}
 
 
 def _integer_bias(
     spec: TensorSpec, state: Mapping[str, Tensor], precision: Precision, layer: Layer,
     analysis: Analysis,
-) -> Tensor:  # fmt: skip
-    """int32 at scale s_x * s_w of the product that reads the bias."""
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """int32 at scale s_x * s_w of the product that reads the bias, and that scale."""
     bias = state[spec.name].detach()
     weight = state[spec.weight].detach()
     site = (layer.name, spec.operation)
@@ -106,7 +119,7 @@ def _integer_bias(
     # A transposed convolution in groups has the channels of one group on that axis.
     step = scale * scales.repeat(max(len(bias) // len(scales), 1))
     limit = 2**31 - 1
-    return torch.clamp(torch.round(bias.double() / step), -limit, limit).to(torch.int32)
+    return torch.clamp(torch.round(bias.double() / step), -limit, limit).to(torch.int32), step
 
 
 def _activation_grids(layer: Layer, analysis: Analysis) -> dict[str, Tensor]:

@@ -121,7 +121,7 @@ def test_an_expert_is_found_wherever_calibration_reaches_it(guarded: bool) -> No
     assert layers.glue_tensors == ()
     assert "experts.2.0" not in without.names
     assert without.unreached == ("experts.2.0",)
-    assert sum(t.size for t in without.glue_tensors) == WIDTH * WIDTH + WIDTH
+    assert sum(t.size for t in without.unread_tensors) == WIDTH * WIDTH + WIDTH
 
 
 def test_work_that_few_samples_need_counts_for_those() -> None:

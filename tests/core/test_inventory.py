@@ -131,12 +131,13 @@ def test_data_flow_passes_through_glue() -> None:
 
 
 def test_a_layer_that_is_never_called_is_listed_apart() -> None:
-    """Unused modules are no layers, but their tensors still count as stored."""
+    """Unused modules are no layers, and their tensors are in no file, but kept apart."""
     layers = take_inventory(source_of(models.NeverCalled(), (5,)))
 
     assert layers.names == ("used",)
     assert layers.uncalled == ("unused",)
-    assert sum(t.size for t in layers.glue_tensors) == 5 * 7 + 7
+    assert sum(t.size for t in layers.unread_tensors) == 5 * 7 + 7
+    assert layers.glue_tensors == ()
 
 
 @pytest.mark.parametrize(
@@ -298,7 +299,9 @@ def test_an_embedding_bag_is_a_table(mode: str) -> None:
     ids = source.selection.inputs
     assert isinstance(ids, Tensor)
 
-    rounded = torch.nn.functional.embedding_bag(ids, round_table(bag.weight.detach(), INT8), mode=mode)
+    rounded = torch.nn.functional.embedding_bag(
+        ids, round_table(bag.weight.detach(), INT8), mode=mode
+    )
     simulated = make_simulator(source, layers, MeasureOptions()).run({"0": INT8}, ids)
     assert (table.role, table.state, table.macs) == ("embedding", "stores", 0)
     assert layer_bytes(table, FP32) == 4 * 20 * 8

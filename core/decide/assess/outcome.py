@@ -60,7 +60,7 @@ def outcome(study: Study, chosen: PrecisionMap) -> Outcome:
     """Size, latency, projected accuracy and warnings of `chosen` on its policy's hardware."""
     hardware = chosen.policy.hardware
     layer_bytes = _layer_bytes(study, chosen.codes)
-    size = int(layer_bytes.sum()) + study.glue_bytes
+    size = study.stored_bytes(chosen.codes)
     latency = study.latency(hardware).estimate(chosen.codes)
     reference_size = int(study.size_bytes[0].sum()) + study.glue_bytes
     reference_ms = study.uniform_ms(hardware)[registry.REFERENCE]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -59,8 +60,17 @@ def _inverse(ratio: Quantity) -> Quantity:
 
 def ran_codes(study: Study, found: Verification) -> NDArray[np.int8]:
     """What ran, as codes of the study's precisions; -1 where a layer does nothing."""
+    return _codes(study, found.ran)
+
+
+def asked_codes(study: Study, found: Verification) -> NDArray[np.int8]:
+    """What was asked for, and is stored, as codes like those of `ran_codes`."""
+    return _codes(study, [row.asked for row in found.layers])
+
+
+def _codes(study: Study, names: Iterable[str | None]) -> NDArray[np.int8]:
     index = {name: i for i, name in enumerate(study.precisions)}
-    codes = [-1 if name is None else index.get(name, 0) for name in found.ran]
+    codes = [-1 if name is None else index.get(name, 0) for name in names]
     return np.array(codes, dtype=np.int8)
 
 

@@ -12,6 +12,7 @@ from core.decide.assess.outcome import CONFIDENCE_MEANING, Outcome
 from core.decide.assess.statistics import LevelCount, statistics
 from core.decide.policy.scoring import HIGH, LEVELS
 from core.estimate import hardware as hardware_profiles
+from core.estimate.size import fixed_bytes
 from core.evidence.scorers import priors
 from core.export.map import words
 from core.export.map.precision_map import ORIGINS
@@ -145,20 +146,23 @@ def _performance(given: Material) -> tuple[Facts, Table, Text]:
 def _sizes(given: Material) -> tuple[Table, Text]:
     sizes = {title: found.totals["size_bytes"].value for title, found in _everyone(given).items()}
     full, half = sizes.get("all FP32"), sizes.get("all FP16")
-    rows = tuple(
+    rows = [
         (title, f"{size or 0:,.0f}", digits(size or 0, "bytes"), _less(size, full),
          _less(size, half))
         for title, size in sizes.items()
-    )  # fmt: skip
+    ]  # fmt: skip
+    fixed = fixed_bytes(given.study.layers)
+    figures = (UNKNOWN,) * 2 if fixed is None else (f"{fixed:,}", digits(fixed, "bytes"))
+    rows.append(("of it in no layer", *figures, "", ""))
     table = Table(
         (Column("map"), Column("bytes (exact)", "number"), Column("MB (exact)", "number"),
          Column("less than all FP32 (exact)", "number"),
          Column("less than all FP16 (exact)", "number")),
-        rows, key="sizes",
+        tuple(rows), key="sizes",
     )  # fmt: skip
     glue = (
-        f"Every size holds {given.found.glue_bytes:,} bytes that belong to no layer and stay in FP32. "
-        "MB is 10^6 bytes; scales, zero points and integer biases are counted."
+        "What belongs to no layer (tables, parameters of glue) stays as it is in every map. MB is "
+        "10^6 bytes; scales, zero points and integer biases are counted."
     )
     return table, Text(glue)
 

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from core.layers import ROOT, Fused, LayerTable
 from core.source.fusion import folded_norms, is_inside
+from core.source.held import held_tensors
 from core.source.operations import Operation, Stored, operand, replace_operand
 
 
@@ -141,9 +142,8 @@ def stored_tensors(layers: LayerTable, model: nn.Module) -> dict[str, Tensor]:
     """Every tensor of `layers` by name as a runtime stores it in float32, on the CPU: the model's
     own, with batch norms folded into weights and biases. Does not change the model.
     """
-    held = model.state_dict(keep_vars=True)
-    state: dict[str, Tensor] = {name: tensor.cpu() for name, tensor in held.items()
-                                if isinstance(tensor, Tensor)}  # fmt: skip
+    held = held_tensors(model)
+    state = {name: tensor.cpu() for name, tensor in held.items()}
     for layer in layers:
         for one in layer.fused:
             if not one.batch_norm:
