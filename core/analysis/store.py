@@ -7,6 +7,8 @@ absent.
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from functools import partial
 from pathlib import Path
@@ -65,10 +67,7 @@ def save(analysis: Analysis, folder: Path) -> None:
         swap.put(fresh, folder)
     except OSError as error:
         shutil.rmtree(fresh, ignore_errors=True)
-        raise AnalysisError(
-            f"The analysis cannot be written to {folder}: {files.reason(error)}.",
-            files.what_to_do(error),
-        ) from error
+        raise _unwritable(folder, error) from error
 
 
 def _no_records(folder: str, names: list[str]) -> list[str]:
@@ -79,11 +78,28 @@ def _no_records(folder: str, names: list[str]) -> list[str]:
 
 
 def check_target(folder: Path) -> None:
-    """Raise `AnalysisError` if writing an analysis to `folder` would overwrite something else."""
-    if folder.exists() and (not folder.is_dir() or _is_foreign(folder)):
-        raise AnalysisError(
-            f"{folder} exists and is not an analysis folder.", "Name a new or an empty folder."
-        )
+    """Raise `AnalysisError` if writing an analysis to `folder` would overwrite something else, or
+    cannot be done.
+    """
+    try:
+        if folder.exists() and (not folder.is_dir() or _is_foreign(folder)):
+            raise AnalysisError(
+                f"{folder} exists and is not an analysis folder.", "Name a new or an empty folder."
+            )
+        beside = next(place for place in folder.absolute().parents if place.exists())
+        if not os.access(
+            beside, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids
+        ):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(beside))
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
+def _unwritable(folder: Path, error: OSError) -> AnalysisError:
+    return AnalysisError(
+        f"The analysis cannot be written to {folder}: {files.reason(error)}.",
+        files.what_to_do(error),
+    )
 
 
 def _is_foreign(folder: Path) -> bool:
@@ -107,6 +123,16 @@ def load(folder: Path) -> Analysis:
 
     A folder that is exchanged while it is read, as partial results are, is read again.
     """
+    try:
+        return _load_whole(folder)
+    except OSError as error:
+        raise AnalysisError(
+            f"The analysis folder {folder} cannot be read: {files.reason(error)}.",
+            "Make it readable, or name another.",
+        ) from error
+
+
+def _load_whole(folder: Path) -> Analysis:
     swap.recover(folder)
     for tries_left in range(TRIES, 0, -1):
         before = stamp(folder)

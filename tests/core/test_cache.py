@@ -8,9 +8,8 @@ import resource
 import sqlite3
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,6 +32,7 @@ from core.numerics.scheme import ORT_CPU, Scheme
 from core.source.contract import ModelSource, model_source
 from core.source.inventory import take_inventory
 from tests.conftest import REPOSITORY
+from tests.core.foreign import unwritable
 from tests.core.killing import digest, finished
 from tests.zoo import awkward, models, passes
 from tests.zoo.sources import source_of, tiny_source
@@ -201,25 +201,9 @@ def test_a_damaged_database_starts_empty(counted: Counted, expected: str, tmp_pa
     assert finished(tmp_path) == counted.made
 
 
-@contextmanager
-def _unwritable() -> Iterator[Path]:
-    """A folder that this process may read but not write, also where tests run as root."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        folder.chmod(0o555)
-        user = os.geteuid()
-        if user == 0:
-            os.seteuid(65534)
-        try:
-            yield folder
-        finally:
-            os.seteuid(user)
-            folder.chmod(0o755)
-
-
 def test_a_read_only_cache_is_said_and_left(counted: Counted, expected: str) -> None:
     """Where nothing can be written the analysis says so once, with a remedy, and goes on."""
-    with _unwritable() as folder:
+    with unwritable() as folder:
         found = counted.measure(folder)
         assert list(folder.iterdir()) == []
 

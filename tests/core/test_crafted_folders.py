@@ -24,6 +24,7 @@ from core.export.map import precision_map
 from core.export.report import markdown
 from core.numerics.calibrate.calibration import Calibration
 from core.numerics.scheme import ORT_CPU
+from tests.core.foreign import unwritable
 from tests.core.synthetic import synthetic_analysis
 
 PEAK_BYTES = 300 * 10**6
@@ -260,3 +261,27 @@ def test_no_command_waits_for_a_file_or_dies_of_it(
     assert code == 2, said
     assert "Traceback" not in said
     assert bad.name in said or "holds no analysis.json" in said
+
+
+def test_a_target_that_cannot_be_written_is_said_before_hours_of_measuring(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """`analyze` refuses a read-only place before it loads the model, and asks for another."""
+    with unwritable() as place:
+        code = main(["analyze", "no_such_file.py:load", "--out", str(place / "deep" / "out")])
+
+    assert code == 2
+    said = capsys.readouterr().err
+    assert "cannot be written to" in said
+    assert "read but not written: choose a folder that can be written" in said
+
+
+def test_a_folder_that_may_not_be_read_is_an_error_of_its_own() -> None:
+    """Missing rights are named, and are no defect of the program."""
+    with (
+        unwritable(0o000, lambda place: store.save(crafted(), place / "a")) as place,
+        pytest.raises(AnalysisError, match="Permission denied") as caught,
+    ):
+        store.load(place / "a")
+
+    assert "readable" in caught.value.next_step
