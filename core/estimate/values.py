@@ -28,11 +28,23 @@ from core.estimate.projection import (
     without_ranges,
 )
 from core.estimate.trials import MapProjector, spread_of
-from core.evidence.evidence import Evidence, MetricRuns
+from core.evidence.evidence import Evidence, MetricRuns, mean_known, spread_by_sample
 from core.quantity import RELATIVE, Quantity
 from core.task import Metric
 
 Floats = NDArray[np.float64]
+
+
+LEAST_SHARE = 1e-2
+"""Of its scale: what a metric has to be at least for a loss in percent of it."""
+
+
+def away_from_zero(reference: float, sampling: float, scale: float) -> bool:
+    """Whether a loss in percent of the metric `reference` means something: it is beyond the 90 %
+    range of its own standard error `sampling`, and no less than a hundredth of `scale`, what it
+    varies by or is held against.
+    """
+    return abs(reference) > max(Z90 * sampling, LEAST_SHARE * scale)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +111,27 @@ class ValueProjector(MapProjector[ValueFigures]):
             return float(np.sqrt(self._errors.mean()))
         return None if self._runs is None else float(self._runs.runs.baseline[0])
 
+    @cached_property
+    def has_percent(self) -> bool:
+        """Whether the reference's metric is clearly away from 0, so that percent of it mean
+        something.
+        """
+        reference = self.reference_metric
+        if reference is None:
+            return False
+        if self._errors is not None and self._targets is not None:
+            sampling = standard_error(self._errors) / (2 * reference) if reference > 0 else 0.0
+            known = np.where(np.isnan(self._targets), mean_known(self._targets), self._targets)
+            count = np.count_nonzero(~np.isnan(self._targets))
+            # Errors of a tenth of the targets' deviation are those of a model of any use.
+            scale = float(np.sqrt(spread_by_sample(known).sum() / count)) / 10
+        elif self._runs is not None:
+            runs = self._runs.runs
+            sampling = float(runs.baseline[1:].std(ddof=1)) if len(runs.baseline) > 2 else 0.0
+            seen = (runs.alone[..., 0], runs.whole[:, 0], runs.probes[:, 0])
+            scale = max(float(np.abs(s - reference).max(initial=0.0)) for s in seen)
+        return away_from_zero(reference, sampling, scale)
+
     def project(self, codes: NDArray[np.int8]) -> Projection:
         """Projected metric, its loss in percent, and relative squared change of the outputs."""
         forbidden, missing = self.forbidden(codes), self.unmeasured(codes)
@@ -155,7 +188,7 @@ class ValueProjector(MapProjector[ValueFigures]):
             return NO_METRIC, NO_METRIC_LOSS
         value = reference + found.metric_change
         judged = Quantity(value, NO_METRIC.unit, "projected", *_around(value, half))
-        if reference == 0:
+        if not self.has_percent:
             return judged, NO_METRIC_LOSS
         per_unit = POINTS / abs(reference)
         loss = found.metric_change * (-per_unit if metric.higher_is_better else per_unit)

@@ -15,6 +15,7 @@ import onnxruntime as ort
 import core
 from core.analysis.analysis import Analysis
 from core.decide import answer
+from core.decide.assess.loss import VALUES
 from core.decide.assess.outcome import accuracy_totals
 from core.decide.policy.decision import PrecisionMap
 from core.decide.policy.policy import Policy
@@ -22,6 +23,7 @@ from core.decide.study import Study
 from core.engines.torch.replay.replayer import Floats
 from core.engines.torch.simulate.simulator import Simulator
 from core.errors import DataError, ModelError
+from core.estimate.values import ValueProjector
 from core.evidence.measure.outputs import OutputReader, read
 from core.numerics import precision as registry
 from core.onnx_graph.layered_graph import LayeredGraph
@@ -199,7 +201,11 @@ def _uniform(study: Study, name: str) -> PrecisionMap:
 
 
 def _measured_totals(study: Study, figures: Any) -> dict[str, Quantity]:
-    return {name: q for name, q in accuracy_totals(study, figures).items() if q.value is not None}
+    """What is known; a loss in percent only where that of the analysis is one too."""
+    found = {name: q for name, q in accuracy_totals(study, figures).items() if q.value is not None}
+    if isinstance(study.projector, ValueProjector) and not study.projector.has_percent:
+        found.pop(VALUES.loss, None)
+    return found
 
 
 def _time(bench: Bench, built: Built, session: ort.InferenceSession, rounds: int) -> Timing:

@@ -16,10 +16,13 @@ from core.analysis import store
 from core.analysis.analysis import Analysis
 from core.analysis.analyze import analyze, dry_run
 from core.decide import answer
+from core.decide.assess.outcome import outcome
 from core.decide.policy.policy import Policy
+from core.decide.solve.solver import Solver
 from core.decide.study import Study
-from core.errors import DataError
+from core.errors import DataError, PolicyError
 from core.estimate.loss_function import loss_function
+from core.estimate.values import away_from_zero
 from core.evidence.evidence import Evidence
 from core.evidence.measure.outputs import FLOOR, OutputReader, read
 from core.evidence.options import MeasureOptions
@@ -28,7 +31,7 @@ from core.onnx_graph.session import open_session
 from core.runtime.build import assemble
 from core.runtime.inference import run
 from core.runtime.judge import judge
-from core.runtime.verify import prepare
+from core.runtime.verify import _measured_totals, prepare
 from core.source.contract import ModelSource, model_source
 
 N = 240
@@ -352,3 +355,50 @@ def test_a_built_model_of_probabilities_is_verified_as_logits() -> None:
     assert bench.study.projector is not None
     projected = bench.study.projector.project(chosen.codes).kl.value
     assert same.figures.kl.value == pytest.approx(projected, rel=0.2)
+
+
+def _near_zero(kind: str) -> ModelSource:
+    """Targets that the model gives itself but for 1e-6, by RMSE or by a metric around 0."""
+    model, x = _flat(2), torch.randn(N, 8, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        targets = model(x) + 1e-6
+    if kind == "RMSE":
+        return _source(model, targets, "regression")
+    bias = lambda o, t: float((o - t).mean())  # noqa: E731
+    return _source(model, targets, "custom", metric=bias, higher_is_better=False)
+
+
+@pytest.mark.parametrize("kind", ["RMSE", "bias"])
+def test_a_reference_near_zero_loses_no_percent(kind: str) -> None:
+    """Plan and verification say n/a for a loss in percent of nothing; budgets in its unit work."""
+    source = _near_zero(kind)
+    analysis = analyze(source, FEW)
+    study = Study(analysis)
+    chosen = answer.decide(study, Policy(strategy="uniform", uniform="INT8"))
+    totals = outcome(study, chosen).totals
+    bench = prepare(source, analysis)
+    built = assemble(bench.graph, analysis, chosen)
+    ran = run(open_session(built.model), built.inputs, bench.split.inputs)
+    found = judge(source, bench.reader, bench.split, analysis.metric, bench.outputs, ran)
+    solver, projection = Solver(study), study.project(chosen.codes)
+
+    assert totals["metric"].value is not None
+    assert totals["metric_loss_pct"].value is None
+    assert "metric_loss_pct" not in _measured_totals(study, found.figures)
+    assert "metric" in _measured_totals(study, found.figures)
+    change = totals["metric"].value - study.projector.reference_metric  # type: ignore[union-attr, operator]
+    assert solver.loss(projection, "metric") == pytest.approx(change)
+    with pytest.raises(PolicyError, match="too near 0"):
+        solver.loss(projection, "percent")
+
+
+@pytest.mark.parametrize(
+    ("reference", "sampling", "scale", "expected"),
+    [(0.5, 0.01, 1.0, True), (9e-3, 0.0, 1.0, False), (0.01, 0.02, 0.1, False), (0.0, 0, 0, False),
+     (-3.0, 0.1, 5.0, True)],
+)  # fmt: skip
+def test_percent_need_a_metric_away_from_zero(
+    reference: float, sampling: float, scale: float, expected: bool
+) -> None:
+    """A metric below a hundredth of its scale, or within its own range of 0, has no percent."""
+    assert away_from_zero(reference, sampling, scale) == expected

@@ -129,10 +129,16 @@ class Solver:
                     "Write for instance --budget loss=0.5.",
                 )
             value = projection.accuracy_drop_pts.value
+        elif unit == "metric":
+            value = _worse_by(study, projection)
         else:
             value = projection.metric_loss_pct.value
-            if value is not None and unit == "metric":
-                value *= abs(projector_reference(study)) / 100
+            if value is None and projection.metric.value is not None:
+                raise PolicyError(
+                    "The reference's metric is too near 0 for a loss in percent of it.",
+                    "Budget the metric in its own unit, for instance --budget loss=0.01, or the "
+                    "change of the outputs.",
+                )
         if value is None:
             raise PolicyError(
                 "The loss of this model is not known: there are no labels.",
@@ -237,6 +243,15 @@ def projector_reference(study: Study) -> float:
     projector = study.projector
     assert isinstance(projector, ValueProjector)
     return projector.reference_metric or 0.0
+
+
+def _worse_by(study: Study, projection: Projection) -> float | None:
+    """What is lost of the metric in its own unit, positive = worse; None where it is unknown."""
+    metric, value = study.analysis.metric, projection.metric.value
+    if metric is None or value is None:
+        return None
+    change = value - projector_reference(study)
+    return -change if metric.higher_is_better else change
 
 
 def _as_asked(solver: Solver, budget: Budget, value: float, hardware: str) -> Budget:
