@@ -258,6 +258,13 @@ def _report(command: _Commands[argparse.ArgumentParser]) -> None:
     sub.set_defaults(run=commands.report)
 
 
+AS_DEPLOYED = (
+    "run as a plain session does, without session.x64quantprecision=1, which is set on processors "
+    "without VNNI to keep sums of 8-bit products exact: verify says what is lost without it, "
+    "profile times without it"
+)
+
+
 def _runtime(command: _Commands[argparse.ArgumentParser]) -> None:
     sub = _add(command, "build", "build a map as an ONNX model and say what each layer got")
     runtime.add_options(sub)
@@ -272,11 +279,13 @@ def _runtime(command: _Commands[argparse.ArgumentParser]) -> None:
     sub.add_argument("maps", type=Path, nargs="+", metavar="MAP", help="precision maps")
     sub.add_argument("--skip-verified", action="store_true", help="leave out maps run before")
     sub.add_argument("--repeat", type=int, metavar="N", help="rounds of timing; default: 20")
+    sub.add_argument("--as-deployed", action="store_true", help=AS_DEPLOYED)
     runtime.add_progress(sub)
     _json(sub)
     sub.set_defaults(run=runtime.verify)
     sub = _add(command, "profile", "time every layer on this machine, for latency estimates")
     runtime.add_options(sub)
+    sub.add_argument("--as-deployed", action="store_true", help=AS_DEPLOYED)
     runtime.add_progress(sub)
     _json(sub)
     sub.set_defaults(run=runtime.profile)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import msgspec
 from core.cli import runtime_tables as tables
 from core.cli.output import console, note, print_json, write
 from core.cli.studies import study_of
-from core.decide.assess.verified import sentences
+from core.decide.assess.verified import agreement_in_words, sentences
 from core.decide.policy.decision import PrecisionMap
 from core.decide.study import Study
 from core.errors import PolicyError
@@ -25,6 +26,16 @@ from core.source.samples import PREFIX
 if TYPE_CHECKING:
     from core.analysis.analysis import Analysis
     from core.source.contract import ModelSource
+
+
+NO_DIFFERENCE = (
+    "--as-deployed changes nothing here: this processor's sums of 8-bit products do not saturate, "
+    "and sessions are opened without an option."
+)
+PLAIN_TIMES = (
+    "Timed as a plain session runs it: sums of 8-bit products saturate on this processor, so that "
+    "outputs are not those of the simulation."
+)
 
 
 def add_progress(command: argparse.ArgumentParser) -> None:
@@ -128,12 +139,15 @@ def _verify(options: argparse.Namespace, reporter: Reporter) -> None:
             reporter.step(number * total + done, len(wanted) * total, f"{label}: {what}")
 
         found = verifying.verify(
-            bench, chosen, label=label, rounds=options.repeat or ROUNDS, progress=step
-        )
+            bench, chosen, label=label, rounds=options.repeat or ROUNDS,
+            plain=options.as_deployed, progress=step,
+        )  # fmt: skip
         path = verification.save(record_files.home_of(options.folder), found)
         kept.append((path, found, chosen))
         for sentence in sentences(study, found):
             note(sentence)
+        if options.as_deployed and found.as_deployed is None:
+            note(NO_DIFFERENCE)
     reporter.result = {"files": [str(path) for path, _, _ in kept]}
     if options.json:
         content = [{"file": str(path), **msgspec.to_builtins(one)} for path, one, _ in kept]
@@ -143,6 +157,7 @@ def _verify(options: argparse.Namespace, reporter: Reporter) -> None:
     for path, found, _ in kept:
         out.print(tables.layers_table(found.layers))
         out.print(tables.figures_table(found, study))
+        out.print(agreement_in_words(found))
         out.print(f"Kept as {path}.")
     if len(wanted) < len(maps):
         out.print(f"{len(maps) - len(wanted)} of {len(maps)} maps were verified before.")
@@ -151,10 +166,14 @@ def _verify(options: argparse.Namespace, reporter: Reporter) -> None:
 def profile(options: argparse.Namespace) -> None:
     """Time the layers on this machine and keep what was found."""
     study = study_of(options.folder)
+    from core.onnx_graph.session import as_deployed, exact_sums
     from core.runtime import profile as profiling
     from core.runtime import verify as verifying
 
-    with reporting(options.progress) as reporter:
+    if options.as_deployed:
+        note(PLAIN_TIMES if exact_sums() else NO_DIFFERENCE)
+    plain = as_deployed() if options.as_deployed else nullcontext()
+    with reporting(options.progress) as reporter, plain:
         bench = verifying.prepare(source_of(options, study.analysis), study.analysis)
         found = profiling.profile(bench, progress=reporter.step)
         path = machine_profile.save(record_files.home_of(options.folder), found)

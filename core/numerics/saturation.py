@@ -20,8 +20,8 @@ EXACT = ("avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8")
 WARNING = (
     "This processor has no VNNI: kernels for unsigned activations and signed weights (U8S8) "
     "may saturate on it, which the simulation does not show. Run the model on a processor "
-    "with VNNI, keep its sums exact (session.x64quantprecision=1 in ONNX Runtime, which verify "
-    "sets), or quantize its weights to 7 bits (reduce_range)."
+    "with VNNI, or keep its sums exact (session.x64quantprecision=1 in ONNX Runtime, which verify "
+    "sets; verify --as-deployed measures what is lost without)."
 )
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from core.onnx_graph.surgery import copied
 PROVIDERS = ["CPUExecutionProvider"]
 FATAL_ONLY = 4
 COPY = "__own"
+_PLAIN = ContextVar("plain sessions", default=False)
 
 Feed = dict[str, NDArray[Any]]
 
@@ -29,7 +32,17 @@ def exact_sums() -> dict[str, str]:
     ONNX Runtime then multiplies by weights in uint8, which is exact and slower. It does so wherever
     it is told to, with VNNI too, so only processors that need it are told.
     """
-    return {"session.x64quantprecision": "1"} if saturates() else {}
+    return {"session.x64quantprecision": "1"} if saturates() and not _PLAIN.get() else {}
+
+
+@contextmanager
+def as_deployed() -> Iterator[None]:
+    """Sessions inside are those of a program that knows nothing of `exact_sums`."""
+    token = _PLAIN.set(True)
+    try:
+        yield
+    finally:
+        _PLAIN.reset(token)
 
 
 def serialized(model: onnx.ModelProto) -> bytes:

@@ -64,6 +64,17 @@ class Timing(msgspec.Struct, frozen=True):
     noise_pct: float
 
 
+class AsDeployed(msgspec.Struct, frozen=True):
+    """The same file in a session without the option that keeps sums exact, on the same samples.
+
+    `figures` have the names of a verification's; `agreement_db` compares the outputs with the
+    simulation, None where there is no difference.
+    """
+
+    figures: dict[str, Quantity]
+    agreement_db: float | None
+
+
 class Verification(msgspec.Struct, frozen=True):
     """A map that was built and run.
 
@@ -72,6 +83,7 @@ class Verification(msgspec.Struct, frozen=True):
     `agreement_db` compares the outputs with the simulation of what ran, `error_db` with FP32;
     dB of the output's signal, None where there is no difference. `peak_bytes` is the largest
     resident memory of a process that loads and runs the map, less what it held before.
+    `as_deployed` is None where it was not asked for, or sums are exact without an option.
     """
 
     schema_version: Count
@@ -100,6 +112,7 @@ class Verification(msgspec.Struct, frozen=True):
     left_out: tuple[str, ...]
     overflow: tuple[str, ...]
     seconds: float
+    as_deployed: AsDeployed | None = None
 
     @property
     def precisions(self) -> tuple[str | None, ...]:

@@ -27,9 +27,15 @@ from core.estimate.values import ValueProjector
 from core.evidence.measure.outputs import OutputReader, read
 from core.numerics import precision as registry
 from core.onnx_graph.layered_graph import LayeredGraph
-from core.onnx_graph.session import open_session
+from core.onnx_graph.session import as_deployed, exact_sums, open_session
 from core.quantity import Quantity
-from core.records.verification import SCHEMA_VERSION, LayerRun, Timing, Verification
+from core.records.verification import (
+    SCHEMA_VERSION,
+    AsDeployed,
+    LayerRun,
+    Timing,
+    Verification,
+)
 from core.runtime.build import Built, assemble, check_same_model
 from core.runtime.inference import BATCH, run
 from core.runtime.judge import judge, sqnr_db
@@ -119,11 +125,13 @@ def _check_export(reader: OutputReader, expected: Floats, outputs: Floats) -> No
 
 def verify(
     bench: Bench, chosen: PrecisionMap, *, label: str = "", rounds: int = ROUNDS,
+    plain: bool = False,
     progress: Progress = lambda done, total, label: None,
 ) -> Verification:  # fmt: skip
     """Build `chosen`, run it on the holdout split and time it against FP32.
 
-    `rounds` are those of the timing. Raises `ModelError` where its outputs are not finite.
+    `rounds` are those of the timing; with `plain` it is run once more as a program does that keeps
+    no sums exact, where that differs. Raises `ModelError` where its outputs are not finite.
     """
     start = time.perf_counter()
 
@@ -186,7 +194,22 @@ def verify(
         reference_peak_bytes=peaks[1],
         left_out=built.disabled,
         overflow=_overflowing(bench.study, chosen),
+        as_deployed=_as_deployed(bench, built, simulated) if plain and exact_sums() else None,
         seconds=round(time.perf_counter() - start, 2),
+    )
+
+
+def _as_deployed(bench: Bench, built: Built, simulated: Floats) -> AsDeployed:
+    """What a session without exact sums gives, NaN and infinity taken for 0."""
+    with as_deployed():
+        session = open_session(built.model, built.disabled)
+        outputs = np.nan_to_num(run(session, built.inputs, bench.split.inputs), posinf=0, neginf=0)
+    found = judge(
+        bench.source, bench.reader, bench.split, bench.analysis.metric, bench.outputs, outputs
+    )
+    return AsDeployed(
+        _measured_totals(bench.study, found.figures),
+        sqnr_db(bench.reader, bench.outputs, outputs, simulated),
     )
 
 

@@ -23,8 +23,10 @@ from core.decide.study import Study
 from core.errors import AnalysisError, ModelError
 from core.evidence.options import MeasureOptions
 from core.export.map import precision_map
+from core.onnx_graph import session
 from core.records import verification
 from core.records.verification import Verification
+from core.runtime import inference
 from core.runtime import verify as verifying
 from core.runtime.judge import sqnr_db
 from core.runtime.machine import this_machine
@@ -32,6 +34,7 @@ from core.runtime.timing import Rounds
 from core.source import samples
 from core.source.batches import take
 from tests.core.runtime_case import Case, as_asked_or_why, case_of, decibels, flips, with_ranges
+from tests.processors import needs_x86
 from tests.zoo.sources import tiny_source
 
 SAMPLES = {"digits_resnet": 450, "digits_vit": 450, "informer": 100}
@@ -342,3 +345,69 @@ def test_the_words_behind_a_file_say_how_to_keep_sums_exact() -> None:
     both = advice(("MatMulAddFusion",), config, ("tied.weight",))
     assert "disabled_optimizers=['MatMulAddFusion']" in both
     assert "does not take it where layers share a weight (tied.weight)" in both
+
+
+def _pairwise_saturated(u8: Any, s8: Any) -> Any:
+    """Products of unsigned [N, K] by signed [K, M] bytes as VPMADDUBSW and VPADDW add them: pairs in
+    16 bits, which saturate, then in 32.
+    """
+    products = u8.astype(np.int32)[:, :, None] * s8.astype(np.int32)[None]
+    pairs = products.reshape(len(u8), -1, 2, s8.shape[1]).sum(axis=2)
+    return np.clip(pairs, -(2**15), 2**15 - 1).sum(axis=1)
+
+
+@needs_x86
+@pytest.mark.usefixtures("no_vnni")
+def test_a_run_as_deployed_says_what_saturation_costs(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without VNNI `verify --as-deployed` opens one more session, without the option, and says the
+    loss of what it gives beside that with exact sums; without the option of the command it does not.
+    """
+    real, opened = verifying.open_session, []
+
+    def watched(model: Any, disabled: Any = ()) -> Any:
+        opened.append(bool(session.exact_sums()))
+        return real(model, disabled)
+
+    def saturated(running: Any, *rest: Any) -> Any:
+        found = inference.run(running, *rest)
+        if opened[-1]:
+            return found
+        rng = np.random.default_rng(0)  # what the last product loses where its pairs saturate
+        u8, s8 = (
+            rng.integers(128, 256, (len(found), 64)),
+            rng.integers(-127, 128, (64, found.shape[1])),
+        )
+        lost = _pairwise_saturated(u8, s8) - u8 @ s8
+        assert np.abs(lost).max() > 0
+        return found + (lost / np.abs(lost).max() * np.abs(found).max()).astype(np.float32)
+
+    monkeypatch.setattr(verifying, "open_session", watched)
+    monkeypatch.setattr(verifying, "run", saturated)
+    command = ["verify", str(folder / "run"), str(_map(folder, *INT8)), "--source",
+               f"{folder / 'net.py'}:load", "--repeat", "2", "--json"]  # fmt: skip
+
+    def verify(*more: str) -> dict[str, Any]:
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            assert main([*command, *more]) == 0
+        found: dict[str, Any] = json.loads(printed.getvalue())
+        return found
+
+    assert verify()["as_deployed"] is None
+    assert all(opened)
+    found = verify("--as-deployed")
+    assert opened[-1] is False
+    assert found["machine"]["exact_sums"]
+    assert found["as_deployed"]["figures"]["kl"]["value"] > 2 * found["figures"]["kl"]["value"]
+    assert found["as_deployed"]["agreement_db"] < found["agreement_db"]
+
+
+def test_sums_are_plain_inside_as_deployed_alone(*, vnni: bool) -> None:
+    """Sessions keep sums exact again once what is as deployed is over, after an error too."""
+    with contextlib.suppress(ValueError), session.as_deployed():
+        assert not session.exact_sums()
+        raise ValueError
+
+    assert bool(session.exact_sums()) is not vnni

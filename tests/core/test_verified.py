@@ -18,6 +18,7 @@ from core.decide.advise.corrections import ENOUGH, correction, in_words, residua
 from core.decide.assess.gains import gains
 from core.decide.assess.outcome import outcome
 from core.decide.assess.verified import (
+    agreement_in_words,
     faster_without_half,
     half_layers,
     ran_codes,
@@ -31,7 +32,9 @@ from core.estimate.hardware import DEFAULT, THIS_MACHINE
 from core.export.map import precision_map
 from core.export.map.checklist import checks
 from core.export.map.words import amount
+from core.quantity import Quantity
 from core.records import machine_profile, record_files
+from core.records.verification import AsDeployed
 from core.source import samples
 from tests.core.synthetic import synthetic_analysis
 from tests.core.verified import narrowed, profile, verification, with_runs
@@ -346,3 +349,45 @@ def test_the_command_compares_figures_of_one_split() -> None:
     places = [accuracy.index(amount(q)) for q in (level, same["accuracy"])]
     assert places == sorted(places)
     assert amount(ran) in accuracy[places[-1] + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("agreement", "error", "simulated", "words"),
+    [
+        (43.9, 41.1, 41.5, ["agree to 43.9 dB", "itself is 41.1 dB", "not sample by sample"]),
+        (60.0, 30.0, 30.0, ["holds sample by sample"]),
+        (
+            25.0,
+            24.0,
+            40.0,
+            ["more than the 40.0 dB of the simulation", "does not hold for this file"],
+        ),
+        (None, 30.0, 30.0, ["give the same outputs"]),
+        (90.0, None, None, ["there is no quantization error"]),
+    ],
+)
+def test_agreement_is_said_in_words(
+    agreement: float | None, error: float | None, simulated: float | None, words: list[str]
+) -> None:
+    """Beside the decibels stands what they mean for the projection, in one of a few sentences."""
+    run = msgspec.structs.replace(
+        verification(PLAIN, narrowed(PLAIN, 6)), agreement_db=agreement, error_db=error,
+        simulated_error_db=simulated,
+    )  # fmt: skip
+    said = agreement_in_words(run)
+
+    assert all(word in said for word in words)
+    assert ("sample by sample" in said) == ("sample by sample" in " ".join(words))
+
+
+def test_what_saturation_costs_is_said_beside_the_exact_run() -> None:
+    """A run as deployed says its own loss in place of the one with exact sums; no other does."""
+    run = verification(PLAIN, narrowed(PLAIN, 6))
+    loss = Quantity(6.25, "pts", "measured")
+    plain = AsDeployed(run.figures | {"accuracy_drop_pts": loss}, 24.0)
+    said = agreement_in_words(msgspec.structs.replace(run, as_deployed=plain))
+
+    assert "saturate" in said
+    assert "agree to 24.0 dB" in said
+    assert "6.25 pts in place of" in said
+    assert "saturate" not in agreement_in_words(run)

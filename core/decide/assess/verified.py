@@ -15,7 +15,7 @@ from core.decide.study import Study
 from core.estimate import hardware
 from core.estimate.hardware import THIS_MACHINE
 from core.numerics import precision as registry
-from core.quantity import Quantity
+from core.quantity import Quantity, written
 from core.records.verification import Verification
 
 BUSY_PCT = 10.0
@@ -119,6 +119,66 @@ def sentences(study: Study, found: Verification) -> list[str]:
             "the map."
         )
     return said
+
+
+TITLES = {
+    "accuracy_drop_pts": "the accuracy loss",
+    "metric_loss_pct": "the loss of the metric",
+    "kl": "the KL divergence",
+    "relative_mse": "the relative MSE",
+}
+"""What saturation is told by: the first that is known."""
+APART_DB = 10.0
+"""So far above the error, what simulation and runtime differ by is a tenth of it in energy."""
+MORE_DB = 3.0
+
+
+def agreement_in_words(found: Verification) -> str:
+    """What the decibels of a verification mean for the projection."""
+    agreement, error, simulated = found.agreement_db, found.error_db, found.simulated_error_db
+    if agreement is None:
+        return "Simulation and runtime give the same outputs."
+    if error is None:
+        return (
+            f"Simulation and runtime agree to {agreement:.1f} dB; there is no quantization error."
+        )
+    said = (
+        f"Simulation and runtime agree to {agreement:.1f} dB; the quantization error itself is "
+        f"{error:.1f} dB of the signal"
+    )
+    if agreement >= error + APART_DB:
+        said += ": they differ by little beside it, and the projection holds sample by sample."
+    elif simulated is not None and error < simulated - MORE_DB:
+        said += (
+            f", more than the {simulated:.1f} dB of the simulation: the runtime does something that "
+            "is not simulated, and the projection does not hold for this file."
+        )
+    else:
+        said += (
+            ", hardly more. Values near the edge of a step round to one side in the simulation and "
+            "to the other in the runtime: the projection holds over many samples, not sample by "
+            "sample."
+        )
+    return said + _plainly(found)
+
+
+def _plainly(found: Verification) -> str:
+    """What saturation adds to the difference, where a session was opened that saturates."""
+    plain = found.as_deployed
+    if plain is None:
+        return ""
+    name = next((n for n in TITLES if n in plain.figures and n in found.figures), None)
+    figures = ""
+    if name is not None:
+        now, then = (
+            f"{written(q.value, q.unit)}" for q in (plain.figures[name], found.figures[name])
+        )
+        figures = f", and {TITLES[name]} is {now} in place of {then}"
+    apart = "fully" if plain.agreement_db is None else f"to {plain.agreement_db:.1f} dB"
+    return (
+        f" Without session.x64quantprecision=1 sums saturate: simulation and runtime then agree "
+        f"{apart}{figures}."
+    )
 
 
 def _layers(count: int) -> str:

@@ -17,7 +17,7 @@ from core.decide.advise.corrections import (
 )
 from core.decide.assess.loss import loss_figures
 from core.decide.assess.outcome import accuracy_totals
-from core.decide.assess.verified import half_layers, ran_codes, sentences
+from core.decide.assess.verified import agreement_in_words, half_layers, ran_codes, sentences
 from core.estimate.hardware import THIS_MACHINE
 from core.export.map.words import count
 from core.numerics.precision import REFERENCE
@@ -61,6 +61,7 @@ def this_map(view: View, found: Verification) -> None:
         + (": those of the map on screen differ, and so does its own projection."
            if not found.is_as_asked else ".")
     )  # fmt: skip
+    st.caption(plain(agreement_in_words(found)))
     for sentence in sentences(view.study, found):
         st.markdown(f":orange[:material/warning:] {plain(sentence)}")
     if half_layers(view.study, found):
