@@ -23,6 +23,7 @@ from core.analysis.arrays import read_array
 from core.analysis.schema import FILE, SCHEMA_VERSION, AnalysisFile, decode, partial_of
 from core.errors import AnalysisError
 from core.evidence.evidence import Evidence, Outputs
+from core.onnx_graph.node_table import TABLES
 from core.records import machine_profile, record_files, verification
 
 __all__ = [
@@ -62,7 +63,7 @@ def save(analysis: Analysis, folder: Path) -> None:
         for kept in KEPT:
             if (folder / kept).is_dir():
                 shutil.copytree(folder / kept, fresh / kept, ignore=_no_records)
-            elif (folder / kept).is_file():
+            elif not _no_records(str(folder), [kept]):
                 shutil.copy2(folder / kept, fresh / kept)
         swap.put(fresh, folder)
     except OSError as error:
@@ -71,8 +72,8 @@ def save(analysis: Analysis, folder: Path) -> None:
 
 
 def _no_records(folder: str, names: list[str]) -> list[str]:
-    """What can be no record: a device would be copied without end."""
-    most = record_files.RECORDS.most_bytes
+    """What can be no record or node table: a device would be copied without end."""
+    most = TABLES.most_bytes
     paths = {name: Path(folder) / name for name in names}
     return [n for n, path in paths.items() if not path.is_file() or path.stat().st_size > most]
 

@@ -79,6 +79,21 @@ def test_a_bad_record_is_left_out_and_named(
     assert len(store.load(folder).verifications) == len(found.verifications)
 
 
+@pytest.mark.parametrize("special", ["large", "device", "pipe"])
+def test_an_analysis_is_written_anew_without_what_can_be_no_node_table(
+    folder: Path, special: str
+) -> None:
+    """A node table of 100 GB, a device or a pipe in its place is not copied, and nothing waits."""
+    path = folder / "onnx_nodes.json"
+    path.touch()
+    BAD[special](path)
+
+    store.save(ANALYSIS, folder)
+
+    assert not path.exists()
+    assert len(store.load(folder).verifications) == 2
+
+
 @pytest.mark.parametrize("kind", [verification.FOLDER, machine_profile.FOLDER])
 @pytest.mark.slow
 def test_any_value_in_a_record_is_used_or_named(folder: Path, kind: str) -> None:
