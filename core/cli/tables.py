@@ -108,9 +108,9 @@ def totals_table(study: Study, found: Outcome, hardware: str) -> Table:
     table = new_table("Totals", ("figure", "value (90 % range) and kind"))
     for key, title in names.items():
         table.add_row(title, total(study.analysis, key, found.totals[key]))
-    table.add_row(
-        "bytes in no layer, in every map", f"{written(fixed_bytes(study.layers), 'bytes')} exact"
-    )
+    fixed = fixed_bytes(study.layers)
+    kind = "" if fixed is None else " exact"
+    table.add_row("bytes in no layer, in every map", f"{written(fixed, 'bytes')}{kind}")
     table.add_row(
         "precision boundaries", f"{found.boundaries} ({written(found.boundaries_ms, 'ms')})"
     )

@@ -33,10 +33,9 @@ SAMPLES = ("digits_vit", "digits_resnet")
 
 
 def judged(
-    source: ModelSource, inventory: LayerTable, scheme: Scheme, calibrator: str
+    source: ModelSource, layers: LayerTable, scheme: Scheme, calibrator: str
 ) -> tuple[float, float, float]:
     """SQNR in dB, mean KL in nats, and the seconds that calibrating took."""
-    layers = under(inventory, scheme)
     start = time.perf_counter()
     simulator = make_simulator(
         source, layers, MeasureOptions(scheme=scheme, calibrator=calibrators.get(calibrator))
@@ -60,13 +59,13 @@ def main() -> None:
     names = chosen.calibrators.split(",")
     for name in [chosen.sample] if chosen.sample else SAMPLES:
         source = samples.load(name)
-        inventory = take_inventory(source)
         title = f"{name}, all layers in INT8, {len(source.selection)} samples: dB; KL in nats; s"
         table = Table("scheme", *names, title=title)
         for scheme in schemes.SCHEMES.values():
+            layers = under(take_inventory(source, functions=scheme.functions), scheme)
             cells = []
             for calibrator in names:
-                sqnr_db, kl, seconds = judged(source, inventory, scheme, calibrator)
+                sqnr_db, kl, seconds = judged(source, layers, scheme, calibrator)
                 cells.append(f"{sqnr_db:.1f}; {kl:.1e}; {seconds:.1f}")
             table.add_row(scheme.name, *cells)
         Console(width=140).print(table)
