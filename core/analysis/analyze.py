@@ -20,6 +20,7 @@ from core.evidence.measure.cache import Cache
 from core.evidence.measure.collect import Progress
 from core.evidence.measure.forecast import forecast_seconds
 from core.evidence.measure.holdout import judged
+from core.evidence.measure.memory import held_bytes, release
 from core.evidence.measure.model_notes import flow_notes, notes
 from core.evidence.measure.outputs import read
 from core.evidence.measure.runs import prepare
@@ -43,7 +44,8 @@ ON_DEVICE = (
 class Forecast:
     """What a measurement will cost.
 
-    `batch` samples are run at a time, so that about `peak_bytes` of memory are taken at most.
+    `batch` samples are run at a time, so that about `peak_bytes` of memory are taken at most, of
+    which Python, the model and its data take `held_bytes` before anything is measured.
     `full_passes` says why layers will not be measured by replay ("" = they will).
     """
 
@@ -53,6 +55,7 @@ class Forecast:
     predicted_seconds: float
     perturbation_bytes: int
     peak_bytes: int
+    held_bytes: int
     batch: int
     full_passes: str
 
@@ -81,7 +84,7 @@ class Steps:
 
 def dry_run(source: ModelSource, options: MeasureOptions | None = None) -> Forecast:
     """Predict the cost of `analyze` from one small batch; measures nothing else."""
-    options = options or MeasureOptions()
+    options, held = options or MeasureOptions(), held_bytes()
     layers = _layers(source, options)
     runs = measuring.planned_runs(layers, options)
     simulator = measuring.make_simulator(source, layers, options)
@@ -91,16 +94,20 @@ def dry_run(source: ModelSource, options: MeasureOptions | None = None) -> Forec
     outputs = reader.keep(simulator.run({}, take(source.selection.inputs, 0, 2))).shape[1]
     runner = prepare(simulator, source, reader, len(runs), options)
     values = len(options.precisions) * len(layers) * len(source.selection) * outputs
-    return Forecast(
+    found = Forecast(
         layers=len(layers),
         runs=len(runs),
         samples=len(source.selection),
         predicted_seconds=forecast_seconds(runner, source, layers, runs, options),
         perturbation_bytes=values * np.dtype(np.float32).itemsize,
-        peak_bytes=runner.peak_bytes,
+        peak_bytes=held + runner.peak_bytes,
+        held_bytes=held,
         batch=runner.batch,
         full_passes=runner.reason,
     )
+    del simulator, runner
+    release()
+    return found
 
 
 def analyze(
@@ -136,6 +143,7 @@ def analyze(
         source, layers, options, cache=cache, progress=steps.run,
         on_partial=look if on_partial is not None else None,
     )  # fmt: skip
+    release()
     evidence = with_local(source, layers, options, measured, steps.layer, cache)
     steps.over()
     return replace(

@@ -88,6 +88,7 @@ def analyze(options: argparse.Namespace) -> None:
 def _analyze(options: argparse.Namespace, reporter: Reporter) -> None:
     # torch takes seconds to import, and only this command runs a model
     from core.analysis import analyze as analysing
+    from core.evidence.measure.memory import held_bytes
     from core.evidence.measure.workers import share_cores
     from core.source.device import placed
 
@@ -102,7 +103,7 @@ def _analyze(options: argparse.Namespace, reporter: Reporter) -> None:
         calibrator=calibrators.get(options.calibrator),
         precisions=_precisions(options),
         expand_units=options.expand_units,
-        memory_bytes=options.memory,
+        memory_bytes=None if options.memory is None else options.memory - held_bytes(),
         jobs=options.jobs,
     )
     plan = analysing.dry_run(source, how)

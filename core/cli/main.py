@@ -117,8 +117,8 @@ def _analyze(command: _Commands[argparse.ArgumentParser]) -> None:
         "--memory",
         type=_memory,
         metavar="SIZE",
-        help="memory that measuring may take, such as 2GB or a number of bytes; default: half of "
-        "what is free",
+        help="memory that all of the analysis may take, Python, the model and its data included, "
+        "such as 2GB; default: these and half of what is free",
     )
     sub.add_argument(
         "--jobs", type=int, default=1, metavar="N", help="processes that share the work; default: 1"

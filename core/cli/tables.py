@@ -50,7 +50,10 @@ def plan_table(plan: Forecast) -> Table:
     table.add_row("runs over the selection split", str(plan.runs))
     table.add_row("samples", f"{plan.samples:,}")
     table.add_row("time", f"about {duration(plan.predicted_seconds)}")
-    table.add_row("memory at its peak", f"about {plan.peak_bytes / MEGA:,.0f} MB")
+    table.add_row(
+        "memory at its peak",
+        f"about {plan.peak_bytes / MEGA:,.0f} MB, {plan.held_bytes / MEGA:,.0f} MB of it are held now",
+    )
     table.add_row("samples at a time", str(plan.batch))
     table.add_row("each run", f"a full pass: {plan.full_passes}" if plan.full_passes
                   else "what follows the layer")  # fmt: skip

@@ -23,8 +23,8 @@ class MeasureOptions:
 
     `precisions` are those that each layer is put into, all that are registered by default.
     `expand_units` takes declared units apart. `probes` is the number of mixed maps that are run to
-    learn how far projections err. `memory_bytes` bounds the memory of all processes together (None:
-    half of what is free) and `jobs` is their number; neither changes what is measured.
+    learn how far projections err. `memory_bytes` bounds the memory that all processes together take
+    beside what Python, the model and its data hold (None: half of what is free) and `jobs` is their number; neither changes what is measured.
     """
 
     scheme: Scheme = ORT_CPU

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -289,7 +288,9 @@ def test_batches_are_even_parts_of_full_ones(size: int) -> None:
 
 @pytest.mark.slow
 def test_memory_is_bounded_by_smaller_batches() -> None:
-    """A bound makes batches smaller, then replay impossible, then the measurement."""
+    """A bound makes batches smaller, then lets rounded weights go, then makes replay impossible,
+    then the measurement.
+    """
     source = _first(samples.load("digits_vit"), 100)
     simulator = _simulator(source)
     runs = len(planned_runs(take_inventory(source), MeasureOptions(precisions=PRECISIONS)))
@@ -300,12 +301,16 @@ def test_memory_is_bounded_by_smaller_batches() -> None:
 
     wide = runner(10**10)
     tight, tighter = runner(wide.need.peak(60)), runner(wide.need.peak(SMALLEST))
-    short = runner(wide.need.peak(SMALLEST) - 1)
+    lean = runner(wide.need.peak(SMALLEST) - 1)
+    short = runner(wide.need.holding(0).peak(SMALLEST) - 1)
 
     assert (wide.batch, tight.batch, tighter.batch) == (100, 60, SMALLEST)
     assert SMALLEST < short.batch < 100
     assert tight.peak_bytes <= wide.need.peak(60) < wide.peak_bytes
     assert (wide.reason, tight.reason, tighter.reason) == ("", "", "")
+    assert lean.reason == ""
+    assert lean.need.weights < wide.need.weights == tighter.need.weights
+    assert lean.peak_bytes < wide.need.peak(SMALLEST)
     assert "memory" in short.reason
     assert short.peak_bytes < wide.need.peak(SMALLEST)
     assert wide.notes(0) == tight.notes(0) == ()  # compared: parts of 60 give the same bits
@@ -437,12 +442,12 @@ def test_any_small_network_is_replayed_to_the_same_bits(names: list[str], seed: 
 def test_a_dry_run_shows_memory_and_keeps_its_bound(capsys: pytest.CaptureFixture[str]) -> None:
     """`analyze --dry-run --memory` predicts time, memory and batches, and refuses too little."""
     command = ("analyze", "sample:digits_resnet", "--dry-run", "--precisions", "FP16,INT8")
-    assert main([*command, "--json", "--memory", "27000000"]) == 0
-    plan = json.loads(capsys.readouterr().out)
-    assert 0 < plan["peak_bytes"] <= 27_000_000
-    assert SMALLEST <= plan["batch"] < BATCH
-    assert plan["full_passes"] == ""
-    assert plan["predicted_seconds"] > 0
+    options = MeasureOptions(precisions=PRECISIONS, memory_bytes=27_000_000)
+    plan = dry_run(samples.load("digits_resnet"), options)
+    assert 0 < plan.peak_bytes - plan.held_bytes <= 27_000_000
+    assert SMALLEST <= plan.batch < BATCH
+    assert plan.full_passes == ""
+    assert plan.predicted_seconds > 0
 
     assert main(command) == 0
     out = capsys.readouterr().out

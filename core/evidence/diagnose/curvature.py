@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from core.evidence.diagnose.weights import squares
 from core.source.batches import (
     SEED,
     Inputs,
@@ -80,6 +81,8 @@ def pull_back(
     Does not change `model` or `inputs`. Raises `RuntimeError` where PyTorch cannot differentiate.
     """
     probes: list[tuple[str, Tensor]] = []
+    norms: dict[str, float] = {}
+    before = {name: parameter.grad for name, parameter in parameters.items()}
     frozen = [p for p in parameters.values() if not p.requires_grad]
     handles = [
         module.register_forward_hook(_probe(layers[path], probes))
@@ -89,6 +92,11 @@ def pull_back(
     try:
         for parameter in frozen:
             parameter.requires_grad_(True)
+        for name, parameter in parameters.items():
+            parameter.grad = None
+            handles.append(
+                parameter.register_post_accumulate_grad_hook(_spent(name, norms))  # type: ignore[no-untyped-call]
+            )
         given = copied(inputs, model)
         with (
             torch.enable_grad(), state_kept(model), fixed_random_state(SEED),
@@ -99,16 +107,18 @@ def pull_back(
             leaves = [*(probe for _, probe in probes), *parameters.values()]
             pulled = []
             for draw in range(draws):
+                norms.clear()
                 total = (combination(found, classes, generator) * found).sum()
-                gradients = torch.autograd.grad(
-                    total, leaves, retain_graph=draw < draws - 1, allow_unused=True
-                )
-                pulled.append(_pulled(probes, list(parameters), gradients))
+                total.backward(inputs=leaves, retain_graph=draw < draws - 1)  # type: ignore[no-untyped-call]
+                weights = {name: norms.get(name, 0.0) for name in parameters}
+                pulled.append(Pulled(_taken(probes), weights))
     finally:
         for handle in handles:
             handle.remove()
         for parameter in frozen:
             parameter.requires_grad_(False)
+        for name, parameter in parameters.items():
+            parameter.grad = before[name]
     return found.detach(), pulled
 
 
@@ -130,15 +140,24 @@ def _probe(name: str, probes: list[tuple[str, Tensor]]) -> Callable[..., Any]:
     return hook
 
 
-def _pulled(
-    probes: list[tuple[str, Tensor]], names: list[str], gradients: tuple[Tensor | None, ...]
-) -> Pulled:
+def _spent(name: str, norms: dict[str, float]) -> Callable[[Tensor], None]:
+    """A hook that keeps the squared norm of a parameter's gradient and lets the gradient go, so
+    that never more than a few are held.
+    """
+
+    def hook(parameter: Tensor) -> None:
+        if parameter.grad is not None:
+            norms[name] = squares(parameter.grad)
+        parameter.grad = None
+
+    return hook
+
+
+def _taken(probes: list[tuple[str, Tensor]]) -> dict[str, list[Tensor]]:
+    """The gradients of all probes by layer, which are theirs no more."""
     outputs: dict[str, list[Tensor]] = {}
-    for (layer, probe), gradient in zip(probes, gradients, strict=False):
-        known = torch.zeros_like(probe) if gradient is None else gradient
+    for layer, probe in probes:
+        known = torch.zeros_like(probe) if probe.grad is None else probe.grad
         outputs.setdefault(layer, []).append(known.detach())
-    squares = {
-        name: 0.0 if gradient is None else float(gradient.double().square().sum())
-        for name, gradient in zip(names, gradients[len(probes) :], strict=True)
-    }
-    return Pulled(outputs, squares)
+        probe.grad = None
+    return outputs

@@ -16,7 +16,7 @@ from core.engines.torch.simulate.folding import seen_at, stored_tensors
 from core.evidence.diagnose.curvature import Pulled, pull_back
 from core.evidence.diagnose.own_output import Outputs, OwnOutputs, error_of
 from core.evidence.diagnose.remedies import LayerProgress, examine
-from core.evidence.diagnose.weights import stored_in, weight_kurtosis
+from core.evidence.diagnose.weights import squares, stored_in, weight_kurtosis
 from core.evidence.evidence import Evidence, Measured, spread_by_sample
 from core.evidence.layer_alone import LocalStatistics
 from core.evidence.measure.cache import Cache
@@ -67,9 +67,20 @@ def _with_local(
     simulator = calibrated_simulator(
         source, layers, options.scheme, measured.ranges, expand_units=options.expand_units
     )
+    simulator.hold_weights(0)  # each layer's are met a few times in a row, and then no more
     own = OwnOutputs(simulator, layers)
     kurtosis = weight_kurtosis(layers, stored_tensors(layers, source.model))
-    orders = second_order(source, layers, precisions, own, evidence, progress, kept)
+    limit = BATCH_BYTES if options.memory_bytes is None else options.memory_bytes // 4
+    orders = second_order(
+        source,
+        layers,
+        precisions,
+        own,
+        evidence,
+        progress,
+        kept,
+        most_bytes=min(BATCH_BYTES, limit),
+    )
     gradient, trace = orders or (None, None)
     narrowest = min(precisions, key=lambda p: p.bits)
     local = LocalStatistics(weight_kurtosis=kurtosis, gradient_error=gradient, trace_error=trace)
@@ -118,10 +129,12 @@ def few(source: ModelSource) -> Inputs:
     return chosen
 
 
-def batches(inputs: Inputs, layers: LayerTable, copies: int) -> Iterator[Inputs]:
-    """`inputs` in batches of which `copies` of the outputs of all layers fit into `BATCH_BYTES`."""
+def batches(
+    inputs: Inputs, layers: LayerTable, copies: int, most_bytes: int = BATCH_BYTES
+) -> Iterator[Inputs]:
+    """`inputs` in batches of which `copies` of the outputs of all layers fit into `most_bytes`."""
     size = 4 * copies * sum(layer.output_elements for layer in layers)
-    most = int(min(max(BATCH_BYTES // max(size, 1), 1), MOST_SAMPLES))
+    most = int(min(max(most_bytes // max(size, 1), 1), MOST_SAMPLES))
     for start in range(0, count(inputs), most):
         yield take(inputs, start, start + most)
 
@@ -138,7 +151,7 @@ class _Sums:
 def second_order(
     source: ModelSource, layers: LayerTable, precisions: tuple[Precision, ...],
     own: OwnOutputs, evidence: Evidence, progress: LayerProgress = lambda place, name: None,
-    kept: LayerCache = NOTHING_KEPT,
+    kept: LayerCache = NOTHING_KEPT, *, most_bytes: int = BATCH_BYTES,
 ) -> tuple[Doubles, Doubles] | None:  # fmt: skip
     """`gradient_error` and `trace_error`, each [P, L]; None where a layer's own output cannot be seen, or where
     PyTorch cannot differentiate the model.
@@ -162,7 +175,7 @@ def second_order(
     sums = _Sums(np.zeros((len(precisions), len(layers))), dict.fromkeys(parameters, 0.0), [])
     generator = torch.Generator().manual_seed(GRADIENT_SEED)
     # The outputs, their gradients for every draw, and what PyTorch keeps for them.
-    parts = list(batches(few(source), layers, 3 + DRAWS))
+    parts = list(batches(few(source), layers, 3 + DRAWS, most_bytes))
     for b, batch in enumerate(parts):
         try:
             outputs, pulled = pull_back(
@@ -198,7 +211,7 @@ def second_order(
                 rounded = None if weight is None else stored_in(spec, weight, precision)
                 if weight is None or rounded is None:
                     continue
-                noise = float((weight.double() - rounded.double()).square().sum())
+                noise = squares(weight, rounded)
                 mean = sums.weights[spec.name] / max(weight.numel(), 1) / DRAWS
                 trace[p, i] += mean * noise * unit if mean * noise > 0 else 0.0
     gradient, trace = _known(gradient), _known(trace)

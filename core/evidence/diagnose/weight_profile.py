@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 BINS = 255
 """Levels of a symmetric 8-bit grid."""
 
+PART = 2**22
+"""Weights that are looked at at once, so that it takes little memory."""
+
 GridKind = Literal["weight", "table"]
 
 
@@ -89,23 +92,28 @@ def _profile(layer: Layer, spec: TensorSpec, tensor: Tensor) -> WeightProfile:
     values = tensor.detach().float().numpy()
     if kind == "table":
         low, high = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
-        place = (values - low) / ((high - low) or 1.0) * (BINS - 1)
-        flat = values.reshape(1, -1)
+        flat = values.reshape(len(values), -1)
     else:
         axis = spec.scale_axis
         flat = values.reshape(1, -1)
         if axis is not None:
             flat = np.moveaxis(values, axis, 0).reshape(spec.channels, -1)
-        largest = np.abs(flat).max(axis=1, keepdims=True)
-        share = np.divide(flat, largest, out=np.zeros_like(flat), where=largest > 0)
-        half = BINS // 2
-        place = share * half + half
-    bins = np.rint(place).astype(np.int64).ravel()
+    counts = np.zeros(BINS, dtype=np.int64)
+    rows = max(PART // max(flat.shape[1], 1), 1)
+    for part in (flat[i : i + rows] for i in range(0, len(flat), rows)):
+        if kind == "table":
+            place = (part - low) / ((high - low) or 1.0) * (BINS - 1)
+        else:
+            largest = np.abs(part).max(axis=1, keepdims=True)
+            share = np.divide(part, largest, out=np.zeros_like(part), where=largest > 0)
+            place = share * (BINS // 2) + BINS // 2
+        counts += np.bincount(np.rint(place).astype(np.uint8).ravel(), minlength=BINS)
+    ends = flat.reshape(1, -1) if kind == "table" else flat
     return WeightProfile(
         layer=layer.name,
         tensor=spec.name,
         kind="table" if kind == "table" else "weight",
-        counts=np.bincount(bins, minlength=BINS).astype(np.int64),
-        low=flat.min(axis=1).astype(np.float32),
-        high=flat.max(axis=1).astype(np.float32),
+        counts=counts,
+        low=ends.min(axis=1).astype(np.float32),
+        high=ends.max(axis=1).astype(np.float32),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -26,6 +26,33 @@ def stored_in(spec: TensorSpec, weight: Tensor, precision: Precision) -> Tensor 
     return round_float(weight, precision) if form == precision.kind == "float" else None
 
 
+PART = 2**22
+"""Elements that are looked at in double precision at once, so that it takes little memory."""
+
+
+def squares(values: Tensor, less: Tensor | None = None) -> float:
+    """Sum of the squares of `values`, or of what they differ by from `less`, in double precision."""
+    flat = values.detach().flatten()
+    other = None if less is None else less.detach().flatten()
+    total = 0.0
+    for start in range(0, len(flat), PART):
+        part = flat[start : start + PART].double()
+        if other is not None:
+            part -= other[start : start + PART].double()
+        total += float(part.square_().sum())
+    return total
+
+
+def channel_parts(values: Tensor, axis: int | None) -> Iterator[Tensor]:
+    """`values` as rows of output channels in double precision, at most `PART` elements at once
+    unless one channel has more; without an `axis` each is a row of its own.
+    """
+    channels = values.detach().transpose(0, axis or 0)
+    rows = max(PART // max(channels[0].numel(), 1), 1) if len(channels) else 1
+    for start in range(0, len(channels), rows):
+        yield channels[start : start + rows].flatten(1).double()
+
+
 def layer_weight_sqnr_db(
     layer: Layer, tensors: Mapping[str, Tensor], precision: Precision
 ) -> float:
@@ -40,8 +67,8 @@ def layer_weight_sqnr_db(
         rounded = stored_in(spec, weight, precision)
         if rounded is None:
             continue
-        signal += float(weight.double().square().sum())
-        noise += float((weight.double() - rounded.double()).square().sum())
+        signal += squares(weight)
+        noise += squares(weight, rounded)
     if not math.isfinite(noise):
         return -math.inf
     return 10 * math.log10(signal / noise) if noise > 0 and signal > 0 else math.inf
@@ -66,19 +93,30 @@ def weight_kurtosis(layers: LayerTable, tensors: Mapping[str, Tensor]) -> NDArra
     return np.array([_kurtosis(layer, tensors) for layer in layers], dtype=np.float64)
 
 
+def _mean_and_variance(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Of all `values` together, in double precision."""
+    n = max(values.numel(), 1)
+    mean = torch.stack([rows.sum() for rows in channel_parts(values, None)]).sum() / n
+    parts = [(rows - mean).square_().sum() for rows in channel_parts(values, None)]
+    return mean, torch.stack(parts).sum() / n
+
+
 def _kurtosis(layer: Layer, tensors: Mapping[str, Tensor]) -> float:
     total, count = 0.0, 0
     for spec in layer.tensors:
         if not spec.on_grid:
             continue
-        weight = tensors[spec.name].detach().double()
-        axis = None if spec.kind == "table" else spec.scale_axis
-        rows = weight.reshape(1, -1) if axis is None else weight.transpose(0, axis).flatten(1)
-        centred = rows - rows.mean(dim=1, keepdim=True)
-        variance = centred.square().mean(dim=1, keepdim=True)
-        alive = (variance > 0).flatten()  # a channel of equal weights has no outlier
-        total += float((centred[alive].square() / variance[alive]).square().sum())
-        count += int(alive.sum()) * rows.shape[1]
+        weight = tensors[spec.name].detach()
         if not bool(torch.isfinite(weight).all()):
             return math.inf
+        axis = None if spec.kind == "table" else spec.scale_axis
+        whole = None if axis is not None else _mean_and_variance(weight)
+        for rows in channel_parts(weight, axis):
+            mean = rows.mean(dim=1, keepdim=True) if whole is None else whole[0]
+            squared = rows.sub_(mean).square_()
+            variance = squared.mean(dim=1, keepdim=True) if whole is None else whole[1]
+            variance = variance.expand(len(rows), 1)
+            alive = (variance > 0).flatten()  # a channel of equal weights has no outlier
+            total += float((squared[alive] / variance[alive]).square_().sum())
+            count += int(alive.sum()) * rows.shape[1]
     return total / count if count else 0.0

@@ -34,7 +34,7 @@ def forecast_seconds(
     options: MeasureOptions,
 ) -> float:  # fmt: skip
     """Estimated duration of an analysis that makes `runs`."""
-    inputs = take(source.selection.inputs, 0, TIMED)
+    inputs = take(source.selection.inputs, 0, min(TIMED, runner.batch))
     simulator = runner.simulator
     simulator.run({}, take(inputs, 0, 8))
     start = time.perf_counter()
@@ -55,7 +55,7 @@ def _local_samples(
     """Samples that go through the whole model while layers are looked at by themselves: what
     precedes a layer is run, what follows it is not.
     """
-    before = runner.replayer.prefixes(take(source.selection.inputs, 0, TIMED))
+    before = runner.replayer.prefixes(take(source.selection.inputs, 0, min(TIMED, runner.batch)))
     few = min(len(source.calibration), MOST_SAMPLES)
     integer = min(precisions, key=lambda p: p.bits).kind == "integer"
     half = any(p.float_dtype == "float16" for p in precisions)

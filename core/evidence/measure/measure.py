@@ -136,6 +136,7 @@ def measure(
         source.model, source.selection.inputs, source.output, layers, dict(simulator.owner), scheme,
         simulator.ranges, runner.need, runner.batch, runner.reason, tuple(runs),
         reader.kept if judge is None else None, reference.shape[1], torch.get_num_threads(),
+        jobs,
     )  # fmt: skip
     ranges = tuple(
         Calibration(*site, seen.low, seen.high) for site, seen in sorted(simulator.ranges.items())

@@ -6,13 +6,17 @@ runs is not seen, so the live part is counted twice.
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import itertools
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
 import torch
+from torch import nn
 
 from core.engines.torch.replay.recording import Recording
 from core.errors import PolicyError
@@ -29,37 +33,63 @@ here did sum in another order."""
 OVERHEAD_BYTES = 16 * 10**6
 """Python's own objects and what an allocator keeps back."""
 
+TEMPORARIES = 4
+"""Tensors like the largest stored one that rounding it, or looking at it, needs for a while."""
+
 WORKER_BYTES = 200 * 10**6
 """What a process takes that has loaded PyTorch."""
 
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """Bytes that a measurement holds at its peak: `fixed` ones, and more for each sample of a
-    batch (`kept` values of the recorded pass, and `live` ones of the pass that is running).
+    """Bytes that a measurement holds at its peak, beside the model and its data: `fixed` ones,
+    rounded `weights`, and more for each sample of a batch (`kept` values of the recorded pass, and
+    `live` ones of the pass that is running).
     """
 
     fixed: int
     kept: int
     live: int
+    weights: int = 0
 
     def shared(self, jobs: int, each: int) -> Footprint:
         """The footprint where `jobs` workers run batches, each with `each` bytes of its own."""
         fixed = self.fixed + jobs * (WORKER_BYTES + each)
-        return Footprint(fixed, jobs * self.kept, jobs * self.live)
+        return Footprint(fixed, jobs * self.kept, jobs * self.live, (1 + jobs) * self.weights)
+
+    def holding(self, weights: int) -> Footprint:
+        """The footprint with no more than so many bytes of rounded weights."""
+        return replace(self, weights=min(max(weights, 0), self.weights))
 
     def peak(self, batch: int, *, replay: bool = True) -> int:
         """Bytes at the peak with `batch` samples at a time; without replay nothing is kept."""
-        return self.fixed + batch * ((self.kept if replay else 0) + 2 * self.live)
+        return self.fixed + self.weights + batch * ((self.kept if replay else 0) + 2 * self.live)
 
 
-def footprint(recording: Recording, keep: AbstractSet[int], samples: int, fixed: int) -> Footprint:
+def footprint(
+    recording: Recording, keep: AbstractSet[int], samples: int, fixed: int, weights: int
+) -> Footprint:
     """The footprint of replays that read `keep`, from a recording of `samples` samples."""
     size = dict(zip(recording.storages, recording.sizes, strict=True))
     kept = sum(size[storage] for storage in {recording.storages[slot] for slot in keep})
     return Footprint(
-        OVERHEAD_BYTES + fixed, -(-kept // samples), -(-_live(recording, size) // samples)
+        OVERHEAD_BYTES + fixed, -(-kept // samples), -(-_live(recording, size) // samples), weights
     )
+
+
+def model_bytes(model: nn.Module) -> tuple[int, int, int]:
+    """Bytes of the parameters of `model`, of its buffers, and of its largest tensor."""
+    sizes = [
+        [t.numel() * t.element_size() for t in held()] for held in (model.parameters, model.buffers)
+    ]
+    return sum(sizes[0]), sum(sizes[1]), max((*sizes[0], *sizes[1]), default=0)
+
+
+def release() -> None:
+    """Give back what is not needed any more: objects in circles, and what the allocator keeps."""
+    gc.collect()
+    with suppress(OSError, AttributeError):  # the C library of GNU alone has it
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _live(recording: Recording, size: dict[int, int]) -> int:
@@ -129,10 +159,16 @@ def batches(samples: int, size: int) -> list[slice]:
     return found
 
 
+def held_bytes() -> int:
+    """Resident memory of this process, which the model and its data are part of."""
+    return int(psutil.Process().memory_info().rss)
+
+
 def too_little(need: Footprint, limit: int) -> PolicyError:
     """The error where not even the smallest batches stay within `limit` bytes."""
-    least = need.peak(SMALLEST, replay=False)
+    least, held = need.holding(0).peak(SMALLEST, replay=False), held_bytes()
     return PolicyError(
-        f"Measuring needs about {least / 1e6:,.0f} MB, more than the {limit / 1e6:,.0f} MB allowed.",
-        f"Give --memory {least} or more, or fewer selection samples.",
+        f"Measuring needs about {least / 1e6:,.0f} MB, more than the {max(limit, 0) / 1e6:,.0f} MB "
+        f"allowed beside the {held / 1e6:,.0f} MB that Python, model and data take.",
+        f"Give --memory {(least + held) / 1e6:.0f}MB or more, or fewer selection samples.",
     )

@@ -14,12 +14,14 @@ from core.evidence.measure.cache import Unit
 from core.evidence.measure.cache_key import run_key
 from core.evidence.measure.memory import (
     BATCH,
+    TEMPORARIES,
     Footprint,
     batch_size,
     batches,
     footprint,
     free_bytes,
     input_bytes,
+    model_bytes,
     too_little,
 )
 from core.evidence.measure.outputs import OutputReader
@@ -144,21 +146,29 @@ def prepare(
     precisions, jobs = options.precisions, options.jobs
     kinds = {p.kind: p for p in sorted(precisions, key=lambda p: -p.bits)}  # the narrowest of each
     check = [(name, p) for name in simulator.varied for p in kinds.values()]
+    simulator.hold_weights(limit // 4)  # until it is known what a batch needs
     replayer = Replayer(simulator, pilot, check)
-    weights = sum(t.numel() * t.element_size() for t in simulator.model.parameters())
+    weights, buffers, largest = model_bytes(simulator.model)
     changes = runs * samples * held * np.dtype(np.float32).itemsize
     need = footprint(
-        replayer.recording, replayer.plan.keep, count(pilot), len(precisions) * weights + changes
-    )
-    if jobs > 1:
-        need = need.shared(jobs, (len(precisions) + 1) * weights + input_bytes(inputs))
-    batch = 0 if replayer.refusal else batch_size(need, limit, samples, replay=True)
-    if not batch:
+        replayer.recording, replayer.plan.keep, count(pilot),
+        changes + buffers + TEMPORARIES * largest, len(precisions) * weights,
+    )  # fmt: skip
+    if jobs > 1:  # each has the model and the inputs, once more while they are unpacked
+        need = need.shared(jobs, 2 * weights + input_bytes(inputs) + TEMPORARIES * largest)
+    # Rounded weights are let go before layers are not replayed any more.
+    ways = [(replay, some) for replay in (True, False) for some in (need, need.holding(0))]
+    for replay, way in ways[2 * bool(replayer.refusal) :]:
+        batch = batch_size(way, limit, samples, replay=replay)
+        if batch:
+            break
+    else:
+        raise too_little(need, limit)
+    if not replay:
         reason = "the values of a pass do not fit into the memory allowed"
         replayer.refusal = replayer.refusal or reason
-        batch = batch_size(need, limit, samples, replay=False)
-    if not batch:
-        raise too_little(need, limit)
+    need = need.holding(limit - need.holding(0).peak(batch, replay=replay))
+    simulator.hold_weights(need.weights // (1 if jobs == 1 else 1 + jobs))
     return Runner(
         simulator, replayer, need, batch, _parts_note(simulator, inputs, batch, need, limit)
     )

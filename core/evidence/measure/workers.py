@@ -56,6 +56,7 @@ class Work:
     kept: NDArray[np.int64] | None
     width: int
     threads: int
+    jobs: int
 
     @property
     def columns(self) -> int:
@@ -111,7 +112,7 @@ def made(work: Work, todo: Sequence[Task], jobs: int) -> Iterator[list[tuple[int
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
     packed = np.frombuffer(_packed(work), dtype=np.uint8)  # large arrays go by shared memory
-    digest = hashlib.sha256(packed.tobytes()).hexdigest()
+    digest = hashlib.sha256(packed.data).hexdigest()
     parallel = Parallel(n_jobs=jobs, backend="loky", return_as="generator_unordered")
     try:
         yield from parallel(delayed(_run)(os.getpid(), digest, packed, task) for task in todo)
@@ -161,10 +162,11 @@ def _runner(digest: str, packed: NDArray[np.uint8]) -> tuple[Work, Runner]:
 def _built(packed: NDArray[np.uint8]) -> tuple[Work, Runner]:
     import cloudpickle
 
-    work: Work = cloudpickle.loads(packed.tobytes())  # from the process that started this one
+    work: Work = cloudpickle.loads(packed.data)  # from the process that started this one
     torch.set_num_threads(work.threads)
     simulator = Simulator(work.model, work.layers, work.owner, work.scheme, work.output)
     simulator.ranges.update(work.ranges)
+    simulator.hold_weights(work.need.weights // (1 + work.jobs))
     replayer = Replayer(simulator, take(work.inputs, 0, 2))
     replayer.refusal = work.refusal
     return work, Runner(simulator, replayer, work.need, work.batch)

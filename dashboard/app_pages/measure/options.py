@@ -70,7 +70,7 @@ def draw() -> None:
             placeholder="half of what is free",
             persist_state="session",
             help="Such as 2 GB or 800 MB: the most that the measurement takes, all processes "
-            "together. Less memory means smaller batches.",
+            "together, with Python, the model and its data. Less memory means smaller batches.",
         )
         grid.number_input(
             "Processes",

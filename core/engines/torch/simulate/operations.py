@@ -56,6 +56,10 @@ class Operations(TorchFunctionMode):
         self._observe: Observe | None = None
         self._variant: Variant = AS_USUAL
 
+    def hold_weights(self, most_bytes: int) -> None:
+        """Hold at most so many bytes of rounded weights; the others are rounded each time."""
+        self._stored_tensors.hold(most_bytes)
+
     def _is_calibrated(self, name: str) -> bool:
         """Whether activations of the layer are rounded to ranges that calibration saw."""
         return not (self._takes_floats(name) or name in self._in_float or name in self._dynamic)

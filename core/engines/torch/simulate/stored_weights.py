@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -21,11 +22,28 @@ from core.source.trees import map_tensors, tensors
 
 
 class StoredTensors:
-    """A model's stored tensors as precisions store them, each rounded once."""
+    """A model's stored tensors as precisions store them, each rounded once while there is room."""
 
     def __init__(self, stored: Stored, scheme: Scheme) -> None:
         self._stored, self._scheme = stored, scheme
         self._rounded: dict[tuple[object, ...], tuple[Tensor, Tensor]] = {}
+        self._room: float = math.inf
+
+    def hold(self, most_bytes: int) -> None:
+        """Hold at most so many bytes of rounded tensors from now on, and none from before.
+
+        What finds no room is rounded each time it is met. Nothing makes room for another: passes
+        meet all tensors in turn, so that each would go just before it is met again.
+        """
+        self._rounded.clear()
+        self._room = most_bytes
+
+    def _keep(self, key: tuple[object, ...], made: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        size = made[0].numel() * made[0].element_size()
+        if size <= self._room:
+            self._room -= size
+            self._rounded[key] = made
+        return made
 
     def cast(self, value: Tensor, precision: Precision, *, always: bool) -> Tensor:
         """A parameter in a float format, and with `always` any other tensor (a buffer that is
@@ -36,9 +54,8 @@ class StoredTensors:
         if self._stored.root(value) is not value:
             return round_float(value, precision)
         key = (id(value), precision.name)
-        if key not in self._rounded:
-            self._rounded[key] = (round_float(value, precision), value)
-        return self._rounded[key][0]
+        found = self._rounded.get(key)
+        return (found or self._keep(key, (round_float(value, precision), value)))[0]
 
     def integers(
         self, weight: Tensor, operation: Operation, precision: Precision, *, exact: bool = False
@@ -63,7 +80,7 @@ class StoredTensors:
             scales = weight_scales(weight, precision.bits, axis)
             rounded = round_weight(weight, precision, axis), scales
         if self._stored.root(weight) is weight:  # the id of anything else may be taken again
-            self._rounded[key] = rounded
+            self._keep(key, rounded)
         return rounded
 
     def _table(self, table: Tensor, precision: Precision) -> Tensor:
