@@ -13,7 +13,7 @@ from core.cli.output import console, print_json
 from core.cli.output import table as new_table
 from core.cli.studies import study_of
 from core.decide import answer
-from core.decide.advise.explain import explain
+from core.decide.advise.explain import explain, why_sensitive
 from core.decide.assess.compare import COSTS
 from core.decide.assess.frontier import UNITS, Frontier, frontier
 from core.decide.policy.budget import AXES, Axis, checked, format_budget, parse_budgets
@@ -86,7 +86,10 @@ def add_commands(add: Any, json_option: Any) -> None:
     sub.add_argument("--hardware", metavar="NAME", help="latency profile")
     json_option(sub)
     sub.set_defaults(run=run_frontier)
-    sub = add("explain", "say in one line why a layer has its precision and what would flip it")
+    sub = add(
+        "explain",
+        "say why a layer has its precision, what would flip it, why it errs and what would help",
+    )
     sub.add_argument("folder", type=Path, metavar="DIR", help="analysis folder")
     sub.add_argument("map", type=Path, metavar="MAP", help="precision map")
     sub.add_argument("layer", metavar="LAYER", help="name of the layer; `show` lists them")
@@ -226,7 +229,9 @@ def run_explain(options: argparse.Namespace) -> None:
     """Explain one layer of a map."""
     study = study_of(options.folder)
     found = explain(study, precision_map.read(options.map, study), options.layer)
+    causes = why_sensitive(study, study.layers.index[options.layer])
     if options.json:
-        print_json({"words": found.in_words(), "explanation": found})
-    else:
-        console().print(found.in_words())
+        print_json({"words": found.in_words(), "explanation": found, "causes": causes})
+        return
+    for sentence in (found.in_words(), *causes):
+        console().print(sentence)

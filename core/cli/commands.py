@@ -88,7 +88,7 @@ def analyze(options: argparse.Namespace) -> None:
 def _analyze(options: argparse.Namespace, reporter: Reporter) -> None:
     # torch takes seconds to import, and only this command runs a model
     from core.analysis import analyze as analysing
-    from core.evidence.measure.memory import held_bytes
+    from core.evidence.measure.memory import give_back_at_once, held_bytes
     from core.evidence.measure.workers import share_cores
     from core.source.device import placed
 
@@ -97,6 +97,8 @@ def _analyze(options: argparse.Namespace, reporter: Reporter) -> None:
     if not options.dry_run:
         store.check_target(options.out)
     share_cores(options.jobs)
+    if options.memory is not None:
+        give_back_at_once()
     source = placed(sources.load(options.source, options.csv), options.device, options.jobs)
     how = MeasureOptions(
         scheme=scheme.get(options.scheme),

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from core.analysis import store
 from core.analysis.analysis import Analysis
 from core.analysis.analyze import analyze
+from core.cli.main import main
+from core.decide.study import Study
 from core.evidence.diagnose.causes import Diagnosis, diagnose
 from core.evidence.evidence import Evidence
 from core.evidence.layer_alone import VARIANTS
 from core.evidence.options import MeasureOptions
+from core.source import samples
 from core.source.contract import model_source
 from tests.core.synthetic import synthetic_evidence, synthetic_layers
 
@@ -184,3 +191,41 @@ def test_parts_add_up_to_the_whole() -> None:
     for name in ("wide", "even", "heavy"):
         at = analysis.layers.index[name]
         assert noise[1, at] + noise[2, at] == pytest.approx(noise[0, at], rel=0.3)
+
+
+@pytest.mark.slow
+def test_causes_and_remedies_are_said_in_commands_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`explain` names a layer's cause and every measured remedy with its gain, as the page does,
+    and `report` lists them by layer.
+    """
+    folder = str(samples.get("digits_resnet").analysis)
+    study = Study(store.load(Path(folder)))
+    assert study.analysis.evidence is not None
+    found = {x.name: diagnose(study.analysis.evidence, i) for i, x in enumerate(study.layers)}
+    known = {
+        name: d for name, d in found.items() if d is not None and d.remedies and d.cause != "none"
+    }
+    name, expected = min(known.items(), key=lambda pair: pair[1].sqnr_db)
+    map_ = str(tmp_path / "map.json")
+    assert main(["plan", folder, "--out", map_]) == 0
+    capsys.readouterr()
+
+    assert main(["explain", folder, map_, name]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert main(["explain", folder, map_, name, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["causes"]
+    assert main(["report", folder, map_]) == 0
+    report = capsys.readouterr().out
+
+    assert f"Main cause in {study.narrowest}: {expected.cause}." in said
+    for remedy in expected.remedies:
+        gain = "no error left" if math.isinf(remedy.gain_db) else f"{remedy.gain_db:+.1f} dB"
+        assert f"{remedy.title}: {gain}" in said
+        assert f"{remedy.title}: {gain}" in told[1]
+    (row,) = (
+        x for x in report.split("Why layers err")[1].splitlines() if x.startswith(f"| `{name}` |")
+    )
+    assert expected.cause in row
+    assert "dB" in row

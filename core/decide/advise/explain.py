@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ from core.decide.solve.problem import Limits
 from core.decide.solve.solver import Solver
 from core.decide.study import Study
 from core.errors import PolicyError
+from core.evidence.diagnose.causes import Diagnosis, Remedy, diagnose
 from core.quantity import Quantity, written
 
 
@@ -107,6 +109,32 @@ def explain(study: Study, chosen: PrecisionMap, layer: str) -> Explanation:
         flip=_flip(chosen, i, alternatives, limits, here),
         alternatives=alternatives,
     )
+
+
+def diagnosis_of(study: Study, i: int) -> Diagnosis | None:
+    """Why layer `i` is sensitive; None where it does not compute or was not looked at by itself."""
+    evidence = study.analysis.evidence
+    if evidence is None or not study.layers.layers[i].computes_at_inference:
+        return None
+    return diagnose(evidence, i)
+
+
+def why_sensitive(study: Study, i: int) -> tuple[str, ...]:
+    """The main cause of layer `i`'s error, and what would help with its measured gain."""
+    found = diagnosis_of(study, i)
+    if found is None:
+        return ()
+    cause = f"Main cause in {study.narrowest}: {found.cause}. {found.sentence} {found.half}"
+    said = [" ".join(f"{cause} {found.advice}".split())]
+    if found.remedies:
+        listed = "; ".join(f"{r.title}: {gain_in_words(r)}" for r in found.remedies)
+        said.append(f"What would help, measured at its own output: {listed}.")
+    return tuple(said)
+
+
+def gain_in_words(remedy: Remedy) -> str:
+    """The gain of a remedy in dB; below 0 it harms."""
+    return "no error left" if math.isinf(remedy.gain_db) else f"{remedy.gain_db:+.1f} dB"
 
 
 def _moving(study: Study, chosen: PrecisionMap, i: int) -> list[int]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 import numpy as np
 
+from core.decide.advise.explain import diagnosis_of, gain_in_words
 from core.decide.assess.by_role import by_role
 from core.decide.assess.loss import loss_figures
 from core.decide.assess.outcome import CONFIDENCE_MEANING, Outcome
@@ -21,6 +23,9 @@ from core.export.report.facts import judged
 from core.export.report.material import THIS_MAP, Material
 from core.quantity import UNKNOWN, digits
 
+MOST_CAUSES = 20
+"""Layers in the table of causes; a report of a large model stays readable."""
+
 NOTHING = "none"
 """Written where a layer has no precision because it does nothing at inference."""
 
@@ -34,7 +39,34 @@ def results(given: Material) -> tuple[Section, ...]:
         Section("performance", "Performance estimate", _performance(given), 2),
         Section("sizes", "File sizes", _sizes(given), 2),
         Section("accuracy", "Accuracy", _accuracy(given), 2),
+        *_causes(given),
     )
+
+
+def _causes(given: Material) -> tuple[Section, ...]:
+    """Why the layers with the largest error of their own err, and what would help."""
+    study = given.study
+    found = [(layer.name, diagnosis_of(study, i)) for i, layer in enumerate(study.layers)]
+    known = [(name, d) for name, d in found if d is not None and d.cause != "none"]
+    if not known:
+        return ()
+    known.sort(key=lambda pair: pair[1].sqnr_db)
+    rows = tuple(
+        (
+            name, d.cause, UNKNOWN if math.isinf(d.sqnr_db) else f"{d.sqnr_db:.1f} dB",
+            "; ".join(f"{r.title}: {gain_in_words(r)}" for r in d.remedies) or UNKNOWN,
+        )
+        for name, d in known[:MOST_CAUSES]
+    )  # fmt: skip
+    columns = (
+        Column("Layer", "name"), Column(f"Main cause in {study.narrowest}"),
+        Column("SQNR of its own output (measured)", "number"),
+        Column("What would help (gain, measured)", "prose"),
+    )  # fmt: skip
+    rest = len(known) - len(rows)
+    said = f" {rest} more layers have one; `explain` tells of each." if rest else ""
+    about = "Gains are those of the layer's own output on calibration samples; below 0 it harms."
+    return (Section("causes", "Why layers err", (Table(columns, rows), Text(f"{about}{said}")), 2),)
 
 
 def _types(given: Material) -> Table:
