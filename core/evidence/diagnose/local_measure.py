@@ -193,7 +193,7 @@ def second_order(
             progress((before + i) // len(parts), layers.names[i])
 
         if not _add_errors(sums.errors, layers, precisions, own, batch, pulled, begin,
-                           kept, f"errors {b}"):  # fmt: skip
+                           kept, f"errors {b} by {count(parts[0])}"):  # fmt: skip
             return None
     found = torch.cat(sums.outputs).double().cpu().numpy()
     # KL is half of the quadratic form, as a mean over answers; values are held against their spread.
