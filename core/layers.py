@@ -243,7 +243,8 @@ class LayerTable:
         found = []
         for i, layer in enumerate(self.layers):
             kinds = dict(layer.operations)
-            if "conv" in kinds and "linear" not in kinds and len(layer.fused) == 1:
+            runs_with_next = "conv" in kinds and not {"linear", "conv_transpose"} & kinds.keys()
+            if runs_with_next and len(layer.fused) == 1:
                 activation = self.index.get(layer.fused[0].activation)
                 found += [] if activation is None else [(i, activation)]
         return tuple(found)

@@ -19,10 +19,43 @@ SAME_AS = {"openvino-mixed": "openvino"}
 
 PRODUCTS = ("conv", "linear", "matmul")
 BY_ROLE = ("layer_norm", "batch_norm", "activation", "glue")
-ROWS = ("dropout", "lstm", "recurrent", "pooling", *PRODUCTS, "embedding", *BY_ROLE, "complex",
-        "other")  # fmt: skip
-"""What a layer can run; every scheme says something of each. lstm: one without a projection; glue:
-operations of a container that are no products."""
+UNLIKE_PRODUCTS = ("conv_transpose", "einsum_weight", "einsum")
+ROWS = ("dropout", "moves", "lstm", "recurrent", "pooling", *PRODUCTS, *UNLIKE_PRODUCTS, "embedding",
+        *BY_ROLE, "complex", "other")  # fmt: skip
+"""What a layer can run; every scheme says something of each. lstm: one without a projection;
+einsum: of activations alone, einsum_weight: with products of weights in the layer; moves: values are
+laid elsewhere and none is computed; glue: operations of a container that are no products."""
+MOVES = frozenset(
+    [
+        "pad",
+        "flatten",
+        "unflatten",
+        "reshape",
+        "view",
+        "view_as",
+        "permute",
+        "transpose",
+        "swapaxes",
+        "movedim",
+        "squeeze",
+        "unsqueeze",
+        "expand",
+        "expand_as",
+        "contiguous",
+        "clone",
+        "identity",
+        "pixel_shuffle",
+        "pixel_unshuffle",
+        "channel_shuffle",
+        "narrow",
+        "select",
+        "unbind",
+        "detach",
+        "to",
+        "dropout",
+    ]
+)
+"""Functions that lay values elsewhere and compute none."""
 _RECURRENT = frozenset(("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell"))
 
 
@@ -53,6 +86,10 @@ def runs_of(role: str, operations: Mapping[str, int]) -> str:
     """What a layer that is neither dropout nor recurrent runs, as a row of the table."""
     if role == "pooling":
         return "pooling"
+    if "conv_transpose" in operations:
+        return "conv_transpose"
+    if "einsum" in operations:
+        return "einsum_weight" if {"linear", "conv"} & operations.keys() else "einsum"
     heaviest = next((name for name in (*PRODUCTS, "embedding") if name in operations), None)
     return heaviest or (role if role in BY_ROLE else "other")
 
@@ -70,10 +107,13 @@ def runs(layer: Layer) -> str:
     operations = dict(layer.operations)
     if is_complex(layer.tensors, operations):
         return "complex"
+    found = runs_of(layer.role, operations)
+    if found in UNLIKE_PRODUCTS:
+        return found
     projects = any("weight_hr" in spec.name for spec in layer.tensors)
     if layer.dynamic or (layer.kind == "LSTM" and not projects):
         return "lstm"
     has_product = any(name in operations for name in PRODUCTS)
     if layer.kind in _RECURRENT or (has_product and layer.state in ("stores", "float")):
         return "recurrent"  # only of a recurrent layer are products not computed in integers
-    return runs_of(layer.role, operations)
+    return found

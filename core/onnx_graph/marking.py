@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
+import numpy as np
 from onnx import NodeProto
 
 from core.layers import Layer
 from core.numerics.calibrate.calibration import Calibration
+from core.numerics.einsum import channel_axis
 from core.numerics.ranges import MODULE_OUTPUT, OUTPUT
 from core.numerics.scheme import Scheme
 from core.onnx_graph.grids import KINDS, grids_of
-from core.onnx_graph.layered_graph import LayeredGraph
+from core.onnx_graph.layered_graph import HEAVY, LayeredGraph
+from core.onnx_graph.node_table import RECURRENT
 from core.onnx_graph.surgery import Grids, Marks, Span
+from core.onnx_graph.weights_only import OF_RECURRENT, StoredWeight
+
+NORM_LEFT = "its batch norm stays apart in the exported graph, which the evidence has folded in"
 
 
 class LayerMarks(Marks):
@@ -23,6 +30,13 @@ class LayerMarks(Marks):
         self.graph, self.scheme = graph, scheme
         self.reasons: dict[str, str] = {}
         self.merged: dict[str, str] = {}
+        self.stored: list[StoredWeight] = []
+        constants = self.model.graph.initializer
+        self._sizes = {c.name: math.prod(c.dims) for c in constants}
+        self._ranks = {
+            v.name: len(v.type.tensor_type.shape.dim) for v in self.model.graph.value_info
+        }
+        self._ranks |= {c.name: len(c.dims) for c in constants}
         self._seen: dict[tuple[str, int], dict[int, Span]] = {}
         for r in ranges:
             self._seen.setdefault((r.layer, r.operation), {})[r.operand] = (r.low, r.high)
@@ -34,18 +48,16 @@ class LayerMarks(Marks):
             return
         if layer.role == "pooling" or layer.state == "rounds output":
             self._round_output(layer)
-        elif layer.role == "recurrent":
-            self.reasons[layer.name] = "the static quantizer leaves recurrent layers in float"
-        elif layer.state == "stores":
+        elif layer.state == "stores" and any(spec.kind == "table" for spec in layer.tensors):
             self._table(layer)
+        elif layer.state == "stores" or layer.dynamic:
+            self._weights(layer)
         else:
             self._products(layer)
 
     def _products(self, layer: Layer) -> None:
         if self._has_norm_left(layer):
-            self.reasons[layer.name] = (
-                "its batch norm stays apart in the exported graph, which the evidence has folded in"
-            )
+            self.reasons[layer.name] = NORM_LEFT
             return
         nodes = [self.node[node.name] for node in self.graph.products(layer.name)]
         numbers = sorted(
@@ -62,6 +74,61 @@ class LayerMarks(Marks):
             return
         for node, number in zip(nodes, numbers, strict=True):
             self._product(layer, node, self._seen[layer.name, number])
+
+    def _weights(self, layer: Layer) -> None:
+        if self._has_norm_left(layer):
+            self.reasons[layer.name] = NORM_LEFT
+            return
+        found = [
+            one
+            for node in self.model.graph.node
+            if self.graph.layer_of[node.name] == layer.name
+            for one in self._weights_of(node, dynamic=layer.dynamic)
+        ]
+        wanted = sum(spec.size for spec in layer.tensors if spec.on_grid)
+        held = {
+            name: self._sizes[name] for name in (self.node[w.node].input[w.slot] for w in found)
+        }
+        if sum(held.values()) != wanted:
+            self.reasons[layer.name] = (
+                f"the exported graph holds {sum(held.values()):,} of its {wanted:,} weights as "
+                "constants of its products"
+            )
+            return
+        self.stored += found
+
+    def _weights_of(self, node: NodeProto, *, dynamic: bool) -> list[StoredWeight]:
+        """The inputs of a node that are weights, with the axes that have one scale an index."""
+        if node.op_type in RECURRENT:
+            axes = (0, 1) if self.grids.per_channel else ()
+            return [
+                StoredWeight(node.name, slot, axes, dynamic)
+                for slot in OF_RECURRENT
+                if node.input[slot] in self.constants
+            ]
+        if node.op_type not in HEAVY:
+            return []
+        return [
+            StoredWeight(node.name, slot, self._channel_axes(node, slot))
+            for slot, name in enumerate(node.input[:2])
+            if name in self.constants
+        ]
+
+    def _channel_axes(self, node: NodeProto, slot: int) -> tuple[int, ...]:
+        if not self.grids.per_channel:
+            return ()
+        text = {a.name: a for a in node.attribute}
+        if node.op_type == "Einsum":
+            operands = [np.empty((1,) * self._rank(name)) for name in node.input]
+            axis = channel_axis(text["equation"].s.decode(), slot, operands)
+            return () if axis is None else (axis,)
+        if node.op_type == "Gemm":
+            return (0,) if "transB" in text and text["transB"].i else (1,)
+        axis = {"Conv": 0, "ConvTranspose": 1}.get(node.op_type, self._rank(node.input[slot]) - 1)
+        return (axis,)
+
+    def _rank(self, tensor: str) -> int:
+        return self._ranks.get(tensor, 0)
 
     def _has_norm_left(self, layer: Layer) -> bool:
         norms = {one.batch_norm for one in layer.fused}

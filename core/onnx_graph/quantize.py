@@ -14,6 +14,7 @@ from core.numerics.scheme import ORT_CPU, Scheme
 from core.onnx_graph.layered_graph import LAYER_KEY, LayeredGraph, layer_of_node
 from core.onnx_graph.marking import LayerMarks
 from core.onnx_graph.surgery import MARK, quantized, readers
+from core.onnx_graph.weights_only import store_weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +55,7 @@ def quantize(
     for name in chosen:
         marks.take(layers.layers[layers.index[name]])
     model = quantized(marks)
+    store_weights(model, marks.stored)
     _name_layers(model)
     return Integers(model, marks.reasons, marks.merged)
 

@@ -112,7 +112,8 @@ def assemble(graph: LayeredGraph, analysis: Analysis, chosen: PrecisionMap) -> B
     wanted = [name for name, precision in asked.items() if precision.kind == "integer"]
     half = {n for n, p in asked.items() if p.float_dtype == "float16"}
     integers, model, disabled, found = _built(graph, analysis, wanted, half)
-    lost = _lost(wanted, integers, found)
+    multiplied = [n for n in wanted if layers.layers[layers.index[n]].state == "computes"]
+    lost = _lost(multiplied, integers, found)
     if (
         lost
     ):  # rounding for a kernel that multiplies floats all the same would cost and gain nothing

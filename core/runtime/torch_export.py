@@ -25,6 +25,7 @@ from core.errors import ModelError
 from core.layers import ROOT, LayerTable
 from core.onnx_graph.layered_graph import LAYER_KEY, WITH_WEIGHT, LayeredGraph
 from core.onnx_graph.read_nodes import SCOPES
+from core.onnx_graph.weights_only import whole_weights
 from core.runtime.export_errors import explained
 from core.source.batches import (
     SEED,
@@ -77,6 +78,7 @@ def export(source: ModelSource, layers: LayerTable, *, expand_units: bool = Fals
         model = _exported(
             source, owner, wrapped, flat, {}, (tuple(_FREE for _ in flat),), _input_names(given)
         )
+    whole_weights(model)
     return _read(model, owner, layers)
 
 

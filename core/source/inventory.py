@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from contextlib import suppress
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -38,11 +39,13 @@ from core.source.reach import batches_that_reach
 from core.source.roles import DROPOUTS, RECURRENTS, check_roles, role_of
 
 
-def _runs(module: nn.Module, role: str, operations: Mapping[str, int]) -> str:
-    """What `module` runs, as a row of the table of kernels."""
+def _runs(module: nn.Module, role: str, operations: Mapping[str, int], *, owns_any: bool) -> str:
+    """What `module` runs, as a row of the table of kernels; `owns_any`: it stores tensors."""
     runs = kernel_table.runs_of(role, operations)
     if isinstance(module, DROPOUTS):
         runs = "dropout"
+    elif kernel_table.MOVES.issuperset(operations) and not owns_any:
+        runs = "moves"
     elif isinstance(module, nn.LSTM) and not module.proj_size:  # ONNX has none with a projection
         runs = "lstm"
     elif isinstance(module, RECURRENTS):
@@ -53,7 +56,7 @@ def _runs(module: nn.Module, role: str, operations: Mapping[str, int]) -> str:
 def _activation_scales(state: State, role: str, operations: Mapping[str, int]) -> int:
     if state == "rounds output" or role == "pooling":
         return 1
-    if state == "stores":
+    if state in ("stores", "float"):
         return 0
     per_call = {"linear": 1, "conv": 2, "matmul": 2}
     return sum(per_call.get(kind, 0) * count for kind, count in operations.items())
@@ -183,7 +186,7 @@ def _table(source: ModelSource, observer: Observer, some: Collection[str]) -> La
                 is_last_product=name == observer.last_product,
             )
         )
-        runs = _runs(module, role, seen.operations)
+        runs = _runs(module, role, seen.operations, owns_any=name in owned)
         if kernel_table.is_complex(owned.get(name, ()), seen.operations):
             runs = "complex"
         what = runs, type(module).__name__
@@ -201,14 +204,18 @@ def _table(source: ModelSource, observer: Observer, some: Collection[str]) -> La
                 output_shape=seen.output_shape,
                 parts=tuple(parts.get(name, ())),
                 operations=tuple(sorted(seen.operations.items())),
-                tensors=tuple(owned.get(name, ())),
+                tensors=tuple(_unless_added_in_float(spec, state) for spec in owned.get(name, ())),
                 activation_scales=0
                 if dynamic
                 else _activation_scales(state, role, seen.operations),
                 dynamic=dynamic,
                 quantizes_output=role == "pooling"
                 or state == "rounds output"
-                or ("conv" in seen.operations and "linear" not in seen.operations),
+                or (
+                    state == "computes"
+                    and "conv" in seen.operations
+                    and "linear" not in seen.operations
+                ),
                 input_elements=seen.input_elements,
                 output_elements=seen.output_elements,
                 folded_into=folded.get(name, "") or (ROOT if name in folded else ""),
@@ -230,6 +237,13 @@ def _table(source: ModelSource, observer: Observer, some: Collection[str]) -> La
         _groups(source, {layer.name: i for i, layer in enumerate(layers)}),
         tuple(name or ROOT for name in index if name in some), tuple(unread), holds_all=True,
     )  # fmt: skip
+
+
+def _unless_added_in_float(spec: TensorSpec, state: State) -> TensorSpec:
+    """A bias is added in float where the product is one of floats."""
+    return (
+        replace(spec, kind="float", grids=0) if spec.kind == "bias" and state == "stores" else spec
+    )
 
 
 def _add_bias(

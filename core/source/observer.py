@@ -207,6 +207,8 @@ class Observer(TorchFunctionMode):
         if not label.startswith("get"):
             seen.operations[label] = seen.operations.get(label, 0) + 1
         if operation is not None:
+            if operation.special:
+                seen.operations[operation.special] = seen.operations.get(operation.special, 0) + 1
             seen.macs += multiply_accumulates(operation, args, kwargs, result)
             self._note_stored(operation, name, seen.counted, args, kwargs)
             seen.counted += 1

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from core.source.einsum import channel_axis, products
+from core.numerics.einsum import channel_axis, products
 from core.source.recurrent import STEP_BY_STEP
 
 OpKind = Literal["linear", "conv", "matmul", "embedding"]
@@ -27,7 +27,8 @@ class Operation:
 
     `activations` are the positions (and keyword names) of activation operands, `weight` and
     `bias` those of stored operands. `out_channel_axis` is the weight's output-channel axis; None
-    where the weight has no axis that only the output keeps.
+    where the weight has no axis that only the output keeps. `special` names a product whose kernel
+    is not that of its `kind` ("" = it is).
     """
 
     kind: OpKind
@@ -35,12 +36,13 @@ class Operation:
     weight: tuple[int, str] | None = None
     bias: tuple[int, str] | None = None
     out_channel_axis: int | None = 0
+    special: str = ""
 
 
 _PRODUCT = {"activations": ((0, "input"),), "weight": (1, "weight"), "bias": (2, "bias")}
 LINEAR = Operation("linear", **_PRODUCT)  # type: ignore[arg-type]
 CONV = Operation("conv", **_PRODUCT)  # type: ignore[arg-type]
-CONV_TRANSPOSE = Operation("conv", out_channel_axis=1, **_PRODUCT)  # type: ignore[arg-type]
+CONV_TRANSPOSE = Operation("conv", out_channel_axis=1, special="conv_transpose", **_PRODUCT)  # type: ignore[arg-type]
 MATMUL = Operation("matmul", ((0, "input"), (1, "other")))
 BMM = Operation("matmul", ((0, "input"), (1, "mat2")))
 ADDMM = Operation("matmul", ((1, "mat1"), (2, "mat2")), bias=(0, "input"))
@@ -125,7 +127,7 @@ def product_of(
     if func is torch.einsum:
         if len(args) != 3 or not all(isinstance(x, Tensor) for x in args[1:]):
             return None
-        operation = Operation("matmul", ((1, "left"), (2, "right")))
+        operation = Operation("matmul", ((1, "left"), (2, "right")), special="einsum")
     else:
         found = OPERATIONS.get(func)
         if found is None or found.kind != "matmul":
@@ -144,7 +146,7 @@ def product_of(
     elif held[0]:
         given = operand(weight, args, kwargs)
         axis, bias = (-2 if given is not None and given.ndim > 1 else None), None
-    return Operation("linear", (activation,), weight, bias, axis)
+    return Operation("linear", (activation,), weight, bias, axis, operation.special)
 
 
 def as_separate_operands(func: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -1,0 +1,189 @@
+"""Weights kept in 8 bits where the activations of their node are floats: dequantized in front of a
+kernel that multiplies floats, or read by DynamicQuantizeLSTM as they are.
+
+Grids are those of `core.numerics.rounding.round_weight`: symmetric in [-127, 127], one scale an
+output channel. A zero point of 0 is written with every scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto
+from onnx.reference import ReferenceEvaluator
+from onnxruntime.quantization.onnx_model import ONNXModel
+
+from core.onnx_graph.node_table import RECURRENT
+from core.onnx_graph.surgery import MARK, replace_nodes
+
+LIMIT = 127
+MICROSOFT = "com.microsoft"
+OF_RECURRENT = (1, 2)
+"""Inputs of LSTM, GRU and RNN that are weights [directions, gates * hidden, features]."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredWeight:
+    """Input `slot` of the node called `node` has one scale per index of each of `axes`."""
+
+    node: str
+    slot: int
+    axes: tuple[int, ...]
+    dynamic: bool = False
+
+
+def store_weights(model: ModelProto, chosen: Sequence[StoredWeight]) -> None:
+    """Keep the constants that `chosen` names as integers. Mutates `model`; another reader of such a
+    constant goes on reading floats.
+    """
+    if not chosen:
+        return
+    held = {c.name: onnx.numpy_helper.to_array(c) for c in model.graph.initializer}
+    by_name = {node.name: node for node in model.graph.node}
+    made: dict[tuple[str, tuple[int, ...]], str] = {}
+    for one in chosen:
+        if one.dynamic:
+            continue
+        node = by_name[one.node]
+        key = node.input[one.slot], one.axes
+        if key not in made:
+            made[key] = _dequantized(model, key[0], held[key[0]], one.axes, node)
+        node.input[one.slot] = made[key]
+    for name in dict.fromkeys(one.node for one in chosen if one.dynamic):
+        _dynamic(model, by_name[name], held)
+    drop_unread(model)
+    ONNXModel(model).topological_sort()
+
+
+def on_grid(
+    values: NDArray[np.float32], axes: tuple[int, ...]
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """`values` as integers, and their scales, an axis of length 1 for each that is not in `axes`."""
+    others = tuple(axis for axis in range(values.ndim) if axis not in axes)
+    scales = np.abs(values).max(axis=others, keepdims=True).astype(np.float32) / np.float32(LIMIT)
+    scales = np.where(scales > np.finfo(np.float32).tiny, scales, np.float32(1))
+    inverse = np.float32(1) / scales  # as PyTorch's fake quantization multiplies
+    return np.clip(np.rint(values * inverse), -LIMIT, LIMIT).astype(np.int8), scales
+
+
+def _add(model: ModelProto, name: str, values: NDArray[Any]) -> str:
+    model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+    return name
+
+
+def _dequantized(
+    model: ModelProto, name: str, values: NDArray[np.float32], axes: tuple[int, ...],
+    reader: NodeProto,
+) -> str:  # fmt: skip
+    """Put the constant `name` before a DequantizeLinear, and give the name of what that gives."""
+    integers, scales = on_grid(values, axes)
+    stem = f"{name}{MARK}_{'_'.join(map(str, axes)) or 'all'}"
+    several = len(axes) > 1 and any(values.shape[axis] > 1 for axis in axes[:-1])
+    axis = 0 if several else (axes[-1] if axes else 0)
+    if several:  # a kernel takes the scales of one axis: the leading ones are laid into one
+        integers = integers.reshape(-1, *values.shape[len(axes) :])
+    scale = scales.reshape(-1) if axes else scales.reshape(())
+    given = [
+        _add(model, f"{stem}_quantized", integers),
+        _add(model, f"{stem}_scale", scale),
+        _add(model, f"{stem}_zero_point", np.zeros(scale.shape, np.int8)),
+    ]
+    out = f"{stem}_dequantized"
+    node = onnx.helper.make_node("DequantizeLinear", given, [out], out, axis=axis)
+    nodes = [node]
+    if several:
+        shape = _add(model, f"{stem}_shape", np.array(values.shape, np.int64))
+        nodes.append(onnx.helper.make_node("Reshape", [out, shape], [f"{out}_3d"], f"{out}_3d"))
+    for one in nodes:
+        one.metadata_props.extend(reader.metadata_props)
+    model.graph.node.extend(nodes)
+    return str(nodes[-1].output[0])
+
+
+def _dynamic(model: ModelProto, node: NodeProto, held: dict[str, NDArray[Any]]) -> None:
+    """Make an LSTM a DynamicQuantizeLSTM (onnxruntime, docs/ContribOperators.md): weights
+    [directions, features, gates * hidden], scales and zero points [directions, gates * hidden].
+    """
+    grids: list[str] = []
+    for slot in OF_RECURRENT:
+        name = node.input[slot]
+        integers, scales = on_grid(held[name], (0, 1))
+        stem = f"{name}{MARK}"
+        scale = scales.reshape(held[name].shape[:2])
+        node.input[slot] = _add(
+            model, f"{stem}_quantized", np.ascontiguousarray(integers.transpose(0, 2, 1))
+        )
+        grids.append(_add(model, f"{stem}_scale", scale))
+        grids.append(_add(model, f"{stem}_zero_point", np.zeros(scale.shape, np.int8)))
+    node.input.extend([""] * (8 - len(node.input)) + grids)
+    node.op_type, node.domain = "DynamicQuantizeLSTM", MICROSOFT
+    kept = [attribute for attribute in node.attribute if attribute.name != "layout"]
+    del node.attribute[:]
+    node.attribute.extend(kept)
+    if MICROSOFT not in {one.domain for one in model.opset_import}:
+        model.opset_import.append(onnx.helper.make_opsetid(MICROSOFT, 1))
+
+
+def _read_in(graph: GraphProto) -> set[str]:
+    """What `graph` gives and its nodes read, those of loops and branches included."""
+    parts = [a.g for node in graph.node for a in node.attribute if a.HasField("g")]
+    inner = [_read_in(part) for part in parts]
+    own = {given for node in graph.node for given in node.input}
+    return own.union({value.name for value in graph.output}, *inner)
+
+
+def drop_unread(model: ModelProto) -> None:
+    """Leave out constants that no node reads. Mutates `model`."""
+    read = _read_in(model.graph)
+    kept = [constant for constant in model.graph.initializer if constant.name in read]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+
+
+def whole_weights(model: ModelProto, types: Collection[str] = RECURRENT) -> None:
+    """Compute what recurrent nodes read from constants alone: PyTorch's exporter puts large weights
+    together out of slices when the model runs. Mutates `model`.
+    """
+    if not any(node.op_type in types for node in model.graph.node):
+        return
+    made = {tensor: node for node in model.graph.node for tensor in node.output}
+    constants = {c.name: c for c in model.graph.initializer}
+    for node in model.graph.node:
+        for slot, name in enumerate(node.input[1:4], 1) if node.op_type in types else ():
+            needed: list[NodeProto] = []
+            open_names = [name] if name in made else []
+            while open_names:
+                source = made.get(open_names.pop())
+                if source is not None and source not in needed:
+                    needed.append(source)
+                    open_names += [n for n in source.input if n and n not in constants]
+            outside = {n for one in needed for n in one.input if n} - made.keys() - constants.keys()
+            if not needed or outside:
+                continue
+            order = [one for one in model.graph.node if one in needed]
+            used = {n for one in order for n in one.input}
+            out = onnx.helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+            graph = onnx.helper.make_graph(
+                order, "weights", [], [out], [constants[n] for n in sorted(used & constants.keys())]
+            )
+            part = onnx.helper.make_model(graph, opset_imports=model.opset_import)
+            node.input[slot] = _add(
+                model, f"{name}_whole", cast(Any, ReferenceEvaluator(part).run(None, {}))[0]
+            )
+    _drop_dead(model)
+
+
+def _drop_dead(model: ModelProto) -> None:
+    """Leave out nodes whose results nothing reads, and the constants of these alone."""
+    while True:
+        read = _read_in(model.graph)
+        kept = [n for n in model.graph.node if read & set(n.output)]
+        if len(kept) == len(model.graph.node):
+            break
+        replace_nodes(model, kept)
+    drop_unread(model)
