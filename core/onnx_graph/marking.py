@@ -14,11 +14,13 @@ from core.numerics.einsum import channel_axis
 from core.numerics.ranges import MODULE_OUTPUT, OUTPUT
 from core.numerics.scheme import Scheme
 from core.onnx_graph.grids import KINDS, grids_of
-from core.onnx_graph.layered_graph import HEAVY, LayeredGraph
+from core.onnx_graph.layered_graph import LayeredGraph
 from core.onnx_graph.node_table import RECURRENT
 from core.onnx_graph.surgery import Grids, Marks, Span
 from core.onnx_graph.weights_only import OF_RECURRENT, StoredWeight
 
+FLOAT_KERNELS = ("ConvTranspose", "Einsum")
+"""Products for which ONNX Runtime's CPU provider has kernels of floats alone."""
 NORM_LEFT = "its batch norm stays apart in the exported graph, which the evidence has folded in"
 
 
@@ -106,8 +108,8 @@ class LayerMarks(Marks):
                 for slot in OF_RECURRENT
                 if node.input[slot] in self.constants
             ]
-        if node.op_type not in HEAVY:
-            return []
+        if node.op_type not in FLOAT_KERNELS:
+            return []  # ONNX Runtime would round what meets it in a MatMul too
         return [
             StoredWeight(node.name, slot, self._channel_axes(node, slot))
             for slot, name in enumerate(node.input[:2])
@@ -122,10 +124,7 @@ class LayerMarks(Marks):
             operands = [np.empty((1,) * self._rank(name)) for name in node.input]
             axis = channel_axis(text["equation"].s.decode(), slot, operands)
             return () if axis is None else (axis,)
-        if node.op_type == "Gemm":
-            return (0,) if "transB" in text and text["transB"].i else (1,)
-        axis = {"Conv": 0, "ConvTranspose": 1}.get(node.op_type, self._rank(node.input[slot]) - 1)
-        return (axis,)
+        return (1,)
 
     def _rank(self, tensor: str) -> int:
         return self._ranks.get(tensor, 0)

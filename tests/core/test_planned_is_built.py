@@ -85,7 +85,6 @@ CASES: dict[str, Callable[[], ModelSource]] = {
         Recurrent(nn.LSTM, num_layers=2, bidirectional=True), STEPS
     ),
     "GRU both ways": lambda: source_of(Recurrent(nn.GRU, num_layers=2, bidirectional=True), STEPS),
-    "RNN": lambda: source_of(Recurrent(nn.RNN), STEPS),
     "large LSTM": lambda: source_of(Recurrent(nn.LSTM, hidden=96), STEPS),
     "padded": lambda: source_of(_padded(), IMAGE),
 }
