@@ -19,7 +19,7 @@ from core.numerics.saturation import WARNING
 from core.source import python_file
 from core.source.batches import count
 from core.source.contract import ModelSource, model_source
-from core.source.data import HOLDOUT_SHARE
+from core.source.data import HOLDOUT_SHARE, read_inputs
 from core.source.trees import tensors
 from tests.conftest import REPOSITORY
 
@@ -128,7 +128,7 @@ def test_what_is_wrong_with_a_file_is_one_line(
         ({"calibration": torch.full((3, 4), torch.nan)}, "NaN or infinity, first in sample 0"),
         ({"evaluation": torch.zeros(3, 4)}, "'evaluation' is not a pair"),
         ({"evaluation": (torch.zeros(3, 4), torch.zeros(2))}, "3 inputs and targets of another"),
-        ({"holdout": (torch.zeros(3, 4), 7)}, "'holdout' has 3 inputs and targets of another"),
+        ({"holdout": (torch.zeros(3, 4), 7)}, "'holdout' hold no tensor, but a int"),
         ({"roles": {"ghost": "linear"}}, "'roles' names 'ghost'"),
         ({"units": ["ghost"]}, "'units' names 'ghost'"),
         ({"groups": ["head"]}, "'groups' is no list of lists"),
@@ -190,7 +190,7 @@ def test_a_mask_of_minus_infinity_is_an_input() -> None:
 )
 def test_inputs_come_in_many_shapes(given: Any, kind: type) -> None:
     """A tensor, a tuple, a dict, and batches of them all become one tree of six samples."""
-    inputs = model_source(_spec(calibration=given)).calibration.inputs
+    inputs = read_inputs(given, "calibration")
 
     assert isinstance(inputs, kind)
     assert count(inputs) == 6

@@ -388,7 +388,7 @@ def _with(name: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (_with("outputs", {"kind": "values", "positions": 5, "total": 0}), "5 equal steps"),
         (_with("outputs", {"kind": "logits", "positions": 1, "total": 0}), "targets.npy holds"),
         (_with("outputs", {"kind": "pictures"}), "cannot be read"),
-        (lambda c: c["layers"].update(groups=[[0, 99]]), "groups a layer that it does not have"),
+        (lambda c: c["layers"].update(groups=[[0, 99]]), "a group has a layer that is not there"),
     ],
 )
 def test_damaged_folders_are_refused(
@@ -457,7 +457,8 @@ def test_strategies_of_values_are_compared_by_their_loss(regression: Analysis) -
 
     found = compare(maps, "FP32")
 
-    assert "INT8" in found.fronts["size"]
+    # Four bytes of scale a channel make INT8 of so small a net larger than FP16.
+    assert "FP16" in found.fronts["size"]
     for one in found.dominances:
         loser, winner = (next(m for m in maps if m.name == n) for n in (one.loser, one.winner))
         # A gain counts as no loss.

@@ -50,7 +50,8 @@ def channel_parts(values: Tensor, axis: int | None) -> Iterator[Tensor]:
     channels = values.detach().transpose(0, axis or 0)
     rows = max(PART // max(channels[0].numel(), 1), 1) if len(channels) else 1
     for start in range(0, len(channels), rows):
-        yield channels[start : start + rows].flatten(1).double()
+        part = channels[start : start + rows]
+        yield part.reshape(len(part), -1).double()
 
 
 def layer_weight_sqnr_db(
