@@ -86,18 +86,22 @@ def layer_table(study: Study, chosen: PrecisionMap, found: Outcome) -> Table:
 
 
 def statistics_table(chosen: PrecisionMap) -> Table:
-    """Counts by level, over all layers and over those that compute."""
+    """Counts of the map, over all layers and over those that compute, and the document's."""
     stats = statistics(chosen)
-    numeric = ("all layers", "layers that compute")
+    numeric = ("all layers", "layers that compute", "document")
     table = new_table("Statistics", ("level", *numeric), numeric)
     for every, computing in zip(stats.levels, stats.computing_levels, strict=True):
-        table.add_row(every.level, _share(every.layers, every.share_pct),
-                      _share(computing.layers, computing.share_pct))  # fmt: skip
-    table.add_row("quantizable", percent(stats.quantizable_pct),
-                  percent(stats.computing_quantizable_pct))  # fmt: skip
+        share = _share(every.layers, every.share_pct)
+        table.add_row(every.level, share, _share(computing.layers, computing.share_pct), share)
+    quantizable = percent(stats.quantizable_pct)
+    table.add_row("quantizable", quantizable, percent(stats.computing_quantizable_pct),
+                  quantizable)  # fmt: skip
     for name, layers in stats.precisions.items():
         document = stats.document_precisions.get(name)
-        table.add_row(f"in {name}", UNKNOWN if document is None else str(document), str(layers))
+        table.add_row(f"in {name}", str(layers), str(layers),
+                      UNKNOWN if document is None else str(document))  # fmt: skip
+    if idle := stats.layers - stats.computing_layers:
+        table.add_row("in no precision", str(idle), "0", "0")
     return table
 
 

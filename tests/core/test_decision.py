@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core.cli.tables import statistics_table
 from core.decide import answer
 from core.decide.assess.difference import difference, in_words
 from core.decide.assess.statistics import statistics
@@ -158,6 +159,25 @@ def test_statistics_add_up() -> None:
     assert sum(stats.precisions.values()) == stats.computing_layers
     assert sum(stats.document_precisions.values()) == stats.layers
     assert sum(stats.params_share_pct.values()) == pytest.approx(100)
+
+
+def test_the_column_of_all_layers_counts_the_precisions_that_the_map_gives() -> None:
+    """Three layers in INT8 by hand are 3 under all layers; what the document writes is apart."""
+    computing = [n for n, c in zip(STUDY.layers.names, STUDY.layers.computes, strict=True) if c]
+    by_hand = tuple((name, "INT8") for name in computing[:3])
+    chosen = answer.decide(STUDY, Policy(strategy="uniform", uniform="FP32", overrides=by_hand))
+
+    table = statistics_table(chosen)
+    cells = {str(c.header): [str(cell) for cell in c.cells] for c in table.columns}
+    row = {name: i for i, name in enumerate(cells["level"])}
+
+    assert cells["all layers"][row["in INT8"]] == "3"
+    assert cells["all layers"][row["in FP32"]] == str(len(computing) - 3)
+    idle = len(STUDY.layers) - len(computing)
+    assert not idle or cells["all layers"][row["in no precision"]] == str(idle)
+    document = statistics(chosen).document_precisions["INT8"]
+    assert document > 3
+    assert cells["document"][row["in INT8"]] == str(document)
 
 
 def test_an_empty_model_has_no_shares() -> None:
