@@ -78,7 +78,9 @@ def test_causes_of_weights(kurtosis: float, cause: str) -> None:
 
 
 def test_remedies_are_gains() -> None:
-    """Gains are differences in dB, the largest first; a remedy in integers is advised first."""
+    """Gains are differences in dB, the largest first; a remedy in integers is advised
+    first where it halves the squared error, with the one that gains most beside it.
+    """
     found = diagnosed(DB)
 
     gains = {r.name: r.gain_db for r in found.remedies}
@@ -88,6 +90,9 @@ def test_remedies_are_gains() -> None:
     assert [r.gain_db for r in found.remedies] == sorted(gains.values(), reverse=True)
     assert "ranges that hold 99.9 %" in found.advice
     assert "+4.0 dB, measured" in found.advice
+    assert "most gains: keep it in FP16 (+40.0 dB, measured)" in found.advice
+    little = diagnosed(DB | {"percentile": DB["integer"] + 1.1, "equalised": np.nan})
+    assert little.advice.startswith("First to try: keep it in FP16 (+40.0 dB")
     worse = diagnosed(DB | {"percentile": 20.0, "equalised": np.nan})
     assert "keep it in FP16" in worse.advice
     assert "equalised" not in {r.name for r in worse.remedies}

@@ -25,6 +25,8 @@ OUTLIER_KURTOSIS = 6.0
 IMBALANCE = 8.0
 """The median channel has this many times fewer levels than the widest: three bits."""
 UNDERFLOW_SHARE = 0.01
+HALVING_DB = 3.0
+"""Gain in dB that halves a squared error: 10 log10(2)."""
 WORTHWHILE_DB = 1.0
 
 REMEDIES = {
@@ -72,16 +74,23 @@ class Diagnosis:
 
     @property
     def advice(self) -> str:
-        """The remedy to try first: one that keeps integers if it is worthwhile."""
+        """The remedy to try first: one that keeps integers if it at least halves the squared error,
+        else the one that gains most. What gains most is named beside it.
+        """
         worth = [r for r in self.remedies if r.gain_db >= WORTHWHILE_DB]
         if self.cause == "none" or not worth:
             return (
                 "Nothing that was measured helps by 1 dB or more." if self.cause != "none" else ""
             )
-        whole = [r for r in worth if r.name in IN_INTEGERS]
-        best = (whole or worth)[0]
-        gain = "no error is left" if math.isinf(best.gain_db) else f"{best.gain_db:+.1f} dB"
-        return f"First to try: {best.title[0].lower()}{best.title[1:]} ({gain}, measured)."
+        whole = [r for r in worth if r.name in IN_INTEGERS and r.gain_db >= HALVING_DB]
+        first, most = (whole or worth)[0], worth[0]
+        more = "" if first is most else f"; most gains: {_said(most)}"
+        return f"First to try: {_said(first)}{more}."
+
+
+def _said(remedy: Remedy) -> str:
+    gain = "no error is left" if math.isinf(remedy.gain_db) else f"{remedy.gain_db:+.1f} dB"
+    return f"{remedy.title[0].lower()}{remedy.title[1:]} ({gain}, measured)"
 
 
 def diagnose(evidence: Evidence, layer: int) -> Diagnosis | None:
