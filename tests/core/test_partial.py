@@ -217,7 +217,7 @@ def test_a_projection_before_whole_maps_has_no_range(study: Study) -> None:
     [
         (Policy(strategy="uniform", uniform="INT8"), 0),
         (Policy(pins=(("block.1[0-3]*", "INT8"),)), BY_PIN),
-        (Policy().with_override("block.13.other", "INT8"), BY_OVERRIDE),
+        (Policy().with_override("block.13.glue", "INT8"), BY_OVERRIDE),
     ],
 )
 def test_a_persons_word_is_kept_and_nothing_is_projected(
@@ -251,7 +251,7 @@ def test_what_a_layer_does_alone_is_known_or_not(study: Study) -> None:
     """Alone, a measured layer has measured figures with a range; an unmeasured one has none."""
     first = int(np.flatnonzero(study.layers.computes)[0])
     known = layer_effect(study, study.layers.names[first], "INT8", Policy().hardware)
-    unknown = layer_effect(study, "block.13.other", "INT8", Policy().hardware)
+    unknown = layer_effect(study, "block.13.glue", "INT8", Policy().hardware)
 
     assert known is not None
     assert unknown is not None
@@ -283,8 +283,8 @@ def test_a_budget_chooses_only_what_was_measured(study: Study) -> None:
     assert not study.unknown[chosen.codes[narrow], narrow].any()
     wholly = study.layers.computes & study.unknown[1:].all(axis=0)
     assert set(chosen.origin[wholly].tolist()) == {BY_LACK}
-    with pytest.raises(PolicyError, match=r"block\.13\.other to INT8, which was not measured yet"):
-        answer.decide(study, policy.with_override("block.13.other", "INT8"))
+    with pytest.raises(PolicyError, match=r"block\.13\.glue to INT8, which was not measured yet"):
+        answer.decide(study, policy.with_override("block.13.glue", "INT8"))
 
 
 def by_hand(

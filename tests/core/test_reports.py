@@ -20,6 +20,7 @@ from core.export.report.assemble import build
 from core.export.report.blocks import Bullets, Code, Facts, Report, Table, Text
 from core.export.report.html import to_html
 from core.export.report.markdown import to_markdown
+from core.quantity import digits
 from core.source import samples
 from tests.core.synthetic import synthetic_analysis
 
@@ -102,7 +103,7 @@ def test_the_layer_table_is_the_maps(tiny_study: Study) -> None:
             "document": layer["document_precision"],
             "set by": layer["set_by"],
             "bytes (exact)": f"{layer['size_bytes']:,}",
-            "ms (estimated)": f"{layer['latency_ms']:.4f}",
+            "ms (estimated)": digits(layer["latency_ms"], "ms"),
             "state": layer["state"],
             "why": layer["reason"],
         }

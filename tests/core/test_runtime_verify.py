@@ -175,7 +175,8 @@ def test_verify_measures_and_keeps(folder: Path) -> None:
     assert found["timing"]["map_ms"]["value"] > 0
     assert found["file_bytes"] < found["reference_file_bytes"]
     assert found["peak_bytes"] is None or found["peak_bytes"] > 0
-    assert [layer["got"] for layer in found["layers"]] == ["INT8"] * len(found["layers"])
+    # What only moves values has no precision.
+    assert {layer["got"] for layer in found["layers"]} == {"INT8", None}
     kept = _kept(folder)[0]
     study = Study(store.load(folder / "run"))
     assert kept.precisions == precision_map.read(_map(folder, *INT8), study).assigned
@@ -265,7 +266,7 @@ def test_damaged_and_foreign_records_are_left_out(folder: Path) -> None:
     (kept / "2.json").write_bytes(msgspec.json.encode({**content, "identity": other}))
 
     assert verification.load(run, analysis.identity, analysis.scheme)[0] == before
-    assert verification.load(run, analysis.identity, "another") == ((), ())
+    assert verification.load(run, analysis.identity, "another")[0] == ()
 
 
 def test_a_new_analysis_keeps_verifications(folder: Path) -> None:

@@ -315,14 +315,14 @@ def test_models_of_no_layer_and_one_layer(
     assert (found.totals["kl"].value or 0.0) > 0 or count == 0
 
 
-def test_a_layer_that_is_never_called_costs_its_bytes() -> None:
-    """It is no decision and no effect, but its tensors are stored in FP32 all the same."""
+def test_a_layer_that_is_never_called_costs_no_bytes() -> None:
+    """It is no decision and no effect, and no file holds what no operation reads."""
     analysis, _ = _measured(_spec(_seeded(models.NeverCalled), _draw(40, 5)))
     study = Study(analysis)
     found = outcome(study, uniform_map(study, "INT8", DEVICE))
 
     assert analysis.layers.uncalled == ("unused",)
-    assert found.glue_bytes == 4 * (5 * 7 + 7)
+    assert found.glue_bytes == 0
 
 
 def test_broken_weights_are_one_clear_line(
