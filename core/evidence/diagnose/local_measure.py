@@ -176,11 +176,12 @@ def second_order(
     generator = torch.Generator().manual_seed(GRADIENT_SEED)
     # The outputs, their gradients for every draw, and what PyTorch keeps for them.
     parts = list(batches(few(source), layers, 3 + DRAWS, most_bytes))
+    logits = read(source).all_of
     for b, batch in enumerate(parts):
         try:
             outputs, pulled = pull_back(
-                source.model, seen_at(layers), parameters, batch, source.output, read(source).all_of,
-                classes, DRAWS, generator,
+                source.model, seen_at(layers), parameters, batch, source.output, logits, classes,
+                DRAWS, generator,
             )  # fmt: skip
         except RuntimeError:
             return None

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import pandas as pd
 import streamlit as st
 
-from core.evidence.diagnose.causes import diagnose
+from core.decide.advise.explain import diagnosis_of, gain_in_words
 from core.quantity import UNKNOWN
 from dashboard.display.text import typeset
 from dashboard.session.view import View
@@ -15,10 +13,9 @@ from dashboard.session.view import View
 
 def draw(view: View, i: int) -> None:
     """A sentence with the main cause of layer `i`, and what would help."""
-    evidence, layer = view.study.analysis.evidence, view.study.layers.layers[i]
-    if not layer.computes_at_inference:
+    if not view.study.layers.layers[i].computes_at_inference:
         return
-    found = None if evidence is None else diagnose(evidence, i)
+    found = diagnosis_of(view.study, i)
     if found is None:
         st.caption(f"Why it is sensitive: {UNKNOWN}, its own output was not measured.")
         return
@@ -28,10 +25,7 @@ def draw(view: View, i: int) -> None:
     if not found.remedies:
         return
     with st.expander("What would help, measured", icon=":material/healing:"):
-        gains = [
-            "no error left" if math.isinf(r.gain_db) else typeset(f"{r.gain_db:+.1f} dB")
-            for r in found.remedies
-        ]
+        gains = [typeset(gain_in_words(r)) for r in found.remedies]
         rows = {"Remedy": [r.title for r in found.remedies], "Gain (measured)": gains}
         st.table(pd.DataFrame(rows).set_index("Remedy"))
         st.caption(
