@@ -40,6 +40,7 @@ from core.source.batches import take
 from core.source.contract import ModelSource
 from core.source.inventory import take_inventory
 from tests.core.runtime_case import decibels
+from tests.core.static_quantizer import statically_quantized
 from tests.zoo.gluing import Gated, detector_source, right_class
 from tests.zoo.sources import source_of
 
@@ -74,32 +75,10 @@ def _metric(outputs: Floats, source: ModelSource) -> float:
 
 def _quantize_static(source: ModelSource, folder: Path) -> Floats:
     """Outputs of the file that ONNX Runtime's `quantize_static` makes by its defaults."""
-    onnx, ort = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
-    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
-
     graph = export(source, take_inventory(source))
     (name,) = graph.inputs
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
-        """The calibration split at once."""
-
-        def __init__(self) -> None:
-            self.left = [{name: source.calibration.inputs.numpy()}]
-
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            """The next batch; None when there is no more."""
-            return self.left.pop() if self.left else None
-
-    onnx.save(graph.model, folder / "f.onnx")
-    quantize_static(
-        folder / "f.onnx", folder / "q.onnx", Reader(), per_channel=True,
-        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
-    )  # fmt: skip
-    plain = ort.SessionOptions()  # as the file says, not as kernels with tables of exponentials do
-    plain.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = ort.InferenceSession(folder / "q.onnx", plain, providers=["CPUExecutionProvider"])
-    (found,) = session.run(None, {name: source.selection.inputs.numpy()})
-    return np.asarray(found).reshape(len(found), -1)
+    found = statically_quantized(graph.model, name, source, folder)
+    return found.reshape(len(found), -1)
 
 
 # ---- who is a layer

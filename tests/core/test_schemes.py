@@ -50,6 +50,7 @@ from core.numerics.states import states, under
 from core.source.batches import take
 from core.source.contract import ModelSource
 from core.source.inventory import take_inventory
+from tests.core.static_quantizer import statically_quantized
 from tests.core.tensor_file import write_tensors
 from tests.processors import own_notes
 from tests.zoo import fusing, models, passes
@@ -325,8 +326,7 @@ def test_all_operators_err_as_onnx_runtime_does(tmp_path: Path) -> None:
     """Gemm, LayerNormalization and Softmax under quantize_static's defaults: the simulation comes
     10 dB closer to that model than INT8 is to FP32.
     """
-    onnx, ort = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
-    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+    onnx = pytest.importorskip("onnx")
 
     torch.manual_seed(5)
     first, norm, last = nn.Linear(6, 16), nn.LayerNorm(16), nn.Linear(16, 4)
@@ -350,27 +350,9 @@ def test_all_operators_err_as_onnx_runtime_does(tmp_path: Path) -> None:
         [onnx.numpy_helper.from_array(t.detach().numpy(), name) for name, t in stored.items()],
     )
     opset = [onnx.helper.make_opsetid("", 17)]
-    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), tmp_path / "f.onnx")
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
-        """The calibration split at once."""
-
-        def __init__(self) -> None:
-            self.left = [{"x": source.calibration.inputs.numpy()}]
-
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            """The next batch; None when there is no more."""
-            return self.left.pop() if self.left else None
-
-    quantize_static(
-        tmp_path / "f.onnx", tmp_path / "q.onnx", Reader(), per_channel=True,
-        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
-    )  # fmt: skip
-    plain = ort.SessionOptions()  # as the file says, not as kernels with tables of exponentials do
-    plain.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = ort.InferenceSession(tmp_path / "q.onnx", plain, providers=["CPUExecutionProvider"])
+    model = onnx.helper.make_model(graph, opset_imports=opset, ir_version=8)
+    real = statically_quantized(model, "x", source, tmp_path)
     x = source.selection.inputs
-    (real,) = session.run(None, {"x": x.numpy()})
     simulator = _simulator(source, ORT_CPU_ALL)
     exact = simulator.run({}, x)
     simulated = simulator.run(dict.fromkeys(simulator.varied, INT8), x)
