@@ -50,7 +50,7 @@ def test_the_command_gives_the_map_again(
         assert any("," in p or not p.isprintable() or p != p.strip() for p, _ in pins)
         return
     typed = parser().parse_args(shlex.split(command)[3:])
-    again = answer.decide(SYNTHETIC, policy_from(typed))
+    again = answer.decide(SYNTHETIC, policy_from(typed, SYNTHETIC.default_policy))
 
     assert again.assigned == chosen.assigned
     assert again.policy.hardware == policy.hardware

@@ -39,10 +39,11 @@ def load():
             "evaluation": (x, torch.arange(24) % 4), "holdout": None, "task": "classification"}
 """
 RUN = """
-import resource, sys
+import sys
 from core.cli.main import main
+from core.runtime.peak import _resident
 code = main(sys.argv[1:])
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, file=sys.stderr)
+print(_resident("VmHWM:"), file=sys.stderr)  # ru_maxrss begins with that of who started the process
 sys.exit(code)
 """
 
