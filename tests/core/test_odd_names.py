@@ -34,10 +34,11 @@ from tests.core.hostile import EVIL
 ESCAPE = "\x1b[2J\x9b31m\u202ehead\u2028\x00\rquantscape: done\nWrote x"
 PIECES = ("# CHECK", "# CONSTANTS", "# SURGERY", "\n", "\r", ";", ",", "=", "＝", "@", "-", "\t", '"""', "'", '"',
           "\\", "\x1b[31m", "\u202e", "\u2028", "\x00", "$(x)", "`x`", "{}", "%s", "*", ":", " ", "a", "é")  # fmt: skip
+TAKEN = {*deployable.layers().index, *(node.name for node in deployable.node_table().nodes)}
 NAMES = st.one_of(
     st.lists(st.sampled_from(PIECES), min_size=1, max_size=5).map("".join),
     st.text(min_size=1, max_size=12),
-).filter(lambda name: name not in deployable.layers().index)
+).filter(lambda name: name not in TAKEN)
 CODE = {name: get(name).file.rpartition(".")[2] for name in TARGETS}
 FORMULA = "=+-@＝＋－−＠"
 
