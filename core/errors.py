@@ -63,6 +63,10 @@ class InfeasibleError(PolicyError):
         return type(self), (self.cause, self.next_step, self.axis, self.nearest, self.unit)
 
 
+class StoppedError(QuantscapeError):
+    """Work was given up half-way because its caller asked for that; nothing of it is kept."""
+
+
 class MapError(QuantscapeError):
     """A precision map cannot be used: other model, unknown or missing layers, bad schema."""
 

@@ -19,11 +19,11 @@ from dashboard.session import links, studies
 from dashboard.session.budget_controls import MAIN
 from dashboard.session.control import Control, Value
 from dashboard.session.controls import controls, to_policy, to_values
+from dashboard.session.give_way import give_way
 from dashboard.session.studies import Opened
 from dashboard.session.switch_model import SetAside, switch_model
-from dashboard.session.tab import Tab, TableRound
+from dashboard.session.tab import SESSION, Tab, TableRound
 
-SESSION = "_session"
 MAX_HISTORY = 200
 
 
@@ -105,7 +105,7 @@ def settle(opened: Opened, known: dict[str, Control]) -> dict[str, PolicyError]:
         tab.repairs["medium_at"] = values["high_at"]
     policy, problems = to_policy(values, tab.last, opened.study)
     try:
-        answer.decide(opened.study, policy)
+        answer.decide(opened.study, policy, give_way)
     except PolicyError as error:
         problems["policy"] = error
         policy = replace(studies.fallback(opened, tab.last), hardware=policy.hardware)

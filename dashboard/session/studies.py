@@ -29,6 +29,7 @@ from core.evidence.evidence import Partial
 from core.jobs import job_folder
 from core.source import samples
 from dashboard import FOLDERS_VARIABLE
+from dashboard.session.give_way import give_way
 
 MANY_LAYERS = 400
 FIRST_SAMPLE = "informer"
@@ -235,7 +236,7 @@ def fallback(opened: Opened, policy: Policy) -> Policy:
     uniform = Policy(strategy="uniform", uniform=opened.study.precisions[0])
     for candidate in (policy, opened.study.default_policy, uniform):
         try:
-            answer.decide(opened.study, candidate)
+            answer.decide(opened.study, candidate, give_way)
         except PolicyError:
             continue
         return candidate

@@ -9,6 +9,9 @@ from core.errors import QuantscapeError
 from dashboard.session.control import Value
 from dashboard.session.switch_model import SetAside
 
+SESSION = "_session"
+"""Key of a tab in the state of Streamlit's session."""
+
 
 @dataclass(frozen=True, slots=True)
 class TableRound:

@@ -21,7 +21,7 @@ from core.decide.solve.certificate import certify
 from core.decide.solve.search import search
 from core.decide.solve.solver import HEDGE, Solver
 from core.decide.study import Study
-from core.errors import InfeasibleError, PolicyError
+from core.errors import InfeasibleError, PolicyError, StoppedError
 from core.estimate.combine_perturbations import FORMS
 from core.estimate.interactions import interactions
 from core.estimate.map_objective import MapObjective
@@ -515,3 +515,23 @@ def test_the_certificate_bounds_every_map() -> None:
     assert found.bound <= best * (1 + 1e-6)
     assert found.bound >= best * 0.99
     assert "least loss" in found.in_words()
+
+
+def test_a_search_that_is_given_up_leaves_nothing_behind() -> None:
+    """Wherever it is told to stop it stops, and what is asked next is answered as if the first
+    question had never been.
+    """
+    policy = _budget_policy("size=0.4, latency=1.05")
+    asked = itertools.count()
+    expected = answer.decide(Study(interacting_analysis(12)), policy, lambda: next(asked) < 0)
+    polls = next(asked)
+
+    study = Study(interacting_analysis(12))
+    for n in sorted({0, 1, polls // 2, polls - 1}):
+        told = itertools.count()
+        with pytest.raises(StoppedError):
+            answer.decide(study, policy, lambda told=told, n=n: next(told) >= n)  # type: ignore[misc]
+        assert next(told) == n + 1
+
+    assert polls > 10
+    assert np.array_equal(answer.decide(study, policy).codes, expected.codes)

@@ -218,3 +218,32 @@ def test_compare_stands_with_strategies_of_different_kinds(open_app: Open) -> No
     assert failures(app) == []
     assert all(name in said(app) for name in ("Small", "Fast", "By hand"))
     assert "Line: the frontier of budgets." in said(app)
+
+
+def _twice() -> None:
+    """A script that is asked for another run while it works."""
+    import streamlit as st
+    from streamlit.runtime.scriptrunner import RerunData, get_script_run_ctx
+
+    from dashboard.session.give_way import give_way
+
+    runs = st.session_state.setdefault("runs", [])
+    runs.append("begun")
+    st.text("first" if len(runs) == 1 else "second")
+    assert not give_way()
+    context = get_script_run_ctx()
+    assert context is not None
+    assert context.script_requests is not None
+    if len(runs) == 1:
+        context.script_requests.request_rerun(RerunData(widget_states=None))
+    give_way()
+    runs.append("ended")
+
+
+def test_work_gives_way_to_the_next_run() -> None:
+    """A run that Streamlit was asked to repeat ends at the next question whether to go on."""
+    app = AppTest.from_function(_twice).run()
+
+    assert not app.exception
+    assert app.session_state["runs"] == ["begun", "begun", "ended"]
+    assert [one.value for one in app.text] == ["second"]

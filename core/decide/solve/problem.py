@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from core.decide.policy.budget import Axis
 from core.decide.solve.search_tables import SearchTables
+from core.errors import StoppedError
 
 Codes = NDArray[np.int8]
 Doubles = NDArray[np.float64]
@@ -18,6 +19,11 @@ Figures = float | Doubles
 TINY = 1e-12
 SLACK = 1e-9
 """Shares of a limit that are rounding."""
+
+
+def never() -> bool:
+    """What a search that nobody will want to end is asked whether to stop."""
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +61,7 @@ class Task:
     `judge` gives the loss of a map in the unit of a budget that is checked by projection, None
     where the budget is on the objective itself, or there is none. A loss that is minimised is
     `hedge` parts the sum of the layers' own losses, and for the rest the projected one.
+    `should_stop` is asked before every step, in the thread of the search.
     """
 
     tables: SearchTables
@@ -62,6 +69,12 @@ class Task:
     limits: Limits
     judge: Callable[[Codes], float] | None = None
     hedge: float = 0.0
+    should_stop: Callable[[], bool] = never
+
+    def check(self) -> None:
+        """Raise `StoppedError` where the search is to be given up."""
+        if self.should_stop():
+            raise StoppedError("The search was given up.", "Ask again.")
 
     def weighed(self, projected: Figures, added: Figures) -> Figures:
         """The loss to minimise, from the projected one and the sum of the layers' own."""

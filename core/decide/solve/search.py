@@ -219,7 +219,7 @@ class _Search:
                 limits = replace(limits, size=best.size - 1)
             else:
                 limits = replace(limits, ms=best.ms * (1 - 1e-6))
-            found = search(Task(self.tables, "loss", limits))
+            found = search(Task(self.tables, "loss", limits, should_stop=self.task.should_stop))
             here = self._at(found.codes)
             if not _less(self._merit(here), self._merit(best)):
                 break
@@ -228,6 +228,7 @@ class _Search:
 
     def _step(self, here: Here, tried: int, held: int = -1) -> Here | None:
         """The best of the moves tried if it improves on `here`; unit `held` stays as it is."""
+        self.task.check()
         self.steps += 1
         changes = self.moves.changes(here, tried, held)
         together = TOGETHER if tried <= TRIED else 2 * TOGETHER

@@ -18,7 +18,7 @@ from core.decide.policy.budget import AXES, Axis, Budget, in_words
 from core.decide.policy.decision import PrecisionMap
 from core.decide.policy.scoring import levels, total_scores
 from core.decide.solve.choices import choices
-from core.decide.solve.problem import Limits, Task
+from core.decide.solve.problem import Limits, Task, never
 from core.decide.solve.search import SearchResult, search
 from core.decide.solve.search_tables import SearchTables
 from core.errors import InfeasibleError, PolicyError
@@ -66,10 +66,10 @@ class Solver:
 
     # ---- what is asked
 
-    def decide(self, policy: Policy) -> PrecisionMap:
+    def decide(self, policy: Policy, should_stop: Callable[[], bool] = never) -> PrecisionMap:
         """The map that `policy` gives; raises `InfeasibleError` where none was found."""
         study = self._study
-        codes = self.solve(policy).found.codes
+        codes = self.solve(policy, should_stop).found.codes
         open_to = self.tables(policy).choices
         scores = total_scores(study.scores, policy, len(study.layers))
         return PrecisionMap(
@@ -77,21 +77,22 @@ class Solver:
             policy, open_to.ignored,
         )  # fmt: skip
 
-    def solve(self, policy: Policy) -> Solution:
+    def solve(self, policy: Policy, should_stop: Callable[[], bool] = never) -> Solution:
         """The best map found for the budgets of `policy`.
 
+        Where `should_stop` says so it is given up with `StoppedError`, and nothing is kept.
         Raises `InfeasibleError` naming the budget that binds and the nearest value that was found
         to be possible.
         """
         asked = (self._rules(policy), policy.budgets, policy.minimise)
-        kept = self._solutions.get(asked, lambda: self._tried(policy))
+        kept = self._solutions.get(asked, lambda: self._tried(policy, should_stop))
         if isinstance(kept, InfeasibleError):
             raise kept.with_traceback(None)
         return kept
 
-    def _tried(self, policy: Policy) -> Solution | InfeasibleError:
+    def _tried(self, policy: Policy, should_stop: Callable[[], bool]) -> Solution | InfeasibleError:
         try:
-            return self._solve(policy)
+            return self._solve(replace(self.task(policy), should_stop=should_stop), policy)
         except InfeasibleError as error:  # kept like an answer: finding out takes as long
             return error
 
@@ -194,8 +195,7 @@ class Solver:
             judge(np.where(self._study.layers.computes, 0, -1).astype(np.int8))
         return Task(tables, policy.minimise, limits, judge, self._hedge)
 
-    def _solve(self, policy: Policy) -> Solution:
-        task = self.task(policy)
+    def _solve(self, task: Task, policy: Policy) -> Solution:
         found = search(task)
         if not found.feasible:
             found = self._rescued(task, policy)
