@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -29,6 +30,17 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setattr("core.evidence.measure.cache.default_folder", lambda: folder)
         patch.setenv("XDG_CACHE_HOME", str(folder))  # for the processes that tests start
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _little_to_collect() -> None:
+    """What a file's tests begin with is not looked through for garbage again.
+
+    Every analysis collects garbage when it has measured; among the hundreds of thousands of objects
+    that tests import, each time would take longer than a tiny model does.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(params=["with VNNI", "without VNNI"])
