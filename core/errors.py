@@ -49,8 +49,8 @@ class PolicyError(QuantscapeError):
 class InfeasibleError(PolicyError):
     """No map was found that keeps every budget.
 
-    `axis` is the budget that binds (size, latency or loss), `nearest` the least value of it, in
-    `unit`, with which a map was found that keeps the others.
+    `axis` is a budget (size, latency or loss) that leaves a map once it is `nearest`, in `unit`, as
+    it was asked in; empty where no single one does.
     """
 
     def __init__(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from core.decide.advise.budget_words import found_in_words
-from core.decide.policy.budget import Axis
+from core.decide.policy.budget import Axis, in_words
 from core.decide.solve.solver import Solver
 from core.decide.study import Study
+from core.errors import InfeasibleError
+from dashboard.session import state
 from dashboard.session.budget_controls import LEAST, MAIN, decimals, loss_scale, positions
 from dashboard.session.control import Control
 from dashboard.session.view import View
@@ -88,10 +91,24 @@ def further() -> None:
     )
 
 
+def offer(view: View) -> None:
+    """A button for the least that exists, where a budget that was asked for is below it."""
+    asked, error = state.session().unkept or (view.policy, None)
+    if not isinstance(error, InfeasibleError) or not error.axis:
+        return
+    other = next(b for b in asked.budgets if b.axis == error.axis)
+    least = replace(other, amount=error.nearest)
+    budgets = tuple(least if b is other else b for b in asked.budgets)
+    st.button(
+        f"Ask for {in_words(least)}",
+        key="use_least",
+        on_click=state.load,
+        args=(replace(asked, budgets=budgets), view.study),
+    )
+
+
 def found(view: View, slot: DeltaGenerator) -> None:
     """Say in `slot` what the budget of the map on screen found."""
     policy = view.policy
-    if policy.strategy != "budget":
-        return
     solution = view.study.derived(Solver).solve(policy)
     slot.caption(found_in_words(view.study, policy, solution))

@@ -7,7 +7,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from core.decide.policy.decision import sides
 from core.decide.study import Study
-from core.errors import MAX_NAMED, PolicyError, QuantscapeError, listed
+from core.errors import MAX_NAMED, InfeasibleError, PolicyError, QuantscapeError, listed
 from core.estimate import hardware as hardware_profiles
 from core.evidence.scorers import SCORERS
 from core.export.map.words import count
@@ -98,9 +98,11 @@ def draw(view: View, known: dict[str, Control], problems: dict[str, PolicyError]
     if device in profiles:
         st.caption(profiles[device].title)
     if "policy" in problems:
-        with weights_slot:
+        of_budgets = isinstance(problems["policy"], InfeasibleError)
+        with said_slot.container() if of_budgets else weights_slot:
             _wrong(problems["policy"])
-    if view.policy.strategy == "thresholds":
+            budgets.offer(view)
+    elif view.policy.strategy == "thresholds":
         counts = sides(view.now.chosen)
         said_slot.caption(" · ".join(f"{counts[k]:,} {k}" for k in ("HIGH", "MEDIUM", "LOW")))
     elif view.policy.strategy == "budget":

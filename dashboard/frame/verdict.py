@@ -164,6 +164,12 @@ def _sentence(view: View) -> None:
         else "Nothing is pinned: Pin (Alt+P) keeps this map to compare with.",
     ]
     with st.container(border=True, gap="xsmall", key="verdict"):
+        if view.unkept is not None:
+            st.error(
+                f"**{plain(view.unkept.cause)}** Every page shows the last map that there was: "
+                f"{plain(view.now.label)}.",
+                icon=":material/error:",
+            )
         st.markdown(sentence)
         st.caption(" ".join(notes))
         _warnings(view, found.warnings)

@@ -104,11 +104,13 @@ def settle(opened: Opened, known: dict[str, Control]) -> dict[str, PolicyError]:
     if float(values["medium_at"]) > float(values["high_at"]):  # only a link can cross them
         tab.repairs["medium_at"] = values["high_at"]
     policy, problems = to_policy(values, tab.last, opened.study)
+    tab.unkept = None
     try:
         answer.decide(opened.study, policy, give_way)
     except PolicyError as error:
         problems["policy"] = error
-        policy = replace(studies.fallback(opened, tab.last), hardware=policy.hardware)
+        tab.unkept = policy, error
+        policy = studies.fallback(opened, replace(tab.last, hardware=policy.hardware))
     tab.last = policy
     _record(tab, values)
     return problems

@@ -232,9 +232,12 @@ def effect(opened: Opened, layer: str, precision: str, hardware: str) -> LayerEf
 
 
 def fallback(opened: Opened, policy: Policy) -> Policy:
-    """A policy that this analysis can answer: `policy`, the default, or all in the reference."""
-    uniform = Policy(strategy="uniform", uniform=opened.study.precisions[0])
-    for candidate in (policy, opened.study.default_policy, uniform):
+    """A policy that this analysis can answer: `policy`, the default, or all in the reference, on
+    the device of `policy`.
+    """
+    uniform = Policy("uniform", uniform=opened.study.precisions[0], hardware=policy.hardware)
+    default = replace(opened.study.default_policy, hardware=policy.hardware)
+    for candidate in (policy, default, uniform):
         try:
             answer.decide(opened.study, candidate, give_way)
         except PolicyError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from core.decide.policy.policy import Policy
-from core.errors import QuantscapeError
+from core.errors import PolicyError, QuantscapeError
 from dashboard.session.control import Value
 from dashboard.session.switch_model import SetAside
 
@@ -52,6 +52,8 @@ class Tab:
     By model: `pinned` is what maps are held against, `kept` the person's strategies, `deleted`
     the place and content of the one deleted last, `set_aside` the rules that only that model
     knows, put aside while another one is open. `layer` is the layer selected on every page.
+    `last` is the last policy that has a map, which is on screen; `unkept` what was asked for where
+    that is another one, and why it has none.
     `problem` is what a callback could not do, shown by the page that it belongs to. `in_browser`
     is what the browser's own store holds of an analysis, by the name of its place there;
     `opened` names the expanders of the sidebar that opened by themselves.
@@ -70,6 +72,7 @@ class Tab:
     rounds: dict[str, ChartRound] = field(default_factory=dict)
     problem: tuple[str, QuantscapeError] | None = None
     last: Policy = field(default_factory=Policy)
+    unkept: tuple[Policy, PolicyError] | None = None
     repairs: dict[str, Value] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
     table: TableRound = field(default_factory=TableRound)

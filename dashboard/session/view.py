@@ -11,6 +11,7 @@ from core.decide.assess.outcome import Outcome
 from core.decide.policy.decision import PrecisionMap
 from core.decide.policy.policy import Policy
 from core.decide.study import Study
+from core.errors import PolicyError
 from core.numerics.precision import REFERENCE
 from dashboard.display.loss_labels import LossLabels, loss_labels
 from dashboard.session import state, studies
@@ -30,7 +31,10 @@ class Side:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """Everything a page shows. `base` is the pinned map, or all FP32 where nothing is pinned."""
+    """Everything a page shows. `base` is the pinned map, or all FP32 where nothing is pinned.
+
+    `unkept` says why what the controls ask for has no map: then `now` is the last one that had.
+    """
 
     opened: Opened
     now: Side
@@ -38,6 +42,7 @@ class View:
     base: Side
     pinned: bool
     changes: tuple[Change, ...]
+    unkept: PolicyError | None = None
 
     @property
     def study(self) -> Study:
@@ -79,6 +84,7 @@ def build(opened: Opened) -> View:
     if pinned is not None:
         base = Side(state.describe(pinned), *studies.priced_on(opened, pinned, policy.hardware))
     changes = difference(base.chosen, now.chosen) if pinned is not None else ()
-    found = View(opened, now, reference, base, pinned is not None, changes)
+    unkept = None if tab.unkept is None else tab.unkept[1]
+    found = View(opened, now, reference, base, pinned is not None, changes, unkept)
     st.session_state[VIEW] = found
     return found

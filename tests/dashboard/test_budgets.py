@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,8 +18,10 @@ from core.decide.assess.frontier import frontier
 from core.decide.policy.budget import Budget, parse_budgets
 from core.decide.policy.policy import Policy
 from core.decide.study import Study
+from core.errors import InfeasibleError
 from dashboard.app_pages.tune import frontier as frontier_panel
 from dashboard.charts.frontier import PICKED
+from dashboard.display.text import plain
 from dashboard.session import frontiers, state
 from dashboard.session.budget_controls import (
     STRATEGIES,
@@ -82,16 +85,33 @@ def test_further_budgets_and_groups_are_kept(open_app: Open) -> None:
     assert kpis(copy) == kpis(app)
 
 
-def test_a_budget_that_cannot_be_kept_keeps_the_last_map(open_app: Open) -> None:
-    """The binding budget and the nearest value are said, and figures stay."""
-    app = open_app("measured", strategy="latency budget", latency_at="100")
-    before = kpis(app)
+def test_a_budget_that_cannot_be_kept_is_one_state(open_app: Open) -> None:
+    """What was asked, the least that exists and what it goes to are said as core says them; the
+    figures stay, are said to be those of the last map, and nothing "binds". A button asks for the
+    least, which has a map.
+    """
+    app = open_app("measured", strategy="latency budget", latency_at="90")
+    before, shown = kpis(app), view(app)
+    assert "budget binds" in said(app)
+    policy = replace(shown.policy, budgets=parse_budgets("latency=0.5"))
+    with pytest.raises(InfeasibleError) as refused:
+        answer.decide(shown.study, policy)
 
-    app.slider(key="latency_at").set_value(10.0).run()
+    app.text_input(key="also").set_value("latency=0.5").run()
 
-    assert "the latency budget binds" in said(app)
-    assert "nearest" in said(app)
+    (beside, above) = app.sidebar.error[0].value, app.main.error[0].value
+    assert plain(refused.value.cause) in beside
+    assert refused.value.next_step in beside
+    assert plain(refused.value.cause) in above
+    assert f"the last map that there was: {plain(state.describe(shown.policy))}" in above
+    assert "bind" not in said(app)
     assert kpis(app) == before
+
+    app.button(key="use_least").click().run()
+
+    assert failures(app) == []
+    assert view(app).policy.budgets == (Budget("latency", refused.value.nearest, "fraction"),)
+    assert "budget binds" in said(app)
 
 
 def test_bad_text_of_further_budgets_is_said_beside_it(open_app: Open) -> None:

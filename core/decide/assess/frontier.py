@@ -140,14 +140,7 @@ def _asking(base: Policy, axis: Cost, amount: float) -> Policy:
 
 def _least(study: Study, base: Policy, axis: Cost) -> float:
     """The least cost that was found, however much is lost."""
-    solver = study.derived(Solver)
-    if axis == "size":
-        tables = solver.tables(base)
-        codes = tables.choices.codes(
-            np.where(tables.choices.options, tables.size, np.inf).argmin(axis=0)
-        )
-        return float(tables.sizes_of(codes[None])[0])
-    return solver.least_ms(base)
+    return _cost(study.derived(Solver).least(base, axis), axis)
 
 
 def _settled(study: Study, base: Policy, axis: Cost, amount: float) -> tuple[SearchResult, Policy]:

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from core.decide.policy.budget import AXES, Axis, Budget, in_words
+from core.decide.policy.budget import AXES, Axis, Budget
 from core.decide.policy.decision import PrecisionMap
 from core.decide.policy.scoring import levels, total_scores
 from core.decide.solve.choices import choices
+from core.decide.solve.infeasible import infeasible
 from core.decide.solve.problem import Limits, Task, never
 from core.decide.solve.search import SearchResult, search
 from core.decide.solve.search_tables import SearchTables
@@ -61,6 +62,7 @@ class Solver:
     def __init__(self, study: Study, hedge: float = HEDGE) -> None:
         self._study, self._hedge = study, hedge
         self._search_tables: LRU[Hashable, SearchTables] = LRU(6)
+        self._least: LRU[Hashable, SearchResult] = LRU(24)
         self._objectives: LRU[Target, MapObjective] = LRU(4)
         self._solutions: LRU[Hashable, Solution | InfeasibleError] = LRU(256)
 
@@ -81,8 +83,7 @@ class Solver:
         """The best map found for the budgets of `policy`.
 
         Where `should_stop` says so it is given up with `StoppedError`, and nothing is kept.
-        Raises `InfeasibleError` naming the budget that binds and the nearest value that was found
-        to be possible.
+        Raises `InfeasibleError` with the least that exists and what causes it.
         """
         asked = (self._rules(policy), policy.budgets, policy.minimise)
         kept = self._solutions.get(asked, lambda: self._tried(policy, should_stop))
@@ -96,9 +97,18 @@ class Solver:
         except InfeasibleError as error:  # kept like an answer: finding out takes as long
             return error
 
-    def least_ms(self, policy: Policy) -> float:
-        """The least latency that was found under the rules of `policy`."""
-        return search(Task(self.tables(policy), "latency", Limits())).ms
+    def least(self, policy: Policy, goal: Axis) -> SearchResult:
+        """The map with the least `goal` that was found under the rules of `policy`, whatever else
+        it takes.
+        """
+        task = Task(self.tables(policy), goal, Limits())
+        return self._least.get((self._rules(policy), goal), lambda: search(task))
+
+    def taken(self, policy: Policy, budget: Budget, found: SearchResult) -> float:
+        """What a map takes of what `budget` limits, in bytes, ms or the loss's unit."""
+        if budget.axis == "loss":
+            return self.loss(self._study.project(found.codes), budget.unit)
+        return found.size if budget.axis == "size" else found.ms
 
     def tables(self, policy: Policy) -> SearchTables:
         """The tables that a search under the rules of `policy` needs."""
@@ -206,7 +216,8 @@ class Solver:
 
     def _rescued(self, task: Task, policy: Policy) -> SearchResult:
         """A map that keeps all budgets after all, found from the least of each; else raises."""
-        nearest: dict[Axis, float] = {}
+        study = self._study
+        nearest: dict[Axis, SearchResult] = {}
         for budget in policy.budgets:
             axis = budget.axis
             least = search(replace(task, minimise=axis, limits=task.limits.without(axis)))
@@ -215,27 +226,8 @@ class Solver:
             again = search(task, least.codes)
             if again.feasible:
                 return again
-            nearest[axis] = _figure(least, task, axis)
-        raise self._infeasible(policy, nearest)
-
-    def _infeasible(self, policy: Policy, nearest: dict[Axis, float]) -> InfeasibleError:
-        asked = {b.axis: b for b in policy.budgets}
-        for axis in (*(b.axis for b in policy.budgets if b.axis in nearest),):
-            value, budget = nearest[axis], asked[axis]
-            others = [in_words(b) for b in policy.budgets if b.axis != axis]
-            beside = f" with {' and '.join(others)}" if others else ""
-            words = in_words(_as_asked(self, budget, value, policy.hardware))
-            return InfeasibleError(
-                f"No map was found with {in_words(budget)}{beside}: the {axis} budget binds.",
-                f"The nearest that was found is {words}"
-                + ("; pins leave less room." if policy.pins or policy.overrides else "."),
-                axis, value, budget.unit,
-            )  # fmt: skip
-        return InfeasibleError(
-            f"No map was found with {' and '.join(in_words(b) for b in policy.budgets)}: "
-            "each alone is out of reach of the others.",
-            "Relax one of them, or take pins away.",
-        )
+            nearest[axis] = least
+        raise infeasible(study, self, policy, nearest)
 
 
 def projector_reference(study: Study) -> float:
@@ -252,14 +244,6 @@ def _worse_by(study: Study, projection: Projection) -> float | None:
         return None
     change = value - projector_reference(study)
     return -change if metric.higher_is_better else change
-
-
-def _as_asked(solver: Solver, budget: Budget, value: float, hardware: str) -> Budget:
-    """A budget of `value` in the unit in which `budget` was given, rounded towards enough."""
-    if budget.unit != "fraction":
-        return replace(budget, amount=max(value, 0.0))
-    whole = solver.limit(replace(budget, amount=1.0), hardware)
-    return replace(budget, amount=float(np.ceil(value / whole * 1e4)) / 1e4)
 
 
 def _figure(found: SearchResult, task: Task, axis: Axis) -> float:
