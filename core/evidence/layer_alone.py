@@ -18,6 +18,9 @@ VARIANTS = ("integer", "weights", "activations", "percentile", "equalised", "hal
 """How a layer's own output was rounded: as the scheme does, its weights alone, its activations
 alone, with ranges that hold 99.9 % of the values, with equalised input channels, in FP16."""
 
+CLIPPED = 0.5
+"""Share of the squared error from which on clipping may be the cause, and its remedy is measured."""
+
 
 @dataclass(frozen=True, eq=False)
 class LocalStatistics:
@@ -35,9 +38,11 @@ class LocalStatistics:
     activations, NaN where it has none: `activation_outliers`, the calibrated range over that
     which holds 99.9 % of the values; `activation_imbalance`, the largest |value| of the widest
     input channel over that of the median one; `clipping`, the share of the squared error that
-    selection samples owe to values outside the calibrated range. `output_peak` is the largest
-    |value| of the layer's output, `output_underflow` the share of its values other than 0 that
-    lie below the smallest normal FP16 number.
+    selection samples owe to values outside the calibrated range. `clipping_gain_db` is what SQNR
+    gains on selection samples with ranges that hold these values too; NaN where clipping has less
+    than half of that share, and in folders of older versions. `output_peak` is the largest |value|
+    of the layer's output, `output_underflow` the share of its values other than 0 that lie below
+    the smallest normal FP16 number.
     """
 
     weight_kurtosis: Doubles | None = None  # [L]
@@ -47,6 +52,7 @@ class LocalStatistics:
     activation_outliers: Doubles | None = None  # [L]
     activation_imbalance: Doubles | None = None  # [L]
     clipping: Doubles | None = None  # [L]
+    clipping_gain_db: Doubles | None = None  # [L]
     output_peak: Doubles | None = None  # [L]
     output_underflow: Doubles | None = None  # [L]
 
@@ -59,6 +65,7 @@ AXES = {
     "activation_outliers": ("L",),
     "activation_imbalance": ("L",),
     "clipping": ("L",),
+    "clipping_gain_db": ("L",),
     "output_peak": ("L",),
     "output_underflow": ("L",),
 }

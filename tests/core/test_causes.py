@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from core.analysis import store
 from core.analysis.analysis import Analysis
 from core.analysis.analyze import analyze
 from core.cli.main import main
 from core.decide.study import Study
+from core.engines.torch.simulate.input_channels import equalise, input_channels
 from core.evidence.diagnose.causes import Diagnosis, diagnose
 from core.evidence.evidence import Evidence
 from core.evidence.layer_alone import VARIANTS
 from core.evidence.options import MeasureOptions
 from core.source import samples
 from core.source.contract import model_source
+from core.source.operations import OPERATIONS
 from tests.core.synthetic import synthetic_evidence, synthetic_layers
 
 EVIDENCE = synthetic_evidence(synthetic_layers(3), 20)
@@ -48,38 +53,69 @@ def diagnosed(db: dict[str, float], *, allowed: bool = True, **statistics: float
     return found
 
 
+PLAIN = DB | {"percentile": 31.0, "equalised": 31.0}
+
+
 @pytest.mark.parametrize(
-    ("statistics", "cause"),
+    ("db", "statistics", "cause"),
     [
-        ({}, "activation rounding"),
-        ({"activation_outliers": 4.0}, "activation outliers"),
-        ({"activation_imbalance": 30.0}, "channel imbalance"),
-        ({"clipping": 0.8, "activation_outliers": 4.0}, "clipping"),
-        ({"activation_outliers": np.nan, "activation_imbalance": np.nan}, "activation rounding"),
+        ({}, {}, "activation rounding"),
+        ({"percentile": 34.0}, {}, "activation outliers"),
+        ({"equalised": 33.5}, {"clipping": 0.8}, "channel imbalance"),
+        ({"equalised": 40.0, "percentile": 34.0}, {}, "channel imbalance"),
+        ({"equalised": 34.0, "percentile": 40.0}, {"activation_imbalance": 1e7}, "activation outliers"),
+        # A remedy that gains too little denies its cause, whatever its statistic.
+        ({}, {"activation_outliers": 4.0, "activation_imbalance": 1e7}, "activation rounding"),
+        ({}, {"clipping": 0.8, "clipping_gain_db": 0.1}, "activation rounding"),
+        ({}, {"clipping": 0.8, "clipping_gain_db": 9.0}, "clipping"),
+        ({"equalised": 50.0}, {"clipping": 0.8, "clipping_gain_db": 9.0}, "channel imbalance"),
+        # Without a measured remedy the statistic tells.
+        ({}, {"clipping": 0.8}, "clipping"),
+        ({"equalised": np.nan}, {"activation_imbalance": 1e7, "clipping": 0.8}, "channel imbalance"),
+        ({"percentile": np.nan}, {"activation_outliers": 4.0}, "activation outliers"),
+        ({}, {"activation_outliers": np.nan, "activation_imbalance": np.nan}, "activation rounding"),
     ],
-)
-def test_causes_of_activations(statistics: dict[str, float], cause: str) -> None:
-    """Where activations cause most of the error, their statistics name the cause."""
-    found = diagnosed(DB, **statistics)
+)  # fmt: skip
+def test_causes_of_activations(
+    db: dict[str, float], statistics: dict[str, float], cause: str
+) -> None:
+    """The cause is the one whose remedy gains most, if that halves the error; where no remedy was
+    measured, statistics name it.
+    """
+    found = diagnosed(PLAIN | db, **statistics)
 
     assert found.cause == cause
     assert "99% of the squared error comes from its activations" in found.sentence
 
 
 @pytest.mark.parametrize(
-    ("kurtosis", "cause"), [(3.0, "weight rounding"), (20.0, "weight outliers")]
+    ("db", "kurtosis", "cause"),
+    [
+        ({}, 3.0, "weight rounding"),
+        ({}, 20.0, "weight outliers"),
+        ({"equalised": 50.0}, 20.0, "channel imbalance"),
+    ],
 )
-def test_causes_of_weights(kurtosis: float, cause: str) -> None:
-    """Where weights cause most of the error, outliers among them are named."""
-    found = diagnosed(DB | {"weights": 30.0, "activations": 50.0}, weight_kurtosis=kurtosis)
+def test_causes_of_weights(db: dict[str, float], kurtosis: float, cause: str) -> None:
+    """Where weights cause most of the error, outliers among them are named, unless equalising
+    the channels that they stand in mends it.
+    """
+    found = diagnosed(PLAIN | {"weights": 30.0, "activations": 50.0} | db, weight_kurtosis=kurtosis)
 
     assert found.cause == cause
     assert found.weight_share == pytest.approx(1 / 1.01)
 
 
+def test_what_cannot_be_told_apart_is_not_blamed() -> None:
+    """A layer whose weights and activations were not rounded apart is said to round."""
+    found = diagnosed(PLAIN | {"weights": np.nan, "activations": np.nan})
+
+    assert (found.cause, found.weight_share) == ("rounding", None)
+
+
 def test_remedies_are_gains() -> None:
-    """Gains are differences in dB, the largest first; a remedy in integers is advised
-    first where it halves the squared error, with the one that gains most beside it.
+    """Gains are differences in dB, the largest first; what gains most is advised first, and after
+    it what gains most in integers.
     """
     found = diagnosed(DB)
 
@@ -88,14 +124,19 @@ def test_remedies_are_gains() -> None:
         {"half": 40, "weights": 20, "percentile": 4, "equalised": 3, "activations": 0}
     )
     assert [r.gain_db for r in found.remedies] == sorted(gains.values(), reverse=True)
-    assert "ranges that hold 99.9 %" in found.advice
-    assert "+4.0 dB, measured" in found.advice
-    assert "most gains: keep it in FP16 (+40.0 dB, measured)" in found.advice
-    little = diagnosed(DB | {"percentile": DB["integer"] + 1.1, "equalised": np.nan})
-    assert little.advice.startswith("First to try: keep it in FP16 (+40.0 dB")
+    first, whole = found.advice.split("; in integers: ")
+    assert first == "First to try: keep it in FP16 (+40.0 dB, measured)"
+    assert whole == "ranges that hold 99.9 % of the values, in place of all (+4.0 dB, measured)."
+    most = diagnosed(DB | {"equalised": 80.0})
+    assert (
+        most.advice
+        == "First to try: equalise its input channels (SmoothQuant) (+50.0 dB, measured)."
+    )
     worse = diagnosed(DB | {"percentile": 20.0, "equalised": np.nan})
-    assert "keep it in FP16" in worse.advice
+    assert worse.advice == "First to try: keep it in FP16 (+40.0 dB, measured)."
     assert "equalised" not in {r.name for r in worse.remedies}
+    nothing = diagnosed(dict.fromkeys(DB, 30.0))
+    assert nothing.advice == "Nothing that was measured helps by 1 dB or more."
 
 
 def test_half_precision_says_what_it_breaks() -> None:
@@ -127,14 +168,18 @@ def test_unknown_stays_unknown() -> None:
 
 
 class Outliers(nn.Module):
-    """A product whose inputs have one channel 100 times as wide, and one with an outlying weight."""
+    """A product whose inputs have one channel 100 times as wide, one that has one 10^7 times as wide
+    (and hardly looks at it), and one with an outlying weight.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.wide = nn.Linear(16, 16)
         self.even = nn.Linear(16, 16)
         self.heavy = nn.Linear(16, 4)
+        self.vast = nn.Conv1d(16, 4, 1)
         with torch.no_grad():
+            self.vast.weight[:, 0] /= 1e7
             self.wide.weight[:, 0] /= 100
             self.heavy.weight[:, 3] = 40.0
 
@@ -142,7 +187,8 @@ class Outliers(nn.Module):
         """Shape (N, 16) to (N, 4)."""
         scale = torch.ones(16)
         scale[0] = 100.0
-        return self.heavy(torch.tanh(self.even(self.wide(x * scale))))
+        vast = self.vast((x * scale**3.5).unsqueeze(-1)).squeeze(-1)
+        return self.heavy(torch.tanh(self.even(self.wide(x * scale)))) + vast
 
 
 def bounded(count: int) -> Tensor:
@@ -150,13 +196,14 @@ def bounded(count: int) -> Tensor:
     return torch.rand(count, 16) * 2 - 1
 
 
+@functools.cache
 def analysed() -> tuple[Analysis, Evidence]:
-    """The analysis of `Outliers`."""
+    """The analysis of `Outliers`, whose evaluation data are a tenth wider than calibration's."""
     torch.manual_seed(0)
     source = model_source(
         {
             "model": Outliers().eval(), "calibration": bounded(256), "task": "regression",
-            "evaluation": (bounded(96), torch.zeros(96, 4)), "name": "outliers",
+            "evaluation": (1.1 * bounded(96), torch.zeros(96, 4)), "name": "outliers",
         }
     )  # fmt: skip
     analysis = analyze(source, MeasureOptions(probes=2))
@@ -165,8 +212,8 @@ def analysed() -> tuple[Analysis, Evidence]:
 
 
 def test_measured_remedies_mend_what_was_broken() -> None:
-    """Equalisation mends a wide channel by many dB and hardly moves an even layer; a weight that
-    outlies is found.
+    """Equalisation mends a wide channel by many dB, a convolution's too, and hardly moves an even
+    layer; clipping of a channel that hardly counts is no cause; a weight that outlies is found.
     """
     analysis, evidence = analysed()
     index = analysis.layers.index
@@ -175,15 +222,65 @@ def test_measured_remedies_mend_what_was_broken() -> None:
     assert even is not None
     assert heavy is not None
 
-    assert wide.cause == "channel imbalance"
+    vast = diagnose(evidence, index["vast"])
+    assert vast is not None
+    assert wide.cause == vast.cause == "channel imbalance"
+    assert evidence.local is not None
+    assert evidence.local.clipping is not None
+    assert evidence.local.clipping[index["vast"]] > 0.5
+    assert {r.name: r.gain_db for r in vast.remedies}["equalised"] > 20
+    assert {r.name: r.gain_db for r in vast.remedies}["unclipped"] < 1
     gains = {r.name: r.gain_db for r in wide.remedies}
     assert gains["equalised"] > 10
     assert gains["half"] > 20
     assert abs({r.name: r.gain_db for r in even.remedies}["equalised"]) < 6
-    assert evidence.local is not None
     assert evidence.local.weight_kurtosis is not None
     assert evidence.local.weight_kurtosis[index["heavy"]] > 6
     assert heavy.weight_share is not None
+
+
+@pytest.mark.parametrize(
+    "product",
+    [
+        nn.Linear(6, 4), nn.Conv1d(6, 4, 3), nn.Conv2d(6, 4, 3, groups=2), nn.Conv2d(6, 6, 3, groups=6),
+        nn.ConvTranspose2d(6, 4, 3), nn.ConvTranspose2d(6, 4, 3, groups=2), nn.Conv3d(6, 4, 1),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_equalisation_keeps_the_function(product: nn.Module) -> None:
+    """A product gives the same with its input channels divided and its weights multiplied, and
+    every channel then meets the weights that it met before, times its factor.
+    """
+    weight = product.weight
+    assert isinstance(weight, Tensor)
+    shape = (2, 6, *[4] * (weight.ndim - 2))
+    torch.manual_seed(0)
+    x, factors = torch.randn(shape), torch.rand(6) + 0.5
+    seen = []
+
+    class Scaled(TorchFunctionMode):
+        def __torch_function__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            operation = OPERATIONS.get(func)
+            if operation is not None:
+                given, named = list(args), dict(kwargs or {})
+                for _ in range(2):
+                    seen.append(input_channels(func, operation, given[0], given[1]).largest)
+                    equalise(factors, operation, given, named)
+                    assert not torch.equal(given[1], weight)
+                equalise(1 / factors, operation, given, named)
+                return func(*given, **named)
+            return func(*args, **(kwargs or {}))
+
+    with torch.no_grad(), Scaled():
+        found = product(x)
+    with torch.no_grad():
+        assert torch.allclose(found, product(x), atol=1e-5)
+    before, after = seen
+    assert before is not None
+    assert after is not None
+    assert torch.allclose(after, before * factors)
 
 
 def test_parts_add_up_to_the_whole() -> None:

@@ -35,14 +35,19 @@ def _with(
     base: Strategy, name: str, *, size: float | None = 1, latency: float | None = 1,
     drop: float | None = 0, kl: float | None = 0,
 ) -> Strategy:  # fmt: skip
-    totals = {
-        **base.outcome.totals,
-        "size_bytes": Quantity(size, "bytes", "exact"),
-        "latency_ms": Quantity(latency, "ms", "estimated"),
+    projected = {
+        **base.outcome.projected,
         "accuracy_drop_pts": Quantity(drop, "pts", "projected"),
         "kl": Quantity(kl, "nats", "projected"),
     }
-    return replace(base, name=name, outcome=replace(base.outcome, totals=totals))
+    totals = {
+        **base.outcome.totals,
+        **projected,
+        "size_bytes": Quantity(size, "bytes", "exact"),
+        "latency_ms": Quantity(latency, "ms", "estimated"),
+    }
+    made = replace(base.outcome, totals=totals, projected=projected)
+    return replace(base, name=name, outcome=made)
 
 
 def _compared(*given: dict[str, float | None]) -> Comparison:

@@ -14,9 +14,13 @@ from rich.console import Console
 from core.analysis import store
 from core.cli.runtime_tables import figures_table
 from core.decide import answer
+from core.decide.advise import advice
 from core.decide.advise.corrections import ENOUGH, correction, in_words, residuals
+from core.decide.assess.compare import compare, strategy
+from core.decide.assess.frontier import frontier
 from core.decide.assess.gains import gains
-from core.decide.assess.outcome import outcome
+from core.decide.assess.outcome import outcome, uniform_map
+from core.decide.assess.parallel import axes
 from core.decide.assess.verified import (
     agreement_in_words,
     faster_without_half,
@@ -144,15 +148,62 @@ def test_an_overflow_in_simulation_beats_a_clean_run() -> None:
 
 
 def test_levels_of_other_samples_are_not_subtracted() -> None:
-    """A measured accuracy is of the holdout split: its difference to a projected one is unknown,
-    that of the loss is not.
+    """What was measured of the outputs is of the holdout split: its difference to what is projected is
+    unknown. All FP32 loses nothing on any split.
     """
     chosen = narrowed(PLAIN, 6)
     study = with_runs(ANALYSIS, verification(PLAIN, chosen))
-    change = gains(outcome(study, narrowed(PLAIN, 7)), outcome(study, chosen))
+    ran = outcome(study, chosen)
+    change = gains(outcome(study, narrowed(PLAIN, 7)), ran)
+    lost = gains(outcome(study, narrowed(PLAIN, 0)), ran)
 
-    assert change["accuracy"].change is None
-    assert change["accuracy_drop_pts"].change is not None
+    for name in ("accuracy", "accuracy_drop_pts", "kl", "flips_pct"):
+        assert change[name].change is None
+    assert change["size_bytes"].change is not None
+    assert lost["kl"].change == ran.totals["kl"].value
+
+
+def test_maps_are_compared_by_figures_of_one_split() -> None:
+    """What one map measured on the holdout split changes nothing in who beats whom, in charts, on
+    frontiers or in recommendations: a lucky run makes no map better than those that were not run.
+    """
+    chosen, other = narrowed(PLAIN, 6), narrowed(PLAIN, 2)
+    run = verification(PLAIN, chosen, factor=1e-6)
+    none = {"accuracy_drop_pts": Quantity(-5.0, "pts", "measured", -5.1, -4.9)}
+    lucky = with_runs(ANALYSIS, msgspec.structs.replace(run, figures=run.figures | none))
+
+    def stand(study: Study) -> tuple[object, ...]:
+        sides = [strategy(study, "run", chosen), strategy(study, "other", other)]
+        found = compare(sides, "other")
+        line = frontier(study, Policy(), "size", 3)
+        return (
+            found.dominances,
+            found.fronts,
+            axes(sides, study.narrowest),
+            [line.dominating(s.outcome.comparable) is None for s in sides],
+            advice.recommendations(study, Policy()),
+        )
+
+    assert outcome(lucky, chosen).totals["kl"].value != outcome(PLAIN, chosen).totals["kl"].value
+    assert stand(lucky) == stand(PLAIN)
+
+
+def test_of_equals_the_strategy_that_loses_least_is_recommended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """BF16 and FP16 take the same bytes and time, and the one that changes less is recommended."""
+    study = Study(store.load(samples.get("digits_vit").analysis))
+    monkeypatch.setattr(advice, "HIGH_PRECISION_DROP_PTS", 0.6)  # which all INT8 exceeds
+    found = {r.use: r.strategy for r in advice.recommendations(study, Policy())}
+    moved = {
+        name: outcome(study, uniform_map(study, name, DEFAULT)).totals["kl"].value
+        for name in ("BF16", "FP16")
+    }
+
+    assert moved["FP16"] is not None
+    assert moved["BF16"] is not None
+    assert moved["FP16"] < moved["BF16"]
+    assert found["high precision"] == "All FP16"
 
 
 def test_latency_is_measured_on_this_machine_alone() -> None:

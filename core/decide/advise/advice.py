@@ -5,10 +5,12 @@ Cut-offs are stated in docs/method.md, "Feasibility".
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 from core.decide import answer
+from core.decide.advise.explain import diagnosis_of
 from core.decide.assess.loss import loss_at_most, loss_figures
 from core.decide.assess.outcome import Outcome, outcome
 from core.decide.assess.statistics import statistics
@@ -19,7 +21,7 @@ from core.decide.policy.scoring import HIGH
 from core.decide.study import Study
 from core.layers import ROLES
 from core.numerics import precision as registry
-from core.quantity import RELATIVE, digits, written
+from core.quantity import RELATIVE, Quantity, digits, written
 
 Feasibility = Literal["proceed", "cautious", "avoid"]
 
@@ -77,7 +79,7 @@ def feasibility(study: Study, chosen: PrecisionMap, found: Outcome) -> Verdict:
         )
         return Verdict("cautious", (f"Without labels no loss is known{moved}.",))
     # Without labels the changed predictions bound the loss.
-    what = "projected loss" if drop.high is not None else "loss, unknown without labels,"
+    what = f"{drop.kind} loss" if drop.high is not None else "loss, unknown without labels,"
     unit = drop.unit
     if most > AVOID_DROP_PTS:
         return Verdict("avoid", (f"The {what} may reach {written(most, unit)}.",))
@@ -115,8 +117,10 @@ def _most_sensitive(study: Study, chosen: PrecisionMap) -> str:
 
 
 def considerations(study: Study, chosen: PrecisionMap) -> tuple[str, ...]:
-    """What to know about this model, per role that is in it, the largest groups first."""
-    said: list[str] = []
+    """What to know about this model: what was measured, then what rules say, per role that is in
+    it.
+    """
+    said = _measured_worst(study)
     counts = {role: study.layers.roles.count(role) for role in ROLES}
     high = [
         (role, sum(1 for r, v in zip(study.layers.roles, chosen.levels, strict=True)
@@ -130,14 +134,6 @@ def considerations(study: Study, chosen: PrecisionMap) -> tuple[str, ...]:
         roles = ", ".join(f"{n} {role.replace('_', ' ')}" for role, n in kept)
         noun = "layer rates" if total == 1 else "layers rate"
         said.append(f"{total} {noun} HIGH ({share:.1f} %): {roles}.")
-    scored = study.scores.get("output_error")
-    if scored is not None and len(study.layers):
-        worst = int(scored.argmax())
-        layer = study.layers.layers[worst]
-        said.append(
-            f"The layer that hurts most in {study.narrowest} by measurement is {layer.name} "
-            f"(output error {scored[worst]:.2f} of 1)."
-        )
     if counts["output_projection"]:
         said.append("Verify the output projection: its error reaches the prediction directly.")
     if counts["dropout"]:
@@ -146,6 +142,21 @@ def considerations(study: Study, chosen: PrecisionMap) -> tuple[str, ...]:
             "quantized would flatter the ratio."
         )
     return (*said, *_rounded_glue(study))
+
+
+def _measured_worst(study: Study) -> list[str]:
+    """The layer that changes the outputs most, with what would help it."""
+    scored = study.scores.get("output_error")
+    if scored is None or not len(study.layers):
+        return []
+    worst = int(scored.argmax())
+    found = diagnosis_of(study, worst)
+    advice = f" {found.advice}" if found is not None and found.advice else ""
+    said = (
+        f"The layer that hurts most in {study.narrowest} by measurement is {study.layers.names[worst]} "
+        f"(output error {scored[worst]:.2f} of 1).{advice}"
+    )
+    return [said]
 
 
 def _rounded_glue(study: Study) -> tuple[str, ...]:
@@ -173,8 +184,9 @@ def recommendations(study: Study, policy: Policy) -> tuple[Recommendation, ...]:
 
     *Production* takes the fastest of the named strategies whose projected loss stays within
     1 pt over its whole 90 % range; *edge* the smallest within 2 pts; *high precision* the
-    smallest within 0.5 pts. A model whose outputs are values is held to as many percent of its
-    metric. Without measurements the document's own advice is given.
+    smallest within 0.5 pts; of equals the one that loses least. A model whose outputs are values is
+    held to as many percent of its metric. Losses are the projected ones of all, so that those of one
+    split are compared. Without measurements the document's own advice is given.
     """
     candidates = named_strategies(study, policy)
     if study.projector is None or study.unknown is not None:
@@ -188,7 +200,10 @@ def recommendations(study: Study, policy: Policy) -> tuple[Recommendation, ...]:
             )
             if title in candidates
         )
-    priced = {title: outcome(study, answer.decide(study, p)) for title, p in candidates.items()}
+    priced = {
+        title: outcome(study, answer.decide(study, p)).comparable for title, p in candidates.items()
+    }
+    judged = loss_figures(next(iter(priced.values())))
     uses = (
         ("production", PROCEED_DROP_PTS, "latency_ms", "fastest"),
         ("edge", EDGE_DROP_PTS, "size_bytes", "smallest"),
@@ -196,19 +211,21 @@ def recommendations(study: Study, policy: Policy) -> tuple[Recommendation, ...]:
     )
     found = []
     for use, limit, axis, word in uses:
-        bounds = {title: loss_at_most(o.totals) for title, o in priced.items()}
-        fitting = {
-            title: o
-            for title, o in priced.items()
+        bounds = {title: loss_at_most(totals) for title, totals in priced.items()}
+        order = {
+            title: (_or_infinite(totals[axis]), bound, _or_infinite(totals[judged.divergence]))
+            for title, totals in priced.items()
             if (bound := bounds[title]) is not None and bound <= limit
         }
-        title = min(
-            fitting, key=lambda t: fitting[t].totals[axis].value or 0.0,
-            default=f"All {registry.REFERENCE}",
-        )  # fmt: skip
-        unit = next(o.totals[loss_figures(o.totals).loss].unit for o in priced.values())
+        title = min(order, key=order.__getitem__, default=f"All {registry.REFERENCE}")
+        unit = next(totals[judged.loss].unit for totals in priced.values())
         why = f"the {word} whose projected loss stays within {_limit(limit, unit)}"
         if all(bound is None for bound in bounds.values()):
             why = "without labels no loss is known"
         found.append(Recommendation(use, title, candidates[title], why))
     return tuple(found)
+
+
+def _or_infinite(found: Quantity) -> float:
+    """What is unknown is no less than anything."""
+    return math.inf if found.value is None else found.value

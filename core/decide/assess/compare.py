@@ -243,12 +243,12 @@ def _differing(strategies: Sequence[Strategy], i: int) -> DifferingLayer:
 def _points(strategies: Sequence[Strategy], cost: Cost) -> list[Point]:
     """(place of the loss, cost) of each strategy, less is better in both.
 
-    The loss is the accuracy drop, and KL where drops tie; a model without labels has KL alone.
+    The loss is the projected accuracy drop, and KL where drops tie; a model without labels has KL alone.
     A gain counts as no loss: rounding improves a model by chance alone, and a reference must not
     be called beaten for that. Values lose some of their metric, and the relative squared change
     takes the place of KL. Losses become places because a tie has to compare as a pair.
     """
-    totals = [s.outcome.totals for s in strategies]
+    totals = [s.outcome.comparable for s in strategies]
     figures = loss_figures(totals[0]) if totals else CLASSES
     labelled = any(t[figures.loss].value is not None for t in totals)
     losses: list[tuple[float, float] | None] = []

@@ -53,7 +53,7 @@ class Frontier:
     points: tuple[FrontierPoint, ...]
 
     def dominating(self, totals: Mapping[str, Quantity]) -> FrontierPoint | None:
-        """The point with the least loss that beats a map with `totals`: no worse in cost and in
+        """The point with the least loss that beats a map with the projected `totals`: no worse in cost and in
         divergence, and better in one by more than rounding. None where no point does.
         """
         cost = totals[TOTAL_OF[self.axis]].value

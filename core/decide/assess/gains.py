@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from core.decide.assess.loss import CLASSES, VALUES
 from core.decide.assess.outcome import Outcome
+from core.quantity import Quantity
 
-LEVELS = ("accuracy", "metric")
+OUTPUTS = frozenset((*CLASSES.every, *VALUES.every))
 
 
 @dataclass(frozen=True, slots=True)
 class Gain:
     """A figure of two maps, in its own unit; None where it is unknown.
 
-    A level of accuracy or of a metric that was measured stands beside none that is projected:
-    they are of different samples.
+    A figure of the outputs that was measured is not taken from one that is projected, since they are
+    of different samples; but a map that changes nothing loses nothing on any.
     """
 
     before: float | None
@@ -38,8 +40,13 @@ def gains(before: Outcome, after: Outcome) -> dict[str, Gain]:
     """The change of every total that both outcomes have, by name."""
     return {
         name: Gain(None, None)
-        if name in LEVELS and before.totals[name].kind != quantity.kind
+        if name in OUTPUTS and _of_other_samples(before.totals[name], quantity)
         else Gain(before.totals[name].value, quantity.value)
         for name, quantity in after.totals.items()
         if name in before.totals
     }
+
+
+def _of_other_samples(one: Quantity, other: Quantity) -> bool:
+    no_loss = any((q.value, q.low, q.high) == (0, 0, 0) for q in (one, other))
+    return one.kind != other.kind and not no_loss

@@ -37,10 +37,13 @@ OPTIMISTIC = (
 @dataclass(frozen=True)
 class Outcome:
     """Figures of one map. `totals` by name; `layer_bytes` and `layer_ms` add up to them with
-    `glue_bytes` and `boundaries_ms`. `warnings` are sentences, the gravest first.
+    `glue_bytes` and `boundaries_ms`. `projected` are those of the outputs as they are projected on
+    the selection split, where `totals` may have what was measured on the holdout split.
+    `warnings` are sentences, the gravest first.
     """
 
     totals: dict[str, Quantity]
+    projected: dict[str, Quantity]
     confidence: Confidence
     layer_bytes: NDArray[np.int64]
     layer_ms: NDArray[np.float64]
@@ -49,6 +52,11 @@ class Outcome:
     boundaries: int
     forbidden: tuple[str, ...]
     warnings: tuple[str, ...]
+
+    @property
+    def comparable(self) -> dict[str, Quantity]:
+        """The totals by which maps are compared: figures of the outputs are of one split."""
+        return self.totals | self.projected
 
 
 def uniform_map(study: Study, precision: str, hardware: str) -> PrecisionMap:
@@ -65,10 +73,11 @@ def outcome(study: Study, chosen: PrecisionMap) -> Outcome:
     reference_size = int(study.size_bytes[0].sum()) + study.glue_bytes
     reference_ms = study.uniform_ms(hardware)[registry.REFERENCE]
     projection = study.project(chosen.codes)
+    projected = accuracy_totals(study, projection)
     totals = {
         "size_bytes": Quantity(size, "bytes", "exact"),
         "latency_ms": latency.total,
-        **accuracy_totals(study, projection),
+        **projected,
         "size_reduction_pct": _percent_less(size, reference_size, "exact"),
         "speedup": _ratio(reference_ms, latency.total.value or 0.0),
     }
@@ -77,6 +86,7 @@ def outcome(study: Study, chosen: PrecisionMap) -> Outcome:
     totals, is_measured = with_measured(study, chosen, totals)
     return Outcome(
         totals=totals,
+        projected=projected,
         confidence="measured" if is_measured else _confidence(study),
         layer_bytes=layer_bytes,
         layer_ms=latency.layers_ms,

@@ -43,7 +43,7 @@ def axes(strategies: Sequence[Strategy], narrowest: str) -> tuple[Axis, ...]:
     """
     judging = loss_figures(strategies[0].outcome.totals) if strategies else CLASSES
     names = (*COSTS, *(name for name in judging.every if name != judging.judged))
-    figures = {name: [s.outcome.totals[name] for s in strategies] for name in names}
+    figures = {name: [s.outcome.comparable[name] for s in strategies] for name in names}
     figures[NARROW_LAYERS] = [
         Quantity(s.map.count(narrowest), "layers", "exact") for s in strategies
     ]

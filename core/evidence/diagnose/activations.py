@@ -1,7 +1,8 @@
 """What a layer's activations hold over a split, and the ranges and scales that follow from it.
 
 Equalisation follows Xiao et al. 2023, "SmoothQuant", arXiv:2211.10438: the input channels of a
-linear layer are divided by s_j = sqrt(max|x_j| / max|w_j|) and its weights multiplied by it.
+linear layer or convolution are divided by s_j = sqrt(max|x_j| / max|w_j|) and its weights multiplied
+by it.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from core.engines.torch.simulate.input_channels import InputChannels
 from core.engines.torch.simulate.simulator import Simulator
 from core.numerics.calibrate.histograms import quantiles
-from core.numerics.ranges import OUTPUT, Site
-from core.numerics.rounding import Range
+from core.numerics.ranges import Site
+from core.numerics.rounding import Range, observed
 from core.source.batches import Inputs
 
 BINS = 2048
@@ -31,9 +33,10 @@ class ActivationStatistics:
     counts: Tensor  # [BINS] over the calibrated range
     low: Tensor | None = None  # [channels]
     high: Tensor | None = None
-    weight: Tensor | None = None  # [channels] largest |w| that each channel meets; linear alone
+    weight: Tensor | None = None  # [channels] largest |w| that each channel meets
     clipped: float = 0.0  # squared distance of values from the calibrated range
     values: int = 0
+    seen: Range | None = None  # of all of them, and of the calibrated range
 
     def add(self, value: Tensor, whole: Range) -> None:
         """Take note of `value`, whose calibrated range is `whole`."""
@@ -41,20 +44,19 @@ class ActivationStatistics:
         inside = finite.clamp(whole.low, whole.high)
         self.clipped += float((finite - inside).double().square().sum())
         self.values += finite.numel()
+        self.seen = observed(finite).merge(self.seen or whole)
         if whole.high > whole.low:
             self.counts += torch.histc(inside, BINS, whole.low, whole.high).double()
 
-    def add_channels(self, value: Tensor, axis: int, weight: Tensor | None) -> None:
-        """Take note of the channels of a finite `value` along `axis`, and of the `weight`
-        [out, channels] of a linear function that they meet.
-        """
+    def add_channels(self, value: Tensor, channels: InputChannels) -> None:
+        """Take note of the `channels` of a finite `value`."""
+        axis = channels.axis
         rows = value.transpose(axis, -1).reshape(-1, value.shape[axis])
         low, high = rows.amin(0), rows.amax(0)
         if self.low is not None and self.high is not None and self.low.shape == low.shape:
             low, high = torch.minimum(low, self.low), torch.maximum(high, self.high)
         self.low, self.high = low, high
-        if weight is not None and weight.ndim == 2:
-            self.weight = weight.detach().abs().amax(0)
+        self.weight = channels.largest
 
     def inner(self, whole: Range) -> Range:
         """The range without `TAIL` of the values at each end."""
@@ -68,7 +70,7 @@ def activation_statistics(simulator: Simulator, inputs: Inputs) -> dict[Site, Ac
     """What every calibrated activation holds on `inputs`, against its calibrated range."""
     found: dict[Site, ActivationStatistics] = {}
 
-    def observe(site: Site, value: Tensor, kind: str, weight: Tensor | None) -> None:
+    def observe(site: Site, value: Tensor, channels: InputChannels | None) -> None:
         whole = simulator.ranges.get(site)
         if whole is None or value.numel() == 0:
             return
@@ -76,8 +78,8 @@ def activation_statistics(simulator: Simulator, inputs: Inputs) -> dict[Site, Ac
             site, ActivationStatistics(torch.zeros(BINS, dtype=torch.float64, device=value.device))
         )
         one.add(value, whole)
-        if site[2] != OUTPUT and value.ndim >= 2 and torch.isfinite(value).all():
-            one.add_channels(value, 1 if kind == "conv" else -1, weight)
+        if channels is not None and value.ndim >= 2 and torch.isfinite(value).all():
+            one.add_channels(value, channels)
 
     simulator.record(inputs, observe)
     return found
@@ -85,20 +87,20 @@ def activation_statistics(simulator: Simulator, inputs: Inputs) -> dict[Site, Ac
 
 @dataclass(eq=False)
 class Channels:
-    """How a linear layer's inputs are equalised at one site, and the range that is left."""
+    """How a product's inputs are equalised at one site, and the range that is left."""
 
     factors: Tensor
     span: Range
 
 
 def equalised(seen: Mapping[Site, ActivationStatistics]) -> dict[Site, Channels]:
-    """The equalisation of every linear operation whose input channels are known."""
+    """The equalisation of every product whose input channels are known."""
     found = {}
     for site, one in seen.items():
         if one.low is None or one.high is None or one.weight is None:
             continue
         largest = torch.maximum(one.low.abs(), one.high.abs())
-        if largest.shape != one.weight.shape:
+        if largest.shape != one.weight.shape or len(largest) < 2:
             continue
         factors = (largest / one.weight).sqrt()
         alive = torch.isfinite(factors) & (factors > 0)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from core.evidence.evidence import Evidence
-from core.evidence.layer_alone import VARIANTS, LocalStatistics
+from core.evidence.layer_alone import CLIPPED, VARIANTS, LocalStatistics
 from core.evidence.scorers.contract import SQNR_HARMLESS_DB
 
 HALF_MAX = 65504.0
@@ -32,12 +32,13 @@ WORTHWHILE_DB = 1.0
 REMEDIES = {
     "percentile": "Ranges that hold 99.9 % of the values, in place of all",
     "equalised": "Equalise its input channels (SmoothQuant)",
+    "unclipped": "Ranges that hold the selection samples too",
     "weights": "Round its weights alone, activations in float",
     "activations": "Round its activations alone, weights in float",
     "half": "Keep it in FP16",
 }
-"""Variants that are a remedy, in words; the first two keep all of it in integers."""
-IN_INTEGERS = ("percentile", "equalised")
+"""What is a remedy, in words; the first three keep all of it in integers."""
+IN_INTEGERS = ("percentile", "equalised", "unclipped")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,18 +75,17 @@ class Diagnosis:
 
     @property
     def advice(self) -> str:
-        """The remedy to try first: one that keeps integers if it at least halves the squared error,
-        else the one that gains most. What gains most is named beside it.
+        """The remedy to try first: the one that gains most. Of those that keep it in integers the
+        one that gains most is named after it.
         """
+        if self.cause == "none":
+            return ""
         worth = [r for r in self.remedies if r.gain_db >= WORTHWHILE_DB]
-        if self.cause == "none" or not worth:
-            return (
-                "Nothing that was measured helps by 1 dB or more." if self.cause != "none" else ""
-            )
-        whole = [r for r in worth if r.name in IN_INTEGERS and r.gain_db >= HALVING_DB]
-        first, most = (whole or worth)[0], worth[0]
-        more = "" if first is most else f"; most gains: {_said(most)}"
-        return f"First to try: {_said(first)}{more}."
+        if not worth:
+            return "Nothing that was measured helps by 1 dB or more."
+        whole = next((r for r in worth if r.name in IN_INTEGERS), worth[0])
+        more = "" if whole is worth[0] else f"; in integers: {_said(whole)}"
+        return f"First to try: {_said(worth[0])}{more}."
 
 
 def _said(remedy: Remedy) -> str:
@@ -101,13 +101,17 @@ def diagnose(evidence: Evidence, layer: int) -> Diagnosis | None:
     db = dict(zip(VARIANTS, (float(x) for x in local.sqnr_db[:, layer]), strict=True))
     base = db["integer"]
     share = _weight_share(db, local, layer)
-    cause, why = _cause(local, layer, base, share)
-    said = f"Own output at {base:.1f} dB: {why}" if math.isfinite(base) else why
-    found = [
-        Remedy(name, db[name] - base)
+    gains = {
+        name: db[name] - base
         for name in REMEDIES
-        if not math.isnan(db[name]) and not (math.isinf(db[name]) and db[name] == base)
-    ]
+        if name in db and not math.isnan(db[name]) and not (math.isinf(base) and db[name] == base)
+    }
+    unclipped = _value(local, "clipping_gain_db", layer)
+    if not math.isnan(unclipped):
+        gains["unclipped"] = unclipped
+    cause, why = _cause(local, layer, base, share, gains)
+    said = f"Own output at {base:.1f} dB: {why}" if math.isfinite(base) else why
+    found = [Remedy(name, gain) for name, gain in gains.items()]
     found.sort(key=lambda remedy: -remedy.gain_db)
     return Diagnosis(cause, said, base, share, _half(evidence, local, layer), tuple(found))
 
@@ -130,8 +134,14 @@ def _weight_share(db: dict[str, float], local: LocalStatistics, layer: int) -> f
     return noise["weights"] / total if 0 < total < math.inf else None
 
 
-def _cause(local: LocalStatistics, layer: int, base: float, share: float | None) -> tuple[str, str]:
-    """The main cause and why, in words."""
+def _cause(
+    local: LocalStatistics, layer: int, base: float, share: float | None, gains: dict[str, float]
+) -> tuple[str, str]:
+    """The main cause and why, in words.
+
+    Of the causes that have a measured remedy it is the one whose remedy gains most, if that halves
+    the squared error. One whose remedy does less is denied. Statistics name a cause without one.
+    """
     if base == -math.inf:
         return "overflow", "its output is not finite in the narrowest precision."
     if base >= SQNR_HARMLESS_DB:
@@ -143,33 +153,57 @@ def _cause(local: LocalStatistics, layer: int, base: float, share: float | None)
         if share >= 0.5
         else f"{1 - share:.0%} of the squared error comes from its activations"
     )
-    if share is not None and share >= 0.5:
-        kurtosis = _value(local, "weight_kurtosis", layer)
-        if kurtosis >= OUTLIER_KURTOSIS:
-            return "weight outliers", (
-                f"{who}, among which a few large ones stretch the grid (kurtosis {kurtosis:.1f}; "
-                "3 for a normal distribution)."
-            )
-        return "weight rounding", f"{who}, by plain rounding."
+    suspects = _suspects(local, layer, share)
+    mended = {name: gains[name] for name in suspects if gains.get(name, 0.0) >= HALVING_DB}
+    blamed = [max(mended, key=mended.__getitem__)] if mended else []
+    blamed += [name for name, s in suspects.items() if s.is_met and name not in gains]
+    if blamed:
+        return suspects[blamed[0]].cause, f"{who}; {suspects[blamed[0]].why}"
+    plain = (
+        "rounding" if share is None else f"{'weight' if share >= 0.5 else 'activation'} rounding"
+    )
+    return plain, f"{who}, by plain rounding."
+
+
+@dataclass(frozen=True, slots=True)
+class _Suspect:
+    """A cause that may be at work; `is_met` by its own statistic."""
+
+    cause: str
+    is_met: bool
+    why: str
+
+
+def _suspects(local: LocalStatistics, layer: int, share: float | None) -> dict[str, _Suspect]:
+    """What may cause more than plain rounding does, by the remedy that tells; those of weights or
+    of activations only where these cause half of the error, or may do so, if no remedy tells.
+    """
+    kurtosis = _value(local, "weight_kurtosis", layer)
     clipping = _value(local, "clipping", layer)
-    if clipping >= 0.5:
-        return "clipping", (
-            f"{who}; on selection samples {clipping:.0%} of that is clipping, values that "
-            "calibration did not see."
-        )
     outliers = _value(local, "activation_outliers", layer)
-    if outliers >= OUTLIER_RANGE:
-        return "activation outliers", (
-            f"{who}; a few large values stretch the range to {outliers:.1f}× what holds 99.9 % of "
-            "them."
-        )
     imbalance = _value(local, "activation_imbalance", layer)
-    if imbalance >= IMBALANCE:
-        return "channel imbalance", (
-            f"{who}; its widest input channel is {imbalance:.0f}× as wide as the median one, and "
-            "they share one grid."
-        )
-    return "activation rounding", f"{who}, by plain rounding."
+    by_weights = share is not None and share >= 0.5
+    return {
+        "": _Suspect(
+            "weight outliers", by_weights and kurtosis >= OUTLIER_KURTOSIS,
+            f"a few large ones stretch the grid (kurtosis {kurtosis:.1f}; 3 for a normal "
+            "distribution).",
+        ),
+        "equalised": _Suspect(
+            "channel imbalance", not by_weights and imbalance >= IMBALANCE,
+            f"its input channels share one grid, the widest {imbalance:.3g}× as wide as the median "
+            "one.",
+        ),
+        "percentile": _Suspect(
+            "activation outliers", not by_weights and outliers >= OUTLIER_RANGE,
+            f"a few large values stretch the range to {outliers:.1f}× what holds 99.9 % of them.",
+        ),
+        "unclipped": _Suspect(
+            "clipping", not by_weights and clipping >= CLIPPED,
+            f"on selection samples {clipping:.0%} of that is clipping, values outside the "
+            "calibrated range.",
+        ),
+    }  # fmt: skip
 
 
 def _half(evidence: Evidence, local: LocalStatistics, layer: int) -> str:

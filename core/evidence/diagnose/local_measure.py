@@ -36,7 +36,7 @@ DRAWS = 8
 """Random combinations of the outputs per sample."""
 BATCH_BYTES = 256 * 10**6
 GRADIENT_SEED = 20217
-LOCAL_VERSION = 1
+LOCAL_VERSION = 2
 """To be raised with every change here that may change what is found of a single layer."""
 NOTHING_KEPT = LayerCache(None, "", "", "")
 
@@ -116,6 +116,7 @@ def _with_remedies(
         activation_outliers=found.outliers,
         activation_imbalance=found.imbalance,
         clipping=found.clipping,
+        clipping_gain_db=found.clipping_gain_db,
         output_peak=found.peak,
         output_underflow=found.underflow,
     )

@@ -23,7 +23,7 @@ from core.evidence.diagnose.activations import (
     equalised,
 )
 from core.evidence.diagnose.own_output import Outputs, OwnOutputs, error_of
-from core.evidence.layer_alone import VARIANTS
+from core.evidence.layer_alone import CLIPPED, VARIANTS
 from core.evidence.measure.run_cache import LayerCache
 from core.layers import Layer, LayerTable
 from core.numerics.activation_grids import grid_of
@@ -31,13 +31,12 @@ from core.numerics.precision import Precision
 from core.numerics.ranges import Site
 from core.numerics.rounding import Range
 from core.numerics.scheme import Scheme
-from core.source.batches import Inputs
+from core.source.batches import Inputs, count, take
 
 Doubles = NDArray[np.float64]
 
 
 ACTIVATIONS = "activations"
-
 LayerProgress = Callable[[int, str], None]
 """Called with a layer's place and name before it is looked at."""
 
@@ -50,6 +49,7 @@ class RemedyResult:
     outliers: Doubles  # [L]
     imbalance: Doubles  # [L]
     clipping: Doubles  # [L]
+    clipping_gain_db: Doubles  # [L]
     peak: Doubles  # [L]
     underflow: Doubles  # [L]
 
@@ -62,18 +62,24 @@ def examine(
     """Measure every computing layer under every variant on `batch`.
 
     What activations hold is seen on `calibration`, and what falls outside their calibrated range
-    on `selection` samples. What is `kept` is not looked at again.
+    on `selection` samples, as many as `batch` has for what that does to an output. What is `kept`
+    is not looked at again.
     """
     rows = [f"remedies {name} {integer} {half}" for name in layers.names]
     known = [kept.get(row, (len(VARIANTS) + 2,)) for row in rows]
-    activations, look = kept.get(ACTIVATIONS, (3, len(layers))), None
+    activations, look = kept.get(ACTIVATIONS, (4, len(layers))), None
     if activations is None or any(one is None for one in known):
         simulator = own.simulator
         seen = activation_statistics(simulator, calibration)
         inner = {site: one.inner(simulator.ranges[site]) for site, one in seen.items()}
-        outside = activation_statistics(simulator, selection)
-        activations = _activations(layers, simulator.ranges, seen, inner, outside, simulator.scheme)
-        kept.keep(ACTIVATIONS, activations)
+        if activations is None:
+            outside = activation_statistics(simulator, selection)
+            activations = _activations(
+                layers, simulator.ranges, seen, inner, outside, simulator.scheme
+            )
+            few = take(selection, 0, count(batch))
+            _look_at_clipping(own, layers, integer, few, outside, activations)
+            kept.keep(ACTIVATIONS, activations)
         look = _Look(own, integer, half, batch, own.reference(batch), inner, equalised(seen))
     table = np.full((len(VARIANTS) + 2, len(layers)), np.nan)
     for i, layer in enumerate(layers):
@@ -155,13 +161,37 @@ def _underflow(values: Tensor) -> float:
     return float((some < torch.finfo(torch.float16).tiny).double().mean())
 
 
+def _look_at_clipping(
+    own: OwnOutputs, layers: LayerTable, integer: Precision, selection: Inputs,
+    outside: Mapping[Site, ActivationStatistics], found: Doubles,
+) -> None:  # fmt: skip
+    """Put into the last row of `found` what SQNR on `selection` gains with ranges that hold all of
+    it, for each layer much of whose error is clipping.
+    """
+    *_, clipping, gains = found
+    clipped = [layer for layer in layers if clipping[layers.index[layer.name]] >= CLIPPED]
+    reference = own.reference(selection) if clipped else {}
+    for layer in clipped:
+        before = reference.get(layer.name)
+        if not before or not layer.computes_at_inference:
+            continue
+        wide = {
+            site: one.seen for site, one in outside.items() if site[0] == layer.name and one.seen
+        }
+        with_all = _sqnr(before, own.of(layer.name, integer, selection, Variant(ranges=wide)))
+        gain = with_all - _sqnr(before, own.of(layer.name, integer, selection))
+        gains[layers.index[layer.name]] = gain  # NaN where both are infinite
+
+
 def _activations(
     layers: LayerTable, ranges: Mapping[Site, Range], seen: Mapping[Site, ActivationStatistics],
     inner: Mapping[Site, Range], outside: Mapping[Site, ActivationStatistics], scheme: Scheme,
 ) -> Doubles:  # fmt: skip
-    """The worst of each layer's activations by each measure, [3, L]: outliers, imbalance, clipping."""
-    found = np.full((3, len(layers)), np.nan)
-    outliers, imbalance, clipping = found
+    """The worst of each layer's activations by each measure, [4, L]: outliers, imbalance, clipping,
+    and a row that is unknown yet.
+    """
+    found = np.full((4, len(layers)), np.nan)
+    outliers, imbalance, clipping, _ = found
     for site, one in seen.items():
         i = layers.index.get(site[0])
         if i is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from core.analysis.analysis import Analysis
-from core.decide.assess.gains import LEVELS, Gain
+from core.decide.assess.gains import Gain
 from core.quantity import UNKNOWN, Quantity, digits, written, written_change
 from core.task import Metric
 
@@ -19,6 +19,7 @@ FIGURES = {
 }
 """Title of each total of a classifier, in the order in which they are read."""
 
+LEVELS = ("accuracy", "metric")
 OF_COSTS = ("size_bytes", "size_reduction_pct", "latency_ms", "speedup")
 
 

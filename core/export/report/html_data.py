@@ -54,7 +54,7 @@ def figure_data(given: Material) -> dict[str, Any]:
             {
                 "name": s.name,
                 "own": s.name == THIS_MAP,
-                **{name: _figure(given, name, s.outcome.totals[name]) for name in figures},
+                **{name: _figure(given, name, s.outcome.comparable[name]) for name in figures},
                 "beaten": {cost: given.comparison.beaten(s.name)[cost] for cost in COSTS},
             }
             for s in given.strategies

@@ -65,7 +65,10 @@ def _causes(given: Material) -> tuple[Section, ...]:
     )  # fmt: skip
     rest = len(known) - len(rows)
     said = f" {rest} more layers have one; `explain` tells of each." if rest else ""
-    about = "Gains are those of the layer's own output on calibration samples; below 0 it harms."
+    about = (
+        "Gains are those of the layer's own output on calibration samples, that of ranges which hold "
+        "the selection samples too on those; below 0 it harms."
+    )
     return (Section("causes", "Why layers err", (Table(columns, rows), Text(f"{about}{said}")), 2),)
 
 

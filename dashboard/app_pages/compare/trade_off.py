@@ -73,8 +73,19 @@ def draw(view: View, sides: Sequence[Strategy], found: Comparison) -> None:
         st.caption(
             f"{plain(said) if said else 'None is dominated'}. One dominates another where "
             f"{_yardstick(labels)} and cost are no worse and one is better; dominated ones are pale. "
-            "Small points: the sweep of the HIGH threshold." + _front_said(sides, fronts)
+            "Small points: the sweep of the HIGH threshold."
+            + _run_said(sides)
+            + _front_said(sides, fronts)
         )
+
+
+def _run_said(sides: Sequence[Strategy]) -> str:
+    """Where maps stand whose figures on the cards are of another split than those beside them."""
+    run = [plain(s.name) for s in sides if s.outcome.confidence == "measured"]
+    if not run:
+        return ""
+    stand = "stands" if len(run) == 1 else "stand"
+    return f" {' and '.join(run)} {stand} where projected, like all: what was measured is of another split."
 
 
 def _front_said(sides: Sequence[Strategy], fronts: Mapping[Cost, Frontier | None]) -> str:
@@ -85,7 +96,7 @@ def _front_said(sides: Sequence[Strategy], fronts: Mapping[Cost, Frontier | None
         f"{plain(s.name)} by {plain(called(point, cost))}"
         for cost, front in fronts.items()
         for s in sides
-        if front is not None and (point := front.dominating(s.outcome.totals)) is not None
+        if front is not None and (point := front.dominating(s.outcome.comparable)) is not None
     ]
     said = f" It beats {'; '.join(beaten)}." if beaten else " It beats none of them."
     return f" Line: the frontier of budgets.{said}"
@@ -124,16 +135,16 @@ def trade(
     ]
     marks = [
         {
-            field: amount(s.outcome.totals, cost),
-            measure: s.outcome.totals[measure].value,
+            field: amount(s.outcome.comparable, cost),
+            measure: s.outcome.comparable[measure].value,
             "strategy": s.name,
             "place": str(place),
             "opacity": DIMMED if found.beaten(s.name)[cost] else 1.0,
             "dominated_by": ", ".join(found.beaten(s.name)[cost]) or "no one",
-            **_said(labels, s.outcome.totals, cost, measure),
+            **_said(labels, s.outcome.comparable, cost, measure),
         }
         for place, s in enumerate(sides)
-        if s.outcome.totals[measure].value is not None
+        if s.outcome.comparable[measure].value is not None
     ]
     if not marks:
         return None

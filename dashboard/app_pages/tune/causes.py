@@ -30,5 +30,6 @@ def draw(view: View, i: int) -> None:
         st.table(pd.DataFrame(rows).set_index("Remedy"))
         st.caption(
             "SQNR of the layer's own output with the remedy less that without, on calibration "
-            "samples; below 0 it harms. What it does to the model's outputs is another question."
+            "samples, with wider ranges on selection samples; below 0 it harms. What it does to the "
+            "model's outputs is another question."
         )

@@ -70,12 +70,12 @@ def _drawn(view: View, found: Frontier, line: Any) -> None:
     labels = view.loss_labels
     measure = str(st.session_state.get(CHOICE) or labels.figures.divergence)
     measure = measure if measure in labels.charted else labels.figures.divergence
-    shown = [Shown(strategies.CURRENT, view.now.found.totals)]
+    shown = [Shown(strategies.CURRENT, view.now.found.comparable)]
     if view.pinned:
-        shown.append(Shown(strategies.PINNED, view.base.found.totals))
+        shown.append(Shown(strategies.PINNED, view.base.found.comparable))
     for name, offer in strategies.offers(view).items():
         if offer.policy.strategy == "uniform" or offer.own:
-            shown.append(Shown(name, strategies.side(view, offer).found.totals))
+            shown.append(Shown(name, strategies.side(view, offer).found.comparable))
     drawn = chart(found, shown, measure, labels, theme.current())
     if drawn is None:
         st.info("n/a: no loss is projected.", icon=":material/info:")
@@ -89,7 +89,7 @@ def _drawn(view: View, found: Frontier, line: Any) -> None:
         file=f"{view.opened.name}.frontier_{found.axis}",
         header=line,
     )
-    beaten = found.dominating(view.now.found.totals)
+    beaten = found.dominating(view.now.found.comparable)
     said = "Nothing on the frontier beats the map on screen."
     if beaten is not None:
         said = (

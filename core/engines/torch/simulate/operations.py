@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from core.engines.torch.simulate.dynamic import round_dynamic
 from core.engines.torch.simulate.folding import Folding
 from core.engines.torch.simulate.functions import Functions
+from core.engines.torch.simulate.input_channels import InputChannels, equalise, input_channels
 from core.engines.torch.simulate.stored_weights import StoredTensors, settled
 from core.engines.torch.simulate.variant import AS_USUAL, Variant
 from core.layers import ROOT, LayerTable
@@ -25,9 +25,9 @@ from core.source.operations import Operation, Stored, operand, replace_operand
 from core.source.roles import CONVOLUTIONS
 from core.source.trees import map_tensors
 
-Observe = Callable[[Site, Tensor, str, Tensor | None], None]
-"""Is told an activation: where, its value, the kind of the product that it belongs to ("" = none)
-and the weight that it meets in `F.linear` (None elsewhere)."""
+Observe = Callable[[Site, Tensor, InputChannels | None], None]
+"""Is told an activation: where, its value, and the channels along which a product takes it in (None
+= it goes into no product)."""
 
 
 class Operations(TorchFunctionMode):
@@ -103,7 +103,7 @@ class Operations(TorchFunctionMode):
             if precision is not None:
                 return self._rounded(site, value)
             if self._observe is not None:
-                self._observe(site, value, "", None)
+                self._observe(site, value, None)
             return value
 
         return self._functions.call(name, precision, func, args, kwargs, visit, self.ranges)
@@ -113,15 +113,17 @@ class Operations(TorchFunctionMode):
         args: tuple[Any, ...], kwargs: dict[str, Any], observe: Observe,
     ) -> Any:  # fmt: skip
         rounds = self._is_calibrated(name)
-        weight = operand((1, "weight"), args, kwargs) if func is F.linear else None
+        given, named = self._folding.operands(operation, args, kwargs)
+        weight = operand(operation.weight, given, named) if operation.weight else None
         for slot in operation.activations if rounds else ():
             value = operand(slot, args, kwargs)
             if value is not None:
-                observe((name, number, slot[0]), value, operation.kind, weight)
+                channels = input_channels(func, operation, value, weight)
+                observe((name, number, slot[0]), value, channels)
         output = func(*args, **kwargs)
         if rounds and operation.kind in self.scheme.rounds_outputs:
             end = self._folding.end(operation, args, kwargs, output)
-            observe((name, number, OUTPUT), end, operation.kind, weight)
+            observe((name, number, OUTPUT), end, None)
         return output
 
     def _float_function(
@@ -151,9 +153,9 @@ class Operations(TorchFunctionMode):
         if name in self._in_float:
             return func(*args, **kwargs)
         given, named = list(args), dict(kwargs)
-        factors = self._variant.factors.get((name, number, 0)) if func is F.linear else None
+        factors = self._variant.factors.get((name, number, 0))
         if factors is not None:
-            _equalise(factors, given, named)
+            equalise(factors, operation, given, named)
         for slot in () if self._takes_floats(name) else operation.activations:
             value = operand(slot, given, named)
             if value is not None and name in self._dynamic:
@@ -172,14 +174,3 @@ class Operations(TorchFunctionMode):
         if self._is_calibrated(name) and operation.kind in self.scheme.rounds_outputs:
             output = self._rounded((name, number, OUTPUT), output)
         return output
-
-
-def _equalise(factors: Tensor, args: list[Any], kwargs: dict[str, Any]) -> None:
-    """Divide the input channels of `F.linear` by `factors`, and multiply its weight by them.
-
-    Mutates `args` and `kwargs`, no tensor.
-    """
-    value, weight = operand((0, "input"), args, kwargs), operand((1, "weight"), args, kwargs)
-    if value is not None and weight is not None:
-        replace_operand((0, "input"), value / factors, args, kwargs)
-        replace_operand((1, "weight"), weight.detach() * factors, args, kwargs)

@@ -274,7 +274,7 @@ class Simulator(Operations):
         site: Site = (name, *MODULE_OUTPUT)
         if self._observe is not None:
             if not self._functions.gave_itself(values[0], name):
-                self._observe(site, values[0], "", None)
+                self._observe(site, values[0], None)
             return None
         precision = self._assignment.get(name)
         if precision is None or precision.kind != "integer":

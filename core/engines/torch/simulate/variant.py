@@ -17,7 +17,7 @@ class Variant:
 
     Weights stay exact without `weights`, activations without `activations`. `ranges` go before
     the calibrated ones. `factors`, shape (input channels,), divide the input of a linear function
-    and multiply its weight, by the site of that input.
+    or convolution and multiply its weight, by the site of that input.
     """
 
     weights: bool = True
