@@ -116,7 +116,9 @@ def _batches(value: Any, key: str) -> list[Any]:
         raise DataError(
             f"The source's {key!r} holds {type(value).__name__}, no tensor of samples.", INPUTS
         )
-    found = list(itertools.islice(value, MAX_BATCHES + 1))
+    # Whatever makes batches as it goes may fill the same memory anew for each.
+    found = [map_tensors(one, lambda t: t.detach().clone())
+             for one in itertools.islice(value, MAX_BATCHES + 1)]  # fmt: skip
     if not found:
         raise DataError(f"The source's {key!r} holds no sample.", "Give at least one sample.")
     if len(found) > MAX_BATCHES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -253,6 +254,24 @@ def test_a_loader_of_pairs_calibrates_with_its_inputs(evaluated: bool) -> None:
 
     assert torch.equal(source.calibration.inputs, x)  # type: ignore[arg-type]
     assert any("took the inputs alone" in note for note in source.notes)
+
+
+def test_a_loader_may_fill_the_same_memory_for_each_batch() -> None:
+    """Batches are taken as they come, from a loader that overwrites the one before as well."""
+    x, y = torch.randn(N, 8), _classes()
+
+    def reusing() -> Iterator[tuple[Tensor, Tensor]]:
+        held = torch.empty(32, 8), torch.empty(32, dtype=torch.long)
+        for start in range(0, N, 32):
+            parts = [t[start : start + 32] for t in (x, y)]
+            kept = [h[: len(part)].copy_(part) for h, part in zip(held, parts, strict=True)]
+            yield kept[0], kept[1]
+
+    spec = {"model": _flat(4), "task": "classification", "calibration": x, "evaluation": reusing()}
+    source = model_source(spec | {"holdout": None})
+
+    assert torch.equal(source.selection.inputs, x)  # type: ignore[arg-type]
+    assert torch.equal(source.selection.targets, y)
 
 
 def test_two_inputs_stay_two() -> None:

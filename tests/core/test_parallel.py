@@ -75,8 +75,8 @@ def test_unknown_figures_have_no_axis() -> None:
 def test_one_unknown_figure_has_no_place() -> None:
     """A single unknown is left out of its axis and moves no other."""
     first, second, third = _uniform(STUDY, "FP32", "FP16", "INT8")
-    totals = {**second.outcome.totals, "kl": Quantity(None, "nats", "projected")}
-    second = replace(second, outcome=replace(second.outcome, totals=totals))
+    projected = {**second.outcome.projected, "kl": Quantity(None, "nats", "projected")}
+    second = replace(second, outcome=replace(second.outcome, projected=projected))
 
     kl = next(axis for axis in axes([first, second, third], "INT8") if axis.name == "kl")
 

@@ -30,11 +30,13 @@ from core.errors import AnalysisError, DataError, ModelError
 from core.estimate.projection import Projector
 from core.estimate.values import ValueProjector
 from core.evidence.evidence import Evidence, Outputs
+from core.evidence.measure.metric_runs import Judge
 from core.evidence.measure.outputs import read
 from core.evidence.options import MeasureOptions
 from core.export.map.checklist import checks
 from core.export.map.precision_map import describe, from_json, to_json
 from core.export.report import html, markdown
+from core.source.batches import answers
 from core.source.contract import model_source
 from core.source.inventory import take_inventory
 from core.task import Metric
@@ -215,6 +217,33 @@ def test_a_metric_may_take_any_targets() -> None:
     assert analysis.metric is not None
     assert 0.5 < (analysis.metric.holdout or 0) < 0.9
     assert _evidence(analysis).targets is None
+
+
+def test_a_metric_that_works_in_place_changes_nothing() -> None:
+    """Outputs and targets are the metric's own: one that changes them scores every run as one that
+    does not, and what is kept of the outputs stays as it was.
+    """
+    spec = _custom()
+    x, y = spec["evaluation"]
+    spec["evaluation"] = (x, {"y": y, "beside": [y.clone()]})
+
+    def plainly(outputs: Tensor, targets: dict[str, Any]) -> float:
+        return _mean_absolute_error(outputs, targets["y"] + targets["beside"][0])
+
+    def in_place(outputs: Tensor, targets: dict[str, Any]) -> Tensor:
+        targets["y"].add_(targets["beside"].pop())
+        return outputs.sub_(targets.pop("y")).abs_().mean()
+
+    source = model_source(spec)
+    outputs = answers(source.model, source.selection.inputs).numpy()
+    before = outputs.copy()
+    judge, careless = (Judge(m, read(source), source.selection) for m in (plainly, in_place))
+
+    expected = judge.score(outputs)
+    for _ in range(2):
+        assert careless.score(outputs) == pytest.approx(expected)
+    assert np.array_equal(outputs, before)
+    assert judge.score(outputs) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

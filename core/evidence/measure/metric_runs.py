@@ -15,13 +15,16 @@ from core.evidence.measure.outputs import OutputReader
 from core.source.batches import pick
 from core.source.contract import MetricFunction
 from core.source.data import Split
+from core.source.trees import map_tensors
 
 RESAMPLES = 20
 RESAMPLE_SEED = 20217
 
 
 class Judge:
-    """Calls a person's metric on the outputs of runs over one split."""
+    """Calls a person's metric on the outputs of runs over one split. What it is given is its own: a
+    metric that works in place changes neither outputs nor targets of a later call.
+    """
 
     def __init__(self, metric: MetricFunction, reader: OutputReader, split: Split) -> None:
         self._metric = metric
@@ -58,8 +61,8 @@ class Judge:
             return math.nan
 
     def _call(self, outputs: NDArray[np.float32], targets: Any) -> float:
-        given = torch.from_numpy(np.ascontiguousarray(outputs)).reshape(len(outputs), *self._shape)
-        return float(self._metric(given, targets))
+        given = torch.from_numpy(outputs.copy()).reshape(len(outputs), *self._shape)
+        return float(self._metric(given, map_tensors(targets, torch.clone)))
 
 
 def metric_runs(
