@@ -16,7 +16,15 @@ from core.decide import answer
 from core.decide.advise.explain import explain, why_sensitive
 from core.decide.assess.compare import COSTS
 from core.decide.assess.frontier import UNITS, Frontier, frontier
-from core.decide.policy.budget import AXES, Axis, checked, format_budget, parse_budgets
+from core.decide.policy.budget import (
+    AXES,
+    BY_IN_WORDS,
+    BYS,
+    Axis,
+    checked,
+    format_budget,
+    parse_budgets,
+)
 from core.decide.policy.decision import PrecisionMap
 from core.decide.policy.policy import Policy, parse_groups, parse_rules
 from core.decide.solve.certificate import certify
@@ -40,6 +48,13 @@ def add_budget_options(sub: argparse.ArgumentParser) -> None:
         metavar="AXIS=AMOUNT",
         help=f"the most that a map may take, several at once: {EXAMPLES}; a loss is in points of "
         "accuracy or in the unit of an error",
+    )
+    sub.add_argument(
+        "--loss-by",
+        choices=BYS,
+        default=BYS[0],
+        help="what of a projected loss keeps its budget: the upper end of its 90 %% range, or the "
+        "point; default: upper",
     )
     sub.add_argument(
         "--minimise",
@@ -100,7 +115,7 @@ def add_commands(add: Any, json_option: Any) -> None:
 def budget_changes(options: argparse.Namespace) -> dict[str, Any]:
     """The fields of a policy that the budget options of `plan` set."""
     changes: dict[str, Any] = {"groups": tuple(g for t in options.group for g in parse_groups(t))}
-    budgets = checked(b for text in options.budget for b in parse_budgets(text))
+    budgets = checked(b for text in options.budget for b in parse_budgets(text, options.loss_by))
     if not budgets:
         if options.minimise is not None or options.certify is not None:
             raise PolicyError("No budget is given.", "Write for instance --budget size=0.5.")
@@ -129,6 +144,8 @@ def solved_content(
                 "budget": format_budget(b),
                 "limit": solution.limits[b.axis],
                 "used": solution.used[b.axis],
+                "by": b.by if b.axis == "loss" else None,
+                "loss": solution.loss if b.axis == "loss" else None,
                 "binding": b.axis in solution.binding,
             }
             for b in policy.budgets
@@ -157,7 +174,10 @@ def print_solution(content: dict[str, Any]) -> None:
     out, found = console(), content["solution"]
     for row in found["budgets"]:
         tight = ": this one binds" if row["binding"] else ""
-        out.print(f"Budget {row['budget']}: {row['used']:.6g} of {row['limit']:.6g} used{tight}.")
+        held = f" ({BY_IN_WORDS[row['by']]})" if row["by"] else ""
+        out.print(
+            f"Budget {row['budget']}: {row['used']:.6g} of {row['limit']:.6g} used{held}{tight}."
+        )
     if found["certificate"] is not None:
         out.print(found["certificate"].in_words())
     if found["stability"] is not None:
@@ -213,7 +233,9 @@ def _frontier_table(study: Study, found: Frontier) -> Table:
     costs = ("size_bytes", "latency_ms")
     known = [n for n, figure in figures.items() if figure.value is not None and n not in costs]
     columns = ("MB", "ms", *known, *study.precisions, "--budget")
-    table = new_table(f"Least loss by {found.axis} ({unit})", columns, columns)
+    table = new_table(
+        f"Least loss by {found.axis} ({unit}), as projected, without ranges", columns, columns
+    )
     for point in found.points:
         table.add_row(
             digits(point.size_bytes, "bytes"),

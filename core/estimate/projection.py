@@ -260,6 +260,13 @@ class Projector(MapProjector[Figures]):
         return spread_of(errors, 0.0)
 
     @cached_property
+    def least_upper_pts(self) -> float:
+        """The upper end of the drop in points of a narrower map that changes no answer: that of its
+        range, which says what the samples leave open.
+        """
+        return Z90 * self._drop_deviation_pts(Figures(None, 0.0, 0.0, 0, 0, 0))
+
+    @cached_property
     def _flip_error_per_flip(self) -> float:
         errors = [
             (simulated.flips - projected.flips) / np.sqrt(projected.flips + 1)

@@ -9,14 +9,26 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from core.decide.advise.budget_words import found_in_words
-from core.decide.policy.budget import Axis, in_words
+from core.decide.policy.budget import BYS, Axis, By, in_words
 from core.decide.solve.solver import Solver
 from core.decide.study import Study
 from core.errors import InfeasibleError
 from dashboard.session import state
-from dashboard.session.budget_controls import LEAST, MAIN, decimals, loss_scale, positions
+from dashboard.session.budget_controls import (
+    AXIS_OF,
+    LEAST,
+    LOSS_BY,
+    MAIN,
+    UNSAID,
+    decimals,
+    limits_loss,
+    loss_scale,
+    positions,
+)
 from dashboard.session.control import Control
 from dashboard.session.view import View
+
+TITLES: dict[By, str] = {"upper": "upper end", "point": "point"}
 
 
 def slider(study: Study, known: Mapping[str, Control], axis: Axis) -> DeltaGenerator:
@@ -47,7 +59,23 @@ def slider(study: Study, known: Mapping[str, Control], axis: Axis) -> DeltaGener
             bind="query-params",
             required=True,
         )
+        _kept_by()
     return st.container()
+
+
+def _kept_by() -> None:
+    """Which end of the projected loss has to stay within its budget."""
+    st.segmented_control(
+        "Loss kept by",
+        BYS,
+        default=UNSAID,
+        format_func=lambda by: TITLES[by],
+        key=LOSS_BY,
+        bind="query-params",
+        required=True,
+        help="**Upper end**: the whole 90 % range of the projected loss stays within the budget.  \n"
+        "**Point**: the projected loss does, and its range may reach beyond.",
+    )
 
 
 def _in_words(study: Study, axis: Axis) -> tuple[str, str]:
@@ -63,7 +91,8 @@ def _in_words(study: Study, axis: Axis) -> tuple[str, str]:
             "precision boundary priced."
         )
     return loss_scale(study).title, (
-        "Projected on the selection samples, checked by projecting the map that is found."
+        "Projected on the selection samples, checked by projecting the map that is found. Below is "
+        "said whether the upper end of its 90 % range or the point has to stay within it."
     )
 
 
@@ -89,6 +118,9 @@ def further() -> None:
         help="Kept beside the slider of a budget strategy, which they beat: size=0.5 of FP32 or "
         "size=4.8MB, latency=0.8 or latency=0.8ms, loss=0.5.",
     )
+    held = {str(key): value for key, value in st.session_state.items()}
+    if limits_loss(held) and AXIS_OF.get(str(held.get("strategy"))) != "loss":
+        _kept_by()
 
 
 def offer(view: View) -> None:

@@ -11,7 +11,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from core.decide.policy.budget import Axis, Budget, Unit, checked, format_budgets, parse_budgets
+from core.decide.policy.budget import (
+    BYS,
+    Axis,
+    Budget,
+    By,
+    Unit,
+    checked,
+    format_budgets,
+    loss_by,
+    parse_budgets,
+)
 from core.decide.policy.policy import Policy
 from core.decide.solve.solver import Solver, projector_reference
 from core.decide.study import Study
@@ -30,6 +40,10 @@ MAIN: dict[Axis, str] = {"size": "size_at", "latency": "latency_at", "loss": "lo
 """Key of the main control of each budget."""
 LEAST: tuple[Axis, ...] = ("size", "latency")
 """What can be made least within a loss."""
+LOSS_BY = "loss_by"
+"""Key of the control that says which end of a loss keeps its budget."""
+UNSAID: By = "point"
+"""What links that limit a loss without saying by what were made with, so that they give their map."""
 LATENCY_PCT = (10.0, 150.0)
 LATENCY_STEP_PCT = 0.5
 
@@ -103,6 +117,7 @@ def listed(study: Study) -> list[Control]:
         Control("latency_at", 100.0, number(*LATENCY_PCT)),
         Control("loss_at", scale.usual, number(scale.least, scale.most)),
         Control("least", LEAST[0], choice(LEAST)),
+        Control(LOSS_BY, BYS[0], choice(BYS)),
         Control("target", TARGETS[0], choice(TARGETS)),
         Control("also", "", _budgets),
     ]
@@ -116,14 +131,26 @@ def _budgets(text: str) -> str:
     return text
 
 
+def limits_loss(values: Mapping[str, Value]) -> bool:
+    """Whether controls limit a loss: by its slider, or in the text of further budgets."""
+    axis = AXIS_OF.get(str(values.get("strategy", "")))
+    try:
+        also = parse_budgets(str(values.get("also", "")))
+    except PolicyError:
+        also = ()
+    return axis is not None and "loss" in {axis, *(b.axis for b in also)}
+
+
 def asked(values: Mapping[str, Value], study: Study) -> dict[str, Any]:
     """The fields of a policy that the controls of a budget give. Raises `PolicyError`.
 
     A budget in the text "also" beats the slider of the same axis.
     """
     axis = AXIS_OF[str(values["strategy"])]
-    also = parse_budgets(str(values["also"]))
-    budgets = {axis: _main(axis, float(values[MAIN[axis]]), study), **{b.axis: b for b in also}}
+    by: By = next((by for by in BYS if by == values[LOSS_BY]), BYS[0])
+    also = parse_budgets(str(values["also"]), by)
+    main = _main(axis, float(values[MAIN[axis]]), study, by)
+    budgets = {axis: main, **{b.axis: b for b in also}}
     return {
         "budgets": checked(budgets.values()),
         "minimise": str(values["least"]) if axis == "loss" else "loss",
@@ -131,13 +158,13 @@ def asked(values: Mapping[str, Value], study: Study) -> dict[str, Any]:
     }
 
 
-def _main(axis: Axis, value: float, study: Study) -> Budget:
+def _main(axis: Axis, value: float, study: Study, by: By) -> Budget:
     if axis == "size":
         return Budget("size", float(round(value * 1e6)), "bytes")
     if axis == "latency":
         return Budget("latency", value / 100, "fraction")
     scale = loss_scale(study)
-    return Budget("loss", round(10**value, 12) if scale.power else value, scale.unit)
+    return Budget("loss", round(10**value, 12) if scale.power else value, scale.unit, by)
 
 
 def to_values(policy: Policy, study: Study) -> dict[str, Value]:
@@ -150,6 +177,7 @@ def to_values(policy: Policy, study: Study) -> dict[str, Value]:
     if policy.strategy != "budget":
         return values
     limited = {b.axis: b for b in policy.budgets}
+    values[LOSS_BY] = loss_by(policy.budgets)
     by_loss = policy.minimise in LEAST and "loss" in limited
     main: Axis = "loss" if by_loss else next((a for a in LEAST if a in limited), "loss")
     strategy = next(name for name, axis in AXIS_OF.items() if axis == main)

@@ -12,6 +12,7 @@ from core.decide.policy.policy import parse_rules
 from core.decide.study import Study
 from core.errors import PolicyError
 from dashboard.session import studies
+from dashboard.session.budget_controls import LOSS_BY, UNSAID, limits_loss
 from dashboard.session.control import Control, Value
 from dashboard.session.controls import MODEL
 
@@ -40,6 +41,8 @@ def read(given: Mapping[str, str], known: Mapping[str, Control], study: Study) -
         except ValueError:
             ignored.append(key)
             repairs[key] = control.default
+    if LOSS_BY not in given and limits_loss(given):
+        values[LOSS_BY] = UNSAID
     if MODEL in given and given[MODEL] not in studies.entries():
         ignored.append(MODEL)
     notices = []
@@ -63,8 +66,12 @@ def _strangers(text: str, study: Study) -> list[str]:
 
 
 def write(values: Mapping[str, Value], known: Mapping[str, Control], model: str) -> str:
-    """The full URL of the page on screen; values at their default are left out."""
+    """The full URL of the page on screen; values at their default are left out, but for what keeps
+    a loss budget.
+    """
     changed = {k: _text(v) for k, v in values.items() if v != known[k].default}
+    if limits_loss(values):
+        changed[LOSS_BY] = str(values[LOSS_BY])
     if model != next(iter(studies.entries())):
         changed = {MODEL: model, **changed}
     address = (st.context.url or "").rstrip("/") or NO_ADDRESS

@@ -16,7 +16,7 @@ from core.decide.policy.policy import Policy, format_rules
 from core.decide.study import Study
 from core.errors import PolicyError
 from dashboard.session import links, studies
-from dashboard.session.budget_controls import MAIN
+from dashboard.session.budget_controls import LOSS_BY, MAIN
 from dashboard.session.control import Control, Value
 from dashboard.session.controls import controls, to_policy, to_values
 from dashboard.session.give_way import give_way
@@ -57,7 +57,7 @@ def begin(opened: Opened) -> dict[str, Control]:
     for key, control in known.items():
         if key in st.session_state:
             _legalise(key, control)
-    for key in (*MAIN.values(), "least", "also"):
+    for key in (*MAIN.values(), "least", LOSS_BY, "also"):
         # Streamlit writes a value that a callback gave to a control into the URL only if the
         # control was known in the run before, drawn or not.
         st.session_state.setdefault(key, known[key].default)

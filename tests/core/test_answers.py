@@ -406,7 +406,7 @@ def test_a_reference_near_zero_loses_no_percent(kind: str) -> None:
     assert "metric_loss_pct" not in _measured_totals(study, found.figures)
     assert "metric" in _measured_totals(study, found.figures)
     change = totals["metric"].value - study.projector.reference_metric  # type: ignore[union-attr, operator]
-    assert solver.loss(projection, "metric") == pytest.approx(change)
+    assert solver.loss(projection, "metric").value == pytest.approx(change)
     with pytest.raises(PolicyError, match="too near 0"):
         solver.loss(projection, "percent")
 

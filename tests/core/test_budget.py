@@ -51,7 +51,7 @@ UNITS = [
 )
 def test_budgets_are_read(text: str, expected: Budget) -> None:
     """Fractions of FP32, bytes, times and losses are told apart by their unit."""
-    assert parse_budget(text) == expected
+    assert parse_budget(text, "point") == expected
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_budgets_are_written_as_they_are_read(unit: tuple[str, str], amount: flo
     """The text of a budget is read back as the same budget."""
     budget = Budget(unit[0], amount, unit[1])  # type: ignore[arg-type]
 
-    assert parse_budgets(format_budgets([budget])) == (budget,)
+    assert parse_budgets(format_budgets([budget]), "point") == (budget,)
     assert in_words(budget).startswith(f"{unit[0]} at most ")
 
 

@@ -411,7 +411,7 @@ def test_two_budgets_that_exclude_each_other_name_one() -> None:
         ("latency=0.9", {"pins": (("block.*", "FP32"),)},
          ["pinned to FP32 (", "Without pins, overrides and groups it is "]),
         ("size=0.3, loss=0nats", {"minimise": "latency"},
-         ["with loss at most 0 of divergence is ", "Without that budget it is ",
+         ["with loss at most 0 of divergence (upper end of the 90 % range) is ", "Without that budget it is ",
           "The least loss that was found with size at most 30 % of FP32's is "]),
         ("size=0.1, latency=0.1", {}, ["of each without the others: size 2", "latency "]),
     ],
@@ -443,7 +443,8 @@ def test_a_loss_budget_in_points_is_checked_by_projection() -> None:
     """The smallest map found loses no more points than asked, as the projector projects."""
     study = _study(16, seed=2)
 
-    chosen = answer.decide(study, _budget_policy("loss=0", minimise="size"))
+    budgets = parse_budgets("loss=0", "point")
+    chosen = answer.decide(study, Policy(strategy="budget", budgets=budgets, minimise="size"))
     projection = study.project(chosen.codes)
 
     assert projection is not None

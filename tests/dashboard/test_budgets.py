@@ -15,7 +15,7 @@ from core.decide import answer
 from core.decide.assess.classes import by_class
 from core.decide.assess.compare import Cost
 from core.decide.assess.frontier import frontier
-from core.decide.policy.budget import Budget, parse_budgets
+from core.decide.policy.budget import BYS, Budget, By, loss_by, parse_budgets
 from core.decide.policy.policy import Policy
 from core.decide.study import Study
 from core.errors import InfeasibleError
@@ -61,13 +61,52 @@ def test_the_size_slider_solves_a_budget(open_app: Open) -> None:
 
 def test_a_loss_budget_makes_size_or_latency_least(open_app: Open) -> None:
     """The segmented control says which; the loss is checked by projection."""
-    app = open_app("measured", strategy="loss budget", loss_at="0.5", least="latency")
+    app = open_app(
+        "measured", strategy="loss budget", loss_at="5", least="latency", loss_by="upper"
+    )
 
     policy = view(app).policy
 
     assert policy.minimise == "latency"
-    assert policy.budgets == (Budget("loss", 0.5, "metric"),)
-    assert (view(app).now.found.totals["accuracy_drop_pts"].value or 0) <= 0.5
+    assert policy.budgets == (Budget("loss", 5.0, "metric", "upper"),)
+    assert (view(app).now.found.totals["accuracy_drop_pts"].high or 0) <= 5
+    assert "by the upper end of the 90 % range (point " in said(app)
+
+
+def test_the_choice_beside_the_slider_says_which_end_keeps_a_loss(open_app: Open) -> None:
+    """The upper end comes first, a click makes it the point, and links say either."""
+    app = open_app("measured")
+    app.pills(key="strategy").set_value("loss budget").run()
+
+    safer = view(app).policy.budgets
+    app.segmented_control(key="loss_by").set_value("point").run()
+    copy = open_app("measured", **link(app))
+
+    assert safer[0].by == "upper"
+    assert view(app).policy.budgets[0].by == "point"
+    assert link(app)["loss_by"] == "point"
+    assert "by the point (90 % range up to " in said(app)
+    assert view(copy).policy == view(app).policy
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"strategy": "loss budget", "loss_at": "1"}, {"strategy": "size budget", "also": "loss=1"}],
+    ids=["slider", "text"],
+)
+def test_an_older_link_keeps_its_loss_by_the_point(given: dict[str, str], open_app: Open) -> None:
+    """A link that limits a loss without saying by what gives the map that it was made with; a new
+    one says what it means, and other links open with the safer end.
+    """
+    old = open_app("measured", **given)
+    again = open_app("measured", **link(old))
+    other = open_app("measured", strategy="size budget")
+
+    assert [b.by for b in view(old).policy.budgets if b.axis == "loss"] == ["point"]
+    assert old.segmented_control(key="loss_by").value == "point"
+    assert view(again).policy == view(old).policy
+    assert other.session_state["loss_by"] == "upper"
+    assert "loss_by" not in link(other)
 
 
 def test_further_budgets_and_groups_are_kept(open_app: Open) -> None:
@@ -124,22 +163,24 @@ def test_bad_text_of_further_budgets_is_said_beside_it(open_app: Open) -> None:
     assert view(app).policy.strategy == "budget"
 
 
+@pytest.mark.parametrize("by", BYS)
 @pytest.mark.parametrize(
     ("text", "minimise"),
     [("size=0.6", "loss"), ("latency=0.9", "loss"), ("loss=0.5", "size"), ("loss=1", "latency"),
-     ("size=300000B, latency=1.1", "loss"), ("size=0.9, loss=0.5", "latency"),
+     ("size=300000B, latency=1.1", "loss"), ("size=1.1, loss=0.5", "latency"),
      ("loss=0.001nats", "size")],
 )  # fmt: skip
-def test_controls_say_the_budgets_of_a_policy(text: str, minimise: str) -> None:
+def test_controls_say_the_budgets_of_a_policy(text: str, minimise: str, by: By) -> None:
     """A policy with budgets goes into the controls and comes back with the same map."""
     study = Study(interacting_analysis(14))
-    policy = Policy(strategy="budget", budgets=parse_budgets(text), minimise=minimise)  # type: ignore[arg-type]
+    policy = Policy(strategy="budget", budgets=parse_budgets(text, by), minimise=minimise)  # type: ignore[arg-type]
     values = to_values(policy, study)
 
     again = Policy(strategy="budget", **asked(values, study))
 
     assert values["strategy"] in STRATEGIES
     assert again.minimise == minimise
+    assert loss_by(again.budgets) == loss_by(policy.budgets)
     assert np.array_equal(answer.decide(study, again).codes, answer.decide(study, policy).codes)
 
 

@@ -15,6 +15,7 @@ from core.decide.assess.loss import loss_at_most, loss_figures
 from core.decide.assess.outcome import Outcome, outcome
 from core.decide.assess.statistics import statistics
 from core.decide.assess.strategies import named_strategies
+from core.decide.policy.budget import BY_IN_WORDS, BYS, loss_by
 from core.decide.policy.decision import PrecisionMap
 from core.decide.policy.policy import Policy
 from core.decide.policy.scoring import HIGH
@@ -54,7 +55,10 @@ class Recommendation:
 
 
 def feasibility(study: Study, chosen: PrecisionMap, found: Outcome) -> Verdict:
-    """Whether to ship `chosen`: *avoid*, *cautious* or *proceed*, with reasons."""
+    """Whether to ship `chosen`: *avoid*, *cautious* or *proceed*, with reasons.
+
+    A loss is read by its upper end, or by its point where the loss budget of `chosen` is.
+    """
     if found.forbidden:
         return Verdict(
             "avoid",
@@ -63,7 +67,10 @@ def feasibility(study: Study, chosen: PrecisionMap, found: Outcome) -> Verdict:
             ),
         )
     figures = loss_figures(found.totals)
-    drop, most = found.totals[figures.loss], loss_at_most(found.totals)
+    drop, reach = found.totals[figures.loss], loss_at_most(found.totals)
+    by = loss_by(chosen.policy.budgets) if chosen.policy.strategy == "budget" else BYS[0]
+    by_point = by == "point" and drop.value is not None
+    most = drop.value if by_point else reach
     if study.projector is None:
         share = statistics(chosen).computing_quantizable_pct or 0.0
         reason = f"Nothing is measured; by rule {share:.0f} % of computing layers are quantizable."
@@ -79,14 +86,15 @@ def feasibility(study: Study, chosen: PrecisionMap, found: Outcome) -> Verdict:
         )
         return Verdict("cautious", (f"Without labels no loss is known{moved}.",))
     # Without labels the changed predictions bound the loss.
-    what = f"{drop.kind} loss" if drop.high is not None else "loss, unknown without labels,"
     unit = drop.unit
+    known = by_point or drop.high is not None
+    what = f"{drop.kind} loss" if known else "loss, unknown without labels,"
+    reaches = f"The {what} {'is' if by_point else 'may reach'} {written(most, unit)}"
     if most > AVOID_DROP_PTS:
-        return Verdict("avoid", (f"The {what} may reach {written(most, unit)}.",))
-    doubts: list[str] = []
+        return Verdict("avoid", (f"{reaches}.",))
+    doubts = _broken_budget(study, chosen, found)
     if most > PROCEED_DROP_PTS:
-        worst = _most_sensitive(study, chosen)
-        doubts.append(f"The {what} may reach {written(most, unit)}{worst}.")
+        doubts.append(f"{reaches}{_most_sensitive(study, chosen)}.")
     speedup = found.totals["speedup"].value
     if speedup is not None and speedup < 1:
         doubts.append(f"Estimated slower than {registry.REFERENCE} ({written(speedup, 'x')}).")
@@ -95,10 +103,37 @@ def feasibility(study: Study, chosen: PrecisionMap, found: Outcome) -> Verdict:
         doubts.append(f"Saves only {written(reduction, '%')} of the size.")
     if doubts:
         return Verdict("cautious", tuple(doubts))
-    return Verdict(
-        "proceed",
-        (f"The {what} stays below {_limit(PROCEED_DROP_PTS, unit)} in its 90 % range.",),
+    kept = _limit(PROCEED_DROP_PTS, unit)
+    if by_point:
+        beyond = "not known" if reach is None else f"up to {written(reach, unit)}"
+        return Verdict(
+            "proceed",
+            (f"The point of the {what} stays below {kept}; its 90 % range is {beyond}.",),
+        )
+    return Verdict("proceed", (f"The {what} stays below {kept} in its 90 % range.",))
+
+
+def _broken_budget(study: Study, chosen: PrecisionMap, found: Outcome) -> list[str]:
+    """A sentence where the figures of `chosen`, of which some may be measured, break its loss budget
+    by the end that has to keep it.
+    """
+    policy = chosen.policy
+    budget = next((b for b in policy.budgets if b.axis == "loss"), None)
+    if policy.strategy != "budget" or budget is None:
+        return []
+    figures = loss_figures(found.totals)
+    name = figures.divergence if budget.unit == "divergence" else figures.loss
+    given = found.totals[name]
+    if budget.unit == "metric" and figures.judged == "metric":
+        return []  # totals have no loss in a metric's own unit
+    end = given.high if budget.by == "upper" else given.value
+    if end is None or end <= budget.amount * (1 + 1e-9):
+        return []
+    said = (
+        f"The {given.kind} loss breaks its budget: {written(end, given.unit)} by the "
+        f"{BY_IN_WORDS[budget.by]}, {written(budget.amount, given.unit)} allowed."
     )
+    return [said]
 
 
 def _limit(value: float, unit: str) -> str:

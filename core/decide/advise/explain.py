@@ -7,22 +7,26 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from core.decide.policy.budget import AXES, Axis
+from core.decide.advise.budget_words import loss_amount, unit_of
+from core.decide.policy.budget import AXES, BY_IN_WORDS, Axis, Budget
 from core.decide.policy.decision import BY_OVERRIDE, BY_PIN, PrecisionMap
 from core.decide.policy.scoring import LEVELS
-from core.decide.solve.problem import Limits
 from core.decide.solve.solver import Solver
 from core.decide.study import Study
 from core.errors import PolicyError
 from core.evidence.diagnose.causes import Diagnosis, Remedy, diagnose
 from core.quantity import Quantity, written
 
+Figures = tuple[float, float, float, float | None]
+"""Bytes, milliseconds, projected divergence, and what a loss budget holds of the loss."""
+
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
     """The map with the layer (and those that move with it) in `precision` instead.
 
-    Changes are against the map at hand: positive = more bytes, slower, more loss. `exceeds`
+    Changes are against the map at hand: positive = more bytes, slower, more loss. `held` is what a
+    loss budget would hold of its loss, in the budget's unit, None where there is none. `exceeds`
     names the budgets that it would break.
     """
 
@@ -30,6 +34,7 @@ class Alternative:
     size_bytes: int
     latency_ms: float
     loss: float
+    held: float | None = None
     exceeds: tuple[Axis, ...] = ()
 
 
@@ -91,10 +96,10 @@ def explain(study: Study, chosen: PrecisionMap, layer: str) -> Explanation:
     limits = _limits(study, chosen)
     alternatives = tuple(
         Alternative(
-            name, int(size - here[0]), ms - here[1], loss - here[2],
-            _exceeds(limits, size, ms, loss),
+            name, int(size - here[0]), ms - here[1], loss - here[2], held,
+            _exceeds(limits, size, ms, held),
         )
-        for name, (size, ms, loss) in rows.items()
+        for name, (size, ms, loss, held) in rows.items()
     )  # fmt: skip
     loss = here[2] - reference[2]
     unit = "nats" if study.analysis.metric is None else "of variance"
@@ -106,7 +111,7 @@ def explain(study: Study, chosen: PrecisionMap, layer: str) -> Explanation:
         saves_ms=Quantity(reference[1] - here[1], "ms", "estimated"),
         costs=Quantity(None if np.isnan(loss) else loss, unit, "projected"),
         decided=_decided(chosen, i, alternatives),
-        flip=_flip(chosen, i, alternatives, limits, here),
+        flip=_flip(study, chosen, i, alternatives, limits, here),
         alternatives=alternatives,
     )
 
@@ -149,10 +154,8 @@ def _moving(study: Study, chosen: PrecisionMap, i: int) -> list[int]:
     return [i]
 
 
-def _figures(
-    study: Study, chosen: PrecisionMap, members: list[int], code: int
-) -> tuple[float, float, float]:
-    """Bytes, milliseconds and projected divergence of the map with `members` in `code`."""
+def _figures(study: Study, chosen: PrecisionMap, members: list[int], code: int) -> Figures:
+    """Those of the map with `members` in `code`."""
     codes = chosen.codes.copy()
     codes[members] = code
     rows = np.maximum(codes, 0)
@@ -160,23 +163,37 @@ def _figures(
     ms = float(study.latency(chosen.policy.hardware).times_ms(codes[None])[0])
     projection = study.project(codes)
     if projection is None:
-        return size, ms, float("nan")
+        return size, ms, float("nan"), None
     moved = projection.kl if projection.kl.value is not None else projection.relative_mse
-    return size, ms, float("nan") if moved.value is None else moved.value
+    budget = _loss_budget(chosen)
+    held = None
+    if budget is not None and moved.value is not None:
+        held = study.derived(Solver).held(codes, budget)
+    return size, ms, float("nan") if moved.value is None else moved.value, held
 
 
-def _limits(study: Study, chosen: PrecisionMap) -> Limits | None:
+def _loss_budget(chosen: PrecisionMap) -> Budget | None:
     if chosen.policy.strategy != "budget":
         return None
-    return study.derived(Solver).task(chosen.policy).limits
+    return next((b for b in chosen.policy.budgets if b.axis == "loss"), None)
 
 
-def _exceeds(limits: Limits | None, size: float, ms: float, loss: float) -> tuple[Axis, ...]:
-    if limits is None:
-        return ()
-    most = {"size": limits.size, "latency": limits.ms, "loss": limits.loss}
-    given = {"size": size, "latency": ms, "loss": loss}
-    return tuple(axis for axis in AXES if given[axis] > most[axis] * (1 + 1e-9))
+def _limits(study: Study, chosen: PrecisionMap) -> dict[Axis, float] | None:
+    """The budgets in bytes, milliseconds, and the loss budget's own unit; None for other strategies."""
+    policy = chosen.policy
+    if policy.strategy != "budget":
+        return None
+    return {b.axis: study.derived(Solver).limit(b, policy.hardware) for b in policy.budgets}
+
+
+def _exceeds(
+    limits: dict[Axis, float] | None, size: float, ms: float, held: float | None
+) -> tuple[Axis, ...]:
+    given: dict[Axis, float] = {"size": size, "latency": ms}
+    if held is not None:
+        given["loss"] = held
+    most = limits or {}
+    return tuple(a for a in AXES if a in most and a in given and given[a] > most[a] * (1 + 1e-9))
 
 
 def _decided(chosen: PrecisionMap, i: int, alternatives: tuple[Alternative, ...]) -> str:
@@ -206,8 +223,8 @@ def _improves(minimise: Axis, a: Alternative) -> bool:
 
 
 def _flip(
-    chosen: PrecisionMap, i: int, alternatives: tuple[Alternative, ...],
-    limits: Limits | None, here: tuple[float, float, float],
+    study: Study, chosen: PrecisionMap, i: int, alternatives: tuple[Alternative, ...],
+    limits: dict[Axis, float] | None, here: Figures,
 ) -> str:  # fmt: skip
     """What it would take to give the layer another precision, the cheapest way first."""
     policy = chosen.policy
@@ -227,11 +244,15 @@ def _flip(
     a = min(better, key=lambda a: (len(a.exceeds), abs(a.size_bytes)))
     missing = []
     if "size" in a.exceeds:
-        missing.append(f"{(here[0] + a.size_bytes - limits.size) / 1e3:,.3f} kB more room")
+        missing.append(f"{(here[0] + a.size_bytes - limits['size']) / 1e3:,.3f} kB more room")
     if "latency" in a.exceeds:
-        missing.append(f"{written(here[1] + a.latency_ms - limits.ms, 'ms')} more time")
-    if "loss" in a.exceeds:
-        missing.append(f"{here[2] + a.loss - limits.loss:.2e} more loss allowed")
+        missing.append(f"{written(here[1] + a.latency_ms - limits['latency'], 'ms')} more time")
+    budget = _loss_budget(chosen)
+    if "loss" in a.exceeds and budget is not None and a.held is not None:
+        more = loss_amount(budget, a.held - limits["loss"])
+        missing.append(
+            f"{more} {unit_of(study, budget)} more loss allowed (by the {BY_IN_WORDS[budget.by]})"
+        )
     if not missing:
         return f"another layer giving way would make it {a.precision}"
     return f"{' and '.join(missing)} would let it be {a.precision}"

@@ -14,6 +14,11 @@ from core.quantity import written
 Axis = Literal["size", "latency", "loss"]
 AXES: tuple[Axis, ...] = get_args(Axis)
 
+By = Literal["upper", "point"]
+BYS: tuple[By, ...] = get_args(By)
+"""What of a projected loss keeps a budget; the first is what is asked for unless a person says so."""
+BY_IN_WORDS: Mapping[By, str] = {"upper": "upper end of the 90 % range", "point": "point"}
+
 Unit = Literal["fraction", "bytes", "ms", "metric", "percent", "divergence"]
 
 _SUFFIXES: Mapping[Axis, Mapping[str, tuple[Unit, float]]] = {
@@ -50,11 +55,15 @@ class Budget:
     `unit`: *fraction* of the reference precision's size or latency; *bytes*; *ms* per sample;
     for a loss *metric* (points of accuracy, or the metric's own unit, towards worse), *percent*
     of the reference's metric, or *divergence* (KL in nats, or squared change over variance).
+    `by` says what of a projected loss has to stay within the amount: the *upper* end of its 90 %
+    range, or the *point*, which is what files that do not say were made with. Sizes and latencies
+    are held as they are.
     """
 
     axis: Axis
     amount: float
     unit: Unit
+    by: By = "point"
 
     def __post_init__(self) -> None:
         if self.axis not in AXES or self.unit not in {u for u, _ in _SUFFIXES[self.axis].values()}:
@@ -62,14 +71,18 @@ class Budget:
                 f"A budget of {self.unit!r} on {self.axis!r} means nothing.",
                 f"Write for instance {EXAMPLES}.",
             )
+        if self.by not in BYS:
+            raise PolicyError(f"No loss is kept by {self.by!r}.", f"Use {' or '.join(BYS)}.")
         if not math.isfinite(self.amount) or self.amount < 0:
             raise PolicyError(
                 f"The {self.axis} budget is {self.amount}.", "Budgets are finite and not negative."
             )
 
 
-def parse_budget(text: str) -> Budget:
-    """`size=4.8MB` as a budget; raises `PolicyError` naming the part that means nothing."""
+def parse_budget(text: str, by: By = BYS[0]) -> Budget:
+    """`size=4.8MB` as a budget, a loss to be kept `by`; raises `PolicyError` naming the part that
+    means nothing.
+    """
     axis, separator, rest = text.partition("=")
     name = axis.strip().lower()
     found = next((known for known in AXES if known == name), None)
@@ -90,12 +103,12 @@ def parse_budget(text: str) -> Budget:
             f"Units of {found}: {known}; write for instance {EXAMPLES}.",
         )
     unit, factor = _SUFFIXES[found][suffix]
-    return Budget(found, amount * factor, unit)
+    return Budget(found, amount * factor, unit, by if found == "loss" else "point")
 
 
-def parse_budgets(text: str) -> tuple[Budget, ...]:
+def parse_budgets(text: str, by: By = BYS[0]) -> tuple[Budget, ...]:
     """`size=0.5, loss=1` as budgets, one for each axis at most; raises `PolicyError`."""
-    return checked(parse_budget(part) for part in text.split(",") if part.strip())
+    return checked(parse_budget(part, by) for part in text.split(",") if part.strip())
 
 
 def checked(given: Iterable[Budget]) -> tuple[Budget, ...]:
@@ -108,18 +121,19 @@ def checked(given: Iterable[Budget]) -> tuple[Budget, ...]:
 
 
 def format_budget(budget: Budget) -> str:
-    """The text that `parse_budget` reads back as `budget`."""
+    """The text that `parse_budget` reads back as `budget`, told what keeps it."""
     return f"{budget.axis}={budget.amount!r}{_WRITTEN.get((budget.axis, budget.unit), '')}"
 
 
 def format_budgets(budgets: Iterable[Budget]) -> str:
-    """The text that `parse_budgets` reads back as `budgets`."""
+    """The text that `parse_budgets` reads back as `budgets`, told what keeps a loss."""
     return ", ".join(format_budget(budget) for budget in budgets)
 
 
 def in_words(budget: Budget) -> str:
-    """As "size at most 4.800 MB" or "latency at most 80 % of FP32's"."""
+    """As "size at most 4.800 MB", "latency at most 80 % of FP32's" or "loss at most 0.5 (point)"."""
     amount = budget.amount
+    by = f" ({BY_IN_WORDS[budget.by]})" if budget.axis == "loss" else ""
     return (
         f"{budget.axis} at most "
         + {
@@ -130,9 +144,15 @@ def in_words(budget: Budget) -> str:
             "percent": f"{amount:g} % of the metric",
             "divergence": f"{amount:.3g} of divergence",
         }[budget.unit]
+        + by
     )
 
 
+def loss_by(budgets: Iterable[Budget]) -> By:
+    """What keeps the loss among `budgets`; the safer one where none limits it."""
+    return next((budget.by for budget in budgets if budget.axis == "loss"), BYS[0])
+
+
 def bounds_in_words(budgets: Iterable[Budget]) -> str:
-    """As "size at most 50 % of FP32's and loss at most 0.5 of the metric"."""
+    """As "size at most 50 % of FP32's and loss at most 0.5 (upper end of the 90 % range)"."""
     return " and ".join(in_words(budget) for budget in budgets) or "no budget"

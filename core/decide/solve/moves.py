@@ -167,7 +167,7 @@ class Moves:
     def _runs(self, here: Here, gains: Doubles, tried: int) -> list[Move]:
         """Runs of units that follow each other, put into one precision: what boundaries price."""
         tables, choices = self.tables, self.tables.choices
-        starts, lengths, codes = self._every_run
+        starts, lengths, codes = self.every_run
         if not len(starts):
             return []
         ends = starts + lengths
@@ -188,7 +188,7 @@ class Moves:
         ]
 
     @cached_property
-    def _every_run(self) -> tuple[Ints, Ints, Ints]:
+    def every_run(self) -> tuple[Ints, Ints, Ints]:
         """Starts, lengths and codes of the runs of units that may move together."""
         options = self.tables.choices.options
         precisions, units = options.shape
@@ -231,6 +231,8 @@ class Moves:
             pays = over <= 0
         else:
             pays = (goal < 0) | ((goal <= 0) & (loss < 0))
+        if here.over > 0 and self.limits.over(here.size, here.ms, here.place.cost) <= 0:
+            goal = loss  # a projection alone breaks a limit: what loses less comes first
         at = np.flatnonzero(pays)
         best = at[self._lowest(over[at], goal[at], tried)]
         return [((float(over[k]), float(goal[k])), int(k)) for k in best]

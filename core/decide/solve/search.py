@@ -8,6 +8,7 @@ returned was evaluated, not predicted. Where a budget is tight, a second stage l
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -40,6 +41,9 @@ STRONG = 2.0
 MANY_UNITS = 400
 """Beyond this many units there is no second stage: no slider could wait for it."""
 STEPS = 200
+HALVINGS, LEAST_SHARE = 6, 1e-4
+"""Times that a limit on the objective is halved, by its logarithm, down to this share of the loss that
+nothing limits, where the projection checks a limit."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,8 +82,9 @@ class _Search:
         best = self._best_end(own[:1] if given is None else [given, own[0]])
         if self._is_tight(best):
             more = own[1 : STARTS_OF_FEW if self._few else STARTS]
-            best = self._settle(self._best_end(more, best))
+            best = self._settle(self._best_end([*more, *self._approached(best)], best))
             best = self._tightened(self._kicked(best))
+        best = self._cheapest(best)
         codes = best.place.codes
         ms = float(self.tables.latency.times_ms(codes[None])[0])
         return SearchResult(
@@ -149,6 +154,100 @@ class _Search:
     def _times(self, codes: NDArray[np.int8]) -> Doubles:
         """Latency of maps (C, L); 0 where it does not matter, since it takes time."""
         return self.tables.latency.times_ms(codes) if self.task.timed else np.zeros(len(codes))
+
+    # ---- limits that only a projection checks
+
+    def _approached(self, best: Here) -> list[Codes]:
+        """Maps to start from where a limit is checked by projection: the additive answers to limits
+        on the objective on both sides of where the projection begins to break it, found by halving.
+
+        What is projected jumps from map to map, which no move foresees; the objective does not.
+        """
+        if not np.isfinite(self.limits.judged) or best.over > 0:
+            return []
+        here = self._within(np.inf)
+        if self._beyond(here.codes) <= 0:
+            return [here.codes]
+        broken, kept = here, best.place
+        least = max(best.place.cost, broken.cost * LEAST_SHARE)
+        for _ in range(HALVINGS):
+            here = self._within(float(np.sqrt(least * broken.cost)))
+            if self._beyond(here.codes) <= 0:
+                least, kept = max(here.cost, least), here
+            elif here.cost < broken.cost:
+                broken = here
+            else:
+                break
+        return [kept.codes, broken.codes]
+
+    def _within(self, most: float) -> Place:
+        """The additive answer if the objective were limited in place of its projection."""
+        self.task.check()
+        limits = replace(self.limits, loss=most, judged=np.inf)
+        task = replace(self.task, limits=limits, judge=None)
+        return self.tables.objective.place(starts(task, 1, self._beyond)[0])
+
+    # ---- equal answers
+
+    def _cheapest(self, best: Here) -> Here:
+        """Of the maps that are as good as `best` in what is minimised the cheaper one: in latency,
+        then in bytes, then in loss.
+        """
+        if best.over > 0 or not len(self.tables.choices):
+            return best
+        if self.task.minimise == "loss":
+            return self._alike(best)
+        limits, goal = self.limits, self.task.minimise
+        if goal == "size":
+            other = replace(self.task, minimise="latency", limits=replace(limits, size=best.size))
+        else:
+            other = replace(self.task, minimise="size", limits=replace(limits, ms=best.ms))
+        search_on = _Search(other)
+        search_on._judged = self._judged
+        here = search_on._settle(search_on._descend(search_on._at(best.place.codes)))
+        return self._at(here.place.codes)
+
+    def _alike(self, best: Here) -> Here:
+        """Move units, and runs of neighbours, to precisions that lose the same, while that makes the
+        map faster, or smaller and no slower.
+        """
+        while True:
+            rows = self._losing_alike(best)
+            if not len(rows):
+                return best
+            codes = self.tables.choices.codes_of(rows)
+            ms, size = self.tables.latency.times_ms(codes), self.tables.sizes_of(codes)
+            now = (float(self.tables.latency.times_ms(best.place.codes[None])[0]), best.size)
+            for k in np.lexsort((size, ms)):
+                if not _less((ms[k], size[k]), now):
+                    return best
+                here = self._at(codes[k])
+                if here.over <= 0 and not _less((best.loss,), (here.loss,)):
+                    best = here
+                    break
+            else:
+                return best
+
+    def _losing_alike(self, best: Here) -> NDArray[np.int64]:
+        """Precisions of the units (M, U) of maps a move away whose units lose by themselves what
+        they do in `best`.
+        """
+        alone = self.tables.alone
+        units = np.arange(alone.shape[1])
+        alike = np.abs(alone - alone[best.picked, units]) <= 1e-9 * abs(best.loss)
+        alike &= self.tables.choices.options
+        moved = alike & (np.arange(len(alike))[:, None] != best.picked)
+        found = []
+        for code, unit in np.argwhere(moved):
+            found.append(np.where(units == unit, code, best.picked))
+        if not found:
+            return np.zeros((0, len(units)), dtype=np.int64)
+        for start, length, code in zip(*self.moves.every_run, strict=True):
+            run = slice(start, start + length)
+            if alike[code, run].all() and moved[code, run].sum() > 1:
+                inside = (units >= start) & (units < start + length)
+                found.append(np.where(inside, code, best.picked))
+        return np.stack(found)
 
     # ---- descent
 
@@ -262,7 +361,7 @@ class _Search:
         return None
 
 
-def _less(left: Merit, right: Merit) -> bool:
+def _less(left: Sequence[float], right: Sequence[float]) -> bool:
     """Whether `left` is smaller by more than rounding, read from the left."""
     for a, b in zip(left, right, strict=True):
         margin = 1e-9 * max(abs(a), abs(b))

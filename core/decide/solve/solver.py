@@ -14,21 +14,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from core.decide.policy.budget import AXES, Axis, Budget
+from core.decide.policy.budget import Axis, Budget, By
 from core.decide.policy.decision import PrecisionMap
 from core.decide.policy.scoring import levels, total_scores
 from core.decide.solve.choices import choices
 from core.decide.solve.infeasible import infeasible
-from core.decide.solve.problem import Limits, Task, never
+from core.decide.solve.problem import SLACK, TINY, Limits, Task, never
 from core.decide.solve.search import SearchResult, search
 from core.decide.solve.search_tables import SearchTables
 from core.errors import InfeasibleError, PolicyError
 from core.estimate.loss_function import Target
 from core.estimate.map_objective import MapObjective
-from core.estimate.projection import Projection
+from core.estimate.projection import Z90, Projection, Projector
 from core.estimate.values import ValueProjector
 from core.lru import LRU
 from core.numerics import precision as registry
+from core.quantity import Quantity
 
 if TYPE_CHECKING:
     from core.decide.policy.policy import Policy
@@ -39,12 +40,16 @@ HEDGE = 0.5
 """Weight of the sum of the layers' own losses in a loss that is minimised: interactions count by
 half. Those measured on some samples are noisy, and a search finds the noise that favours it."""
 
+TIGHTENED = 4
+"""Times that a limit on the search's own objective is tightened before maps are projected."""
+
 
 @dataclass(frozen=True, eq=False)
 class Solution:
     """The map that was found for a policy's budgets.
 
-    `used` and `limits` by axis are in bytes, ms, and the unit of the loss budget. `binding` are
+    `used` and `limits` by axis are in bytes, ms, and the unit of the loss budget, of whose `loss`
+    that end is used which keeps the budget. `loss` is None where no budget limits it. `binding` are
     the axes whose budgets keep a flip away that would pay.
     """
 
@@ -52,6 +57,7 @@ class Solution:
     limits: dict[Axis, float]
     used: dict[Axis, float]
     binding: tuple[Axis, ...]
+    loss: Quantity | None = None
 
 
 class Solver:
@@ -107,7 +113,7 @@ class Solver:
     def taken(self, policy: Policy, budget: Budget, found: SearchResult) -> float:
         """What a map takes of what `budget` limits, in bytes, ms or the loss's unit."""
         if budget.axis == "loss":
-            return self.loss(self._study.project(found.codes), budget.unit)
+            return self.held(found.codes, budget)
         return found.size if budget.axis == "size" else found.ms
 
     def tables(self, policy: Policy) -> SearchTables:
@@ -125,37 +131,53 @@ class Solver:
             return budget.amount * (int(study.size_bytes[0].sum()) + study.glue_bytes)
         return budget.amount * study.uniform_ms(hardware)[registry.REFERENCE]
 
-    def loss(self, projection: Projection | None, unit: str) -> float:
+    def loss(self, projection: Projection | None, unit: str) -> Quantity:
         """A projected loss in the unit of a budget; raises `PolicyError` where there is none."""
         study = self._study
         if projection is None or self._study.projector is None:
             raise self._unmeasured()
         by_value = isinstance(study.projector, ValueProjector)
         if unit == "divergence":
-            value = (projection.relative_mse if by_value else projection.kl).value
+            found = projection.relative_mse if by_value else projection.kl
         elif not by_value:
             if unit == "percent":
                 raise PolicyError(
                     "A classifier's loss is counted in points of accuracy, not in percent.",
                     "Write for instance --budget loss=0.5.",
                 )
-            value = projection.accuracy_drop_pts.value
+            found = projection.accuracy_drop_pts
         elif unit == "metric":
-            value = _worse_by(study, projection)
+            found = _worse_by(study, projection)
         else:
-            value = projection.metric_loss_pct.value
-            if value is None and projection.metric.value is not None:
+            found = projection.metric_loss_pct
+            if found.value is None and projection.metric.value is not None:
                 raise PolicyError(
                     "The reference's metric is too near 0 for a loss in percent of it.",
                     "Budget the metric in its own unit, for instance --budget loss=0.01, or the "
                     "change of the outputs.",
                 )
-        if value is None:
+        if found.value is None:
             raise PolicyError(
                 "The loss of this model is not known: there are no labels.",
                 "Budget the change of the outputs, for instance --budget loss=0.001nats.",
             )
-        return value
+        return found
+
+    def held(self, codes: Codes, budget: Budget) -> float:
+        """What of the loss of a map has to stay within `budget`, a loss, in its unit.
+
+        Raises `PolicyError` where that is not known.
+        """
+        return held_by(self.loss(self._study.project(codes), budget.unit), budget.by)
+
+    def least_upper(self, budget: Budget) -> float | None:
+        """The upper end of the loss of a map that changes no answer, though it narrows layers; None
+        where a loss is not counted in answers.
+        """
+        projector = self._study.projector
+        if budget.unit != "metric" or not isinstance(projector, Projector):
+            return None
+        return projector.least_upper_pts
 
     # ---- how
 
@@ -181,9 +203,6 @@ class Solver:
             open_to, objective, study.size_bytes, study.glue_bytes, study.latency(policy.hardware)
         )
 
-    def _judged(self, unit: str, codes: Codes) -> float:
-        return self.loss(self._study.project(codes), unit)
-
     def task(self, policy: Policy) -> Task:
         """What is to be searched for under `policy`."""
         tables = self.tables(policy)
@@ -196,23 +215,58 @@ class Solver:
                 limits = replace(limits, size=most)
             elif axis == "latency":
                 limits = replace(limits, ms=most)
-            elif budget.unit == "divergence" and policy.target == "divergence":
-                limits = replace(limits, loss=most)
             else:
-                limits = replace(limits, judged=most)
-                judge = partial(self._judged, budget.unit)
-        if judge is not None:
-            judge(np.where(self._study.layers.computes, 0, -1).astype(np.int8))
+                judge = partial(self.held, budget=budget)
+                _refuse_unknown(judge, tables)
+                if budget.unit == "divergence" and policy.target == "divergence":
+                    limits, judge = replace(limits, loss=most / self._reach(budget.by)), None
+                else:
+                    limits = replace(limits, judged=most)
         return Task(tables, policy.minimise, limits, judge, self._hedge)
 
+    def _reach(self, by: By) -> float:
+        """The end that keeps a budget over the projected divergence itself."""
+        projector = self._study.projector
+        if by == "point" or projector is None:
+            return 1.0
+        return float(np.exp(Z90 * projector.log_spread))
+
     def _solve(self, task: Task, policy: Policy) -> Solution:
-        found = search(task)
-        if not found.feasible:
-            found = self._rescued(task, policy)
+        found = self._found(task, policy)
+        limited = next((b for b in policy.budgets if b.axis == "loss"), None)
+        if limited is not None and task.judge is None:
+            found, task = self._confirmed(found, task, policy, limited)
         limits = {b.axis: self.limit(b, policy.hardware) for b in policy.budgets}
-        used = {axis: _figure(found, task, axis) for axis in AXES}
+        used: dict[Axis, float] = {"size": found.size, "latency": found.ms, "loss": found.loss}
+        used |= {b.axis: self.taken(policy, b, found) for b in policy.budgets}
         binding = tuple(axis for axis in limits if axis in found.binding)
-        return Solution(found, limits, used, binding)
+        loss = None
+        if limited is not None:
+            loss = self.loss(self._study.project(found.codes), limited.unit)
+        return Solution(found, limits, used, binding, loss)
+
+    def _found(self, task: Task, policy: Policy) -> SearchResult:
+        found = search(task)
+        return found if found.feasible else self._rescued(task, policy)
+
+    def _confirmed(
+        self, found: SearchResult, task: Task, policy: Policy, budget: Budget
+    ) -> tuple[SearchResult, Task]:
+        """A map whose projection keeps a budget that the search held on its own objective.
+
+        The two differ by rounding, and where the search looks at a part of the samples by more:
+        the limit is tightened until the projection keeps it, and is checked by it at last.
+        """
+        for _ in range(TIGHTENED):
+            beyond = self.held(found.codes, budget) / max(budget.amount, TINY)
+            if beyond <= 1 + SLACK:
+                return found, task
+            tighter = replace(task.limits, loss=task.limits.loss / beyond * (1 - SLACK))
+            task = replace(task, limits=tighter)
+            found = self._found(task, policy)
+        judge = partial(self.held, budget=budget)
+        task = replace(task, limits=replace(task.limits, judged=budget.amount), judge=judge)
+        return self._found(task, policy), task
 
     def _rescued(self, task: Task, policy: Policy) -> SearchResult:
         """A map that keeps all budgets after all, found from the least of each; else raises."""
@@ -237,16 +291,39 @@ def projector_reference(study: Study) -> float:
     return projector.reference_metric or 0.0
 
 
-def _worse_by(study: Study, projection: Projection) -> float | None:
-    """What is lost of the metric in its own unit, positive = worse; None where it is unknown."""
-    metric, value = study.analysis.metric, projection.metric.value
-    if metric is None or value is None:
-        return None
-    change = value - projector_reference(study)
-    return -change if metric.higher_is_better else change
+def _refuse_unknown(judge: Callable[[Codes], float], tables: SearchTables) -> None:
+    """Raise `PolicyError` where a loss is not known: of the reference, or once a unit is narrower,
+    since the reference alone has a range before any whole map was measured.
+    """
+    picked = np.zeros(len(tables.choices), dtype=np.int64)
+    judge(tables.choices.codes(picked))
+    narrower = np.argwhere(tables.choices.options[1:])
+    if len(narrower):
+        code, unit = narrower[0]
+        picked[unit] = code + 1
+        judge(tables.choices.codes(picked))
 
 
-def _figure(found: SearchResult, task: Task, axis: Axis) -> float:
-    if axis == "loss":
-        return found.loss if task.judge is None else task.judge(found.codes)
-    return found.size if axis == "size" else found.ms
+def held_by(loss: Quantity, by: By) -> float:
+    """What of a loss has to stay within a budget; raises `PolicyError` where it has no range."""
+    end = loss.high if by == "upper" else loss.value
+    if end is None:
+        raise PolicyError(
+            "The range of the loss is not known, so no map is known to keep it by its upper end.",
+            "Keep the budget by the point (--loss-by point, or beside the slider), or measure more.",
+        )
+    return end
+
+
+def _worse_by(study: Study, projection: Projection) -> Quantity:
+    """What is lost of the metric in its own unit, positive = worse."""
+    metric, now = study.analysis.metric, projection.metric
+    if metric is None or now.value is None:
+        return replace(now, value=None, low=None, high=None)
+    reference = projector_reference(study)
+    changes = [None if x is None else x - reference for x in (now.value, now.low, now.high)]
+    if metric.higher_is_better:
+        value, high, low = (None if x is None else -x for x in changes)
+    else:
+        value, low, high = changes
+    return replace(now, value=value, low=low, high=high)

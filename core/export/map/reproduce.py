@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from core.decide.policy.budget import format_budget
+from core.decide.policy.budget import BYS, format_budget, loss_by
 from core.decide.policy.decision import BY_OVERRIDE, PrecisionMap
 from core.decide.policy.policy import Policy
 
@@ -39,6 +39,7 @@ def plan_command(chosen: PrecisionMap, folder: str = FOLDER) -> str | None:
     if policy.strategy == "budget":
         for budget in policy.budgets:
             option("budget", format_budget(budget))
+        option("loss-by", loss_by(policy.budgets), BYS[0])
         option("minimise", policy.minimise)
         words += ["--labels"] if policy.target == "labels" else []
     else:

@@ -96,7 +96,10 @@ def _drawn(view: View, found: Frontier, line: Any) -> None:
             f"The map on screen is beaten by {plain(called(beaten, found.axis))} "
             f"({plain(format_quantity(beaten.totals[labels.figures.divergence]))})."
         )
-    st.caption(f"{said} Click a point to load its budget as the policy; pale maps are beaten.")
+    st.caption(
+        f"{said} Losses stand as projected, without their ranges. Click a point to load its budget as "
+        "the policy; pale maps are beaten."
+    )
 
 
 def take(key: str, found: Frontier, view: View) -> None:
