@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto
 
 from core.numerics.saturation import saturates
+from core.onnx_graph.session_options import session_options
 from core.onnx_graph.surgery import copied
 
 PROVIDERS = ["CPUExecutionProvider"]
-FATAL_ONLY = 4
 COPY = "__own"
 _PLAIN = ContextVar("plain sessions", default=False)
 
@@ -94,17 +94,8 @@ def part_weights(model: onnx.ModelProto) -> list[str]:
 
 
 def options(threads: int = 1) -> ort.SessionOptions:
-    """All graph optimisations, so many threads, exact sums, and nothing on stderr: errors are
-    raised.
-    """
-    found = ort.SessionOptions()
-    found.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    found.intra_op_num_threads = threads
-    found.inter_op_num_threads = 1
-    found.log_severity_level = FATAL_ONLY
-    for key, value in exact_sums().items():
-        found.add_session_config_entry(key, value)
-    return found
+    """How every session here runs, with exact sums where this processor needs them."""
+    return session_options(threads, exact_sums())
 
 
 def open_session(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,13 +28,14 @@ from core.export.map import precision_map
 from core.onnx_graph import session
 from core.records import verification
 from core.records.verification import Verification
-from core.runtime import inference
+from core.runtime import inference, peak
 from core.runtime import verify as verifying
 from core.runtime.judge import sqnr_db
 from core.runtime.machine import this_machine
 from core.runtime.timing import Rounds
 from core.source import samples
 from core.source.batches import take
+from tests.conftest import REPOSITORY
 from tests.core.runtime_case import Case, as_asked_or_why, case_of, decibels, flips, with_ranges
 from tests.processors import needs_x86
 from tests.zoo.sources import tiny_source
@@ -403,6 +406,19 @@ def test_a_run_as_deployed_says_what_saturation_costs(
     assert found["machine"]["exact_sums"]
     assert found["as_deployed"]["figures"]["kl"]["value"] > 2 * found["figures"]["kl"]["value"]
     assert found["as_deployed"]["agreement_db"] < found["agreement_db"]
+
+
+def test_the_process_that_measures_memory_loads_what_runs_a_model_alone() -> None:
+    """Neither PyTorch nor onnx, which take longer to load than a small model to run."""
+    code = (
+        f"import sys, {peak.MODULE}, core.onnx_graph.session_options; "
+        "print({'torch', 'onnx', 'onnxruntime'} & sys.modules.keys())"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+
+    assert found.stdout.strip() == "{'onnxruntime'}"
 
 
 def test_sums_are_plain_inside_as_deployed_alone(*, vnni: bool) -> None:
