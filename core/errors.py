@@ -90,7 +90,7 @@ def told(error: BaseException) -> str:
 
 def printable(text: str) -> str:
     """`text` on one line without control characters, which a terminal would act on."""
-    return "".join(c if c.isprintable() else " " for c in text)
+    return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
 
 
 def nearest(name: str, known: Iterable[str]) -> tuple[str, ...]:

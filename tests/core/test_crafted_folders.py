@@ -36,9 +36,9 @@ AWKWARD: tuple[Any, ...] = (
 Place = tuple[str | int, ...]
 
 
-def crafted() -> Analysis:
-    """A small analysis in which every field says something."""
-    found = synthetic_analysis(14, samples=20)
+def crafted(count: int = 14) -> Analysis:
+    """A small analysis of `count` layers in which every field says something."""
+    found = synthetic_analysis(count, samples=20)
     layers = replace(
         found.layers, groups=((0, 1), (2, 3)), glue_tensors=found.layers.layers[0].tensors[:1],
         glue=("add",), uncalled=("spare",), sometimes=("block.0",),
@@ -91,10 +91,12 @@ def used(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_any_value_in_any_field_is_used_or_refused(folder: Path) -> None:
+def test_any_value_in_any_field_is_used_or_refused(tmp_path: Path) -> None:
     """Whatever stands in whatever field of analysis.json, the folder is used or refused with one
     error that names the file; never another exception.
     """
+    folder = tmp_path / "a"
+    store.save(crafted(4), folder)  # as few layers as have two groups
     content = json.loads((folder / store.FILE).read_text())
     wrong, refused = [], 0
     for at in places(content):

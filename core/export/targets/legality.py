@@ -142,7 +142,7 @@ def legality(
         return Legality((), chosen, {}, f"{target.title} can run every choice of this map.")
     before, after = outcome(study, chosen), outcome(study, legal)
     changes = gains(before, after)
-    loss = read_first(outcome(study, legal).totals)[0]
+    loss = read_first(after.totals)[0]
     said = ", ".join(
         f"{title} {words.gain(changes[name], after.totals[name].unit)} {after.totals[name].kind}"
         for name, title in (
