@@ -35,7 +35,7 @@ from core.runtime.judge import judge
 from core.runtime.verify import _measured_totals, prepare
 from core.source.contract import ModelSource, model_source
 
-N = 240
+N = 200
 FEW = MeasureOptions(probes=2)
 
 

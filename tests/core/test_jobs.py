@@ -50,24 +50,6 @@ def held(tmp_path: Path) -> Job:
     return wait_for(job, lambda now: ended(now) or now.done >= 1)
 
 
-@pytest.mark.slow
-def test_a_job_measures_and_leaves_an_analysis(tmp_path: Path) -> None:
-    """A started job runs to its end, and its folder holds an analysis of what was asked."""
-    source = write_model(tmp_path / "mine")
-
-    job = wait_for(jobs.start(Request(source, ("INT8", "FP16"))), ended)
-
-    assert (job.state, job.error) == ("done", None), jobs.log_tail(job)
-    assert job.name == "mine.load-run-1"
-    assert job.done == job.total > 0
-    assert job.result is not None
-    assert job.result["layers"] == len(store.load(job.analysis).layers)
-    evidence = store.load(job.analysis).evidence
-    assert evidence is not None
-    assert evidence.precisions == ("INT8", "FP16")
-    assert "layers" in jobs.log_tail(job)
-
-
 @pytest.mark.usefixtures("luckless")
 def test_processes_that_are_over_are_not_left_behind() -> None:
     """Listing jobs lets the system forget those that ended: no zombie stays with the dashboard."""
@@ -80,8 +62,11 @@ def test_processes_that_are_over_are_not_left_behind() -> None:
 
 
 @pytest.mark.slow
-def test_a_running_job_says_how_far_it_is(tmp_path: Path) -> None:
-    """Half-way there are runs behind, runs to come, the name of the one at hand, and a clock."""
+def test_a_running_job_is_seen_by_everyone_and_runs_once(tmp_path: Path) -> None:
+    """Half-way there are runs behind, runs to come, the name of the one at hand, and a clock; a
+    second start of the same source is refused by name of the first, others may start; and whoever
+    reads the folder later sees the same job running, and can stop it.
+    """
     job = held(tmp_path)
 
     assert job.running, jobs.log_tail(job)
@@ -90,20 +75,23 @@ def test_a_running_job_says_how_far_it_is(tmp_path: Path) -> None:
     later = wait_for(job, lambda now: now.elapsed > job.elapsed)
     assert later.done == job.done
 
+    with pytest.raises(JobError, match=f"measured already, as {job.name}"):
+        jobs.start(job.request)
+    with pytest.raises(JobError, match="Stop it first"):
+        jobs.remove(job)
+    other = jobs.start(Request(write_model(tmp_path / "other", hold=True)))
+    assert other.name == "mine.load-run-2"
+    assert {j.name for j in jobs.everything() if j.running} == {job.name, other.name}
+    jobs.stop(other)
+    jobs.remove(other)
 
-@pytest.mark.slow
-def test_a_job_is_found_by_another_process(tmp_path: Path) -> None:
-    """Whoever reads the folder later sees the same job running, and can stop it."""
-    job = held(tmp_path)
     code = (
         "from core.jobs import jobs; (job,) = jobs.everything(); "
         "print(job.name, job.state, jobs.stop(job).state)"
     )
-
     told = subprocess.run(
         [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
     )
-
     assert told.stdout.split() == [job.name, "running", "stopped"]
     assert wait_for(job, ended).state == "stopped"
 
@@ -209,7 +197,9 @@ def test_a_clock_that_is_set_makes_no_job_look_dead(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.slow
 def test_a_killed_process_is_seen_as_stopped(tmp_path: Path) -> None:
-    """Killed from outside, a job is no longer running, and says that nobody asked for it."""
+    """Killed from outside, a job is no longer running, and says that nobody asked for it; a process
+    that was given its pid since is neither taken for the job nor ended.
+    """
     job = held(tmp_path)
     record = json.loads((job.folder / "job.json").read_bytes())
     os.kill(record["pid"], signal.SIGKILL)
@@ -221,20 +211,9 @@ def test_a_killed_process_is_seen_as_stopped(tmp_path: Path) -> None:
     assert "without being asked" in now.error.cause
     assert now.done == job.done
 
-
-@pytest.mark.slow
-def test_another_process_with_the_same_pid_is_not_the_job(tmp_path: Path) -> None:
-    """A pid that was given away since is neither taken for the job nor ended."""
-    job = held(tmp_path)
-    jobs.stop(job)
-    path = job.folder / "job.json"
-    (job.folder / jobs.STOPPED).unlink()
     other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    record = json.loads(path.read_bytes())
-    path.write_text(json.dumps({**record, "pid": other.pid}))
-
+    (job.folder / "job.json").write_text(json.dumps({**record, "pid": other.pid}))
     seen = jobs.stop(job)
-
     assert seen.state == "stopped"
     assert other.poll() is None
     other.communicate(b"\n")
@@ -242,11 +221,13 @@ def test_another_process_with_the_same_pid_is_not_the_job(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_a_failure_has_its_cause_and_next_step(tmp_path: Path) -> None:
-    """What the person's file raised is told with its line; the log holds the command's line."""
+def test_a_failure_has_its_cause_and_a_mended_file_its_analysis(tmp_path: Path) -> None:
+    """What the person's file raised is told with its line, and the log holds the command's line;
+    started again, the job runs to its end, and its folder holds an analysis of what was asked.
+    """
     source = write_model(tmp_path / "mine", broken=True)
 
-    job = wait_for(jobs.start(Request(source)), ended)
+    job = wait_for(jobs.start(Request(source, ("INT8", "FP16"))), ended)
 
     assert job.state == "failed"
     assert job.error is not None
@@ -254,8 +235,18 @@ def test_a_failure_has_its_cause_and_next_step(tmp_path: Path) -> None:
     assert "ValueError: the checkpoint is empty" in job.error.cause
     assert job.error.next_step == "Mend the file; it has to run on its own."
     assert f"quantscape: {job.error}" in jobs.log_tail(job)
+
     write_model(tmp_path / "mine")
-    assert wait_for(jobs.restart(job), ended).state == "done"
+    job = wait_for(jobs.restart(job), ended)
+    assert (job.state, job.error) == ("done", None), jobs.log_tail(job)
+    assert job.name == "mine.load-run-1"
+    assert job.done == job.total > 0
+    assert job.result is not None
+    assert job.result["layers"] == len(store.load(job.analysis).layers)
+    evidence = store.load(job.analysis).evidence
+    assert evidence is not None
+    assert evidence.precisions == ("INT8", "FP16")
+    assert "layers" in jobs.log_tail(job)
 
 
 @pytest.mark.usefixtures("luckless")
@@ -267,21 +258,6 @@ def test_a_command_that_never_began_is_told() -> None:
     assert job.error is not None
     assert "before it began" in job.error.cause
     assert jobs.log_tail(job) == "no luck"
-
-
-@pytest.mark.slow
-def test_a_source_is_measured_once_at_a_time(tmp_path: Path) -> None:
-    """A second start of the same source is refused by name of the first; others may start."""
-    job = held(tmp_path)
-
-    with pytest.raises(JobError, match=f"measured already, as {job.name}"):
-        jobs.start(job.request)
-    with pytest.raises(JobError, match="Stop it first"):
-        jobs.remove(job)
-
-    other = jobs.start(Request(write_model(tmp_path / "other", hold=True)))
-    assert other.name == "mine.load-run-2"
-    assert {j.name for j in jobs.everything() if j.running} == {job.name, other.name}
 
 
 def test_two_starts_at_once_make_one_job(tmp_path: Path) -> None:

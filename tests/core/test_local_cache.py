@@ -20,7 +20,7 @@ from core.evidence.options import MeasureOptions
 from core.numerics.precision import FP16, INT8, Precision
 from core.source.contract import ModelSource
 from tests.zoo import awkward
-from tests.zoo.sources import source_of, tiny_source
+from tests.zoo.sources import source_of
 
 BOTH = (FP16, INT8)
 
@@ -32,8 +32,8 @@ class Stopped(BaseException):
 class Watched:
     """Analyses of a model that count what is looked at: layers by name and precision, gradients."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, source: ModelSource | None = None) -> None:
-        self.source = source or tiny_source()
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, source: ModelSource) -> None:
+        self.source = source
         self.looked: list[tuple[str, str]] = []
         self.pulled = 0
         of, pull_back = OwnOutputs.of, local_measure.pull_back
@@ -77,8 +77,10 @@ def bits(analysis: Analysis) -> dict[str, bytes | None]:
 
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
-    """Analyses of the tiny transformer."""
-    return Watched(monkeypatch)
+    """Analyses of a few layers."""
+    torch.manual_seed(0)
+    layers = (nn.Linear(5, 8), nn.ReLU(), nn.LayerNorm(8), nn.Linear(8, 8), nn.Linear(8, 3))
+    return Watched(monkeypatch, source_of(nn.Sequential(*layers), (5,), samples=24))
 
 
 def test_a_repeated_analysis_looks_at_no_layer_again(watched: Watched, tmp_path: Path) -> None:

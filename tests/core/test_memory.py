@@ -33,7 +33,7 @@ from torch import nn
 
 def load():
     torch.manual_seed(0)
-    layers = [part for _ in range(6) for part in (nn.Linear(2048, 2048), nn.ReLU())]
+    layers = [nn.Linear(2048, 2048) for _ in range(6)]
     x = torch.randn(24, 2048)
     return {"model": nn.Sequential(*layers, nn.Linear(2048, 4)), "calibration": x[:16],
             "evaluation": (x, torch.arange(24) % 4), "holdout": None, "task": "classification"}
