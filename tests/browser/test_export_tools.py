@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import io
 import json
 import re
 import zipfile
@@ -67,10 +66,17 @@ def take_nearest(page: Page) -> None:
 
 
 def test_each_tools_file_is_downloaded_and_read_again(visit: Visit, tmp_path: Path) -> None:
-    """Every file has core's bytes and parses as what it is."""
+    """Every file has core's bytes and parses as what it is; so does the .zip, whose map loads."""
     one, nodes = study(SAMPLE), graph()
     chosen = answer.decide(one, Policy(top_k=24))
     page = visit("/export?k=24")
+
+    packed = download(page, page.get_by_role("button", name="Download the bundle"), tmp_path)
+    assert packed.read_bytes() == bundle.to_zip(one, chosen, nodes)
+    with zipfile.ZipFile(packed) as inside:
+        again = precision_map.from_json(inside.read("precision_map.json"), one)
+    assert again.assigned == chosen.assigned
+
     ticked = False
     for name in TARGETS:
         tool(page, name)
@@ -117,36 +123,13 @@ def test_illegal_choices_and_wrong_names_are_told(visit: Visit, tmp_path: Path) 
     expect(alert.filter(has_text="nodes.json has no")).to_contain_text("blocks.0.attention")
 
 
-def test_a_map_of_another_model_is_told(visit: Visit, tmp_path: Path) -> None:
-    """The import names the model that a map belongs to."""
-    other = study("digits_vit")
-    strange = tmp_path / "vit.json"
-    strange.write_bytes(precision_map.to_json(other, answer.decide(other, Policy())))
-    page = visit("/export")
-
-    upload(page, "Precision map", strange)
-    expect(page.get_by_test_id("stAlert").filter(has_text="vit.json")).to_contain_text(
-        "belongs to model 'digits_vit', not to 'informer'"
-    )
-
-
-def test_the_bundle_is_downloaded_and_read_again(visit: Visit, tmp_path: Path) -> None:
-    """The .zip is core's, and its map loads."""
-    one = study(SAMPLE)
-    chosen = answer.decide(one, Policy(top_k=24))
-    page = visit("/export?k=24")
-    path = download(page, page.get_by_role("button", name="Download the bundle"), tmp_path)
-
-    assert path.read_bytes() == bundle.to_zip(one, chosen, graph())
-    with zipfile.ZipFile(io.BytesIO(path.read_bytes())) as packed:
-        again = precision_map.from_json(packed.read("precision_map.json"), one)
-    assert again.assigned == chosen.assigned
-
-
 def test_another_targets_scheme_is_measured_from_here(visit: Visit) -> None:
-    """One press opens Measure with the model and the target's scheme filled in."""
+    """One press opens Measure with the model and the target's scheme filled in; before it nothing
+    scrolls sideways with the longest lines shown.
+    """
     page = visit("/export")
     tool(page, "tensorrt")
+    assert scrolled(page, 390, 1440) == []
     page.get_by_role("button", name="Measure under tensorrt").click()
 
     expect(page).to_have_url(re.compile(r"/measure"))
@@ -157,11 +140,3 @@ def test_another_targets_scheme_is_measured_from_here(visit: Visit) -> None:
     expect(page.get_by_role("combobox", name="Model to measure")).to_have_value(
         "informer (bundled sample)"
     )
-
-
-def test_a_tools_file_fits_every_width(visit: Visit) -> None:
-    """Nothing scrolls sideways with the longest lines shown."""
-    page = visit("/export")
-    tool(page, "tensorrt")
-
-    assert scrolled(page, 1440, 390) == []
