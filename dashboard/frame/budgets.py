@@ -9,13 +9,14 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from core.decide.advise.budget_words import found_in_words
-from core.decide.policy.budget import BYS, Axis, By, in_words
+from core.decide.policy.budget import Axis, in_words
 from core.decide.solve.solver import Solver
 from core.decide.study import Study
 from core.errors import InfeasibleError
 from dashboard.session import state
 from dashboard.session.budget_controls import (
     AXIS_OF,
+    ENDS,
     LEAST,
     LOSS_BY,
     MAIN,
@@ -27,8 +28,6 @@ from dashboard.session.budget_controls import (
 )
 from dashboard.session.control import Control
 from dashboard.session.view import View
-
-TITLES: dict[By, str] = {"upper": "upper end", "point": "point"}
 
 
 def slider(study: Study, known: Mapping[str, Control], axis: Axis) -> DeltaGenerator:
@@ -67,9 +66,8 @@ def _kept_by() -> None:
     """Which end of the projected loss has to stay within its budget."""
     st.segmented_control(
         "Loss kept by",
-        BYS,
+        ENDS,
         default=UNSAID,
-        format_func=lambda by: TITLES[by],
         key=LOSS_BY,
         bind="query-params",
         required=True,

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from core.decide.policy.budget import (
-    BYS,
     Axis,
     Budget,
     By,
@@ -42,7 +41,9 @@ LEAST: tuple[Axis, ...] = ("size", "latency")
 """What can be made least within a loss."""
 LOSS_BY = "loss_by"
 """Key of the control that says which end of a loss keeps its budget."""
-UNSAID: By = "point"
+ENDS: dict[str, By] = {"upper end": "upper", "point": "point"}
+"""Ends of a loss's range as people choose them, and as links name them; the first is the usual one."""
+UNSAID = "point"
 """What links that limit a loss without saying by what were made with, so that they give their map."""
 LATENCY_PCT = (10.0, 150.0)
 LATENCY_STEP_PCT = 0.5
@@ -117,7 +118,7 @@ def listed(study: Study) -> list[Control]:
         Control("latency_at", 100.0, number(*LATENCY_PCT)),
         Control("loss_at", scale.usual, number(scale.least, scale.most)),
         Control("least", LEAST[0], choice(LEAST)),
-        Control(LOSS_BY, BYS[0], choice(BYS)),
+        Control(LOSS_BY, next(iter(ENDS)), choice(ENDS)),
         Control("target", TARGETS[0], choice(TARGETS)),
         Control("also", "", _budgets),
     ]
@@ -147,7 +148,7 @@ def asked(values: Mapping[str, Value], study: Study) -> dict[str, Any]:
     A budget in the text "also" beats the slider of the same axis.
     """
     axis = AXIS_OF[str(values["strategy"])]
-    by: By = next((by for by in BYS if by == values[LOSS_BY]), BYS[0])
+    by = ENDS[str(values[LOSS_BY])]
     also = parse_budgets(str(values["also"]), by)
     main = _main(axis, float(values[MAIN[axis]]), study, by)
     budgets = {axis: main, **{b.axis: b for b in also}}
@@ -177,7 +178,7 @@ def to_values(policy: Policy, study: Study) -> dict[str, Value]:
     if policy.strategy != "budget":
         return values
     limited = {b.axis: b for b in policy.budgets}
-    values[LOSS_BY] = loss_by(policy.budgets)
+    values[LOSS_BY] = next(n for n, by in ENDS.items() if by == loss_by(policy.budgets))
     by_loss = policy.minimise in LEAST and "loss" in limited
     main: Axis = "loss" if by_loss else next((a for a in LEAST if a in limited), "loss")
     strategy = next(name for name, axis in AXIS_OF.items() if axis == main)

@@ -62,7 +62,7 @@ def test_the_size_slider_solves_a_budget(open_app: Open) -> None:
 def test_a_loss_budget_makes_size_or_latency_least(open_app: Open) -> None:
     """The segmented control says which; the loss is checked by projection."""
     app = open_app(
-        "measured", strategy="loss budget", loss_at="5", least="latency", loss_by="upper"
+        "measured", strategy="loss budget", loss_at="5", least="latency", loss_by="upper end"
     )
 
     policy = view(app).policy
@@ -70,7 +70,7 @@ def test_a_loss_budget_makes_size_or_latency_least(open_app: Open) -> None:
     assert policy.minimise == "latency"
     assert policy.budgets == (Budget("loss", 5.0, "metric", "upper"),)
     assert (view(app).now.found.totals["accuracy_drop_pts"].high or 0) <= 5
-    assert "by the upper end of the 90 % range (point " in said(app)
+    assert "by the upper end of the 90 % range, point " in said(app)
 
 
 def test_the_choice_beside_the_slider_says_which_end_keeps_a_loss(open_app: Open) -> None:
@@ -85,7 +85,7 @@ def test_the_choice_beside_the_slider_says_which_end_keeps_a_loss(open_app: Open
     assert safer[0].by == "upper"
     assert view(app).policy.budgets[0].by == "point"
     assert link(app)["loss_by"] == "point"
-    assert "by the point (90 % range up to " in said(app)
+    assert "by the point, 90 % range up to " in said(app)
     assert view(copy).policy == view(app).policy
 
 
@@ -105,7 +105,7 @@ def test_an_older_link_keeps_its_loss_by_the_point(given: dict[str, str], open_a
     assert [b.by for b in view(old).policy.budgets if b.axis == "loss"] == ["point"]
     assert old.segmented_control(key="loss_by").value == "point"
     assert view(again).policy == view(old).policy
-    assert other.session_state["loss_by"] == "upper"
+    assert other.session_state["loss_by"] == "upper end"
     assert "loss_by" not in link(other)
 
 
