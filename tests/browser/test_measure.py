@@ -73,6 +73,7 @@ def test_a_model_is_measured_while_controls_stay_live(mine: tuple[str, Path], vi
     expect(page.get_by_text("Score of each layer")).to_be_visible()
     expect(page.get_by_text(re.compile(r"Measuring mine\.load-run-1: \d+ of"))).to_be_visible()
     page.get_by_role("link", name="Measure").click()
+    expect(button(page, "Stop")).to_be_visible()
 
     page.reload()
     settle(page)
