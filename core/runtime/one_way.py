@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from core.errors import ModelError
+from core.evidence.measure import model_notes
 from core.onnx_graph.layered_graph import LayeredGraph
 from core.onnx_graph.session import open_session
 from core.runtime.inference import run
@@ -21,9 +22,18 @@ TOLERANCE = 1e-2
 
 OTHERWISE = (
     "The file holds one way through the model: for batches of {} samples its outputs in FP32 are "
-    "not those of the model, which looks at the size of the batch, draws random numbers or keeps "
-    "state."
+    "not those of the model{}."
 )
+CAUSES = {
+    model_notes.KEEPS_STATE: "keeps state from call to call",
+    model_notes.RANDOM: "draws random numbers",
+    model_notes.BATCH: "does something else for batches of other sizes",
+}
+NEXT = {
+    model_notes.KEEPS_STATE: "Start every call of forward from the same state.",
+    model_notes.RANDOM: "Draw no random numbers in forward.",
+    model_notes.BATCH: "Compute the same for every size of the batch: a file holds one way for all.",
+}
 
 
 def notes(source: ModelSource, graph: LayeredGraph) -> tuple[str, ...]:
@@ -48,4 +58,13 @@ def notes(source: ModelSource, graph: LayeredGraph) -> tuple[str, ...]:
     if not apart:
         return ()
     *first, last = map(str, apart)
-    return (OTHERWISE.format(f"{', '.join(first)} and {last}" if first else last),)
+    why = cause(source)
+    which = f", which {CAUSES[why]}" if why else ""
+    return (OTHERWISE.format(f"{', '.join(first)} and {last}" if first else last, which),)
+
+
+def cause(source: ModelSource) -> str:
+    """Why no file answers as the model of `source`: a key of `CAUSES`, empty where that is not
+    known.
+    """
+    return next((note for note in model_notes.forward_notes(source) if note in CAUSES), "")

@@ -37,7 +37,7 @@ SUBSAMPLED = (
 
 def notes(source: ModelSource, evidence: Evidence) -> tuple[str, ...]:
     """What to know about how `source` was measured, as sentences."""
-    said = _forward_notes(source)
+    said = forward_notes(source)
     if evidence.outputs.total:
         outputs = evidence.baseline.shape[1]
         kept = SUBSAMPLED.format(total=evidence.outputs.total, kept=outputs)
@@ -51,8 +51,10 @@ def flow_notes(layers: LayerTable) -> tuple[str, ...]:
     return (*unreached, *((layers.sometimes_in_words(),) if layers.sometimes else ()))
 
 
-def _forward_notes(source: ModelSource) -> tuple[str, ...]:
-    """What is unusual about the forward pass, from a few samples."""
+def forward_notes(source: ModelSource) -> tuple[str, ...]:
+    """What is unusual about the forward pass, from a few samples: one of the sentences above, the
+    gravest that holds, or none. Does not change the model.
+    """
     few = take(source.selection.inputs, 0, FEW)
 
     def run(inputs: object, seed: int = 0) -> Tensor:
