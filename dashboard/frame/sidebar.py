@@ -9,8 +9,10 @@ from core.decide.policy.decision import sides
 from core.decide.study import Study
 from core.errors import MAX_NAMED, InfeasibleError, PolicyError, QuantscapeError, listed
 from core.estimate import hardware as hardware_profiles
+from core.estimate.size import fixed_bytes
 from core.evidence.scorers import SCORERS
 from core.export.map.words import count
+from core.quantity import written
 from dashboard.charts.layers import in_words
 from dashboard.display.boundary import show_expected
 from dashboard.display.text import format_number, plain
@@ -67,7 +69,11 @@ def _model_line(study: Study) -> str:
     left_out = len(study.analysis.left_out)
     if left_out:
         how += f" · :orange[{count(left_out, 'record')} left out]"
-    return f"{count(len(study.layers), 'layer')} · {size} in {study.precisions[0]} · {how}"
+    fixed = written(fixed_bytes(study.layers), "bytes")
+    return (
+        f"{count(len(study.layers), 'layer')} · {size} in {study.precisions[0]}, {fixed} of it in no "
+        f"layer · {how}"
+    )
 
 
 def _left_out(study: Study) -> str | None:
