@@ -13,7 +13,7 @@ from core.evidence.measure import model_notes
 from core.onnx_graph.layered_graph import LayeredGraph
 from core.onnx_graph.session import open_session
 from core.runtime.inference import run
-from core.source.batches import count, run_batch, state_kept, take
+from core.source.batches import Inputs, count, run_batch, state_kept, take
 from core.source.contract import ModelSource
 
 SIZES = (1, 2, 16, 100)
@@ -58,13 +58,13 @@ def notes(source: ModelSource, graph: LayeredGraph) -> tuple[str, ...]:
     if not apart:
         return ()
     *first, last = map(str, apart)
-    why = cause(source)
+    why = cause(source, inputs)
     which = f", which {CAUSES[why]}" if why else ""
     return (OTHERWISE.format(f"{', '.join(first)} and {last}" if first else last, which),)
 
 
-def cause(source: ModelSource) -> str:
-    """Why no file answers as the model of `source`: a key of `CAUSES`, empty where that is not
-    known.
+def cause(source: ModelSource, inputs: Inputs) -> str:
+    """Why no file answers as the model of `source` on `inputs`: a key of `CAUSES`, empty where that
+    is not known.
     """
-    return next((note for note in model_notes.forward_notes(source) if note in CAUSES), "")
+    return next((note for note in model_notes.forward_notes(source, inputs) if note in CAUSES), "")

@@ -118,7 +118,7 @@ def _check_export(
         )
     apart = sqnr_db(reader.plain, expected, expected, outputs)
     if apart is not None and apart < LEAST_EXPORT_DB:
-        cause = one_way.cause(source)
+        cause = one_way.cause(source, source.selection.inputs)
         which = f": the model {one_way.CAUSES[cause]}" if cause else ""
         raise ModelError(
             f"The exported model gives other outputs than PyTorch ({apart:.0f} dB of signal over "
