@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from core.decide.policy.policy import Policy
 from core.errors import PolicyError, QuantscapeError
-from dashboard.session.control import Value
+from dashboard.session.control import Clamped, Ends, Value
 from dashboard.session.switch_model import SetAside
 
 SESSION = "_session"
@@ -56,6 +56,8 @@ class Tab:
     that is another one, and why it has none.
     `problem` is what a callback could not do, shown by the page that it belongs to. `in_browser`
     is what the browser's own store holds of an analysis, by the name of its place there;
+    `fitted` are numbers that were asked for and did not fit, by control, `ends` those between which
+    the sliders of budgets were drawn last.
     `opened` names the expanders of the sidebar that opened by themselves.
     """
 
@@ -74,6 +76,8 @@ class Tab:
     last: Policy = field(default_factory=Policy)
     unkept: tuple[Policy, PolicyError] | None = None
     repairs: dict[str, Value] = field(default_factory=dict)
+    fitted: dict[str, Clamped] = field(default_factory=dict)
+    ends: dict[str, Ends] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
     table: TableRound = field(default_factory=TableRound)
     hint_seen: bool = False
