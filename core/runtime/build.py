@@ -17,7 +17,7 @@ from core.errors import ModelError
 from core.layers import Layer
 from core.numerics import precision as registry
 from core.onnx_graph.executed_kernels import Executed, executed_kernels
-from core.onnx_graph.layered_graph import LayeredGraph, layer_of_node
+from core.onnx_graph.layered_graph import LayeredGraph, float_kernels, layer_of_node
 from core.onnx_graph.quantize import Integers, quantize
 from core.onnx_graph.surgery import halved
 from core.runtime import one_way
@@ -113,7 +113,8 @@ def assemble(graph: LayeredGraph, analysis: Analysis, chosen: PrecisionMap) -> B
     half = {n for n, p in asked.items() if p.float_dtype == "float16"}
     integers, model, disabled, found = _built(graph, analysis, wanted, half)
     multiplied = [n for n in wanted if layers.layers[layers.index[n]].state == "computes"]
-    lost = _lost(multiplied, integers, found)
+    floats = float_kernels(analysis.rounding)
+    lost = _lost(multiplied, integers, found, floats)
     if (
         lost
     ):  # rounding for a kernel that multiplies floats all the same would cost and gain nothing
@@ -121,7 +122,8 @@ def assemble(graph: LayeredGraph, analysis: Analysis, chosen: PrecisionMap) -> B
         integers, model, disabled, found = _built(graph, analysis, kept, half)
         integers = replace(integers, reasons={**integers.reasons, **lost})
     report = tuple(
-        _report(layer, chosen.by_layer[layer.name], graph, integers, found) for layer in layers
+        _report(layer, chosen.by_layer[layer.name], graph, integers, found, floats)
+        for layer in layers
     )
     return Built(model, report, disabled, graph.inputs, graph.output, found.counts)
 
@@ -137,11 +139,15 @@ def _built(
     return integers, model, disabled, found
 
 
-def _lost(wanted: Collection[str], integers: Integers, found: Executed) -> dict[str, str]:
-    """Layers whose quantized products run in float all the same, with a reason."""
+def _lost(
+    wanted: Collection[str], integers: Integers, found: Executed, floats: frozenset[str]
+) -> dict[str, str]:
+    """Layers whose quantized products run in float all the same, with a reason; `floats` are those
+    that were not to multiply integers.
+    """
     lost = {}
     for name in wanted:
-        on_integers, in_float = found.split(name)
+        on_integers, in_float = found.split(name, floats)
         if in_float and not on_integers and name not in integers.reasons:
             lost[name] = f"ONNX Runtime runs its {', '.join(sorted(set(in_float)))} in float there"
     return lost
@@ -178,11 +184,12 @@ def _faithful(model: onnx.ModelProto, integer: Collection[str]) -> tuple[tuple[s
 
 
 def _report(
-    layer: Layer, asked: str | None, graph: LayeredGraph, integers: Integers, found: Executed
-) -> LayerReport:
+    layer: Layer, asked: str | None, graph: LayeredGraph, integers: Integers, found: Executed,
+    floats: frozenset[str],
+) -> LayerReport:  # fmt: skip
     kernels = found.of(layer.name)
     if asked is None:
-        return LayerReport(layer.name, None, None, "does nothing at inference")
+        return LayerReport(layer.name, None, None, f"{layer.idles.lower()} at inference")
     precision = registry.get(asked)
     reference = registry.REFERENCE
     host = integers.merged.get(layer.name)
@@ -190,10 +197,14 @@ def _report(
         how = f"runs in the integer kernel of {host}"
         return LayerReport(layer.name, asked, asked, how, kernels=kernels)
     if layer.name not in graph.layer_of.values():
-        return LayerReport(layer.name, asked, reference, "no node of its own",
-                           "it was folded into its neighbours when the model was exported")  # fmt: skip
+        why = (
+            "it was folded into its neighbours when the model was exported"
+            if layer.name in graph.absorbed.values() or not layer.tensors
+            else "the output that is judged does not need it, so the file leaves it out"
+        )
+        return LayerReport(layer.name, asked, reference, "no node of its own", why)
     if precision.kind == "integer":
-        return _integer_report(layer, asked, integers, found)
+        return _integer_report(layer, asked, integers, found, floats)
     on_integers, _ = found.split(layer.name)
     if on_integers:
         why = "ONNX Runtime quantized its weights by itself, between two quantized neighbours"
@@ -212,10 +223,12 @@ def _report(
     return LayerReport(layer.name, asked, ran, "float kernel", why, kernels)
 
 
-def _integer_report(layer: Layer, asked: str, integers: Integers, found: Executed) -> LayerReport:
+def _integer_report(
+    layer: Layer, asked: str, integers: Integers, found: Executed, floats: frozenset[str]
+) -> LayerReport:
     kernels = found.of(layer.name)
     reason = integers.reasons.get(layer.name, "")
-    on_integers, in_float = found.split(layer.name)
+    on_integers, in_float = found.split(layer.name, floats)
     if layer.state == "rounds output" and not reason:
         return LayerReport(
             layer.name, asked, asked, "rounds its output, runs in float", "", kernels
@@ -223,7 +236,9 @@ def _integer_report(layer: Layer, asked: str, integers: Integers, found: Execute
     if layer.state == "stores" and not reason:
         return LayerReport(layer.name, asked, asked, "stores integers", "", kernels)
     if on_integers and not in_float and not reason:
-        return LayerReport(layer.name, asked, asked, "integer kernel", "", kernels)
+        besides = sorted(floats & set(kernels))
+        how = f"integer kernel; {', '.join(besides)} in float" if besides else "integer kernel"
+        return LayerReport(layer.name, asked, asked, how, "", kernels)
     if layer.role == "pooling" and not reason:
         how = "rounds its output, runs in float"
         return LayerReport(layer.name, asked, asked, how, "", kernels)
