@@ -29,7 +29,7 @@ from tests.zoo import passes
 from tests.zoo.beside import SMALL_IMAGES, Beside, beside
 from tests.zoo.sources import source_of
 
-WALKED = ("vectors", "small images", "tokens", "sequences of 6")
+WALKED = ("vectors", "images", "small images", "tokens", "sequences of 6")
 SOURCES: dict[str, Callable[[], ModelSource]] = {
     **{name: lambda name=name: beside(name) for name in WALKED},  # type: ignore[misc]
     "digits_vit": lambda: samples.load("digits_vit"),
