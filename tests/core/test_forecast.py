@@ -9,7 +9,8 @@ import pytest
 from core.analysis import analyze as analysing
 from core.engines.torch.replay.replayer import Replayer
 from core.engines.torch.simulate.simulator import Simulator
-from core.evidence.diagnose.local_measure import local_steps, with_local
+from core.evidence.diagnose.local_measure import REMEDY_SAMPLES, local_steps, with_local
+from core.evidence.layer_alone import CLIPPED
 from core.evidence.measure import forecast
 from core.evidence.measure.measure import make_simulator, measure, planned_runs
 from core.evidence.measure.outputs import read
@@ -35,7 +36,7 @@ def test_single_layers_are_counted_as_they_are_run(
     precisions: tuple[Precision, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With every pass taken for a whole one, the samples forecast for the look at single layers
-    are those that go through the model during it.
+    are those that go through the model during it, but for what is seen of layers that clip.
     """
     source = tiny_source()
     layers = take_inventory(source)
@@ -54,10 +55,13 @@ def test_single_layers_are_counted_as_they_are_run(
 
     monkeypatch.setattr(Simulator, "run", counted)
     monkeypatch.setattr(Simulator, "record", looked)
-    with_local(source, layers, MeasureOptions(), measured)
+    local = with_local(source, layers, MeasureOptions(), measured).local
+    assert local is not None
+    clipped = 0 if local.clipping is None else int((local.clipping >= CLIPPED).sum())
+    of_clipping = REMEDY_SAMPLES * (1 + 2 * clipped) if clipped else 0
     monkeypatch.setattr(Replayer, "prefixes", lambda self, batch: dict.fromkeys(layers.names, 1.0))
 
-    assert forecast._local_samples(runner, source, layers, precisions) == sum(ran)
+    assert forecast._local_samples(runner, source, layers, precisions) == sum(ran) - of_clipping
 
 
 def test_a_forecast_grows_with_what_there_is_to_do() -> None:

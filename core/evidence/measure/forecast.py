@@ -53,7 +53,8 @@ def _local_samples(
     runner: Runner, source: ModelSource, layers: LayerTable, precisions: tuple[Precision, ...]
 ) -> float:
     """Samples that go through the whole model while layers are looked at by themselves: what
-    precedes a layer is run, what follows it is not.
+    precedes a layer is run, what follows it is not. Which layers clip is not known before: the look
+    at what that costs them (`REMEDY_SAMPLES`, and twice as many for each) is left out.
     """
     before = runner.replayer.prefixes(take(source.selection.inputs, 0, min(TIMED, runner.batch)))
     few = min(len(source.calibration), MOST_SAMPLES)
