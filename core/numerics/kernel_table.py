@@ -20,11 +20,13 @@ SAME_AS = {"openvino-mixed": "openvino"}
 PRODUCTS = ("conv", "linear", "matmul")
 BY_ROLE = ("layer_norm", "batch_norm", "activation", "glue")
 UNLIKE_PRODUCTS = ("conv_transpose", "einsum_weight", "einsum")
-ROWS = ("dropout", "moves", "lstm", "recurrent", "pooling", *PRODUCTS, *UNLIKE_PRODUCTS, "embedding",
+BODIES = ("If", "Loop", "Scan")
+"""Operators of ONNX that hold graphs of their own."""
+ROWS = ("dropout", "body", "moves", "lstm", "recurrent", "pooling", *PRODUCTS, *UNLIKE_PRODUCTS, "embedding",
         *BY_ROLE, "complex", "other")  # fmt: skip
 """What a layer can run; every scheme says something of each. lstm: one without a projection;
 einsum: of activations alone, einsum_weight: with products of weights in the layer; moves: values are
-laid elsewhere and none is computed; glue: operations of a container that are no products."""
+laid elsewhere and none is computed; body: a branch or loop with a graph of its own; glue: operations of a container that are no products."""
 MOVES = frozenset(
     [
         "pad",
@@ -104,6 +106,8 @@ def runs(layer: Layer) -> str:
     """What `layer` runs, whatever scheme its `state` speaks of."""
     if layer.state == "nothing":
         return "dropout"
+    if layer.kind in BODIES:
+        return "body"
     operations = dict(layer.operations)
     if is_complex(layer.tensors, operations):
         return "complex"

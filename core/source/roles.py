@@ -53,7 +53,7 @@ _BY_TYPE: tuple[tuple[tuple[type[nn.Module], ...], str], ...] = (
     (RECURRENTS, "recurrent"),
     ((nn.Embedding, nn.EmbeddingBag), "embedding"),
 )
-_BY_WORDS: tuple[tuple[re.Pattern[str], str], ...] = (
+BY_WORDS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"pos(itional)?_?(enc|emb)"), "positional_encoding"),
     (re.compile(r"feed_?forward|\bffn?\b|\bmlp\b"), "feed_forward"),
     (re.compile(r"\b(self_?|cross_?)?att(entio)?n\b|attention"), "attention"),
@@ -84,7 +84,7 @@ def role_of(path: str, module: nn.Module, *, is_unit: bool, is_last_product: boo
         is_last_product or ("." not in path and _HEAD.search(words))
     ):
         return "output_projection"
-    for pattern, role in _BY_WORDS:
+    for pattern, role in BY_WORDS:
         if pattern.search(words) and (is_unit or role in ("positional_encoding", "embedding")):
             return role
     if isinstance(module, CONVOLUTIONS):
