@@ -17,6 +17,7 @@ from core.errors import ModelError
 from core.numerics.kernel_table import BODIES
 from core.onnx_graph.node_table import PRODUCTS, RECURRENT
 from core.onnx_graph.read_model import reads_of
+from core.onnx_graph.read_nodes import module_of
 from core.onnx_graph.surgery import CLIPS
 
 NORMS = frozenset(
@@ -40,7 +41,8 @@ COMPUTES = frozenset(
     ("Attention", "MultiHeadAttention", "GroupQueryAttention", "DeformConv", "DFT")
 )
 """Operators of another kind that are a layer each."""
-POINTWISE = ACTIVATIONS - {"Softmax", "LogSoftmax", "Hardmax"} | {
+SOFTMAXES = frozenset(("Softmax", "LogSoftmax", "Hardmax"))
+POINTWISE = ACTIVATIONS - SOFTMAXES | {
     "Add", "Sub", "Mul", "Div", "Pow", "Sqrt", "Exp", "Log", "Neg", "Abs", "Reciprocal", "Max", "Min",
 }  # fmt: skip
 REDUCTIONS = frozenset(("ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL2"))
@@ -59,8 +61,9 @@ class Group:
 def grouped(model: ModelProto, units: Sequence[str] = ()) -> tuple[Group, ...]:
     """The layers of a prepared graph, in the order in which they start.
 
-    `units` are paths with wildcards: the nodes under each path that matches are one layer, but for
-    norms, poolings and recurrent nodes. Raises `ModelError` where one matches nothing.
+    `units` are paths with wildcards, of nodes' names or of the modules in their metadata: the nodes
+    under each path that matches are one layer, but for norms, poolings, recurrent nodes and
+    activations other than softmax. Raises `ModelError` where one matches nothing.
     """
     return _Grouping(model).groups(units)
 
@@ -173,12 +176,13 @@ class _Grouping:
     def _matched(self, units: Sequence[str]) -> dict[str, list[str]]:
         """Unit -> the nodes under it."""
         found: dict[str, list[str]] = {}
-        kept = {n for g in self.found if g.kind in {*NORMS, *POOLINGS, *RECURRENT} for n in g.nodes}
+        own = NORMS | POOLINGS | set(RECURRENT) | (ACTIVATIONS - SOFTMAXES)
+        kept = {n for g in self.found if g.kind in own for n in g.nodes}
         for pattern in units:
             wanted = [part for part in SEPARATOR.split(pattern) if part]
             some = False
             for node in self.nodes:
-                unit = under(node.name, wanted)
+                unit = under(node.name, wanted) or under(module_of(node), wanted)
                 if unit is not None:
                     some = True
                     if node.name not in kept:
