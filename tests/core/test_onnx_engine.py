@@ -14,10 +14,13 @@ from core.engines.engines import engine_of, layers_of
 from core.engines.onnx.engine import OnnxEngine
 from core.numerics import precision as registry
 from core.numerics.calibrate import calibrators
+from core.numerics.saturation import saturates
 from core.numerics.scheme import ORT_CPU
+from core.onnx_graph.assemble import assembled
 from core.onnx_graph.read_model import from_bytes
+from core.onnx_graph.session import open_session
 from core.source.contract import ModelSource, model_source
-from core.source.onnx_model import OnnxModel
+from core.source.onnx_model import OnnxModel, layered
 from tests.zoo.graphs import GRAPHS
 
 SAME = 1e-5
@@ -152,3 +155,37 @@ def test_a_source_may_return_a_path(tmp_path: Path) -> None:
 
     assert isinstance(source.model, OnnxModel)
     assert source.output == "y"
+
+
+def test_half_precision_goes_by_the_builders_converter_where_there_are_kernels(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a runtime with half kernels FP16 of a map is the file that `build` writes, and no note says
+    that it was simulated.
+    """
+    source = source_of("norm_left")
+    layers = layers_of(source, ORT_CPU)
+    inputs = source.selection.inputs
+    chosen = dict.fromkeys(layers.names, registry.FP16)
+    monkeypatch.setattr("core.engines.onnx.runner.has_kernels", lambda p: p == registry.FP16)
+    monkeypatch.setattr("core.engines.onnx.engine.has_kernels", lambda p: p == registry.FP16)
+    found = engine_of(source, layers, ORT_CPU)
+    found.calibrate(source.calibration.inputs)
+    built = assembled(layered(source.model, layers, source.output), layers, chosen, (), ORT_CPU)
+    session = open_session(built.model, built.disabled, threads=torch.get_num_threads())
+
+    outputs = found.run(chosen, inputs)
+
+    expected = session.run(["y"], source.model.feed(inputs))[0]
+    assert np.array_equal(outputs, expected.reshape(len(outputs), -1))
+    assert not any("simulated" in note for note in found.notes([registry.FP16]))
+    assert any("BF16 was simulated" in note for note in found.notes([registry.FP16, registry.BF16]))
+
+
+def test_exact_sums_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a processor whose products would saturate, a note names the option that sessions had."""
+    _, found = engine("norm_left")
+    assert any("x64quantprecision" in note for note in found.notes([])) is saturates()
+    monkeypatch.setattr("core.engines.onnx.engine.exact_sums", lambda: {"session.x": "1"})
+
+    assert any("session.x64quantprecision=1" in note for note in found.notes([]))

@@ -176,6 +176,33 @@ def test_integers_and_several_inputs_by_name(tmp_path: Path) -> None:
     assert np.array_equal(one.perturbations, two.perturbations)
 
 
+def test_finished_work_is_taken_up_and_memory_is_bounded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A second analysis measures nothing anew; a bound that holds changes no figure, one that does
+    not is refused; a dry run tells the cost and writes nothing.
+    """
+    words = ["analyze", *_written(tmp_path), "--precisions=INT8", f"--cache={tmp_path}/cache"]
+
+    assert main([*words, "--dry-run", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert (plan["layers"], plan["runs"], plan["full_passes"]) == (6, 20, "")
+    assert main([*words, "--out", str(tmp_path / "one")]) == 0
+    assert main([*words, "--out", str(tmp_path / "two")]) == 0
+    assert "Resuming: 100% of the work found, 6 of 6 layers whole" in capsys.readouterr().err
+    bound = f"--memory={(plan['held_bytes'] + plan['peak_bytes']) // 10**6 + 400}MB"
+    assert main([*words[:-1], "--no-cache", bound, "--out", str(tmp_path / "three")]) == 0
+    assert main([*words, "--memory=1MB", "--out", str(tmp_path / "four")]) == 2
+    assert "Measuring needs about" in capsys.readouterr().err
+
+    one, two, three = (store.load(tmp_path / n).evidence for n in ("one", "two", "three"))
+    assert one is not None
+    assert two is not None
+    assert three is not None
+    assert np.array_equal(one.perturbations, two.perturbations)
+    assert np.array_equal(one.perturbations, three.perturbations)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
