@@ -189,3 +189,22 @@ def test_exact_sums_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("core.engines.onnx.engine.exact_sums", lambda: {"session.x": "1"})
 
     assert any("session.x64quantprecision=1" in note for note in found.notes([]))
+
+
+@pytest.mark.parametrize(("name", "most"), [("residual", 0.6), ("u_net", 0.8)])
+def test_a_replay_runs_what_follows_a_layer_and_no_more(name: str, most: float) -> None:
+    """Of a residual network about half of the work runs again for a layer, of a U-Net less than all
+    of it although its levels are read twice; what is kept is what the cuts read.
+    """
+    source, found = engine(name)
+    replay = found.replay(source.selection.inputs)
+
+    shares = list(replay.shares(source.selection.inputs).values())
+    kept, live = replay.value_bytes()
+
+    assert shares == sorted(shares, reverse=True)
+    assert 0 < shares[-1] < shares[0] <= 1
+    assert sum(shares) / len(shares) < most
+    assert replay.keep == tuple(sorted({n for p in replay.parts.values() for n in p.reads} - {"x"}))
+    assert kept == round(sum(source.model.forms[n].per_sample for n in replay.keep))
+    assert live > 0

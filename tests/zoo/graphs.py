@@ -183,8 +183,59 @@ def recurrent() -> tuple[ModelProto, Arrays]:
     return graph(nodes, held, {"x": ["n", 7, 5]}), {"x": draw(40, 7, 5)}
 
 
+def _convolution(
+    given: str, made: str, weights: dict[str, NDArray[Any]], inside: int, outside: int, kernel: int = 3,
+    **attributes: Any,
+) -> list[NodeProto]:  # fmt: skip
+    """A convolution that keeps the size, with a ReLU behind it."""
+    weight = f"{made}_w"
+    scale = (2 / (inside * kernel**2)) ** 0.5
+    weights[weight] = draw(outside, inside, kernel, kernel, seed=len(weights), scale=scale)
+    pads = [kernel // 2] * 4
+    return [node("Conv", f"{given} {weight}", f"{made}_c", made, pads=pads, **attributes),
+            node("Relu", f"{made}_c", made, f"{made}_relu")]  # fmt: skip
+
+
+def residual(blocks: int = 6, width: int = 12, size: int = 16) -> tuple[ModelProto, Arrays]:
+    """A residual network of `blocks` blocks at one size."""
+    held: dict[str, NDArray[Any]] = {"f": draw(width, 4)}
+    nodes = _convolution("x", "stem", held, 3, width)
+    last = "stem"
+    for i in range(blocks):
+        nodes += _convolution(last, f"b{i}", held, width, width)
+        held[f"b{i}_v"] = draw(width, width, 3, 3, seed=50 + i, scale=0.05)
+        nodes += [node("Conv", f"b{i} b{i}_v", f"b{i}_d", f"b{i}_second", pads=[1] * 4),
+                  node("Add", f"{last} b{i}_d", f"b{i}_s", f"b{i}_add")]  # fmt: skip
+        last = f"b{i}_s"
+    nodes += [node("GlobalAveragePool", last, "p", "pool"), node("Flatten", "p", "q", "flatten"),
+              node("Gemm", "q f", "y", "head")]  # fmt: skip
+    return graph(nodes, held, {"x": ["n", 3, size, size]}), {"x": draw(40, 3, size, size)}
+
+
+def u_net(depth: int = 3, width: int = 8, size: int = 32) -> tuple[ModelProto, Arrays]:
+    """A U-Net: every level of the way down is read again on the way up."""
+    held: dict[str, NDArray[Any]] = {"twice": np.array([1, 1, 2, 2], np.float32)}
+    nodes, last = _convolution("x", "in", held, 1, width), "in"
+    wide = [width * 2**i for i in range(depth + 1)]
+    for i in range(depth):
+        nodes += [
+            node("MaxPool", f"{last}", f"down{i}", f"pool{i}", kernel_shape=[2, 2], strides=[2, 2])
+        ]
+        nodes += _convolution(f"down{i}", f"enc{i}", held, wide[i], wide[i + 1])
+        last = f"enc{i}"
+    for i in reversed(range(depth)):
+        beside = f"enc{i - 1}" if i else "in"
+        nodes += [node("Resize", f"{last} - twice", f"up{i}", f"resize{i}", mode="nearest"),
+                  node("Concat", f"up{i} {beside}", f"cat{i}", f"concat{i}", axis=1)]  # fmt: skip
+        nodes += _convolution(f"cat{i}", f"dec{i}", held, wide[i + 1] + wide[i], wide[i])
+        last = f"dec{i}"
+    held["o"] = draw(1, width, 1, 1)
+    nodes.append(node("Conv", f"{last} o", "y", "out"))
+    return graph(nodes, held, {"x": ["n", 1, size, size]}), {"x": draw(40, 1, size, size)}
+
+
 GRAPHS: Mapping[str, Callable[[], tuple[ModelProto, Arrays]]] = {
     make.__name__: make
     for make in (opset_11, odd_names, several_inputs, bodies, shared_weights, norm_left, fixed_batch,
-                 recurrent)
+                 recurrent, residual, u_net)
 }  # fmt: skip
