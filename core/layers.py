@@ -158,6 +158,12 @@ class Layer:
     dynamic: bool = False
 
     @property
+    def idles(self) -> str:
+        """What a layer does that has no precision, as the start of a sentence."""
+        moves = any(kind != "dropout" for kind, _ in self.operations)
+        return "Only moves values" if moves else "Does nothing"
+
+    @property
     def computes_at_inference(self) -> bool:
         """False for a layer that is no operation of its own at inference (dropout, a folded
         batch norm).
@@ -279,3 +285,8 @@ class LayerTable:
     def computes(self) -> NDArray[np.bool_]:
         """Which layers do anything at inference, shape (L,)."""
         return np.array([layer.computes_at_inference for layer in self.layers], dtype=np.bool_)
+
+    @cached_property
+    def in_float(self) -> NDArray[np.bool_]:
+        """Which layers stay in float in every precision of integers, shape (L,)."""
+        return np.array([layer.state == "float" for layer in self.layers], dtype=np.bool_)

@@ -73,7 +73,7 @@ def _for_tools(
         note = f" {changed} layers moved to the nearest legal precision." if changed else ""
         limits = " ".join(f"Cannot be expressed: {one}" for one in made.cannot)
         other = f" {made.mismatch}" if made.mismatch else ""
-        said.append(f"- `tools/{target.file}`: {markdown.escape(target.purpose + note + other)} "
+        said.append(f"- `tools/{target.file}`: {target.purpose}{markdown.escape(note + other)} "
                     f"{markdown.escape(limits)}")  # fmt: skip
     return files, said
 

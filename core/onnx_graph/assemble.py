@@ -12,7 +12,7 @@ from core.numerics.calibrate.calibration import Calibration
 from core.numerics.precision import Precision
 from core.numerics.scheme import Scheme
 from core.onnx_graph.executed_kernels import Executed, executed_kernels
-from core.onnx_graph.layered_graph import LayeredGraph, layer_of_node
+from core.onnx_graph.layered_graph import LayeredGraph, float_kernels, layer_of_node
 from core.onnx_graph.quantize import Integers, quantize
 from core.onnx_graph.surgery import halved
 
@@ -45,7 +45,7 @@ def assembled(
     half = {n for n, p in asked.items() if p.float_dtype == "float16"}
     made = _assembled(graph, layers, wanted, half, ranges, scheme)
     multiplied = [n for n in wanted if layers.layers[layers.index[n]].state == "computes"]
-    lost = _lost(multiplied, made.integers, made.executed)
+    lost = _lost(multiplied, made.integers, made.executed, float_kernels(scheme))
     if not lost:
         return made
     # Rounding for a kernel that multiplies floats all the same would cost and gain nothing.
@@ -63,15 +63,19 @@ def _assembled(
     nodes = {n.name for n in integers.model.graph.node if layer_of_node(n) in half}
     model = halved(integers.model, nodes)
     _trim(model)
-    disabled, found = _faithful(model, set(wanted) - integers.reasons.keys())
+    disabled, found = _faithful(model, set(wanted) - integers.reasons.keys(), float_kernels(scheme))
     return Assembled(model, integers, disabled, found)
 
 
-def _lost(wanted: Collection[str], integers: Integers, found: Executed) -> dict[str, str]:
-    """Layers whose quantized products run in float all the same, with a reason."""
+def _lost(
+    wanted: Collection[str], integers: Integers, found: Executed, floats: frozenset[str]
+) -> dict[str, str]:
+    """Layers whose quantized products run in float all the same, with a reason; `floats` are those
+    that were not to multiply integers.
+    """
     lost = {}
     for name in wanted:
-        on_integers, in_float = found.split(name)
+        on_integers, in_float = found.split(name, floats)
         if in_float and not on_integers and name not in integers.reasons:
             lost[name] = f"ONNX Runtime runs its {', '.join(sorted(set(in_float)))} in float there"
     return lost
@@ -85,14 +89,16 @@ def _trim(model: onnx.ModelProto) -> None:
     model.producer_version = ""
 
 
-def _faithful(model: onnx.ModelProto, integer: Collection[str]) -> tuple[tuple[str, ...], Executed]:
+def _faithful(
+    model: onnx.ModelProto, integer: Collection[str], floats: frozenset[str]
+) -> tuple[tuple[str, ...], Executed]:
     """The optimisers to leave out, and what is executed then."""
     disabled: tuple[str, ...] = ()
     best = executed_kernels(model)
     if not any(node.op_type == "DequantizeLinear" for node in model.graph.node):
         return disabled, best
     for name in SPOILERS:
-        if _is_as_asked(best, integer):
+        if _is_as_asked(best, integer, floats):
             break
         found = executed_kernels(model, (*disabled, name))
         if found.as_wanted(integer) > best.as_wanted(integer):
@@ -100,10 +106,10 @@ def _faithful(model: onnx.ModelProto, integer: Collection[str]) -> tuple[tuple[s
     return disabled, best
 
 
-def _is_as_asked(found: Executed, integer: Collection[str]) -> bool:
+def _is_as_asked(found: Executed, integer: Collection[str], floats: frozenset[str]) -> bool:
     """Whether every product runs on integers where it was asked to, and none elsewhere."""
-    split = {layer: found.split(layer) for layer in found.by_layer}
-    return all(
-        not (floats if layer in integer else integers)
-        for layer, (integers, floats) in split.items()
-    )
+    for layer in found.by_layer:
+        on_integers, in_float = found.split(layer, floats)
+        if in_float if layer in integer else on_integers:
+            return False
+    return True

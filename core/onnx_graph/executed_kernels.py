@@ -43,10 +43,12 @@ class Executed:
         """What is executed for `layer`, in order."""
         return self.by_layer.get(layer, ())
 
-    def split(self, layer: str) -> tuple[list[str], list[str]]:
-        """The multiplying operators of `layer`: on integers, and on floats."""
+    def split(self, layer: str, but: Collection[str] = ()) -> tuple[list[str], list[str]]:
+        """The multiplying operators of `layer`: on integers, and on floats, without those in `but`."""
         kernels = self.of(layer)
-        return [k for k in kernels if k in INTEGER], [k for k in kernels if k in FLOAT]
+        return [k for k in kernels if k in INTEGER], [
+            k for k in kernels if k in FLOAT and k not in but
+        ]
 
     def runs_half(self, layer: str) -> bool:
         """Whether an operator of `layer` reads and gives float16."""

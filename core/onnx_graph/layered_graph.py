@@ -7,11 +7,23 @@ from dataclasses import dataclass, field
 
 import onnx
 
+from core.numerics import kernel_table
+from core.numerics.scheme import Scheme
+
 HEAVY = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm", "Einsum"})
 """Operators that multiply: the ones that integer kernels exist for."""
 WITH_WEIGHT = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm"})
 LAYER_KEY = "layer"
 """Key of the metadata in which a node of a built file names its layer."""
+
+
+def float_kernels(scheme: Scheme) -> frozenset[str]:
+    """Products that multiply floats under `scheme` whatever the precision of their layer."""
+    return frozenset(
+        op
+        for op, runs in (("ConvTranspose", "conv_transpose"), ("Einsum", "einsum_weight"))
+        if kernel_table.operation_state(scheme.name, runs) != "computes"
+    )
 
 
 @dataclass(frozen=True, eq=False)

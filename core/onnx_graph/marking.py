@@ -14,13 +14,11 @@ from core.numerics.einsum import channel_axis
 from core.numerics.ranges import MODULE_OUTPUT, OUTPUT
 from core.numerics.scheme import Scheme
 from core.onnx_graph.grids import KINDS, grids_of
-from core.onnx_graph.layered_graph import LayeredGraph
+from core.onnx_graph.layered_graph import LayeredGraph, float_kernels
 from core.onnx_graph.node_table import RECURRENT
 from core.onnx_graph.surgery import Grids, Marks, Span
 from core.onnx_graph.weights_only import OF_RECURRENT, StoredWeight
 
-FLOAT_KERNELS = ("ConvTranspose", "Einsum")
-"""Products for which ONNX Runtime's CPU provider has kernels of floats alone."""
 NORM_LEFT = "its batch norm stays apart in the exported graph, which the evidence has folded in"
 
 
@@ -30,6 +28,7 @@ class LayerMarks(Marks):
     def __init__(self, graph: LayeredGraph, ranges: Iterable[Calibration], scheme: Scheme) -> None:
         super().__init__(graph.model, Grids(**grids_of(scheme)))
         self.graph, self.scheme = graph, scheme
+        self._floats = float_kernels(scheme)
         self.reasons: dict[str, str] = {}
         self.merged: dict[str, str] = {}
         self.stored: list[StoredWeight] = []
@@ -48,7 +47,9 @@ class LayerMarks(Marks):
         if layer.state == "float":
             self.reasons[layer.name] = f"scheme {self.scheme.name} has no integer kernel for it"
             return
-        if layer.role == "pooling" or layer.state == "rounds output":
+        if self._has_norm_left(layer):
+            self.reasons[layer.name] = NORM_LEFT
+        elif layer.role == "pooling" or layer.state == "rounds output":
             self._round_output(layer)
         elif layer.state == "stores" and any(spec.kind == "table" for spec in layer.tensors):
             self._table(layer)
@@ -58,14 +59,16 @@ class LayerMarks(Marks):
             self._products(layer)
 
     def _products(self, layer: Layer) -> None:
-        if self._has_norm_left(layer):
-            self.reasons[layer.name] = NORM_LEFT
-            return
-        nodes = [self.node[node.name] for node in self.graph.products(layer.name)]
+        nodes = [
+            self.node[node.name]
+            for node in self.graph.products(layer.name)
+            if node.op_type not in self._floats
+        ]
         numbers = sorted(
             n for (name, n), seen in self._seen.items()
             if name == layer.name and n >= 0 and any(operand >= 0 for operand in seen)
         )  # fmt: skip
+        rounded = tuple(numbers)
         if len(nodes) < len(numbers) and _all_equal(self._seen[layer.name, n] for n in numbers):
             numbers = numbers[: len(nodes)]  # products of equal operands were made one
         if len(nodes) != len(numbers):
@@ -74,20 +77,27 @@ class LayerMarks(Marks):
                 "were calibrated"
             )
             return
-        for node, number in zip(nodes, numbers, strict=True):
-            self._product(layer, node, self._seen[layer.name, number])
+        if self._weights(layer, rounded):
+            for node, number in zip(nodes, numbers, strict=True):
+                self._product(layer, node, self._seen[layer.name, number])
+        if layer.name not in self.reasons and any(spec.kind == "table" for spec in layer.tensors):
+            self._table(layer)
 
-    def _weights(self, layer: Layer) -> None:
-        if self._has_norm_left(layer):
-            self.reasons[layer.name] = NORM_LEFT
-            return
+    def _weights(self, layer: Layer, rounded: tuple[int, ...] = ()) -> bool:
+        """Store the weights of `layer` that none of the products `rounded` reads first; whether the
+        graph holds them all.
+        """
         found = [
             one
             for node in self.model.graph.node
             if self.graph.layer_of[node.name] == layer.name
             for one in self._weights_of(node, dynamic=layer.dynamic)
         ]
-        wanted = sum(spec.size for spec in layer.tensors if spec.on_grid)
+        wanted = sum(
+            spec.size
+            for spec in layer.tensors
+            if spec.kind == "weight" and spec.operation not in rounded
+        )
         held = {
             name: self._sizes[name] for name in (self.node[w.node].input[w.slot] for w in found)
         }
@@ -96,8 +106,9 @@ class LayerMarks(Marks):
                 f"the exported graph holds {sum(held.values()):,} of its {wanted:,} weights as "
                 "constants of its products"
             )
-            return
+            return False
         self.stored += found
+        return True
 
     def _weights_of(self, node: NodeProto, *, dynamic: bool) -> list[StoredWeight]:
         """The inputs of a node that are weights, with the axes that have one scale an index."""
@@ -108,7 +119,7 @@ class LayerMarks(Marks):
                 for slot in OF_RECURRENT
                 if node.input[slot] in self.constants
             ]
-        if node.op_type not in FLOAT_KERNELS:
+        if node.op_type not in self._floats:
             return []  # ONNX Runtime would round what meets it in a MatMul too
         return [
             StoredWeight(node.name, slot, self._channel_axes(node, slot))

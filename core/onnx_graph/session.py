@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,9 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto
 
+from core.errors import ModelError
 from core.numerics.saturation import saturates
+from core.onnx_graph.layered_graph import layer_of_node
 from core.onnx_graph.session_options import session_options
 from core.onnx_graph.surgery import copied
 
@@ -102,11 +105,25 @@ def open_session(
     model: onnx.ModelProto, disabled: Sequence[str] = (), *, threads: int = 1,
     settings: ort.SessionOptions | None = None,
 ) -> ort.InferenceSession:  # fmt: skip
-    """A session on the CPU, without the graph optimisers named in `disabled`."""
-    return ort.InferenceSession(
-        serialized(model), settings or options(threads), providers=PROVIDERS,
-        disabled_optimizers=list(disabled),
-    )  # fmt: skip
+    """A session on the CPU, without the graph optimisers named in `disabled`. Raises `ModelError`
+    naming the layer where ONNX Runtime refuses the graph.
+    """
+    try:
+        return ort.InferenceSession(
+            serialized(model), settings or options(threads), providers=PROVIDERS,
+            disabled_optimizers=list(disabled),
+        )  # fmt: skip
+    except Exception as error:  # ONNX Runtime's errors share no type of their own
+        said = str(error).splitlines()[0]
+        words = set(re.findall(r"[^\s'\"()]+", said))
+        node = next((n for n in model.graph.node if n.name in words), None)
+        layer = layer_of_node(node) if node is not None else None
+        where = f" in layer {layer!r}" if layer else ""
+        raise ModelError(
+            f"ONNX Runtime's CPU provider cannot run the graph{where}: {said[:300].rstrip('.')}.",
+            "Keep that layer in FP32, or bring the model in float32 throughout; all but build, verify "
+            "and profile works without.",
+        ) from error
 
 
 def executed(model: onnx.ModelProto, disabled: Sequence[str] = ()) -> onnx.ModelProto:

@@ -160,6 +160,7 @@ def quantized(marks: Marks) -> onnx.ModelProto:
     drop_aliases(made)
     if grids.integer_bias:
         round_added_biases(made, nodes)
+    part_readers(made, [n for n in made.graph.node if n.name in nodes and n.op_type in floats])
     ONNXModel(made).topological_sort()
     return made
 
@@ -183,6 +184,24 @@ def part_activations(products: Sequence[NodeProto], marks: Marks) -> None:
         marks.model.graph.initializer.append(constant)
 
 
+def part_readers(model: onnx.ModelProto, products: Sequence[NodeProto]) -> None:
+    """ONNX Runtime takes no product for its integer kernel whose float result is rounded for one
+    reader and not for another; the Max of one value is that value and does not disturb it.
+    """
+    read_by = readers(model)
+    outputs = {value.name for value in model.graph.output}
+    for node in products:
+        tensor = node.output[0]
+        behind = read_by.get(tensor, [])
+        # A clip in front of QuantizeLinear goes before integers are looked for.
+        is_rounded = any(reader.op_type in ("QuantizeLinear", *CLIPS) for reader in behind)
+        if is_rounded and (len(behind) > 1 or tensor in outputs):
+            node.output[0] = f"{tensor}{MARK}_float"
+            copy = onnx.helper.make_node("Max", [node.output[0]], [tensor], node.output[0])
+            copy.metadata_props.extend(node.metadata_props)
+            model.graph.node.append(copy)
+
+
 def own_operands(marks: Marks) -> dict[str, Span]:
     """Give the operands of chosen nodes names of their own, shared where grids are equal: the
     range of each.
@@ -203,6 +222,9 @@ def own_operands(marks: Marks) -> dict[str, Span]:
 def own_constants(model: onnx.ModelProto, chosen: Collection[str], mark: str) -> None:
     """The nodes `chosen` get copies of the float constants that others read too."""
     read_by = readers(model)
+    for node in model.graph.node:
+        for given in read_inside(node) if node.name not in chosen else ():
+            read_by.setdefault(given, []).append(node)
     for constant in list(model.graph.initializer):
         reading = read_by.get(constant.name, [])
         if (
@@ -278,20 +300,72 @@ def halved(model: onnx.ModelProto, chosen: Collection[str]) -> onnx.ModelProto:
     """
     given = copied(model)
     kept = {*ROUNDERS, *DEFAULT_OP_BLOCK_LIST}
-    blocked = [n.name for n in given.graph.node if n.op_type in kept or n.name not in chosen]
+    blocked = [
+        node.name
+        for node in given.graph.node
+        if node.op_type in kept
+        or node.name not in chosen
+        or parts_of(node)
+        or "Sequence" in node.op_type
+    ]
     if len(blocked) == len(given.graph.node):
         return given
     own_constants(given, {n.name for n in given.graph.node} - set(blocked), HALF)
+    given = onnx.shape_inference.infer_shapes(given)
     constants = {constant.name for constant in given.graph.initializer}
-    types = [value for value in given.graph.value_info if value.name not in constants]
-    del given.graph.value_info[:]  # of a constant it would make a cast before every blocked reader
+    types = [
+        value
+        for value in given.graph.value_info
+        if value.name not in constants and value.type.HasField("tensor_type")
+    ]
+    # Of a constant it would make a cast before every blocked reader, and it casts lists of tensors.
+    del given.graph.value_info[:]
     given.graph.value_info.extend(types)
     converted: onnx.ModelProto = convert_float_to_float16(
-        given, keep_io_types=True, node_block_list=blocked
+        given, keep_io_types=True, node_block_list=blocked, disable_shape_infer=True
     )
     drop_pairs(converted)
+    feed_bodies(converted, given, chosen)
     ONNXModel(converted).topological_sort()
     return converted
+
+
+def parts_of(node: NodeProto) -> list[onnx.GraphProto]:
+    """The bodies of a loop or branch."""
+    own = [attribute.g for attribute in node.attribute if attribute.HasField("g")]
+    return own + [part for one in own for inner in one.node for part in parts_of(inner)]
+
+
+def read_inside(node: NodeProto) -> set[str]:
+    """What the bodies of a loop or branch read, from outside too."""
+    return {given for part in parts_of(node) for inner in part.node for given in inner.input}
+
+
+def feed_bodies(model: onnx.ModelProto, before: onnx.ModelProto, chosen: Collection[str]) -> None:
+    """Loops and branches compute in float32, which the converter does not know of what their bodies
+    read from outside: that is cast back, and a constant of a node that is not `chosen` is again
+    what it was `before`. Mutates `model`.
+    """
+    constants = {constant.name: constant for constant in model.graph.initializer}
+    plain = {constant.name: constant for constant in before.graph.initializer}
+    types = {value.name: value.type.tensor_type.elem_type for value in model.graph.value_info}
+    types |= {name: constant.data_type for name, constant in constants.items()}
+    for loop in list(model.graph.node):
+        for tensor in sorted(read_inside(loop)):
+            if tensor in plain and loop.name not in chosen:
+                constants[tensor].CopyFrom(plain[tensor])
+            elif types.get(tensor) == TensorProto.FLOAT16:
+                types[tensor] = TensorProto.FLOAT
+                half = f"{tensor}{HALF}_outside"
+                for node in model.graph.node:
+                    rename_inputs(node, {tensor: half})
+                    for slot, made in enumerate(node.output):
+                        node.output[slot] = half if made == tensor else made
+                if tensor in constants:
+                    constants[tensor].name = half
+                cast = onnx.helper.make_node("Cast", [half], [tensor], half, to=TensorProto.FLOAT)
+                cast.metadata_props.extend(loop.metadata_props)
+                model.graph.node.append(cast)
 
 
 def casts(model: onnx.ModelProto, to: int) -> dict[str, NodeProto]:
@@ -318,5 +392,5 @@ def drop_pairs(model: onnx.ModelProto) -> None:
             if made in renamed and node.op_type != "Cast":
                 node.output[slot] = renamed[made]
     nodes = [n for n in model.graph.node if n.op_type != "Cast" or n.output[0] not in before]
-    read = {given for node in nodes for given in node.input} | outputs
+    read = {given for node in nodes for given in (*node.input, *read_inside(node))} | outputs
     replace_nodes(model, [n for n in nodes if n.op_type != "Cast" or n.output[0] in read])

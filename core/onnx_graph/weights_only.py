@@ -7,7 +7,7 @@ output channel. A zero point of 0 is written with every scale.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -18,7 +18,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 from onnx.reference import ReferenceEvaluator
 from onnxruntime.quantization.onnx_model import ONNXModel
 
-from core.onnx_graph.node_table import RECURRENT
+from core.onnx_graph.node_table import PRODUCTS, RECURRENT, SHAPES
 from core.onnx_graph.surgery import MARK, replace_nodes
 
 LIMIT = 127
@@ -145,37 +145,60 @@ def drop_unread(model: ModelProto) -> None:
     model.graph.initializer.extend(kept)
 
 
-def whole_weights(model: ModelProto, types: Collection[str] = RECURRENT) -> None:
-    """Compute what recurrent nodes read from constants alone: PyTorch's exporter puts large weights
-    together out of slices when the model runs. Mutates `model`.
+def whole_weights(model: ModelProto) -> None:
+    """Compute what recurrent nodes read from constants alone, and lay out what products read of
+    constants that are only moved: PyTorch's exporter puts large weights together out of slices when
+    the model runs. Mutates `model`.
     """
-    if not any(node.op_type in types for node in model.graph.node):
-        return
     made = {tensor: node for node in model.graph.node for tensor in node.output}
     constants = {c.name: c for c in model.graph.initializer}
+    whole: dict[str, str] = {}
     for node in model.graph.node:
-        for slot, name in enumerate(node.input[1:4], 1) if node.op_type in types else ():
-            needed: list[NodeProto] = []
-            open_names = [name] if name in made else []
-            while open_names:
-                source = made.get(open_names.pop())
-                if source is not None and source not in needed:
-                    needed.append(source)
-                    open_names += [n for n in source.input if n and n not in constants]
-            outside = {n for one in needed for n in one.input if n} - made.keys() - constants.keys()
-            if not needed or outside:
+        if node.op_type not in (*RECURRENT, *PRODUCTS):
+            continue
+        recurrent = node.op_type in RECURRENT
+        for slot, name in enumerate(node.input):
+            if name not in made or (recurrent and slot not in {1, 2, 3}):
                 continue
-            order = [one for one in model.graph.node if one in needed]
-            used = {n for one in order for n in one.input}
-            out = onnx.helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
-            graph = onnx.helper.make_graph(
-                order, "weights", [], [out], [constants[n] for n in sorted(used & constants.keys())]
-            )
-            part = onnx.helper.make_model(graph, opset_imports=model.opset_import)
-            node.input[slot] = _add(
-                model, f"{name}_whole", cast(Any, ReferenceEvaluator(part).run(None, {}))[0]
-            )
-    _drop_dead(model)
+            if name not in whole:
+                needed = _behind(name, made)
+                given = {n for one in needed for n in one.input if n} - made.keys()
+                moves = all(one.op_type in SHAPES and one.input for one in needed)
+                is_weight = any(constants[n].data_type == TensorProto.FLOAT
+                                for n in given & constants.keys())  # fmt: skip
+                if given - constants.keys() or not (recurrent or (moves and is_weight)):
+                    continue
+                order = [one for one in model.graph.node if one in needed]
+                whole[name] = _add(
+                    model,
+                    f"{name}_whole",
+                    _computed(model, name, order, [constants[n] for n in sorted(given)]),
+                )
+            node.input[slot] = whole[name]
+    if whole:
+        _drop_dead(model)
+
+
+def _behind(name: str, made: dict[str, NodeProto]) -> list[NodeProto]:
+    """The nodes that what is called `name` needs."""
+    needed: list[NodeProto] = []
+    open_names = [name]
+    while open_names:
+        source = made.get(open_names.pop())
+        if source is not None and source not in needed:
+            needed.append(source)
+            open_names += list(source.input)
+    return needed
+
+
+def _computed(
+    model: ModelProto, name: str, nodes: list[NodeProto], constants: list[TensorProto]
+) -> NDArray[Any]:
+    """What `nodes`, in order, make of `constants` and call `name`."""
+    out = onnx.helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+    graph = onnx.helper.make_graph(nodes, "weights", [], [out], constants)
+    part = onnx.helper.make_model(graph, opset_imports=model.opset_import)
+    return cast(NDArray[Any], cast(Any, ReferenceEvaluator(part).run(None, {}))[0])
 
 
 def _drop_dead(model: ModelProto) -> None:

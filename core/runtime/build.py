@@ -18,7 +18,7 @@ from core.layers import Layer
 from core.numerics import precision as registry
 from core.onnx_graph.assemble import assembled
 from core.onnx_graph.executed_kernels import Executed
-from core.onnx_graph.layered_graph import LayeredGraph
+from core.onnx_graph.layered_graph import LayeredGraph, float_kernels
 from core.onnx_graph.quantize import Integers
 from core.runtime import one_way
 from core.runtime.graph import graph_of
@@ -105,8 +105,10 @@ def assemble(graph: LayeredGraph, analysis: Analysis, chosen: PrecisionMap) -> B
     }
     made = assembled(graph, layers, asked, analysis.ranges, analysis.rounding)
     integers, found = made.integers, made.executed
+    floats = float_kernels(analysis.rounding)
     report = tuple(
-        _report(layer, chosen.by_layer[layer.name], graph, integers, found) for layer in layers
+        _report(layer, chosen.by_layer[layer.name], graph, integers, found, floats)
+        for layer in layers
     )
     return Built(made.model, report, made.disabled, graph.inputs, graph.output, found.counts)
 
@@ -121,11 +123,12 @@ def check_same_model(source: ModelSource, analysis: Analysis) -> None:
 
 
 def _report(
-    layer: Layer, asked: str | None, graph: LayeredGraph, integers: Integers, found: Executed
-) -> LayerReport:
+    layer: Layer, asked: str | None, graph: LayeredGraph, integers: Integers, found: Executed,
+    floats: frozenset[str],
+) -> LayerReport:  # fmt: skip
     kernels = found.of(layer.name)
     if asked is None:
-        return LayerReport(layer.name, None, None, "does nothing at inference")
+        return LayerReport(layer.name, None, None, f"{layer.idles.lower()} at inference")
     precision = registry.get(asked)
     reference = registry.REFERENCE
     host = integers.merged.get(layer.name)
@@ -133,10 +136,14 @@ def _report(
         how = f"runs in the integer kernel of {host}"
         return LayerReport(layer.name, asked, asked, how, kernels=kernels)
     if layer.name not in graph.layer_of.values():
-        return LayerReport(layer.name, asked, reference, "no node of its own",
-                           "it was folded into its neighbours when the model was exported")  # fmt: skip
+        why = (
+            "it was folded into its neighbours when the model was exported"
+            if layer.name in graph.absorbed.values() or not layer.tensors
+            else "the output that is judged does not need it, so the file leaves it out"
+        )
+        return LayerReport(layer.name, asked, reference, "no node of its own", why)
     if precision.kind == "integer":
-        return _integer_report(layer, asked, integers, found)
+        return _integer_report(layer, asked, integers, found, floats)
     on_integers, _ = found.split(layer.name)
     if on_integers:
         why = "ONNX Runtime quantized its weights by itself, between two quantized neighbours"
@@ -155,10 +162,12 @@ def _report(
     return LayerReport(layer.name, asked, ran, "float kernel", why, kernels)
 
 
-def _integer_report(layer: Layer, asked: str, integers: Integers, found: Executed) -> LayerReport:
+def _integer_report(
+    layer: Layer, asked: str, integers: Integers, found: Executed, floats: frozenset[str]
+) -> LayerReport:
     kernels = found.of(layer.name)
     reason = integers.reasons.get(layer.name, "")
-    on_integers, in_float = found.split(layer.name)
+    on_integers, in_float = found.split(layer.name, floats)
     if layer.state == "rounds output" and not reason:
         return LayerReport(
             layer.name, asked, asked, "rounds its output, runs in float", "", kernels
@@ -166,7 +175,9 @@ def _integer_report(layer: Layer, asked: str, integers: Integers, found: Execute
     if layer.state == "stores" and not reason:
         return LayerReport(layer.name, asked, asked, "stores integers", "", kernels)
     if on_integers and not in_float and not reason:
-        return LayerReport(layer.name, asked, asked, "integer kernel", "", kernels)
+        besides = sorted(floats & set(kernels))
+        how = f"integer kernel; {', '.join(besides)} in float" if besides else "integer kernel"
+        return LayerReport(layer.name, asked, asked, how, "", kernels)
     if layer.role == "pooling" and not reason:
         how = "rounds its output, runs in float"
         return LayerReport(layer.name, asked, asked, how, "", kernels)

@@ -9,10 +9,11 @@ from __future__ import annotations
 import numpy as np
 
 from core.errors import ModelError
+from core.evidence.measure import model_notes
 from core.onnx_graph.layered_graph import LayeredGraph
 from core.onnx_graph.session import open_session
 from core.runtime.inference import run
-from core.source.batches import count, run_batch, state_kept, take
+from core.source.batches import Inputs, count, run_batch, state_kept, take
 from core.source.contract import ModelSource
 from core.source.onnx_model import OnnxModel
 
@@ -22,9 +23,18 @@ TOLERANCE = 1e-2
 
 OTHERWISE = (
     "The file holds one way through the model: for batches of {} samples its outputs in FP32 are "
-    "not those of the model, which looks at the size of the batch, draws random numbers or keeps "
-    "state."
+    "not those of the model{}."
 )
+CAUSES = {
+    model_notes.KEEPS_STATE: "keeps state from call to call",
+    model_notes.RANDOM: "draws random numbers",
+    model_notes.BATCH: "does something else for batches of other sizes",
+}
+NEXT = {
+    model_notes.KEEPS_STATE: "Start every call of forward from the same state.",
+    model_notes.RANDOM: "Draw no random numbers in forward.",
+    model_notes.BATCH: "Compute the same for every size of the batch: a file holds one way for all.",
+}
 
 
 def notes(source: ModelSource, graph: LayeredGraph) -> tuple[str, ...]:
@@ -51,4 +61,13 @@ def notes(source: ModelSource, graph: LayeredGraph) -> tuple[str, ...]:
     if not apart:
         return ()
     *first, last = map(str, apart)
-    return (OTHERWISE.format(f"{', '.join(first)} and {last}" if first else last),)
+    why = cause(source, inputs)
+    which = f", which {CAUSES[why]}" if why else ""
+    return (OTHERWISE.format(f"{', '.join(first)} and {last}" if first else last, which),)
+
+
+def cause(source: ModelSource, inputs: Inputs) -> str:
+    """Why no file answers as the model of `source` on `inputs`: a key of `CAUSES`, empty where that
+    is not known.
+    """
+    return next((note for note in model_notes.forward_notes(source, inputs) if note in CAUSES), "")

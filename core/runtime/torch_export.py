@@ -41,6 +41,7 @@ from core.source.batches import (
 from core.source.contract import ModelSource
 from core.source.operations import COMPOSITES
 from core.source.ownership import layer_owners
+from core.source.recurrent import projects
 from core.source.trees import map_tensors, named_tensors, tensors
 
 _WRAPPED = "model"
@@ -49,9 +50,12 @@ SAMPLES = 2
 
 _FREE = {0: torch.export.Dim.DYNAMIC}
 _REPEATED_CALL = re.compile(r"@\d+")
-_TAKEN_APART = (F.scaled_dot_product_attention, F.multi_head_attention_forward)
-"""What the simulator sees as separate products has to be separate nodes; recurrent layers stay
-whole, because ONNX has operators for them."""
+_TAKEN_APART = (
+    F.scaled_dot_product_attention, F.multi_head_attention_forward, torch.rnn_tanh, torch.rnn_relu,
+    torch.lstm_cell, torch.gru_cell, torch.rnn_tanh_cell, torch.rnn_relu_cell,
+)  # fmt: skip
+"""What the simulator sees as separate products has to be separate nodes, in the same order. LSTM and
+GRU stay whole, because ONNX has operators for them, but for an LSTM with a projection."""
 
 
 def layer_owner(
@@ -60,8 +64,14 @@ def layer_owner(
     """Module path -> layer, as the simulator has it; None for containers."""
     found = layer_owners(source, layers, expand_units=expand_units)
     known = set(layers.names)
-    return {path: (name or ROOT) if (name or ROOT) in known and name is not None else None
-            for path, name in found.items()}  # fmt: skip
+    owner = {path: (name or ROOT) if (name or ROOT) in known and name is not None else None
+             for path, name in found.items()}  # fmt: skip
+    first = {id(module): path for path, module in source.model.named_modules()}
+    return owner | {  # a module that the model has under several names is called by each
+        path: owner[first[id(module)]]
+        for path, module in source.model.named_modules(remove_duplicate=False)
+        if first[id(module)] in owner
+    }
 
 
 def export(source: ModelSource, layers: LayerTable, *, expand_units: bool = False) -> LayeredGraph:
@@ -138,7 +148,7 @@ class _SeparateProducts(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:  # fmt: skip
-        if func in _TAKEN_APART:
+        if func in _TAKEN_APART or (func is torch.lstm and projects(*args)):
             with self:
                 return COMPOSITES[func](*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))

@@ -35,6 +35,7 @@ from core.records.verification import (
     Timing,
     Verification,
 )
+from core.runtime import one_way
 from core.runtime.build import Built, assemble, check_same_model
 from core.runtime.graph import graph_of
 from core.runtime.inference import BATCH, run
@@ -96,7 +97,7 @@ def prepare(source: ModelSource, analysis: Analysis) -> Bench:
     reference = assemble(graph, analysis, _uniform(study, registry.REFERENCE))
     session = open_session(reference.model)
     outputs, reader = run(session, reference, split.inputs), read(source)
-    _check_export(reader, simulator.run({}, split.inputs, batch_size=BATCH), outputs)
+    _check_export(source, reader, simulator.run({}, split.inputs, batch_size=BATCH), outputs)
     return Bench(
         source, analysis, study, graph, simulator, reader, split, name, reference, session,
         outputs, run(session, reference, source.selection.inputs),
@@ -104,7 +105,9 @@ def prepare(source: ModelSource, analysis: Analysis) -> Bench:
     )  # fmt: skip
 
 
-def _check_export(reader: OutputReader, expected: Floats, outputs: Floats) -> None:
+def _check_export(
+    source: ModelSource, reader: OutputReader, expected: Floats, outputs: Floats
+) -> None:
     """Raise `ModelError` where the exported model is another function than the person's."""
     if expected.shape != outputs.shape:
         raise ModelError(
@@ -114,11 +117,12 @@ def _check_export(reader: OutputReader, expected: Floats, outputs: Floats) -> No
         )
     apart = sqnr_db(reader.plain, expected, expected, outputs)
     if apart is not None and apart < LEAST_EXPORT_DB:
+        cause = one_way.cause(source, source.selection.inputs)
+        which = f": the model {one_way.CAUSES[cause]}" if cause else ""
         raise ModelError(
             f"The exported model gives other outputs than PyTorch ({apart:.0f} dB of signal over "
-            "difference).",
-            "A model that draws random numbers, or keeps state from call to call, cannot be "
-            "verified.",
+            f"difference){which}.",
+            one_way.NEXT.get(cause, "Export it by hand and compare."),
         )
 
 

@@ -46,11 +46,16 @@ def _runs(module: nn.Module, role: str, operations: Mapping[str, int], *, owns_a
         runs = "dropout"
     elif kernel_table.MOVES.issuperset(operations) and not owns_any:
         runs = "moves"
-    elif isinstance(module, nn.LSTM) and not module.proj_size:  # ONNX has none with a projection
-        runs = "lstm"
+    elif _has_operator(module):
+        runs = "lstm" if isinstance(module, nn.LSTM) else "recurrent"
     elif isinstance(module, RECURRENTS):
-        runs = "recurrent"
+        runs = "unrolled"
     return runs
+
+
+def _has_operator(module: nn.Module) -> bool:
+    """Whether it is recurrent and one operator of ONNX, which has no LSTM with a projection."""
+    return isinstance(module, nn.GRU) or (isinstance(module, nn.LSTM) and not module.proj_size)
 
 
 def _activation_scales(state: State, role: str, operations: Mapping[str, int]) -> int:
@@ -59,6 +64,10 @@ def _activation_scales(state: State, role: str, operations: Mapping[str, int]) -
     if state in ("stores", "float"):
         return 0
     per_call = {"linear": 1, "conv": 2, "matmul": 2}
+    in_float = {"einsum_weight": 1, "conv_transpose": 2, "einsum": 2}  # counted as products too
+    for name, activations in in_float.items():
+        if kernel_table.operation_state(kernel_table.DEFAULT, name) != "computes":
+            per_call[name] = -activations
     return sum(per_call.get(kind, 0) * count for kind, count in operations.items())
 
 
@@ -149,7 +158,7 @@ def _table(source: ModelSource, observer: Observer, some: Collection[str]) -> La
             name = observer.reader.get(id(tensor))
         if tensor.is_complex():
             kind, channels, operation, axis = "complex", 1, -1, 0
-        if kind == "bias" and name and isinstance(model.get_submodule(name), RECURRENTS):
+        if kind == "bias" and name and _has_operator(model.get_submodule(name)):
             kind, weight = "float", ""
         width = 0 if tensor.dtype == torch.float32 else 8 * tensor.element_size()
         grids = observer.grids.get(id(tensor), 0) if kind == "bias" else 0
@@ -170,6 +179,7 @@ def _table(source: ModelSource, observer: Observer, some: Collection[str]) -> La
             parts[name].append(path)
     for layer, one in ((x, f) for x, of in fused.items() for f in of if f.batch_norm):
         _add_bias(owned[layer], one, model, held)
+    in_float = {first_name[k] for k in observer.multiplied_in_float if k in first_name}
     layers: list[Layer] = []
     for name, seen in sorted(observer.seen.items(), key=lambda item: item[1].order):
         module = model.get_submodule(name)
@@ -204,7 +214,9 @@ def _table(source: ModelSource, observer: Observer, some: Collection[str]) -> La
                 output_shape=seen.output_shape,
                 parts=tuple(parts.get(name, ())),
                 operations=tuple(sorted(seen.operations.items())),
-                tensors=tuple(_unless_added_in_float(spec, state) for spec in owned.get(name, ())),
+                tensors=tuple(
+                    _unless_added_in_float(spec, state, in_float) for spec in owned.get(name, ())
+                ),
                 activation_scales=0
                 if dynamic
                 else _activation_scales(state, role, seen.operations),
@@ -239,11 +251,14 @@ def _table(source: ModelSource, observer: Observer, some: Collection[str]) -> La
     )  # fmt: skip
 
 
-def _unless_added_in_float(spec: TensorSpec, state: State) -> TensorSpec:
-    """A bias is added in float where the product is one of floats."""
-    return (
-        replace(spec, kind="float", grids=0) if spec.kind == "bias" and state == "stores" else spec
-    )
+def _unless_added_in_float(
+    spec: TensorSpec, state: State, in_float: Collection[str]
+) -> TensorSpec:  # fmt: skip
+    """A bias is added in float where the product is one of floats: of a layer that stores alone, or
+    of one of the weights `in_float`.
+    """
+    is_float = state == "stores" or spec.weight in in_float
+    return replace(spec, kind="float", grids=0) if spec.kind == "bias" and is_float else spec
 
 
 def _add_bias(

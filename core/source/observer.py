@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from core.errors import ModelError
 from core.layers import Fused, TensorKind
+from core.numerics import kernel_table
 from core.source.batches import copied
 from core.source.fusion import Links
 from core.source.operations import (
@@ -79,6 +80,8 @@ class Observer(TorchFunctionMode):
         self.called: set[str] = set()
         self.grids: dict[int, int] = {}
         """Bias (id) -> scales that its products store it with."""
+        self.multiplied_in_float: set[int] = set()
+        """Weights (by id) of products whose kernels take no integers."""
         self.outside: dict[int, Tensor] = {}
         """Tensors (by id) that are read and neither stored nor made in the pass."""
         self._made: set[int] = set()
@@ -259,6 +262,7 @@ class Observer(TorchFunctionMode):
         self.read |= other.read
         self.outside |= other.outside
         self.grids = {**other.grids, **self.grids}
+        self.multiplied_in_float |= other.multiplied_in_float
         beside = {end for edge in other.flows if set(edge) & set(new) for end in edge}
         joins = {JOIN % k: JOIN % (self.joins + k) for k in range(other.joins)}
         kept = {name for name in joins if name in beside} | set(new)
@@ -297,6 +301,9 @@ class Observer(TorchFunctionMode):
                 channels = 1 if axis is None else int(root.shape[axis])
                 found = ("weight", channels, number, axis or 0)
             self.kinds.setdefault(id(root), found)
+            state = kernel_table.operation_state(kernel_table.DEFAULT, operation.special)
+            if state != "computes":
+                self.multiplied_in_float.add(id(root))
             self.reader.setdefault(id(root), name)
         if bias is not None:
             self.kinds.setdefault(id(bias), ("bias", 1, number, 0))

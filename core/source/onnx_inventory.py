@@ -132,8 +132,9 @@ class _Inventory:
         draft = Layer(
             name=group.name,
             role=self._role(group, operations),
-            kind=group.kind,
-            state="computes",
+            # An RNN is one node here; a module's is written step by step.
+            kind="RNN node" if group.kind == "RNN" else group.kind,
+            state="stores" if group.kind == "RNN" else "computes",
             params=self._parameters(group, tensors),
             macs=macs,
             input_shape=self._shape(given[:1]),
@@ -169,7 +170,7 @@ class _Inventory:
         if node.op_type in ("Gemm", "MatMul"):
             return {"linear" if weighted else "matmul": 1}
         if node.op_type == "Einsum":
-            return {"linear": 1, "einsum": 1} if weighted else {"matmul": 1, "einsum": 1}
+            return {"linear": 1, "einsum_weight": 1} if weighted else {"matmul": 1, "einsum": 1}
         if node.op_type in RECURRENT:
             return {"linear": 2}
         if node.op_type == "Gather" and node.input[0] in self.constants:

@@ -28,7 +28,7 @@ class Operation:
     `activations` are the positions (and keyword names) of activation operands, `weight` and
     `bias` those of stored operands. `out_channel_axis` is the weight's output-channel axis; None
     where the weight has no axis that only the output keeps. `special` names a product whose kernel
-    is not that of its `kind` ("" = it is).
+    is not that of its `kind`, as the table of kernels does ("" = it is).
     """
 
     kind: OpKind
@@ -142,6 +142,7 @@ def product_of(
     weight, activation = operation.activations[held[1]], operation.activations[held[0]]
     axis: int | None = -1 if held[1] else -2
     if func is torch.einsum:
+        operation = replace(operation, special="einsum_weight")
         axis = channel_axis(args[0], int(held[1]), args[1:])
     elif held[0]:
         given = operand(weight, args, kwargs)

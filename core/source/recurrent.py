@@ -50,6 +50,11 @@ def _rnn_step(activation: Callable[[Tensor], Tensor]) -> Step:
     return step
 
 
+def _rows(tensor: Tensor, count: int) -> Tensor:
+    """The first rows of a tensor, itself where these are all."""
+    return tensor if tensor.shape[0] == count else tensor[:count]
+
+
 def _direction(
     step: Step, steps: list[Tensor], start: State, weights: Sequence[Tensor], biases: bool
 ) -> tuple[list[Tensor], State]:
@@ -58,17 +63,17 @@ def _direction(
     The batch of a step may be smaller (its first rows go on) or larger (new rows join) than
     that of the one before.
     """
-    sizes = [len(x) for x in steps]
+    sizes = [x.shape[0] for x in steps]  # an exporter takes what `len` gives for a constant
     # One product for the whole sequence, with rows of zeros where a sample has ended.
-    if len(set(sizes)) > 1:
+    if any(n != sizes[0] for n in sizes):
         steps = [F.pad(x, (0, 0, 0, max(sizes) - n)) for x, n in zip(steps, sizes, strict=True)]
     every = F.linear(torch.stack(steps), weights[0], weights[2] if biases else None)
-    parts = [part[:n] for part, n in zip(every.unbind(0), sizes, strict=True)]
-    state = tuple(part[: sizes[0]] for part in start)
+    parts = [_rows(part, n) for part, n in zip(every.unbind(0), sizes, strict=True)]
+    state = tuple(_rows(part, sizes[0]) for part in start)
     ended: list[State] = []
     outputs = []
     for n, given in zip(sizes, parts, strict=True):
-        rows = len(state[0])
+        rows = state[0].shape[0]
         if n < rows:
             ended.append(tuple(part[n:] for part in state))
             state = tuple(part[:n] for part in state)
@@ -127,6 +132,14 @@ def _recurrent(step: Step) -> Callable[..., tuple[Tensor, ...]]:
         return torch.stack(outputs, 1 if batch_first else 0), *last
 
     return run
+
+
+def projects(given: Tensor, second: Any, third: Any, *rest: Any) -> bool:
+    """Whether a call of `torch.lstm` with these arguments projects its states."""
+    whole = isinstance(second, tuple | list)  # not a packed sequence
+    flat, biases = (third, rest[0]) if whole else (rest[0], rest[1])
+    layers, both = (rest[1], rest[4]) if whole else (rest[2], rest[5])
+    return bool(len(flat) // (layers * (2 if both else 1)) > (4 if biases else 2))
 
 
 def _cell(step: Step) -> Callable[..., Any]:

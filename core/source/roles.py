@@ -1,4 +1,4 @@
-"""What a module does in a network, from its type, its path and its position.
+"""What a module does in a network, from its type, then its position and its path.
 
 Only a guess where a path decides: a person's own `roles` always win.
 """
@@ -52,6 +52,7 @@ _BY_TYPE: tuple[tuple[tuple[type[nn.Module], ...], str], ...] = (
     ((nn.MultiheadAttention,), "attention"),
     (RECURRENTS, "recurrent"),
     ((nn.Embedding, nn.EmbeddingBag), "embedding"),
+    (CONVOLUTIONS, "convolution"),
 )
 BY_WORDS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"pos(itional)?_?(enc|emb)"), "positional_encoding"),
@@ -61,7 +62,7 @@ BY_WORDS: tuple[tuple[re.Pattern[str], str], ...] = (
 )
 _NORM = re.compile(r"(rms|layer|group)_?norm")
 """A person's own norm; the prefix keeps out `normalize_inputs` and the like."""
-_HEAD = re.compile(r"\b(head|classifier|lm_head|output|out_proj|fc_out|projection)\b")
+_HEAD = re.compile(r"\b(head|classifier|lm_head|output|out_proj|fc_out)\b")
 
 
 def _words(path: str, module: nn.Module) -> str:
@@ -71,7 +72,8 @@ def _words(path: str, module: nn.Module) -> str:
 
 
 def role_of(path: str, module: nn.Module, *, is_unit: bool, is_last_product: bool) -> str:
-    """The role of the layer at `path`.
+    """The role of the layer at `path`: its type decides, and the words of its path and class where
+    the type says nothing.
 
     `is_last_product` marks the last matrix product of the forward pass: a linear layer there
     is the output projection.
@@ -80,18 +82,13 @@ def role_of(path: str, module: nn.Module, *, is_unit: bool, is_last_product: boo
         if isinstance(module, types):
             return role
     words = _words(path, module)
-    if isinstance(module, nn.Linear) and (
-        is_last_product or ("." not in path and _HEAD.search(words))
-    ):
-        return "output_projection"
+    if isinstance(module, nn.Linear):
+        is_head = is_last_product or ("." not in path and _HEAD.search(words))
+        return "output_projection" if is_head else "linear"
     for pattern, role in BY_WORDS:
         if pattern.search(words) and (is_unit or role in ("positional_encoding", "embedding")):
             return role
-    if isinstance(module, CONVOLUTIONS):
-        return "convolution"
-    if not is_unit and _NORM.search(words):
-        return "layer_norm"
-    return "linear" if isinstance(module, nn.Linear) else "other"
+    return "layer_norm" if not is_unit and _NORM.search(words) else "other"
 
 
 def check_roles(roles: Mapping[str, str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import altair as alt
 import pandas as pd
@@ -12,6 +13,7 @@ import pandas as pd
 from core.decide.assess.compare import TOTAL_OF, Cost
 from core.decide.assess.frontier import Frontier, FrontierPoint
 from core.quantity import Quantity
+from dashboard.charts.labels import spots, written
 from dashboard.charts.template import Spec, filled, named, template
 from dashboard.display.loss_labels import LossLabels, axis_format
 from dashboard.display.text import format_quantity
@@ -63,7 +65,7 @@ def chart(
     ]
     if not rows:
         return None
-    marks: list[dict[str, object]] = []
+    marks: list[dict[str, Any]] = []
     for shown in maps:
         value = shown.totals[measure].value
         if value is None:
@@ -80,14 +82,30 @@ def chart(
                 "dominated_by": "no one" if beaten is None else called(beaten, found.axis),
             }
         )
-    places: dict[tuple[object, object], list[dict[str, object]]] = {}
+    places: dict[tuple[object, object], list[dict[str, Any]]] = {}
     for mark in marks:
         places.setdefault((mark["cost"], mark["loss"]), []).append(mark)
     for here in places.values():  # one label for maps in one place, or names cover each other
         label = " = ".join(str(mark["map"]) for mark in here)
         for mark in here:
             mark["label"] = label if mark is here[0] else ""
-    columns = ["map", "label", "cost", "loss", "cost_said", "said", "opacity", "dominated_by"]
+    x, y, names = ([mark[key] for mark in marks] for key in ("cost", "loss", "label"))
+    for mark, spot in zip(
+        marks, spots(x, y, names, [amount(p.totals, found.axis) for p in found.points]), strict=True
+    ):
+        mark |= {"align": spot.align, "dy": spot.dy}
+    columns = [
+        "map",
+        "label",
+        "align",
+        "dy",
+        "cost",
+        "loss",
+        "cost_said",
+        "said",
+        "opacity",
+        "dominated_by",
+    ]
     return filled(
         _frontier(look.mode, found.axis, measure, labels.axis(measure)),
         frontier=pd.DataFrame(rows),
@@ -131,6 +149,6 @@ def _frontier(mode: Mode, axis: Cost, measure: str, title: str) -> Spec:
             marks.mark_point(
                 shape="diamond", size=190, strokeWidth=2, filled=False, color=look.text
             ),
-            marks.mark_text(dy=-15, fontSize=11, color=look.text).encode(text="label:N"),
+            written(marks, color=look.text),
         ).properties(height=HEIGHT)
     )

@@ -9,47 +9,64 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from core.decide.advise.budget_words import found_in_words
-from core.decide.policy.budget import BYS, Axis, By, in_words
+from core.decide.policy.budget import Axis, in_words
 from core.decide.solve.solver import Solver
 from core.decide.study import Study
 from core.errors import InfeasibleError
 from dashboard.session import state
 from dashboard.session.budget_controls import (
     AXIS_OF,
+    ENDS,
     LEAST,
     LOSS_BY,
     MAIN,
     UNSAID,
+    budget_ends,
     decimals,
     limits_loss,
     loss_scale,
-    positions,
+    step_between,
 )
 from dashboard.session.control import Control
 from dashboard.session.view import View
 
-TITLES: dict[By, str] = {"upper": "upper end", "point": "point"}
+
+def beside(key: str, why: Mapping[str, str]) -> None:
+    """What is to be said of the control `key`: of a number that did not fit, and why it changes
+    nothing where it does not (`why`, by key).
+    """
+    if said := state.fitted(key):
+        st.caption(f":orange[:material/warning:] {said}")
+    if key in why:
+        st.caption(why[key])
 
 
-def slider(study: Study, known: Mapping[str, Control], axis: Axis) -> DeltaGenerator:
+def slider(
+    view: View, known: Mapping[str, Control], axis: Axis, why: Mapping[str, str]
+) -> DeltaGenerator:
     """The main control of a budget. Returns where what it found belongs."""
+    study = view.study
     if study.analysis.evidence is None:
         st.info("Budgets need measurements: measure this model first.", icon=":material/science:")
-    least, most, step = positions(axis, study)
-    title, text = _in_words(study, axis)
-    places = 1 if axis == "latency" else max(2, decimals(step))
     control = known[MAIN[axis]]
+    drawn = state.session().ends
+    least, most = ends = drawn.get(control.key) or budget_ends(study, view.policy, axis)
+    step = step_between(ends, axis, study)
+    title, text = _in_words(study, axis)
+    places = max(2, decimals(step))
     st.slider(
         title,
         least,
-        most,
-        float(control.default),
+        most if most > least else least + step,
+        min(max(float(control.default), least), most),
         step,
         format=f"%.{places}f",
         key=control.key,
         bind="query-params",
         help=text,
+        disabled=control.key in why,
     )
+    beside(control.key, why)
     if axis == "loss":
         st.segmented_control(
             "Make least",
@@ -67,9 +84,8 @@ def _kept_by() -> None:
     """Which end of the projected loss has to stay within its budget."""
     st.segmented_control(
         "Loss kept by",
-        BYS,
+        ENDS,
         default=UNSAID,
-        format_func=lambda by: TITLES[by],
         key=LOSS_BY,
         bind="query-params",
         required=True,

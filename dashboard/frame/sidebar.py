@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
@@ -9,13 +11,16 @@ from core.decide.policy.decision import sides
 from core.decide.study import Study
 from core.errors import MAX_NAMED, InfeasibleError, PolicyError, QuantscapeError, listed
 from core.estimate import hardware as hardware_profiles
+from core.estimate.size import fixed_bytes
 from core.evidence.scorers import SCORERS
 from core.export.map.words import count
+from core.quantity import written
 from dashboard.charts.layers import in_words
 from dashboard.display.boundary import show_expected
 from dashboard.display.text import format_number, plain
 from dashboard.frame import actions, budgets
-from dashboard.session import state, studies
+from dashboard.frame.budgets import beside
+from dashboard.session import idle, state, studies
 from dashboard.session.budget_controls import AXIS_OF, STRATEGIES
 from dashboard.session.control import Control
 from dashboard.session.controls import MODEL, movable_layers, precisions_offered, weight_key
@@ -67,7 +72,11 @@ def _model_line(study: Study) -> str:
     left_out = len(study.analysis.left_out)
     if left_out:
         how += f" · :orange[{count(left_out, 'record')} left out]"
-    return f"{count(len(study.layers), 'layer')} · {size} in {study.precisions[0]} · {how}"
+    fixed = written(fixed_bytes(study.layers), "bytes")
+    return (
+        f"{count(len(study.layers), 'layer')} · {size} in {study.precisions[0]}, {fixed} of it in no "
+        f"layer · {how}"
+    )
 
 
 def _left_out(study: Study) -> str | None:
@@ -80,10 +89,11 @@ def draw(view: View, known: dict[str, Control], problems: dict[str, PolicyError]
     """Every control of the policy, what was wrong with them, and what can be done to it."""
     study = view.study
     actions_slot = st.container()
-    said_slot = _strategy(study, known).empty()
-    _weights(study, known, problems.get("weights"))
+    why = idle.reasons(view, state.values_of(known))
+    said_slot = _strategy(view, known, why).empty()
+    _weights(study, known, problems.get("weights"), why)
     weights_slot = st.container()
-    _rules(view, problems)
+    _rules(view, problems, why)
     profiles = dict(hardware_profiles.profiles())
     here = hardware_profiles.THIS_MACHINE
     if study.analysis.profile is not None or st.session_state.get("hardware") == here:
@@ -113,8 +123,9 @@ def draw(view: View, known: dict[str, Control], problems: dict[str, PolicyError]
         actions.draw(known)
 
 
-def _strategy(study: Study, known: dict[str, Control]) -> DeltaGenerator:
+def _strategy(view: View, known: dict[str, Control], why: Mapping[str, str]) -> DeltaGenerator:
     """The strategy with its main control. Returns where what it gives is said."""
+    study = view.study
     strategy = st.pills(
         "Strategy",
         STRATEGIES,
@@ -125,10 +136,10 @@ def _strategy(study: Study, known: dict[str, Control]) -> DeltaGenerator:
         help=STRATEGY_HELP,
     )
     if strategy in AXIS_OF:
-        return budgets.slider(study, known, AXIS_OF[strategy])
+        return budgets.slider(view, known, AXIS_OF[strategy], why)
     slot = None
     if strategy == "thresholds":
-        slot = _thresholds(known)
+        slot = _thresholds(known, why)
     elif strategy == "top-k" and movable_layers(study):
         st.slider(
             "Layers to narrow (k)",
@@ -139,6 +150,9 @@ def _strategy(study: Study, known: dict[str, Control]) -> DeltaGenerator:
             bind="query-params",
             help="The k layers with the lowest scores go to the precision of LOW.",
         )
+        beside("k", why)
+    elif strategy == "top-k":
+        st.caption(why.get("k", ""))
     elif strategy == "uniform":
         st.segmented_control(
             "Precision of every layer",
@@ -149,12 +163,13 @@ def _strategy(study: Study, known: dict[str, Control]) -> DeltaGenerator:
             required=True,
             help="Layers that do nothing at inference get none.",
         )
+        beside("uniform", why)
     if strategy != "uniform":
-        _destinations(study, known, str(strategy))
+        _destinations(study, known, str(strategy), why)
     return slot or st.container()
 
 
-def _thresholds(known: dict[str, Control]) -> DeltaGenerator:
+def _thresholds(known: dict[str, Control], why: Mapping[str, str]) -> DeltaGenerator:
     for key, other, title, meaning in (
         ("high_at", "medium_at", "HIGH from score", "HIGH: keep it precise"),
         ("medium_at", "high_at", "MEDIUM from score", "MEDIUM, below it LOW"),
@@ -172,6 +187,7 @@ def _thresholds(known: dict[str, Control]) -> DeltaGenerator:
             help=f"A layer whose score reaches this is {meaning}. Scores run from 0 to 1, higher "
             "= more sensitive. MEDIUM never lies above HIGH: one slider takes the other along.",
         )
+        beside(key, why)
     return st.container()
 
 
@@ -182,7 +198,9 @@ def _push(moved: str, other: str) -> None:
         st.session_state[other] = at
 
 
-def _destinations(study: Study, known: dict[str, Control], strategy: str) -> None:
+def _destinations(
+    study: Study, known: dict[str, Control], strategy: str, why: Mapping[str, str]
+) -> None:
     needed = {"thresholds": ("high", "medium", "low"), "top-k": ("high", "low")}
     keys = needed.get(strategy, ("high",))
     offered = precisions_offered(study)
@@ -195,6 +213,8 @@ def _destinations(study: Study, known: dict[str, Control], strategy: str) -> Non
             key=key,
             bind="query-params",
         )
+    if said := " ".join(dict.fromkeys(why[key] for key in keys if key in why)):
+        st.caption(said)
 
 
 def _opens(name: str, said: bool) -> bool:
@@ -211,18 +231,22 @@ def _wrong(error: PolicyError) -> None:
     show_expected(QuantscapeError(error.cause, f"{error.next_step} Last valid kept."))
 
 
-def _weights(study: Study, known: dict[str, Control], wrong: PolicyError | None) -> None:
+def _weights(
+    study: Study, known: dict[str, Control], wrong: PolicyError | None, why: Mapping[str, str]
+) -> None:
     values: dict[str, float] = {}
     with st.expander(
         "Scorer weights", icon=":material/balance:", expanded=_opens("weights", wrong is not None)
     ):
+        beside(idle.WEIGHTS, why)
         for name in IN_VIEW:
-            values[name] = _weight(study, known, name)
+            values[name] = _weight(study, known, name, why)
         shares = st.container()
     with st.expander("More scorers", icon=":material/balance:"):
+        beside(idle.WEIGHTS, why)
         for name in SCORERS:
             if name not in IN_VIEW:
-                values[name] = _weight(study, known, name)
+                values[name] = _weight(study, known, name, why)
     total = sum(values.values())
     if wrong is not None:
         with shares:
@@ -232,8 +256,8 @@ def _weights(study: Study, known: dict[str, Control], wrong: PolicyError | None)
         shares.caption("Shares: " + " · ".join(parts))
 
 
-def _weight(study: Study, known: dict[str, Control], name: str) -> float:
-    scorer, missing = SCORERS[name], name not in study.scores
+def _weight(study: Study, known: dict[str, Control], name: str, why: Mapping[str, str]) -> float:
+    scorer = SCORERS[name]
     value: float = st.slider(
         scorer.title,
         0.0,
@@ -242,20 +266,14 @@ def _weight(study: Study, known: dict[str, Control], name: str) -> float:
         0.05,
         key=weight_key(name),
         bind="query-params",
-        disabled=missing,
-        help=f"{scorer.description} Source: {scorer.source}."
-        + (f" Not available: it needs {_needs(study, name)}." if missing else ""),
+        disabled=name not in study.scores,
+        help=f"{scorer.description} Source: {scorer.source}.",
     )
+    beside(weight_key(name), why)
     return value
 
 
-def _needs(study: Study, name: str) -> str:
-    if study.unknown is not None and SCORERS[name].per_sample is not None:
-        return "every layer measured, and some are not yet"
-    return SCORERS[name].needs
-
-
-def _rules(view: View, problems: dict[str, PolicyError]) -> None:
+def _rules(view: View, problems: dict[str, PolicyError], why: Mapping[str, str]) -> None:
     """Texts with rules, and below each what is wrong with it: the expander then opens by itself."""
     unmatched = _unmatched(view)
 
@@ -265,6 +283,8 @@ def _rules(view: View, problems: dict[str, PolicyError]) -> None:
         elif unmatched.get(key):
             names = plain(", ".join(unmatched[key][:MOST_NAMED]))
             st.caption(f":orange[:material/warning:] No layer matches {names}.")
+        elif key in why:
+            st.caption(why[key])
 
     said = any(unmatched.values()) or any(key in problems for key in RULES)
     with st.expander(

@@ -33,6 +33,9 @@ KIND_HELP = {
     "prior": "**Prior**: a rule's score.",
 }
 
+LEAST_CARD_PX, CARD_EDGES_PX, DIGIT_PX = 190, 30, 16
+"""A card, what its edges take of it, and a character of its figure."""
+
 
 def draw(view: View) -> None:
     """KPI row, verdict sentence and warnings."""
@@ -45,7 +48,7 @@ def _kpis(view: View) -> None:
     change = gains(base, view.now.found)
     against = "vs pinned" if view.pinned else f"vs {view.reference.label}"
     reference, labels = view.reference.found.totals, view.loss_labels
-    with st.grid(4, min_column_width=190, gap="small"):
+    with st.grid(4, min_column_width=_card_px(view, labels.first), gap="small"):
         _card(
             "Size",
             totals["size_bytes"],
@@ -64,6 +67,18 @@ def _kpis(view: View) -> None:
         _layers_card(view, against)
 
 
+def _card_px(view: View, loss: str) -> int:
+    """Room for the longest figure on the cards, which a narrower card would cut off."""
+    totals = view.now.found.totals
+    said = (_on_card(totals[name]) for name in ("size_bytes", "latency_ms", loss))
+    return max(LEAST_CARD_PX, CARD_EDGES_PX + DIGIT_PX * max(map(len, said)))
+
+
+def _on_card(quantity: Quantity) -> str:
+    """A figure on its card; "of variance" leaves no room for the number, and the caption says it."""
+    return format_quantity(quantity).removesuffix(f" {RELATIVE}")
+
+
 def _loss_card(view: View, labels: LossLabels, gain: Gain, against: str) -> None:
     totals = view.now.found.totals
     loss, judged = totals[labels.first], totals[labels.figures.judged]
@@ -71,8 +86,7 @@ def _loss_card(view: View, labels: LossLabels, gain: Gain, against: str) -> None
     with st.container(border=True, height="stretch", gap="xxsmall"):
         st.metric(
             f"{plain(labels.title(labels.first))} · {loss.kind}",
-            # "of variance" leaves the card no room for the number; the caption says it.
-            format_quantity(loss).removesuffix(f" {RELATIVE}"),
+            _on_card(loss),
             # Against FP32 the loss is its own delta; what the model is judged by says more.
             _delta(loss.unit, gain)
             if view.pinned
@@ -111,7 +125,7 @@ def _card(title: str, quantity: Quantity, gain: Gain, against: str, note: str) -
     with st.container(border=True, height="stretch", gap="xxsmall"):
         st.metric(
             f"{title} · {quantity.kind}",
-            format_quantity(quantity),
+            _on_card(quantity),
             _delta(quantity.unit, gain),
             delta_color="inverse",
             delta_description=against if gain.change is not None else None,

@@ -1,5 +1,9 @@
 // Reads and writes one place of localStorage. `data.text` is null until the server knows what the
-// place holds, and empty where it shall hold nothing. A browser that keeps nothing is no error.
+// place holds, and empty where it shall hold nothing. What another tab wrote since this one looked
+// goes to the server first, which adds it to its own, unless `data.forget` lets go of all. A browser
+// that keeps nothing is no error.
+const known = new Map(); // place -> what this tab read or wrote last
+
 function entry(place) {
   const raw = localStorage.getItem(place);
   if (raw === null) return null;
@@ -12,14 +16,24 @@ function entry(place) {
 }
 
 export default function ({ data, setTriggerValue }) {
-  const { place, prefix, most, text } = data;
+  const { place, prefix, most, text, forget } = data;
   try {
     const held = entry(place);
+    const there = held?.text ?? "";
+    const before = known.get(place) ?? "";
     if (text === null) {
-      if (held !== null) setTriggerValue("held", held.text);
+      known.set(place, there);
+      if (held !== null) setTriggerValue("held", there);
+    } else if (text === before) {
+      // Nothing changed here, so that what another tab did stays.
+    } else if (!forget && ![before, text, ""].includes(there)) {
+      known.set(place, there);
+      setTriggerValue("held", there);
     } else if (text === "") {
+      known.set(place, "");
       localStorage.removeItem(place);
-    } else if (held?.text !== text) {
+    } else {
+      known.set(place, text);
       localStorage.setItem(place, JSON.stringify({ at: Date.now(), text }));
       const others = Object.keys(localStorage)
         .filter((name) => name.startsWith(prefix) && name !== place)

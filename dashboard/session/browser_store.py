@@ -1,8 +1,9 @@
 """The pinned map and the kept strategies in the browser's own store, so that a reload keeps them.
 
 Each analysis has a place of its own, named by its folder and its model, which holds a session file,
-compressed: nothing of it is in a link, and the server keeps nothing. What comes back from the
-browser is checked like an uploaded session, since any page script or person can have written it.
+compressed: nothing of it is in a link, and the server keeps nothing. Tabs share a place: each adds
+what another wrote there to its own before it writes. What comes back from the browser is checked
+like an uploaded session, since any page script or person can have written it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 import zlib
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -70,10 +72,12 @@ def sync(opened: Opened) -> None:
     text = _text(opened)
     if text != "" or place in tab.in_browser:
         tab.in_browser[place] = text or ""
+    if text:
+        tab.forgotten.discard(place)
     _STORE(
         key=_key(place),
         data={"place": place, "prefix": PREFIX, "most": MOST_ANALYSES,
-              "text": tab.in_browser.get(place)},
+              "text": tab.in_browser.get(place), "forget": place in tab.forgotten},
         on_held_change=take,
     )  # fmt: skip
 
@@ -108,23 +112,39 @@ def _packed(
 
 
 def take() -> None:
-    """Take over what the browser sent, or drop it with a sentence. Run as the callback."""
+    """Take over what the browser sent, or drop it with a sentence. Run as the callback.
+
+    What another tab kept is added to what this one keeps; its pin, where this tab has another, as a
+    strategy.
+    """
     shown, tab = view.current(), state.session()
     place = place_of(shown.opened)
     sent = st.session_state.get(_key(place))
     text = None if sent is None else sent.get(READ)
-    if text is None or place in tab.in_browser:
+    if text is None or text == tab.in_browser.get(place):
         return
+    of_another_tab, before = place in tab.in_browser, len(strategies.kept())
     try:
         found = uploads.read_session(unpack(text), shown.study, ORIGIN)
-        uploads.add(shown, found)
     except QuantscapeError as error:
-        tab.in_browser[place] = ""
+        tab.in_browser.setdefault(place, "")
         tab.notices.append(f"{plain(error.cause)} It was dropped.")
         return
-    tab.in_browser[place] = str(text)
-    if found.pinned is not None:
-        tab.pinned.setdefault(tab.model, found.pinned)
+    theirs = found.pinned
+    if (
+        theirs is not None
+        and tab.pinned.setdefault(tab.model, theirs) != theirs
+        and theirs not in [one.policy for one in strategies.kept()]
+    ):
+        found = replace(found, kept=(*found.kept, Named(strategies.PINNED, theirs)))
+    try:
+        uploads.add(shown, found)
+    except QuantscapeError as error:
+        tab.notices.append(f"Not all that another tab kept has room here. {plain(error.cause)}")
+    tab.in_browser.setdefault(place, str(text))
+    more = len(strategies.kept()) - before
+    if of_another_tab and more:
+        tab.notices.append(f"Another tab kept {more} more of this model: they are here too now.")
 
 
 def forget() -> None:
@@ -137,3 +157,4 @@ def forget() -> None:
     strategies.replace_all(())
     strategies.forget_deleted()
     state.session().in_browser[place] = ""
+    state.session().forgotten.add(place)

@@ -31,11 +31,10 @@ MODEL = "model"
 
 
 def _count(most: int) -> Callable[[str], int]:
+    """A reader of a whole number, which becomes the nearest one from 0 to `most`."""
+
     def read(text: str) -> int:
-        value = int(text)
-        if not 0 <= value <= most:
-            raise ValueError(text)
-        return value
+        return min(max(int(float(text)), 0), most)
 
     return read
 

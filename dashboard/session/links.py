@@ -13,7 +13,7 @@ from core.decide.study import Study
 from core.errors import PolicyError
 from dashboard.session import studies
 from dashboard.session.budget_controls import LOSS_BY, UNSAID, limits_loss
-from dashboard.session.control import Control, Value
+from dashboard.session.control import Clamped, Control, Value
 from dashboard.session.controls import MODEL
 
 NO_ADDRESS = "http://localhost:8501"
@@ -21,10 +21,13 @@ NO_ADDRESS = "http://localhost:8501"
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """What a link says: values by key, controls to put back to their default, and notices."""
+    """What a link says: values by key, controls to write anew, numbers that did not fit, and
+    notices.
+    """
 
     values: dict[str, Value]
     repairs: dict[str, Value]
+    fitted: dict[str, Clamped]
     notices: tuple[str, ...]
 
 
@@ -32,15 +35,19 @@ def read(given: Mapping[str, str], known: Mapping[str, Control], study: Study) -
     """Take the parameters of a link apart. Nothing in it is trusted; what is ignored is named."""
     values: dict[str, Value] = {}
     repairs: dict[str, Value] = {}
+    fitted: dict[str, Clamped] = {}
     ignored = [key for key in given if key not in known and key != MODEL]
     for key, control in known.items():
         if key not in given:
             continue
         try:
-            values[key] = control.read(given[key])
-        except ValueError:
+            values[key] = value = control.read(given[key])
+        except (ValueError, OverflowError):
             ignored.append(key)
             repairs[key] = control.default
+            continue
+        if not isinstance(value, str) and float(given[key]) != value:
+            fitted[key] = Clamped(float(given[key]), value)
     if LOSS_BY not in given and limits_loss(given):
         values[LOSS_BY] = UNSAID
     if MODEL in given and given[MODEL] not in studies.entries():
@@ -54,7 +61,7 @@ def read(given: Mapping[str, str], known: Mapping[str, Control], study: Study) -
     strangers = _strangers(given.get("overrides", ""), study)
     if strangers:
         notices.append(f"Link had layer names that are not in this model: {len(strangers)} ignored")
-    return Read(values, repairs, tuple(notices))
+    return Read(values, repairs, fitted, tuple(notices))
 
 
 def _strangers(text: str, study: Study) -> list[str]:
@@ -69,7 +76,7 @@ def write(values: Mapping[str, Value], known: Mapping[str, Control], model: str)
     """The full URL of the page on screen; values at their default are left out, but for what keeps
     a loss budget.
     """
-    changed = {k: _text(v) for k, v in values.items() if v != known[k].default}
+    changed = {k: text(v) for k, v in values.items() if v != known[k].default}
     if limits_loss(values):
         changed[LOSS_BY] = str(values[LOSS_BY])
     if model != next(iter(studies.entries())):
@@ -78,5 +85,17 @@ def write(values: Mapping[str, Value], known: Mapping[str, Control], model: str)
     return f"{address}/?{urlencode(changed)}" if changed else address
 
 
-def _text(value: Value) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def correct(numbers: Mapping[str, Value]) -> None:
+    """Put numbers of the address right that their controls cannot hold, and run again.
+
+    Streamlit clears them from it otherwise, and a reload would find the defaults. Only before the
+    controls were drawn first; from then on Streamlit writes what they hold.
+    """
+    for key, value in numbers.items():
+        st.query_params[key] = text(value)
+    st.rerun()
+
+
+def text(value: Value) -> str:
+    """A value as it stands in an address."""
+    return f"{value:.10g}" if isinstance(value, float) else str(value)

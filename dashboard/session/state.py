@@ -16,8 +16,8 @@ from core.decide.policy.policy import Policy, format_rules
 from core.decide.study import Study
 from core.errors import PolicyError
 from dashboard.session import links, studies
-from dashboard.session.budget_controls import LOSS_BY, MAIN
-from dashboard.session.control import Control, Value
+from dashboard.session.budget_controls import AXIS_OF, LOSS_BY, MAIN, budget_ends
+from dashboard.session.control import Clamped, Control, Value
 from dashboard.session.controls import controls, to_policy, to_values
 from dashboard.session.give_way import give_way
 from dashboard.session.studies import Opened
@@ -25,6 +25,8 @@ from dashboard.session.switch_model import SetAside, switch_model
 from dashboard.session.tab import SESSION, Tab, TableRound
 
 MAX_HISTORY = 200
+ROUNDED = 1e-5
+"""Share of a number that an address may round away."""
 
 
 def session() -> Tab:
@@ -48,7 +50,10 @@ def begin(opened: Opened) -> dict[str, Control]:
         for key, value in found.values.items():
             st.session_state[key] = value
         tab.repairs.update(found.repairs)
+        tab.fitted.update(found.fitted)
         tab.notices.extend(found.notices)
+        if found.fitted:
+            links.correct({key: one.value for key, one in found.fitted.items()})
     if tab.model != opened.name:
         if tab.model:
             _switch_model(tab, opened, known)
@@ -77,8 +82,12 @@ def _switch_model(tab: Tab, opened: Opened, known: dict[str, Control]) -> None:
 
 def _legalise(key: str, control: Control) -> None:
     """A value kept from another model may not exist here."""
+    held = st.session_state[key]
     try:
-        control.read(str(st.session_state[key]))
+        value = control.read(str(held))
+        if not isinstance(value, str) and value != held:
+            st.session_state[key] = value
+            session().fitted[key] = Clamped(float(held), value)
     except ValueError:
         if key not in {
             "pins",
@@ -86,6 +95,12 @@ def _legalise(key: str, control: Control) -> None:
             "also",
         }:  # half-typed rules stay on screen with their message
             st.session_state[key] = control.default
+
+
+def fitted(key: str) -> str:
+    """What is to be said of a number that was asked for and did not fit; empty once it was moved."""
+    found = session().fitted.get(key)
+    return "" if found is None or st.session_state.get(key) != found.value else found.in_words()
 
 
 def values_of(known: dict[str, Control]) -> dict[str, Value]:
@@ -103,7 +118,11 @@ def settle(opened: Opened, known: dict[str, Control]) -> dict[str, PolicyError]:
     values = values_of(known)
     if float(values["medium_at"]) > float(values["high_at"]):  # only a link can cross them
         tab.repairs["medium_at"] = values["high_at"]
+        tab.fitted["medium_at"] = Clamped(float(values["medium_at"]), float(values["high_at"]))
     policy, problems = to_policy(values, tab.last, opened.study)
+    if _between_ends(opened.study, policy, known):
+        values = values_of(known)
+        policy, problems = to_policy(values, tab.last, opened.study)
     tab.unkept = None
     try:
         answer.decide(opened.study, policy, give_way)
@@ -114,6 +133,30 @@ def settle(opened: Opened, known: dict[str, Control]) -> dict[str, PolicyError]:
     tab.last = policy
     _record(tab, values)
     return problems
+
+
+def _between_ends(study: Study, policy: Policy, known: dict[str, Control]) -> bool:
+    """Keep the slider of a budget between what exists under the rules of `policy`. Returns whether
+    it was moved.
+    """
+    tab = session()
+    strategy = str(st.session_state.get("strategy", known["strategy"].default))
+    if strategy not in AXIS_OF:
+        return False
+    axis = AXIS_OF[strategy]
+    key, ends = MAIN[axis], budget_ends(study, policy, axis)
+    held = float(st.session_state.get(key, known[key].default))
+    value = min(max(held, ends[0]), ends[1])
+    drawn, tab.ends[key] = tab.ends.get(key), ends
+    if drawn != ends:  # another widget for the browser, which knows no value yet
+        st.session_state[key] = value
+    if value == held:
+        return False
+    if held != known[key].default and abs(held - value) > ROUNDED * abs(held):
+        tab.fitted[key] = Clamped(held, value)
+    if drawn is None and key in st.query_params:
+        links.correct({key: value})
+    return True
 
 
 def confirm(known: dict[str, Control], settled: dict[str, Value]) -> None:

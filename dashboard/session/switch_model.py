@@ -19,7 +19,7 @@ from dashboard.session.controls import weight_key
 
 Rules = tuple[tuple[str, str], ...]
 MOST_NAMED = 3
-TITLES = {"k": "top-k", "uniform": "uniform precision", "high": "HIGH to", "medium": "MEDIUM to",
+TITLES = {"uniform": "uniform precision", "high": "HIGH to", "medium": "MEDIUM to",
           "low": "LOW to", "hardware": "hardware"}  # fmt: skip
 
 

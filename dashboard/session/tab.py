@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from core.decide.policy.policy import Policy
 from core.errors import PolicyError, QuantscapeError
-from dashboard.session.control import Value
+from dashboard.session.control import Clamped, Ends, Value
 from dashboard.session.switch_model import SetAside
 
 SESSION = "_session"
@@ -55,7 +55,10 @@ class Tab:
     `last` is the last policy that has a map, which is on screen; `unkept` what was asked for where
     that is another one, and why it has none.
     `problem` is what a callback could not do, shown by the page that it belongs to. `in_browser`
-    is what the browser's own store holds of an analysis, by the name of its place there;
+    is what the browser's own store holds of an analysis, by the name of its place there, and
+    `forgotten` the places that are let go of;
+    `fitted` are numbers that were asked for and did not fit, by control, `ends` those between which
+    the sliders of budgets were drawn last.
     `opened` names the expanders of the sidebar that opened by themselves.
     """
 
@@ -74,8 +77,11 @@ class Tab:
     last: Policy = field(default_factory=Policy)
     unkept: tuple[Policy, PolicyError] | None = None
     repairs: dict[str, Value] = field(default_factory=dict)
+    fitted: dict[str, Clamped] = field(default_factory=dict)
+    ends: dict[str, Ends] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
     table: TableRound = field(default_factory=TableRound)
     hint_seen: bool = False
     in_browser: dict[str, str] = field(default_factory=dict)
+    forgotten: set[str] = field(default_factory=set)
     opened: set[str] = field(default_factory=set)

@@ -15,7 +15,7 @@ def load(*, root: Path | None = None) -> dict[str, Any]:
 
     Returns:
         name, title, description: for people.
-        units: feed-forward blocks. roles: empty, because types and paths tell every role.
+        units: feed-forward blocks. roles: the convolution that embeds patches; types tell the others.
         The rest: see `sample_models.digits.classifier.load_sample`.
 
     Raises:
@@ -31,6 +31,6 @@ def load(*, root: Path | None = None) -> dict[str, Any]:
             "handwritten digits as 16 patches and a class token. It was trained on real images."
         ),
         "units": units(model.config),
-        "roles": {},
+        "roles": {"patch_embedding": "embedding"},
         **common,
     }

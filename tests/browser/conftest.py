@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 from core.analysis import store
+from core.layers import TensorSpec
 from tests.browser.server import chromium, launch, serving, settle
 from tests.core.synthetic import synthetic_analysis
 
@@ -43,10 +45,16 @@ def address() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A dashboard on a made-up model of 2,000 layers."""
-    folder = tmp_path_factory.mktemp("large") / "layers-2000"
+    """A dashboard on a made-up model of 2,000 layers, and on one of some hundred bytes."""
+    folder, least = (tmp_path_factory.mktemp("large") / n for n in ("layers-2000", "least"))
     store.save(synthetic_analysis(2000, samples=30), folder)
-    with serving(folder) as started:
+    few = synthetic_analysis(2, samples=30)
+    layers = tuple(
+        replace(x, tensors=(TensorSpec(f"{x.name}.weight", (8, 8), "weight", 8),))
+        for x in few.layers
+    )
+    store.save(replace(few, layers=replace(few.layers, layers=layers)), least)
+    with serving(folder, least) as started:
         yield started
 
 

@@ -59,6 +59,24 @@ def test_a_size_budget_follows_the_keyboard(visit: Visit) -> None:
     expect(page.get_by_test_id("stSidebar").get_by_text("budget binds")).to_be_visible()
 
 
+def test_the_address_says_which_end_keeps_a_loss(visit: Visit) -> None:
+    """A loss budget chosen anew names the upper end in the address, so that a copy of it opens with
+    the same map; a click makes it the point.
+    """
+    page = visit("/")
+    sidebar = page.get_by_test_id("stSidebar")
+
+    sidebar.get_by_role("radio", name="loss budget").or_(
+        sidebar.get_by_role("button", name="loss budget")
+    ).first.click()
+
+    expect(page).to_have_url(re.compile(r"loss_by=upper"))
+    expect(sidebar.get_by_text("by the upper end of the 90 % range")).to_be_visible()
+    sidebar.get_by_role("radio", name="point", exact=True).click()
+    expect(page).to_have_url(re.compile(r"loss_by=point|strategy=loss.budget$"))
+    expect(sidebar.get_by_text("of loss by the point")).to_be_visible()
+
+
 def test_each_class_is_shown_when_asked(visit: Visit) -> None:
     """The panel holds a table of classes and the answers that change."""
     page = visit("/tune?strategy=uniform&uniform=INT8")

@@ -38,6 +38,18 @@ VISIONS = {"achromatopsia": 10, "protanopia": 20, "deuteranopia": 20, "tritanopi
 """Impaired vision -> the least distance of two fills that it must leave (CIELAB)."""
 
 
+@pytest.mark.parametrize("width", [900, 1180, 1440])
+def test_a_figure_of_the_row_is_not_cut_off(width: int, visit: Visit, large: str) -> None:
+    """A size of some hundred bytes has six decimals, and its card room for them."""
+    page = visit(f"{large}/?model=least&strategy=uniform&uniform=INT8", width=width)
+    cut = page.evaluate("""() => [...document.querySelectorAll('[data-testid="stMetricValue"]')]
+        .flatMap(e => [e, ...e.querySelectorAll('*')])
+        .filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.innerText)""")
+
+    expect(kpi(page, "Size")).to_have_text(re.compile(r"^0\.000\d{3} MB$"))
+    assert cut == []
+
+
 def test_tab_reaches_everything_in_the_sidebar_and_shows_where_it_is(visit: Visit) -> None:
     """Tab goes through model, actions, strategy, thresholds and hardware in this order, and whatever
     it reaches in the first screen looks different with the focus than without.

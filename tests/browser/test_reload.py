@@ -8,7 +8,7 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
-from dashboard.session.browser_store import PREFIX, pack
+from dashboard.session.browser_store import PREFIX, pack, unpack
 from tests.browser.conftest import Visit
 from tests.browser.server import settle
 
@@ -21,13 +21,18 @@ def pin_and_keep(page: Page, name: str) -> None:
     """Pin the map on screen, and keep it under a name; returns when the browser holds both."""
     page.keyboard.press("Alt+p")
     expect(page.get_by_text(re.compile("^Pinned: "))).to_be_visible()
+    keep(page, name)
+    expect(page.get_by_test_id("stMultiSelect").filter(has_text=name)).to_be_visible()
+    page.wait_for_function(f"{HELD}.length === 1")
+    settle(page)
+
+
+def keep(page: Page, name: str) -> None:
+    """Keep the map on screen under a name."""
     page.get_by_role("button", name="Keep current map as").click()
     body = page.get_by_test_id("stPopoverBody")
     body.get_by_role("textbox").fill(name)
     body.get_by_role("button", name="Keep").click()
-    expect(page.get_by_test_id("stMultiSelect").filter(has_text=name)).to_be_visible()
-    page.wait_for_function(f"{HELD}.length === 1")
-    settle(page)
 
 
 def strategies(page: Page, name: str) -> int:
@@ -83,3 +88,27 @@ def test_what_the_store_holds_is_not_believed(visit: Visit) -> None:
         expect(page.get_by_test_id("stToast").filter(has_text=DROPPED)).to_be_visible()
         expect(page.get_by_text(re.compile("^Pinned: "))).to_have_count(0)
         page.wait_for_function(f"{HELD}.length === 0")
+
+
+def test_two_tabs_lose_nothing_that_either_keeps(visit: Visit) -> None:
+    """A tab adds what another one kept to its own before it writes, its pin as a strategy, and says so."""
+    first = visit("/compare?high_at=0.8")
+    second = first.context.new_page()
+    second.goto(first.url.replace("0.8", "0.9"))
+    settle(second)
+    pin_and_keep(first, "Careful")
+    second.bring_to_front()
+    second.keyboard.press("Alt+p")
+    expect(second.get_by_text(re.compile("Another tab kept 2 more"))).to_be_visible()
+    expect(second.get_by_text("Pinned: thresholds 0.90")).to_be_visible()
+    settle(second)
+    keep(second, "Bold")
+    settle(second)
+
+    third = first.context.new_page()
+    third.goto(first.url.split("?")[0])
+    settle(third)
+    expect(third.get_by_text("Pinned: thresholds 0.90")).to_be_visible()
+    written = json.loads(third.evaluate(f"localStorage.getItem({HELD}[0])"))["text"]
+    held = json.loads(unpack(written))["strategies"]
+    assert {one["name"] for one in held} == {"Careful", "Bold", "Pinned 2"}

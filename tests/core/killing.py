@@ -27,10 +27,11 @@ from core.evidence.measure.cache import Cache, Unit
 from core.evidence.measure.cache_store import FILE
 from core.evidence.measure.measure import measure
 from core.evidence.options import MeasureOptions
-from core.numerics.precision import FP16, INT8
+from core.numerics.precision import INT8
 from core.source.inventory import take_inventory
 from tests.zoo.sources import tiny_source
 
+OPTIONS = MeasureOptions(precisions=(INT8,), probes=2)
 Made = set[tuple[str, int, int]]
 
 
@@ -59,9 +60,7 @@ class Analyses:
         self.source = tiny_source()
         self.layers = take_inventory(self.source)
         start = time.perf_counter()
-        self.expected = digest(
-            measure(self.source, self.layers, MeasureOptions(precisions=(FP16, INT8))).evidence
-        )
+        self.expected = digest(measure(self.source, self.layers, OPTIONS).evidence)
         self.seconds = time.perf_counter() - start
 
     def fork(self, name: str) -> int:
@@ -82,9 +81,7 @@ class Analyses:
             run_cache.FLUSH_SECONDS = 0.0  # every run is written at once
             said: list[str] = []
             cache = Cache(self.cache, say=said.append)
-            found = measure(
-                self.source, self.layers, MeasureOptions(precisions=(FP16, INT8)), cache=cache
-            )
+            found = measure(self.source, self.layers, OPTIONS, cache=cache)
             (self.folder / f"{name}.digest").write_text(digest(found.evidence))
             code = 1 if cache.problem else 0
         finally:

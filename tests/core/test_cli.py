@@ -13,6 +13,8 @@ import pytest
 from core.analysis import store
 from core.analysis.analysis import Analysis
 from core.cli.main import main, parser
+from core.evidence.options import PROBES
+from core.source import samples
 from tests.conftest import REPOSITORY
 
 
@@ -232,18 +234,25 @@ def test_a_csv_of_nonsense_is_refused(
 
 
 @pytest.mark.slow
-def test_dry_run_measures_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A dry run prints passes and predicted time and leaves no folder."""
+def test_dry_run_counts_and_measures_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A dry run prints layers, predicted time, and a pass for the baseline, for every precision of
+    each computing layer and of the whole, and for every probe; it leaves no folder.
+    """
+    layers = store.load(samples.get("digits_vit").analysis).layers
     out_dir = tmp_path / "a"
-    code, out, _ = _run(
-        capsys, "analyze", "sample:informer", "--out", str(out_dir), "--dry-run", "--json"
-    )
+    for options, precisions in ((("--precisions", "int8"), 1), ((), 3)):
+        code, out, err = _run(
+            capsys, "analyze", "sample:digits_vit", "--out", str(out_dir), "--dry-run", "--json",
+            *options,
+        )  # fmt: skip
 
-    plan = json.loads(out)
-    assert code == 0
-    assert plan["layers"] == 57
-    assert plan["runs"] == 1 + 3 * 49 + 3 + 12
-    assert plan["predicted_seconds"] > 0
+        assert code == 0, err
+        plan = json.loads(out)
+        assert plan["layers"] == len(layers)
+        assert plan["runs"] == 1 + precisions * (int(layers.computes.sum()) + 1) + PROBES
+        assert plan["predicted_seconds"] > 0
     assert not out_dir.exists()
 
 
@@ -259,13 +268,3 @@ def test_precisions_to_measure_are_checked(
     assert code == 2
     assert message in err
     assert "BF16" in err
-
-
-def test_fewer_precisions_take_fewer_passes(capsys: pytest.CaptureFixture[str]) -> None:
-    """`--precisions int8` plans one pass per computing layer, the baseline, the whole, probes."""
-    source = "sample:digits_vit"
-    _, one, _ = _run(capsys, "analyze", source, "--dry-run", "--json", "--precisions", "int8")
-    _, all_of_them, _ = _run(capsys, "analyze", source, "--dry-run", "--json")
-
-    few, many = (json.loads(text)["runs"] for text in (one, all_of_them))
-    assert many - few == 2 * (few - 1 - 12)

@@ -39,12 +39,12 @@ def test_one_precision_is_enough_for_every_command(
     home, map_ = folder.parent, str(folder.parent / "map.json")
     assert main(["plan", str(folder), *options, "--out", map_]) == 0, capsys.readouterr().err
     first = json.loads(Path(map_).read_text())["layers"][0]["name"]
+    of_no_map = [[word, str(folder)] for word in ("show", "frontier") if not options]
     for words in (
-        ["show", str(folder)],
+        *of_no_map,
         ["show", str(folder), map_],
         ["compare", str(folder), map_, "all-fp32", "top-k-50"],
         ["explain", str(folder), map_, first],
-        ["frontier", str(folder)],
         ["report", str(folder), map_],
         ["export", str(folder), map_, "--format", "html", "--out", str(home / "html")],
         ["export", str(folder), map_, "--format", "torchao", "--nearest", "--out", str(home / "t")],

@@ -19,6 +19,7 @@ from core.numerics.scheme import SCHEMES, Scheme
 from core.numerics.states import under
 from core.source.contract import check_weights
 from core.source.inventory import take_inventory
+from core.source.roles import role_of
 from tests.zoo import models
 from tests.zoo.sources import source_of, tiny_source
 
@@ -308,3 +309,23 @@ def test_an_embedding_bag_is_a_table(mode: str) -> None:
     assert layer_bytes(table, INT8) == 20 * 8 + 5
     with torch.no_grad():
         np.testing.assert_array_equal(simulated, source.model[1](rounded).numpy())
+
+
+@pytest.mark.parametrize(
+    ("path", "module", "role"),
+    [
+        ("embed", nn.Linear(3, 4), "linear"),
+        ("a.pos_emb", nn.Linear(3, 4), "linear"),
+        ("patch_embed", nn.Conv2d(1, 4, 2), "convolution"),
+        ("layer_norm", nn.Linear(3, 4), "linear"),
+        ("projection", nn.Linear(3, 4), "linear"),
+        ("attn", nn.utils.parametrizations.weight_norm(nn.Linear(3, 4)), "linear"),
+        ("head", nn.Embedding(3, 4), "embedding"),
+        ("head", nn.Linear(3, 4), "output_projection"),
+    ],
+    ids=lambda given: given if isinstance(given, str) else type(given).__name__,
+)
+def test_a_type_says_more_than_a_name(path: str, module: nn.Module, role: str) -> None:
+    """A built-in type decides the role whatever the module is called; a name alone places a head."""
+    is_unit = next(module.children(), None) is not None
+    assert role_of(path, module, is_unit=is_unit, is_last_product=False) == role

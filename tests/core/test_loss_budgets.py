@@ -208,8 +208,8 @@ def test_words_name_the_end_and_the_other_figure() -> None:
         for policy in [_asking(amount, "metric", by)]
     }
 
-    assert "points of loss by the upper end of the 90 % range (point " in said["upper", 3.0]
-    assert "points of loss by the point (90 % range up to " in said["point", 3.0]
+    assert "points of loss by the upper end of the 90 % range, point " in said["upper", 3.0]
+    assert "points of loss by the point, 90 % range up to " in said["point", 3.0]
     assert "even a map that changes no answer has a range up to" in said["upper", 0.2]
 
 

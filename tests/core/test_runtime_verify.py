@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,14 @@ from core.export.map import precision_map
 from core.onnx_graph import session
 from core.records import verification
 from core.records.verification import Verification
-from core.runtime import inference, peak
+from core.runtime import inference, one_way, peak
 from core.runtime import verify as verifying
 from core.runtime.judge import sqnr_db
 from core.runtime.machine import this_machine
 from core.runtime.timing import Rounds
 from core.source import samples
 from core.source.batches import take
+from core.source.data import Split
 from tests.conftest import REPOSITORY
 from tests.core.runtime_case import Case, as_asked_or_why, case_of, decibels, flips, with_ranges
 from tests.processors import needs_x86
@@ -302,14 +304,56 @@ class _Noisy(nn.Module):
         return y
 
 
-def test_a_model_that_draws_random_numbers_is_not_verified() -> None:
-    """Its exported form gives other outputs than PyTorch, and nothing is measured of it."""
+class _OtherwiseAlone(_Noisy):
+    """Does something else where it is given one sample."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.linear(x)
+        return -y if len(x) == 1 else y
+
+
+class _OtherwiseInCrowds(_Noisy):
+    """Subtracts what the batch has in common, in large batches."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.linear(x - x.mean(0) if len(x) > 30 else x)
+        return y
+
+
+class _Counting(_Noisy):
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        y: Tensor = self.linear(x) * self.calls
+        return y
+
+
+@pytest.mark.parametrize(
+    ("model", "batch", "cause"),
+    [
+        (_Noisy, 64, "draws random numbers"),
+        (_OtherwiseAlone, 1, "does something else for batches of other sizes"),
+        (_OtherwiseInCrowds, 64, "does something else for batches of other sizes"),
+        (_Counting, 64, "keeps state from call to call"),
+    ],
+)
+def test_a_model_that_no_file_answers_for_is_not_verified(
+    model: type[nn.Module], batch: int, cause: str
+) -> None:
+    """Its exported form gives other outputs than PyTorch; the error says what the model does, and
+    blames nothing else.
+    """
     from tests.zoo.sources import source_of
 
-    source = source_of(_Noisy(), (6,))
+    source = source_of(model(), (6,))
+    source = replace(source, holdout=Split(take(source.selection.inputs, 0, batch)))
 
-    with pytest.raises(ModelError, match="other outputs"):
+    with pytest.raises(ModelError, match=f"other outputs.*: the model {cause}") as raised:
         verifying.prepare(source, analyze(source, MeasureOptions(probes=2)))
+    assert sum(said in raised.value.cause for said in one_way.CAUSES.values()) == 1
 
 
 def test_agreement_is_decibels_of_the_signal() -> None:

@@ -161,14 +161,16 @@ class OwnLstm(nn.LSTM):
 @pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
 def test_an_lstm_is_what_each_runtime_makes_of_it() -> None:
     """Dynamic in ONNX Runtime, float in TensorRT, 8-bit weights in OpenVINO; with a projection, and
-    every other recurrent layer, without an integer kernel anywhere.
+    an RNN, its products are computed one by one in ONNX Runtime; a GRU has no integer kernel.
     """
     plain = {"ort-cpu": "computes", "ort-cpu-all": "computes", "tensorrt": "float"}
-    for kind, options, expected in (
-        (nn.LSTM, {}, plain),
-        (OwnLstm, {}, plain),
-        (nn.LSTM, {"proj_size": 3}, {"tensorrt": "float"}),
-        (nn.GRU, {}, {"tensorrt": "float"}),
+    steps = {**plain, "openvino": "float", "openvino-mixed": "float"}
+    for kind, options, expected, dynamic in (
+        (nn.LSTM, {}, plain, True),
+        (OwnLstm, {}, plain, True),
+        (nn.LSTM, {"proj_size": 3}, steps, False),
+        (nn.RNN, {}, steps, False),
+        (nn.GRU, {}, {"tensorrt": "float"}, False),
     ):
         torch.manual_seed(0)
         source = source_of(awkward.LastOutput(kind(4, 6, batch_first=True, **options)), (5, 4))
@@ -176,8 +178,10 @@ def test_an_lstm_is_what_each_runtime_makes_of_it() -> None:
         for scheme in ALL:
             (layer, *_) = under(inventory, scheme)
             assert layer.state == expected.get(scheme.name, "stores"), (kind, scheme.name)
-            assert layer.dynamic == (layer.state == "computes")
-            assert not layer.quantizes_output
+            assert layer.dynamic == (dynamic and layer.state == "computes")
+            assert layer.quantizes_output == (
+                scheme is ORT_CPU_ALL and layer.state == "computes" and not dynamic
+            )
 
 
 @pytest.mark.slow

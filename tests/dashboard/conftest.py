@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from streamlit.testing.v1 import AppTest
@@ -76,18 +77,46 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {**{name: root / name for name in analyses}, **shipped}
 
 
+def _new_app(
+    folders: dict[str, Path], shapes: Iterable[str], patch: pytest.MonkeyPatch, **parameters: str
+) -> AppTest:
+    """The app on the folders of the given shapes, with URL parameters; not run yet."""
+    named = [str(folders[shape]) for shape in shapes]
+    patch.setenv(FOLDERS_VARIABLE, os.pathsep.join(named))
+    app = AppTest.from_file(str(REPOSITORY / "dashboard" / "app.py"), default_timeout=TIMEOUT_S)
+    for name, value in parameters.items():
+        app.query_params[name] = value
+    return app
+
+
 @pytest.fixture
 def open_app(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> Open:
     """Open the app on the folders of the given shapes, with URL parameters, and run it once."""
 
     def opened(*shapes: str, page: str = "overview", **parameters: str) -> AppTest:
-        named = [str(folders[shape]) for shape in shapes]
-        monkeypatch.setenv(FOLDERS_VARIABLE, os.pathsep.join(named))
-        app = AppTest.from_file(str(REPOSITORY / "dashboard" / "app.py"), default_timeout=TIMEOUT_S)
-        for name, value in parameters.items():
-            app.query_params[name] = value
-        app.run()
+        app = _new_app(folders, shapes, monkeypatch, **parameters).run()
         return app if PAGES[page].is_first else go(app, page)
+
+    return opened
+
+
+@pytest.fixture(scope="session")
+def registered(folders: dict[str, Path]) -> dict[Any, Any]:
+    """The app's pages as a run tells them to `AppTest`, which finds none before its first."""
+    with pytest.MonkeyPatch.context() as patch:
+        return dict(_new_app(folders, ["single"], patch).run()._registered_pages)
+
+
+@pytest.fixture
+def open_page(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, registered: dict[Any, Any]
+) -> Open:
+    """Open a page by a link to it: the first page is not run before, as `open_app` does."""
+
+    def opened(*shapes: str, page: str, **parameters: str) -> AppTest:
+        app = _new_app(folders, shapes, monkeypatch, **parameters)
+        app._registered_pages = dict(registered)
+        return app.switch_page(PAGES[page].script).run()
 
     return opened
 

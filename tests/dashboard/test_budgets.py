@@ -15,8 +15,9 @@ from core.decide import answer
 from core.decide.assess.classes import by_class
 from core.decide.assess.compare import Cost
 from core.decide.assess.frontier import frontier
-from core.decide.policy.budget import BYS, Budget, By, loss_by, parse_budgets
+from core.decide.policy.budget import BYS, Axis, Budget, By, loss_by, parse_budgets
 from core.decide.policy.policy import Policy
+from core.decide.solve.solver import Solver
 from core.decide.study import Study
 from core.errors import InfeasibleError
 from dashboard.app_pages.tune import frontier as frontier_panel
@@ -26,6 +27,8 @@ from dashboard.session import frontiers, state
 from dashboard.session.budget_controls import (
     STRATEGIES,
     asked,
+    budget_ends,
+    listed,
     loss_scale,
     to_values,
 )
@@ -43,7 +46,8 @@ def test_every_model_opens_with_every_budget(shape: str, strategy: str, open_app
     app = open_app(shape, strategy=strategy, page="tune")
 
     assert not app.exception
-    assert all("in " in e or "Measure" in e or "budget" in e for e in failures(app)), failures(app)
+    beside = [str(error.value) for error in app.sidebar.error]
+    assert all("in " in e or "Measure" in e or "budget" in e for e in beside), beside
 
 
 def test_the_size_slider_solves_a_budget(open_app: Open) -> None:
@@ -62,15 +66,15 @@ def test_the_size_slider_solves_a_budget(open_app: Open) -> None:
 def test_a_loss_budget_makes_size_or_latency_least(open_app: Open) -> None:
     """The segmented control says which; the loss is checked by projection."""
     app = open_app(
-        "measured", strategy="loss budget", loss_at="5", least="latency", loss_by="upper"
+        "measured", strategy="loss budget", loss_at="3.5", least="latency", loss_by="upper end"
     )
 
     policy = view(app).policy
 
     assert policy.minimise == "latency"
-    assert policy.budgets == (Budget("loss", 5.0, "metric", "upper"),)
-    assert (view(app).now.found.totals["accuracy_drop_pts"].high or 0) <= 5
-    assert "by the upper end of the 90 % range (point " in said(app)
+    assert policy.budgets == (Budget("loss", 3.5, "metric", "upper"),)
+    assert (view(app).now.found.totals["accuracy_drop_pts"].high or 0) <= 3.5
+    assert "by the upper end of the 90 % range, point " in said(app)
 
 
 def test_the_choice_beside_the_slider_says_which_end_keeps_a_loss(open_app: Open) -> None:
@@ -85,7 +89,7 @@ def test_the_choice_beside_the_slider_says_which_end_keeps_a_loss(open_app: Open
     assert safer[0].by == "upper"
     assert view(app).policy.budgets[0].by == "point"
     assert link(app)["loss_by"] == "point"
-    assert "by the point (90 % range up to " in said(app)
+    assert "by the point, 90 % range up to " in said(app)
     assert view(copy).policy == view(app).policy
 
 
@@ -105,7 +109,7 @@ def test_an_older_link_keeps_its_loss_by_the_point(given: dict[str, str], open_a
     assert [b.by for b in view(old).policy.budgets if b.axis == "loss"] == ["point"]
     assert old.segmented_control(key="loss_by").value == "point"
     assert view(again).policy == view(old).policy
-    assert other.session_state["loss_by"] == "upper"
+    assert other.session_state["loss_by"] == "upper end"
     assert "loss_by" not in link(other)
 
 
@@ -308,3 +312,90 @@ def test_work_gives_way_to_the_next_run() -> None:
     assert not app.exception
     assert app.session_state["runs"] == ["begun", "begun", "ended"]
     assert [one.value for one in app.text] == ["second"]
+
+
+@pytest.mark.parametrize("axis", ["size", "latency", "loss"])
+def test_sliders_run_over_what_exists(axis: Axis) -> None:
+    """A budget at the least end has a map and one below has none; one at the most end gives what
+    no budget at all gives, and a little less gives another map.
+    """
+    study = Study(interacting_analysis(14))
+    pins = () if axis == "loss" else (("block.0.*", "FP16"),)
+    rules = Policy(pins=pins, minimise="size" if axis == "loss" else "loss")
+    least, most = budget_ends(study, rules, axis)
+    key = {"size": "size_at", "latency": "latency_at", "loss": "loss_at"}[axis]
+    values = {control.key: control.default for control in listed(study)}
+
+    def codes(at: float) -> np.ndarray:
+        given = asked(values | {"strategy": f"{axis} budget", key: at}, study)
+        return answer.decide(study, replace(rules, strategy="budget", **given)).codes
+
+    assert least < most
+    codes(least)
+    free = study.derived(Solver).least(rules, rules.minimise).codes
+    assert np.array_equal(codes(most), free)
+    assert not np.array_equal(codes(least + 0.9 * (most - least)), free)
+    if axis != "loss" or least > 0:
+        with pytest.raises(InfeasibleError):
+            codes(least * (1 - 1e-3))
+
+
+@pytest.mark.parametrize(
+    ("strategy", "key", "asked_for", "end"),
+    [("latency budget", "latency_at", "13", "least"), ("latency budget", "latency_at", "140", "most"),
+     ("size budget", "size_at", "0.001", "least"), ("top-k", "k", "4000", "most"),
+     ("thresholds", "high_at", "1.5", "most")],
+)  # fmt: skip
+def test_a_number_of_a_link_that_does_not_exist_is_said_beside_its_slider(
+    strategy: str, key: str, asked_for: str, end: str, open_app: Open
+) -> None:
+    """The nearest value that exists is set, the next thing below says so and what was asked for,
+    and it is gone once the slider moves.
+    """
+    app = open_app("measured", strategy=strategy, **{key: asked_for})
+    assert failures(app) == []
+    value = app.slider(key=key).value
+
+    def below() -> str:
+        shown = list(app.sidebar)
+        place = next(i for i, one in enumerate(shown) if getattr(one, "key", None) == key)
+        return str(getattr(shown[place + 1], "value", ""))
+
+    assert f"{asked_for} was asked for; the {end} here is {value:g}, which is set." in below()
+    moved = (app.slider(key=key).min + app.slider(key=key).max) / 2
+    app.slider(key=key).set_value(type(value)(moved)).run()
+    assert "was asked for" not in said(app)
+
+
+def test_rules_that_move_the_ends_say_so(open_app: Open) -> None:
+    """A pin that makes the slider's place impossible moves it to the least there is, with a word."""
+    app = open_app("measured", strategy="size budget", size_at="1.2")
+    assert view(app).policy.budgets[0].amount == 1_200_000
+
+    app.text_input(key="pins").set_value("*=FP16").run()
+
+    assert failures(app) == []
+    assert "1.2 was asked for; the least here is" in said(app)
+    assert app.slider(key="size_at").disabled
+    app.text_input(key="pins").set_value("block.0.*=FP16").run()
+    assert failures(app) == []
+    assert not app.slider(key="size_at").disabled
+    assert app.slider(key="size_at").value == pytest.approx(
+        view(app).policy.budgets[0].amount / 1e6
+    )
+
+
+def test_a_value_of_another_model_is_said_beside_its_slider(open_app: Open) -> None:
+    """A size and a k that the other model does not have become the nearest that it has."""
+    app = open_app(
+        "large", "measured", model="large", strategy="size budget", size_at="60", k="900"
+    )
+    assert failures(app) == []
+
+    app.selectbox(key="model").set_value("measured").run()
+
+    assert failures(app) == []
+    most = app.slider(key="size_at").max
+    assert f"60 was asked for; the most here is {most:g}, which is set." in said(app)
+    app.pills(key="strategy").set_value("top-k").run()
+    assert "900 was asked for; the most here is" in said(app)

@@ -15,6 +15,7 @@ from core.decide.policy.policy import Policy
 from core.decide.study import Study
 from dashboard.app_pages.compare.trade_off import DIMMED, trade
 from dashboard.charts import parallel as parallel_chart
+from dashboard.charts.labels import CHARACTER_PX, LINE_PX, PLOT_PX, _unit, spots
 from dashboard.charts.template import Spec
 from dashboard.display.loss_labels import loss_labels
 from dashboard.display.strategy_marks import MARKS
@@ -75,16 +76,34 @@ def test_marks_of_one_map_share_a_label() -> None:
     assert spec["datasets"]["strategies"]["label"].tolist() == ["A = B", "", "C"]
 
 
-def test_neighbours_are_labelled_on_two_sides() -> None:
-    """The labels of two marks side by side lie above and below; text runs inwards at the edges."""
-    near = {f"near {k}": Policy(strategy="top-k", top_k=k) for k in (20, 21)}
-    sides = named(**{"All FP32": Policy(strategy="uniform", uniform="FP32"), **near,
-                     "All INT8": Policy(strategy="uniform", uniform="INT8")})  # fmt: skip
+def test_labels_cover_no_other() -> None:
+    """However near marks lie, each name has room of its own at the least width of the chart."""
+    for x in ([1.0] * 4, [1.0, 1.001, 1.002, 1.003], [0.0, 1.0, 0.98, 0.99], [0.0, 0.0, 1.0, 1.0]):
+        for y in ([2.0] * 4, [2.0, 2.01, 2.02, 9.0], [0.0, 1.0, 0.97, 0.99]):
+            names = ["Current", "Document thresholds", "All INT8 = Top-k 25%", "All FP16"]
+            boxes = []
+            for spot, across, down, name in zip(
+                spots(x, y, names), _unit(x), 1 - _unit(y), names, strict=True
+            ):
+                long = CHARACTER_PX * len(name)
+                left = (
+                    PLOT_PX[0] * across - {"left": 0, "center": 0.5, "right": 1}[spot.align] * long
+                )
+                boxes.append((left, left + long, PLOT_PX[1] * down + spot.dy))
+            for i, (left, right, line) in enumerate(boxes):
+                for other_left, other_right, other_line in boxes[:i]:
+                    apart = abs(line - other_line) >= LINE_PX
+                    assert apart or right <= other_left or other_right <= left, (x, y)
+
+
+def test_labels_run_inwards_at_the_edges() -> None:
+    """The name of the leftmost mark begins at it, that of the rightmost one ends there."""
+    sides = named(**{f"All {name}": Policy(strategy="uniform", uniform=name)
+                     for name in ("FP32", "INT8")})  # fmt: skip
     spec = drawn(sides, compare(sides, "All FP32"))
     assert spec is not None
     marks = spec["datasets"]["strategies"].set_index("strategy")
 
-    assert marks.loc["near 20", "side"] != marks.loc["near 21", "side"]
     assert marks.loc["All INT8", "align"] == "left"
     assert marks.loc["All FP32", "align"] == "right"
 

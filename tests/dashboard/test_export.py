@@ -79,9 +79,9 @@ def commands(app: AppTest) -> str:
     ("json", precision_map.to_json), ("csv", csv_table.to_csv),
     ("markdown", markdown.to_markdown), ("html", html.to_html),
 ])  # fmt: skip
-def test_every_format_is_the_cores_own_file(form: str, make: Any, open_app: Open) -> None:
+def test_every_format_is_the_cores_own_file(form: str, make: Any, open_page: Open) -> None:
     """A chosen format says what it is for and how large it is; its bytes are those of `core`."""
-    app = open_app("measured", page="export", pins="block.1*=FP32")
+    app = open_page("measured", page="export", pins="block.1*=FP32")
 
     app.segmented_control(key="export_format").set_value(form).run()
 
@@ -96,9 +96,9 @@ def test_every_format_is_the_cores_own_file(form: str, make: Any, open_app: Open
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_the_preview_is_the_beginning_of_the_file(form: str, open_app: Open) -> None:
+def test_the_preview_is_the_beginning_of_the_file(form: str, open_page: Open) -> None:
     """As text every format shows its first 30 lines, and says of how many."""
-    app = open_app("measured", page="export")
+    app = open_page("measured", page="export")
     app.segmented_control(key="export_format").set_value(form).run()
     if form in {"markdown", "html"}:
         app.segmented_control(key=f"export_preview_{form}").set_value("Text").run()
@@ -108,9 +108,9 @@ def test_the_preview_is_the_beginning_of_the_file(form: str, open_app: Open) -> 
     assert f"The first 30 of {len(lines):,} lines" in said(app)
 
 
-def test_markdown_is_also_rendered(open_app: Open) -> None:
+def test_markdown_is_also_rendered(open_page: Open) -> None:
     """The report is shown as it reads, bounded, with headings smaller than the page's."""
-    app = open_app("measured", page="export")
+    app = open_page("measured", page="export")
     app.segmented_control(key="export_format").set_value("markdown").run()
 
     (report,) = (m.value for m in app.markdown if "Quantization sensitivity of" in m.value)
@@ -119,10 +119,10 @@ def test_markdown_is_also_rendered(open_app: Open) -> None:
 
 
 def test_html_is_shown_live_unless_it_is_large(
-    open_app: Open, monkeypatch: pytest.MonkeyPatch
+    open_page: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The page is embedded whole; a large one is offered as a download alone."""
-    app = open_app("measured", page="export")
+    app = open_page("measured", page="export")
     app.segmented_control(key="export_format").set_value("html").run()
 
     def frames() -> list[str]:
@@ -137,7 +137,7 @@ def test_html_is_shown_live_unless_it_is_large(
 
 
 def test_expensive_formats_are_made_once_and_only_when_asked(
-    open_app: Open, monkeypatch: pytest.MonkeyPatch
+    open_page: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The page makes JSON alone; a report is made when chosen, and not again by a rerun."""
     made: list[str] = []
@@ -153,7 +153,7 @@ def test_expensive_formats_are_made_once_and_only_when_asked(
     fresh = {name: counted(name) for name in FORMATS}
     for module in (exports, map_file):
         monkeypatch.setattr(module, "FORMATS", fresh)
-    app = open_app("measured", page="export", high_at="0.61")
+    app = open_page("measured", page="export", high_at="0.61")
     assert made == ["json"]
 
     app.segmented_control(key="export_format").set_value("markdown").run()
@@ -162,9 +162,9 @@ def test_expensive_formats_are_made_once_and_only_when_asked(
     assert made == ["json", "markdown"]
 
 
-def test_the_choice_survives_page_switches_and_lost_strategies(open_app: Open) -> None:
+def test_the_choice_survives_page_switches_and_lost_strategies(open_page: Open) -> None:
     """A chosen strategy stays; one that is deleted gives way to the current map with a word."""
-    app = open_app("measured", page="export")
+    app = open_page("measured", page="export")
     tab(app).kept["measured"] = (Named("Mine", LEAN),)
     app.run()
     app.selectbox(key="export_strategy").set_value("Mine").run()
@@ -184,9 +184,9 @@ def test_the_choice_survives_page_switches_and_lost_strategies(open_app: Open) -
     assert "Mine is no longer there" in said(app)
 
 
-def test_the_checklist_counts_and_puts_the_worst_first(open_app: Open) -> None:
+def test_the_checklist_counts_and_puts_the_worst_first(open_page: Open) -> None:
     """Warnings come before what passed, and the head counts both."""
-    app = open_app("measured", page="export", pins="ghost*=FP16")
+    app = open_page("measured", page="export", pins="ghost*=FP16")
 
     (lines,) = (m.value for m in app.markdown if "**Layers**" in m.value)
     statuses = [line.split("]")[0].rsplit(" ", 1)[1] for line in lines.split("\n\n")]
@@ -196,9 +196,9 @@ def test_the_checklist_counts_and_puts_the_worst_first(open_app: Open) -> None:
     assert plain("No layer matches ghost*.") in said(app)
 
 
-def test_the_command_line_makes_the_same_map(open_app: Open) -> None:
+def test_the_command_line_makes_the_same_map(open_page: Open) -> None:
     """The commands name the format; too many choices point to the file."""
-    app = open_app("measured", page="export", pins="block.1*=FP32")
+    app = open_page("measured", page="export", pins="block.1*=FP32")
     assert "'--pin=block.1*=FP32' --out map.json" in commands(app)
 
     app.segmented_control(key="export_format").set_value("csv").run()
@@ -212,9 +212,9 @@ def test_the_command_line_makes_the_same_map(open_app: Open) -> None:
     assert "more choices than a command line can say" in said(app)
 
 
-def test_a_map_comes_back_to_equality(open_app: Open) -> None:
+def test_a_map_comes_back_to_equality(open_page: Open) -> None:
     """What was exported loads into the controls layer by layer, and undo takes it back."""
-    app = open_app("measured", page="export")
+    app = open_page("measured", page="export")
     before = kpis(app)
 
     upload(app, raw(), "lean.json")
@@ -234,12 +234,12 @@ def test_a_map_comes_back_to_equality(open_app: Open) -> None:
     assert kpis(app) == before
 
 
-def test_a_map_edited_by_hand_says_which_layers(open_app: Open) -> None:
+def test_a_map_edited_by_hand_says_which_layers(open_page: Open) -> None:
     """A precision that the policy would not give is shown as set by hand, and is loaded so."""
     rows = json.loads(raw())["layers"]
     rows[4]["precision"] = "FP16" if rows[4]["precision"] != "FP16" else "INT8"
     rows[4]["size_bytes"] += 1
-    app = open_app("measured", page="export")
+    app = open_page("measured", page="export")
 
     upload(app, edited(layers=rows, totals={}))
     assert f"2: block.0.attention, {rows[4]['name']}" in said(app)
@@ -250,10 +250,10 @@ def test_a_map_edited_by_hand_says_which_layers(open_app: Open) -> None:
     assert row["size_bytes"] < rows[4]["size_bytes"]
 
 
-def test_large_weights_load_as_their_ratios(open_app: Open) -> None:
+def test_large_weights_load_as_their_ratios(open_page: Open) -> None:
     """Weights beyond the sliders' end give the same map."""
     wide = Policy(weights=(("theory", 8.0), ("output_error", 2.0)))
-    app = open_app("measured", page="export")
+    app = open_page("measured", page="export")
 
     upload(app, raw(wide))
     app.button(key="_import_load").click().run()
@@ -263,10 +263,10 @@ def test_large_weights_load_as_their_ratios(open_app: Open) -> None:
     assert view(app).now.chosen.assigned == answer.decide(study(), wide).assigned
 
 
-def test_a_map_the_controls_cannot_say_is_not_loaded_wrong(open_app: Open) -> None:
+def test_a_map_the_controls_cannot_say_is_not_loaded_wrong(open_page: Open) -> None:
     """Layer names with commas do not fit the rules' text; the controls stay as they were."""
     odd = Policy(pins=(("block.0.*, really", "FP16"), ("block.0.*", "FP32")))
-    app = open_app("measured", page="export")
+    app = open_page("measured", page="export")
     before = kpis(app)
 
     upload(app, raw(odd))
@@ -279,9 +279,9 @@ def test_a_map_the_controls_cannot_say_is_not_loaded_wrong(open_app: Open) -> No
     assert tab(app).kept["measured"] == (Named("map", odd),)
 
 
-def test_a_map_is_kept_for_compare_under_the_files_name(open_app: Open) -> None:
+def test_a_map_is_kept_for_compare_under_the_files_name(open_page: Open) -> None:
     """The name comes from the file, numbered where it is taken, and can be exported again."""
-    app = open_app("measured", page="export")
+    app = open_page("measured", page="export")
     for _ in range(2):
         upload(app, raw(), "measured.lean.precision_map.json")
         app.button(key="_import_keep").click().run()
@@ -294,9 +294,9 @@ def test_a_map_is_kept_for_compare_under_the_files_name(open_app: Open) -> None:
     assert "fits this model" not in said(app)
 
 
-def test_one_strategy_too_many_is_said(open_app: Open) -> None:
+def test_one_strategy_too_many_is_said(open_page: Open) -> None:
     """At the limit a map is not kept, the reason stands at the uploader, and the map stays."""
-    app = open_app("measured", page="export")
+    app = open_page("measured", page="export")
     full = tuple(Named(f"S{i}", LEAN) for i in range(50))
     tab(app).kept["measured"] = full
     upload(app, raw())
@@ -322,9 +322,9 @@ OTHER = {"name": "resnet", "weights_sha256": "0" * 64, "data_sha256": "1" * 64}
     (b"\x80\x04\x95 pickle", "is no precision map"),
     (b"", "is no precision map"),
 ])  # fmt: skip
-def test_a_map_that_does_not_fit_is_refused(content: bytes, message: str, open_app: Open) -> None:
+def test_a_map_that_does_not_fit_is_refused(content: bytes, message: str, open_page: Open) -> None:
     """The difference is named with a next step, nothing else is lost, and another file clears."""
-    app = open_app("measured", page="export", pins="block.1*=FP32")
+    app = open_page("measured", page="export", pins="block.1*=FP32")
     before = kpis(app)
 
     upload(app, content)
@@ -341,10 +341,10 @@ def test_a_map_that_does_not_fit_is_refused(content: bytes, message: str, open_a
 
 
 def test_a_map_that_is_too_large_is_refused(
-    open_app: Open, monkeypatch: pytest.MonkeyPatch
+    open_page: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The limit stands at the uploader and is checked again in Python."""
-    app = open_app("measured", page="export")
+    app = open_page("measured", page="export")
     for key in (MAP_UPLOADER, SESSION_UPLOADER):
         assert "at most 64 MB" in app.file_uploader(key=key).label
         assert app.file_uploader(key=key).proto.max_upload_size_mb == 64
@@ -356,9 +356,9 @@ def test_a_map_that_is_too_large_is_refused(
     assert "map.json is larger than" in failures(app)[0]
 
 
-def test_names_in_a_refusal_are_not_acted_on(open_app: Open) -> None:
+def test_names_in_a_refusal_are_not_acted_on(open_page: Open) -> None:
     """An unknown layer that is Markdown is quoted and loads no picture."""
-    app = open_app("measured", page="export")
+    app = open_page("measured", page="export")
 
     upload(app, edited(layers=[{"name": f"![x](http://evil/){EVIL}", "precision": "INT8"}]))
 
@@ -366,12 +366,12 @@ def test_names_in_a_refusal_are_not_acted_on(open_app: Open) -> None:
 
 
 def test_a_title_that_is_markup_is_shown_as_it_is(
-    open_app: Open, folders: dict[str, Path], tmp_path: Path
+    open_page: Open, folders: dict[str, Path], tmp_path: Path
 ) -> None:
     """A hostile title and layer name reach the preview's caption and the checklist as text."""
     store.save(named(EVIL).analysis, tmp_path / "hostile")
     folders["hostile"] = tmp_path / "hostile"
-    app = open_app("hostile", page="export", overrides=f"{EVIL}=FP16")
+    app = open_page("hostile", page="export", overrides=f"{EVIL}=FP16")
     del folders["hostile"]
 
     app.segmented_control(key="export_format").set_value("html").run()
@@ -381,9 +381,9 @@ def test_a_title_that_is_markup_is_shown_as_it_is(
     assert EVIL not in app.get("iframe")[0].proto.srcdoc  # type: ignore[attr-defined]
 
 
-def test_what_was_read_belongs_to_its_model(open_app: Open) -> None:
+def test_what_was_read_belongs_to_its_model(open_page: Open) -> None:
     """Another model shows neither the imported map nor the refusal of the first one."""
-    app = open_app("measured", "single", page="export")
+    app = open_page("measured", "single", page="export")
     upload(app, b"{]")
     upload(app, raw(), to=SESSION_UPLOADER)
     assert len(app.error) == 1
@@ -404,17 +404,17 @@ def kept_session(app: AppTest) -> bytes:
     )
 
 
-def test_a_session_comes_back_to_equality(open_app: Open) -> None:
+def test_a_session_comes_back_to_equality(open_page: Open) -> None:
     """Policy, pin and strategies of one tab are those of another after a restore."""
     mine = (Named("Lean", LEAN), Named("Wide", Policy(strategy="uniform", uniform="FP16")))
-    app = open_app("measured", page="export", high_at="0.55", pins="block.1*=FP32")
+    app = open_page("measured", page="export", high_at="0.55", pins="block.1*=FP32")
     tab(app).kept["measured"] = mine
     app.button(key="_pin").click().run()
     app.slider(key="high_at").set_value(0.8).run()
     assert "Holds the policy, the pinned map and 2 strategies." in said(app)
     content, policy, pinned = kept_session(app), view(app).policy, tab(app).pinned["measured"]
 
-    fresh = open_app("measured", page="export")
+    fresh = open_page("measured", page="export")
     assert "Holds the policy; nothing is pinned or kept." in said(fresh)
     upload(fresh, content, "s.json", SESSION_UPLOADER)
     assert "Strategies: Lean, Wide." in said(fresh)
@@ -429,7 +429,7 @@ def test_a_session_comes_back_to_equality(open_app: Open) -> None:
     assert "Session restored from s.json" in said(fresh)
 
 
-def test_a_session_joins_or_replaces_what_is_there(open_app: Open) -> None:
+def test_a_session_joins_or_replaces_what_is_there(open_page: Open) -> None:
     """Added, equal strategies come once, equal names are numbered and the pin stays."""
     one = study()
     pin, other = Policy(strategy="uniform", uniform="FP16"), Policy(strategy="manual")
@@ -441,7 +441,7 @@ def test_a_session_joins_or_replaces_what_is_there(open_app: Open) -> None:
         ("_session_merge", (Named("A", LEAN), Named("B", other), Named("B 2", pin)), other),
         ("_session_replace", (Named("A", LEAN), Named("B", pin)), pin),
     ):
-        app = open_app("measured", page="export")
+        app = open_page("measured", page="export")
         tab(app).kept["measured"] = (Named("A", LEAN), Named("B", other))
         tab(app).pinned["measured"] = other
         upload(app, content, to=SESSION_UPLOADER)
@@ -453,14 +453,14 @@ def test_a_session_joins_or_replaces_what_is_there(open_app: Open) -> None:
         assert view(app).policy == LEAN
 
 
-def test_too_many_strategies_together_are_refused_whole(open_app: Open) -> None:
+def test_too_many_strategies_together_are_refused_whole(open_page: Open) -> None:
     """Where a merge would exceed the limit nothing changes."""
     one = study()
     content = session_json(Session(
         one.analysis.identity, LEAN, None,
         tuple(entry(one, f"S{i}", answer.decide(one, LEAN)) for i in range(50)),
     ))  # fmt: skip
-    app = open_app("measured", page="export")
+    app = open_page("measured", page="export")
     tab(app).kept["measured"] = (Named("A", LEAN),)
     upload(app, content, to=SESSION_UPLOADER)
     before = view(app).policy
@@ -480,14 +480,14 @@ def test_too_many_strategies_together_are_refused_whole(open_app: Open) -> None:
     (lambda d: d.pop("policy"), "is no session file"),
 ])  # fmt: skip
 def test_a_session_that_does_not_fit_is_refused_whole(
-    change: Any, message: str, open_app: Open
+    change: Any, message: str, open_page: Open
 ) -> None:
     """Another model's or a damaged session changes nothing and says what is wrong."""
     one = study()
     kept = Session(one.analysis.identity, LEAN, None, (entry(one, "A", answer.decide(one, LEAN)),))
     data = json.loads(session_json(kept))
     change(data)
-    app = open_app("measured", page="export")
+    app = open_page("measured", page="export")
     before = kpis(app)
 
     upload(app, json.dumps(data).encode(), to=SESSION_UPLOADER)
@@ -498,18 +498,18 @@ def test_a_session_that_does_not_fit_is_refused_whole(
     assert not [b for b in app.button if str(b.key).startswith("_session_")]
 
 
-def test_a_map_is_no_session(open_app: Open) -> None:
+def test_a_map_is_no_session(open_page: Open) -> None:
     """Each uploader keeps its own error, and says where the other kind of file belongs."""
-    app = open_app("measured", page="export")
+    app = open_page("measured", page="export")
 
     upload(app, raw(), to=SESSION_UPLOADER)
 
     assert "a single map is opened as a map" in failures(app)[0]
 
 
-def test_a_model_without_layers_still_has_files(open_app: Open) -> None:
+def test_a_model_without_layers_still_has_files(open_page: Open) -> None:
     """An empty map is exported and read back, and the page says that it is empty."""
-    app = open_app("empty", page="export")
+    app = open_page("empty", page="export")
 
     assert "every file below holds an empty map" in said(app)
     for form in FORMATS:
@@ -530,9 +530,9 @@ def test_names_of_files_suit_every_system() -> None:
     assert len(uploads.strategy_name("x" * 300, "informer")) == 60
 
 
-def test_samples_are_named_by_their_folder_in_commands(open_app: Open) -> None:
+def test_samples_are_named_by_their_folder_in_commands(open_page: Open) -> None:
     """A command for a bundled sample can be typed in the project's folder as it stands."""
-    app = open_app("measured", page="export")
+    app = open_page("measured", page="export")
     app.selectbox(key="model").set_value("informer").run()
 
     folder = samples.get("informer").analysis.relative_to(Path.cwd())

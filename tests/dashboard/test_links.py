@@ -66,17 +66,21 @@ def test_nonsense_in_every_parameter_falls_back(open_app: Open) -> None:
     assert all(key in notice for key in [*keys, "zebra"])
 
 
-def test_numbers_outside_their_range_are_nonsense(open_app: Open) -> None:
-    """NaN, infinity, negative and huge values fall back like any other nonsense."""
-    app = open_app("measured", high_at="nan", medium_at="-1", k="99999", w_theory="inf")
+def test_numbers_that_are_not_finite_are_nonsense(open_app: Open) -> None:
+    """NaN and infinity fall back like any other nonsense; what is finite becomes what exists, and
+    that is said.
+    """
+    app = open_app("measured", high_at="nan", medium_at="-1", k="1e999", w_theory="inf")
 
     assert failures(app) == []
-    assert all(key in said(app) for key in ("high_at", "medium_at", "k", "w_theory"))
+    assert all(key in str(app.toast[0].value) for key in ("high_at", "k", "w_theory"))
+    assert "-1 was asked for; the least here is 0" in said(app)
 
 
 def test_a_medium_threshold_above_the_high_one_is_lowered(open_app: Open) -> None:
-    """A link with crossed thresholds opens with MEDIUM at HIGH."""
+    """A link with crossed thresholds opens with MEDIUM at HIGH, and says so."""
     app = open_app("measured", high_at="0.3", medium_at="0.6")
+    assert "0.6 was asked for; the most here is 0.3, which is set." in said(app)
 
     assert failures(app) == []
     assert view(app).policy.medium_threshold == view(app).policy.high_threshold == 0.3

@@ -105,9 +105,9 @@ def buttons(app: AppTest) -> dict[str, bool]:
     return {b.label: not b.disabled for b in app.main.button}
 
 
-def test_named_functions_come_first_and_samples_after(open_app: Open) -> None:
+def test_named_functions_come_first_and_samples_after(open_page: Open) -> None:
     """The select offers what was named at launch and the bundled samples, nothing else."""
-    app = open_app("measured", page="measure")
+    app = open_page("measured", page="measure")
 
     options = app.selectbox(key=SOURCE).options
     assert options[0] == "mine.py:load (named at launch)"
@@ -118,10 +118,10 @@ def test_named_functions_come_first_and_samples_after(open_app: Open) -> None:
 
 
 def test_start_asks_for_what_the_form_says(
-    open_app: Open, started: list[Request], tmp_path: Path
+    open_page: Open, started: list[Request], tmp_path: Path
 ) -> None:
     """Source, precisions, units and the folder of the launch reach the job as they were chosen."""
-    app = open_app("measured", page="measure")
+    app = open_page("measured", page="measure")
     app.checkbox(key="measure_BF16").uncheck().run()
     app.checkbox(key=UNITS).check().run()
 
@@ -133,9 +133,9 @@ def test_start_asks_for_what_the_form_says(
     assert failures(app) == []
 
 
-def test_no_precision_is_nothing_to_measure(open_app: Open) -> None:
+def test_no_precision_is_nothing_to_measure(open_page: Open) -> None:
     """Without a precision nothing can be started, and the reason stands beside the buttons."""
-    app = open_app("measured", page="measure")
+    app = open_page("measured", page="measure")
     for name in ("FP16", "BF16", "INT8"):
         app.checkbox(key=f"measure_{name}").uncheck()
     app.run()
@@ -145,9 +145,9 @@ def test_no_precision_is_nothing_to_measure(open_app: Open) -> None:
     assert "Choose a precision" in said(app)
 
 
-def test_choices_survive_a_page_switch(open_app: Open) -> None:
+def test_choices_survive_a_page_switch(open_page: Open) -> None:
     """Source and precisions are as they were when one comes back."""
-    app = open_app("measured", page="measure")
+    app = open_page("measured", page="measure")
     app.selectbox(key=SOURCE).set_value("sample:digits_vit").run()
     app.checkbox(key="measure_FP16").uncheck().run()
 
@@ -158,11 +158,11 @@ def test_choices_survive_a_page_switch(open_app: Open) -> None:
     assert not app.checkbox(key="measure_FP16").value
 
 
-def test_a_running_job_shows_its_progress(open_app: Open, make: Make) -> None:
+def test_a_running_job_shows_its_progress(open_page: Open, make: Make) -> None:
     """Name, layer, count, time so far and time left; Stop is there, and a second start is not."""
     make("mine-run-1", "running", alive=True, done=37, total=163, label="head in INT8", left=40.0)
 
-    app = open_app("measured", page="measure")
+    app = open_page("measured", page="measure")
 
     assert failures(app) == []
     text = progress_text(app)
@@ -180,20 +180,20 @@ def progress_text(app: AppTest) -> str:
     return str(app.get("progress")[0].proto.text)
 
 
-def test_what_the_command_says_is_passed_on(open_app: Open, make: Make) -> None:
+def test_what_the_command_says_is_passed_on(open_page: Open, make: Make) -> None:
     """That finished layers were found again is said in the command's own words, or not at all."""
     make("mine-run-1", "running", alive=True, done=3, total=9)
-    assert "Resuming" not in said(open_app("measured", page="measure"))
+    assert "Resuming" not in said(open_page("measured", page="measure"))
     make("other-run-1", "stopped", done=3, total=9, notes=("Resuming: 2 of 3 layers found.",))
 
-    assert "Resuming: 2 of 3 layers found." in said(open_app("measured", page="measure"))
+    assert "Resuming: 2 of 3 layers found." in said(open_page("measured", page="measure"))
 
 
-def test_before_the_first_run_the_bar_says_what_is_done(open_app: Open, make: Make) -> None:
+def test_before_the_first_run_the_bar_says_what_is_done(open_page: Open, make: Make) -> None:
     """While the model is loaded there is no count, and no time left is made up."""
     make("mine-run-1", "running", alive=True)
 
-    text = progress_text(open_app("measured", page="measure"))
+    text = progress_text(open_page("measured", page="measure"))
 
     assert re.fullmatch(r"loading the model · \d+ s so far", text), text
     assert "left" not in text
@@ -212,12 +212,12 @@ def test_other_pages_say_what_runs_in_one_line(open_app: Open, make: Make) -> No
         assert "Measuring mine-run-1: 3 of 9 · head in INT8" in said(app), page
 
 
-def test_jobs_that_cannot_be_read_are_named_below_the_others(open_app: Open, make: Make) -> None:
+def test_jobs_that_cannot_be_read_are_named_below_the_others(open_page: Open, make: Make) -> None:
     """A broken record or progress file takes no other job from the list, and is named."""
     make("mine-run-1", "done")
     (make("mine-run-2", "done") / job_folder.RECORD).write_bytes(b'{"x":' * 100_000)
     (make("mine-run-3", "failed") / job_folder.PROGRESS).write_bytes(b'"\xff"')
-    app = open_app("measured", page="measure")
+    app = open_page("measured", page="measure")
 
     assert "mine-run-1" in said(app)
     assert "mine-run-2/job.json cannot be read" in said(app).replace("\\", "")
@@ -225,10 +225,10 @@ def test_jobs_that_cannot_be_read_are_named_below_the_others(open_app: Open, mak
                for one in failures(app))  # fmt: skip
 
 
-def test_stop_ends_the_process_and_offers_resume(open_app: Open, make: Make) -> None:
+def test_stop_ends_the_process_and_offers_resume(open_page: Open, make: Make) -> None:
     """After Stop the process is gone, and the job is listed as stopped where it stood."""
     folder = make("mine-run-1", "running", alive=True, done=3, total=9, label="head in INT8")
-    app = open_app("measured", page="measure")
+    app = open_page("measured", page="measure")
 
     app.button(key="_stop_mine-run-1").click().run()
     app.run()
@@ -242,12 +242,12 @@ def test_stop_ends_the_process_and_offers_resume(open_app: Open, make: Make) -> 
     assert "Stop" not in buttons(app)
 
 
-def test_a_failure_shows_cause_next_step_and_log(open_app: Open, make: Make) -> None:
+def test_a_failure_shows_cause_next_step_and_log(open_page: Open, make: Make) -> None:
     """The command's own words are shown, Markdown in them is not, and the log is at hand."""
     make("mine-run-1", "failed", cause="mine.py failed: *no* weights.", next_step="Mend the file.",
          log="quantscape: mine.py failed")  # fmt: skip
 
-    app = open_app("measured", page="measure")
+    app = open_page("measured", page="measure")
 
     (error,) = app.error
     assert "mine.py failed: \\*no\\* weights." in error.value
@@ -256,23 +256,23 @@ def test_a_failure_shows_cause_next_step_and_log(open_app: Open, make: Make) -> 
     assert buttons(app)["Try again"]
 
 
-def test_a_process_that_vanished_is_told(open_app: Open, make: Make) -> None:
+def test_a_process_that_vanished_is_told(open_page: Open, make: Make) -> None:
     """A job whose process is gone without a word is stopped, and says so."""
     make("mine-run-1", "running", done=3, total=9)
 
-    app = open_app("measured", page="measure")
+    app = open_page("measured", page="measure")
 
     assert "without being asked to" in failures(app)[0]
     assert buttons(app)["Resume"]
 
 
 def test_a_finished_job_is_opened_in_one_click(
-    open_app: Open, make: Make, folders: dict[str, Path]
+    open_page: Open, make: Make, folders: dict[str, Path]
 ) -> None:
     """Its analysis is in the model select; Open it makes it the model on Overview."""
     folder = make("mine-run-1", "done", done=9, total=9, result={"layers": 1, "samples": 20})
     shutil.copytree(folders["single"], folder / "analysis")
-    app = open_app("measured", page="measure")
+    app = open_page("measured", page="measure")
     assert "1 layer over 20 samples, measured in 12 s." in said(app)
     assert app.selectbox(key="model").options[-1] == "mine-run-1"
 
@@ -285,12 +285,12 @@ def test_a_finished_job_is_opened_in_one_click(
 
 
 def test_removing_the_model_on_screen_opens_another(
-    open_app: Open, make: Make, folders: dict[str, Path]
+    open_page: Open, make: Make, folders: dict[str, Path]
 ) -> None:
     """A job can be removed while its analysis is open: the first model takes its place."""
     folder = make("mine-run-1", "done", done=9, total=9)
     shutil.copytree(folders["single"], folder / "analysis")
-    app = open_app("measured", page="measure", model="mine-run-1")
+    app = open_page("measured", page="measure", model="mine-run-1")
     assert app.selectbox(key="model").value == "mine-run-1"
 
     app.button(key="_remove_mine-run-1").click().run()
@@ -317,13 +317,13 @@ def test_an_analysis_that_goes_away_leaves_the_others(
 
 
 def test_what_was_not_named_at_launch_is_not_run(
-    open_app: Open, make: Make, monkeypatch: pytest.MonkeyPatch
+    open_page: Open, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A job of an earlier launch is listed, but its file is not run again unless it is named."""
     monkeypatch.setattr(jobs, "restart", lambda _: pytest.fail("ran it"))
     folder = make("other-run-1", "stopped", source="/elsewhere/other.py:load")
 
-    app = open_app("measured", page="measure")
+    app = open_page("measured", page="measure")
     assert not buttons(app)["Resume"]
 
     job = jobs.read(folder)
@@ -333,7 +333,7 @@ def test_what_was_not_named_at_launch_is_not_run(
 
 
 def test_a_refused_start_is_said_beside_the_buttons(
-    open_app: Open, monkeypatch: pytest.MonkeyPatch
+    open_page: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What keeps a job from starting is a cause and a next step; the page stays."""
 
@@ -341,7 +341,7 @@ def test_a_refused_start_is_said_beside_the_buttons(
         raise jobs.JobError("It is being measured already.", "Wait until it is done.")
 
     monkeypatch.setattr(jobs, "start", refused)
-    app = open_app("measured", page="measure")
+    app = open_page("measured", page="measure")
 
     app.button(key="_measure_start").click().run()
 
@@ -350,14 +350,14 @@ def test_a_refused_start_is_said_beside_the_buttons(
 
 
 def test_a_prediction_is_shown_for_the_choices_it_was_made_for(
-    open_app: Open, make: Make, tmp_path: Path
+    open_page: Open, make: Make, tmp_path: Path
 ) -> None:
     """The plan of a dry run stands below the form, and goes when the form asks for other things."""
     make("mine-run-1", "done", request={
         "precisions": ["BF16", "FP16", "INT8"], "dry_run": True, "cwd": str(tmp_path),
     }, result={"layers": 57, "runs": 163, "samples": 1500, "predicted_seconds": 75.2,
                "perturbation_bytes": 2_500_000})  # fmt: skip
-    app = open_app("measured", page="measure")
+    app = open_page("measured", page="measure")
 
     (shown,) = app.info
     assert "Predicted: about 1 min 15 s**, 2.50 MB of changed outputs" in shown.value
@@ -366,29 +366,29 @@ def test_a_prediction_is_shown_for_the_choices_it_was_made_for(
     assert not app.info
 
 
-def test_a_prediction_without_figures_says_na(open_app: Open, make: Make, tmp_path: Path) -> None:
+def test_a_prediction_without_figures_says_na(open_page: Open, make: Make, tmp_path: Path) -> None:
     """A plan that lacks a figure reads n/a there, never 0."""
     make("mine-run-1", "done", request={
         "precisions": ["BF16", "FP16", "INT8"], "dry_run": True, "cwd": str(tmp_path),
     }, result={"layers": 57})  # fmt: skip
 
-    (shown,) = open_app("measured", page="measure").info
+    (shown,) = open_page("measured", page="measure").info
 
     assert "Predicted: time n/a**, n/a of changed outputs" in shown.value
     assert "57 layers, n/a runs over n/a samples" in shown.value
 
 
-def informer_form(open_app: Open) -> AppTest:
+def informer_form(open_page: Open) -> AppTest:
     """The form with the Informer chosen, which takes a CSV."""
-    app = open_app("measured", page="measure")
+    app = open_page("measured", page="measure")
     app.selectbox(key=SOURCE).set_value("sample:informer").run()
     return app
 
 
-def test_a_csv_is_offered_where_it_can_be_read(open_app: Open) -> None:
+def test_a_csv_is_offered_where_it_can_be_read(open_page: Open) -> None:
     """The uploader is there for the Informer and for no other model."""
-    assert not open_app("measured", page="measure").get("file_uploader")
-    assert len(informer_form(open_app).get("file_uploader")) == 1
+    assert not open_page("measured", page="measure").get("file_uploader")
+    assert len(informer_form(open_page).get("file_uploader")) == 1
 
 
 def test_a_bad_cell_is_named_by_row_and_column(open_app: Open, started: list[Request]) -> None:
@@ -423,7 +423,7 @@ def test_a_good_csv_goes_along_and_can_be_left_out(open_app: Open, started: list
 
 @pytest.mark.parametrize("wrote", [True, False])
 def test_a_job_that_was_stopped_says_how_long_it_ran(
-    wrote: bool, open_app: Open, make: Make
+    wrote: bool, open_page: Open, make: Make
 ) -> None:
     """Stopped while the model was loading it had reported nothing: the stop tells its time."""
     folder = make("mine-run-1", "running", elapsed=0.0)
@@ -433,7 +433,7 @@ def test_a_job_that_was_stopped_says_how_long_it_ran(
     stopped = time.time() + 75
     os.utime(folder / jobs.STOPPED, (stopped, stopped))
 
-    app = open_app("measured", page="measure")
+    app = open_page("measured", page="measure")
 
     assert "Stopped before the first run, after 1 min 15 s." in said(app)
 
@@ -449,23 +449,23 @@ def test_a_csv_that_is_too_short_is_refused_before_a_job_starts(open_app: Open) 
     assert not buttons(app)["Start"]
 
 
-def test_many_jobs_are_not_all_drawn(open_app: Open, make: Make) -> None:
+def test_many_jobs_are_not_all_drawn(open_page: Open, make: Make) -> None:
     """A long list shows the newest and counts the rest, so that the page stays quick."""
     for number in range(job_list.SHOWN + 3):
         make(f"mine-run-{number + 1}", "stopped", done=1, total=2)
 
-    app = open_app("measured", page="measure")
+    app = open_page("measured", page="measure")
 
     assert sum(b.label == "Resume" for b in app.button) == job_list.SHOWN
     assert "3 earlier ones are not shown" in said(app)
 
 
 def test_the_page_opens_without_a_model(
-    open_app: Open, folders: dict[str, Path], tmp_path: Path
+    open_page: Open, folders: dict[str, Path], tmp_path: Path
 ) -> None:
     """Measure works where no analysis can be opened: that is what it is for."""
     folders["missing"] = tmp_path / "missing"
-    app = open_app("missing", page="measure")
+    app = open_page("missing", page="measure")
     del folders["missing"]
 
     assert "Start" in buttons(app)
@@ -492,10 +492,10 @@ def test_a_missing_file_at_launch_is_one_clear_line(
 
 
 def test_more_options_reach_the_command(
-    open_app: Open, started: list[Request], tmp_path: Path
+    open_page: Open, started: list[Request], tmp_path: Path
 ) -> None:
     """Memory, processes and device are flags of the command that the job runs."""
-    app = open_app("measured", page="measure")
+    app = open_page("measured", page="measure")
     app.text_input(key=measure_options.MEMORY).input("1.5 GB").run()
     app.number_input(key=measure_options.PROCESSES).set_value(2).run()
 
@@ -512,10 +512,10 @@ def test_more_options_reach_the_command(
 
 
 def test_scheme_and_calibrator_reach_the_command(
-    open_app: Open, started: list[Request], tmp_path: Path
+    open_page: Open, started: list[Request], tmp_path: Path
 ) -> None:
     """Every scheme and calibrator is offered by name; a percentile has its share of the values."""
-    app = open_app("measured", page="measure")
+    app = open_page("measured", page="measure")
     assert tuple(app.selectbox(key=SCHEME).options) == scheme.names()
     assert tuple(app.selectbox(key=measure_options.CALIBRATOR).options) == calibrators.names()
     app.selectbox(key=SCHEME).select("tensorrt").run()
@@ -535,9 +535,9 @@ def test_scheme_and_calibrator_reach_the_command(
 
 
 @pytest.mark.parametrize("text", ["much", "-1 GB", "0", "2 gigs", "9" * 30])
-def test_an_amount_that_is_none_is_said_and_starts_nothing(open_app: Open, text: str) -> None:
+def test_an_amount_that_is_none_is_said_and_starts_nothing(open_page: Open, text: str) -> None:
     """A memory limit that cannot be read is named beside the closed buttons, with an example."""
-    app = open_app("measured", page="measure")
+    app = open_page("measured", page="measure")
     app.text_input(key=measure_options.MEMORY).input(text).run()
 
     assert not buttons(app)["Start"]
@@ -545,9 +545,9 @@ def test_an_amount_that_is_none_is_said_and_starts_nothing(open_app: Open, text:
     assert failures(app) == []
 
 
-def test_a_card_is_one_processs_alone(open_app: Open, started: list[Request]) -> None:
+def test_a_card_is_one_processs_alone(open_page: Open, started: list[Request]) -> None:
     """CUDA with two processes is refused before anything starts; with one it is asked for."""
-    app = open_app("measured", page="measure")
+    app = open_page("measured", page="measure")
     app.selectbox(key=measure_options.DEVICE).select("cuda").run()
     app.number_input(key=measure_options.PROCESSES).set_value(2).run()
     assert not buttons(app)["Start"]
@@ -558,14 +558,14 @@ def test_a_card_is_one_processs_alone(open_app: Open, started: list[Request]) ->
     assert started[0].device == "cuda"
 
 
-def test_a_running_job_offers_what_it_has_measured(open_app: Open, make: Make) -> None:
+def test_a_running_job_offers_what_it_has_measured(open_page: Open, make: Make) -> None:
     """What a running job has so far can be opened: the select offers it, pages say how far it is,
     and a slider moves its map.
     """
     folder = make("mine-run-1", "running", alive=True, done=30, total=90, label="block.3 in INT8")
     partial = partial_analysis(28, 15)
     store.save(partial, folder / "analysis")
-    app = open_app("measured", page="measure")
+    app = open_page("measured", page="measure")
     assert buttons(app)["Open what is measured"]
 
     app.button(key="_open_mine-run-1").click().run()

@@ -42,14 +42,14 @@ def test_what_both_models_know_stays(open_app: Open) -> None:
 
 
 def test_a_count_that_is_too_large_is_said(open_app: Open) -> None:
-    """top-k of more layers than the other model has goes to its default, and is named."""
+    """top-k of more layers than the other model has becomes all that it has, which is said."""
     app = open_app("measured", "single", strategy="top-k", k="30")
 
     app.selectbox(key="model").set_value("single").run()
 
     assert failures(app) == []
-    assert "top-k 30 (now 0)" in said(app)
-    assert view(app).policy.top_k == 0
+    assert "30 was asked for; the most here is 1, which is set." in said(app)
+    assert view(app).policy.top_k == 1
 
 
 def test_weights_without_scores_are_dropped_and_said(open_app: Open) -> None:

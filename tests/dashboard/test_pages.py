@@ -10,8 +10,10 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from core.analysis import store
+from core.estimate.size import fixed_bytes
 from core.evidence.scorers import SCORERS
 from core.layers import TensorSpec
+from core.quantity import written
 from dashboard.frame.sidebar import IN_VIEW
 from dashboard.pages import PAGES
 from tests.conftest import REPOSITORY
@@ -80,6 +82,27 @@ def test_unknown_is_na_and_never_zero(open_app: Open) -> None:
     assert kpis(app)["Accuracy loss"] == "n/a"
     assert "projected accuracy loss n/a" in said(app)
     assert "prior only" in said(app)
+
+
+@pytest.mark.parametrize(("shape", "known"), [("int8", True), ("measured", False)])
+def test_bytes_of_no_layer_are_a_row(shape: str, known: bool, open_app: Open) -> None:
+    """Where sizes are broken down, what no layer owns has a row, and the sidebar says it too; n/a for
+    an analysis that did not count all of it.
+    """
+    app = open_app(shape)
+    study = view(app).study
+    fixed = fixed_bytes(study.layers)
+    text = written(fixed, "bytes")
+    (row,) = (
+        frame[frame["Role"] == "in no layer"]
+        for frame in (element.value for element in app.dataframe)
+        if "Role" in frame
+    )
+
+    assert (fixed is not None) == known
+    assert bool(row["Size (kB)"].isna().all()) != known
+    assert f"In no layer: {text}" in said(app)
+    assert f", {text} of it in no layer" in said(app)
 
 
 def test_scorers_without_scores_cannot_be_weighed(open_app: Open) -> None:

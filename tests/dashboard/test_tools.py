@@ -68,6 +68,7 @@ def test_every_tool_has_its_file(name: str, open_model: Open, folders: dict[str,
         box[0].check().run()
 
     assert failures(app) == []
+    assert get(name).purpose in said(app)  # Markdown of our own: `code` shows as code
     made = export(shown.study, shown.now.chosen, name, graph=deployable.graph(), nearest=bool(box))
     assert len(button(app, name)) == 1
     first = "\n".join(made.content.decode().splitlines()[:30])

@@ -105,10 +105,10 @@ def feasibility(study: Study, chosen: PrecisionMap, found: Outcome) -> Verdict:
         return Verdict("cautious", tuple(doubts))
     kept = _limit(PROCEED_DROP_PTS, unit)
     if by_point:
-        beyond = "not known" if reach is None else f"up to {written(reach, unit)}"
+        beyond = "is not known" if reach is None else f"reaches {written(reach, unit)}"
         return Verdict(
             "proceed",
-            (f"The point of the {what} stays below {kept}; its 90 % range is {beyond}.",),
+            (f"The point of the {what} stays below {kept}; its 90 % range {beyond}.",),
         )
     return Verdict("proceed", (f"The {what} stays below {kept} in its 90 % range.",))
 

@@ -53,7 +53,7 @@ def _ends(study: Study, budget: Budget, solution: Solution) -> str:
     said, other = BY_IN_WORDS[budget.by], loss.value if budget.by == "upper" else loss.high
     beside = "point" if budget.by == "upper" else "90 % range up to"
     known = "n/a" if other is None else _amount(study, budget, other)
-    return f" by the {said} ({beside} {known})"
+    return f" by the {said}, {beside} {known}"
 
 
 def _amount(study: Study, budget: Budget, value: float) -> str:

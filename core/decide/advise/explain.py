@@ -9,7 +9,8 @@ import numpy as np
 
 from core.decide.advise.budget_words import loss_amount, unit_of
 from core.decide.policy.budget import AXES, BY_IN_WORDS, Axis, Budget
-from core.decide.policy.decision import BY_OVERRIDE, BY_PIN, PrecisionMap
+from core.decide.policy.decision import BY_KERNEL, BY_OVERRIDE, BY_PIN, NO_PRECISION, PrecisionMap
+from core.decide.policy.kernels import NO_KERNEL
 from core.decide.policy.scoring import LEVELS
 from core.decide.solve.solver import Solver
 from core.decide.study import Study
@@ -57,7 +58,7 @@ class Explanation:
     def in_words(self) -> str:
         """All of it in one line."""
         if self.precision is None:
-            return f"{self.layer}: does nothing at inference, so it has no precision."
+            return f"{self.layer}: {self.decided[0].lower()}{self.decided[1:]}"
         saved = self.saves_bytes.value or 0.0
         faster = self.saves_ms.value or 0.0
         beside = f" (with {', '.join(self.together)})" if self.together else ""
@@ -198,10 +199,14 @@ def _exceeds(
 
 def _decided(chosen: PrecisionMap, i: int, alternatives: tuple[Alternative, ...]) -> str:
     policy = chosen.policy
+    if chosen.codes[i] == NO_PRECISION:
+        return chosen.reason(i)
     if chosen.origin[i] == BY_OVERRIDE:
         return "set by hand"
     if chosen.origin[i] == BY_PIN:
         return "pinned by a rule"
+    if chosen.origin[i] == BY_KERNEL:
+        return NO_KERNEL
     if policy.strategy == "thresholds":
         return f"its score {chosen.scores[i]:.3f} is {LEVELS[chosen.levels[i]]}"
     if policy.strategy == "top-k":
@@ -230,6 +235,8 @@ def _flip(
     policy = chosen.policy
     if chosen.origin[i] in {BY_OVERRIDE, BY_PIN}:
         return "taking the rule away would let the strategy decide"
+    if chosen.origin[i] == BY_KERNEL:
+        return "a float precision by hand, or a target that has a kernel"
     if policy.strategy == "thresholds":
         return _threshold_flip(chosen, i)
     if policy.strategy == "top-k":

@@ -14,6 +14,7 @@ from core.decide.policy.decision import BY_LACK, PrecisionMap
 from core.decide.policy.policy import Policy
 from core.decide.policy.unmeasured import held_back
 from core.decide.study import Study
+from core.errors import listed
 from core.estimate import hardware as hardware_profiles
 from core.estimate.projection import FEW_SAMPLES, Projection, nothing_projected
 from core.numerics import precision as registry
@@ -251,22 +252,22 @@ def _float_layers(study: Study, chosen: PrecisionMap) -> list[str]:
     """Integer layers that run in float all the same, by state; not activations that an integer
     convolution computes while it rounds.
     """
-    counts: dict[str, int] = {}
+    found: dict[str, list[str]] = {}
     integer = [name is not None and registry.get(name).kind == "integer"
                for name in chosen.assigned]  # fmt: skip
     in_kernel = {behind for before, behind in study.layers.kernels if integer[before]}
     for i, layer in enumerate(study.layers):
         if integer[i] and layer.state != "computes" and i not in in_kernel:
-            counts[layer.state] = counts.get(layer.state, 0) + 1
+            found.setdefault(layer.state, []).append(layer.name)
     integers = sum(chosen.count(n) for n in study.precisions if registry.get(n).kind == "integer")
-    if not counts:
+    if not found:
         return []
     meaning = {
         "rounds output": "only round their output and run in float",
         "stores": "only store their weights as integers",
         "rounds input": "only round their input and run in float",
-        "float": "stay in float",
+        "float": f"stay in float ({listed(found.get('float', ()))})",
     }
-    parts = " and ".join(f"{count} {meaning[state]}" for state, count in counts.items())
+    parts = " and ".join(f"{len(names)} {meaning[state]}" for state, names in found.items())
     names = "/".join(n for n in study.precisions if registry.get(n).kind == "integer")
     return [f"Of {integers} {names} layers, {parts}: there is no integer kernel for them."]

@@ -3,7 +3,8 @@
 Precedence: a layer's override beats a pin (the last that matches wins), which beats a group (its
 layers take the widest precision that the strategy gives any of them), which beats the strategy.
 Layers that do nothing at inference get no precision. A strategy gives a layer no precision in
-which it was not measured yet (`core.decide.policy.unmeasured`).
+which it was not measured yet (`core.decide.policy.unmeasured`), and none of integers that the target
+has nothing for (`core.decide.policy.kernels`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from core.decide.policy.budget import bounds_in_words
 from core.decide.policy.grouping import groups_of
+from core.decide.policy.kernels import NO_KERNEL, leading, stay_behind, without_kernel
 from core.decide.policy.policy import Policy
 from core.decide.policy.scoring import HIGH, LEVELS, LOW, levels, total_scores
 from core.decide.policy.unmeasured import Unmeasured, hold_back
@@ -28,7 +30,7 @@ from core.layers import LayerTable
 from core.numerics import precision as registry
 
 NO_PRECISION = -1
-BY_STRATEGY, BY_PIN, BY_OVERRIDE, BY_LACK = range(4)
+BY_STRATEGY, BY_PIN, BY_OVERRIDE, BY_LACK, BY_KERNEL = range(5)
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +39,7 @@ class PrecisionMap:
 
     `codes` index `precisions`, -1 for a layer that does nothing. `origin` says what decided:
     0 the strategy, 1 a pin, 2 an override, 3 that the layer was not measured yet in what the
-    strategy would choose. `ignored` lists pins and overrides that matched no
+    strategy would choose, 4 that the target has nothing in integers for it. `ignored` lists pins and overrides that matched no
     layer.
     """
 
@@ -64,8 +66,15 @@ class PrecisionMap:
     def split_groups(self) -> tuple[tuple[int, ...], ...]:
         """Layers that compute of each group that pins or overrides took apart."""
         found, _ = groups_of(self.layers, self.policy.groups)
-        groups = (tuple(i for i in group if self.codes[i] >= 0) for group in found)
+        groups = (
+            tuple(i for i in group if self.codes[i] >= 0 and not self._stays_behind(i))
+            for group in found
+        )
         return tuple(group for group in groups if len({int(self.codes[i]) for i in group}) > 1)
+
+    def _stays_behind(self, i: int) -> bool:
+        """Whether layer `i` is in the reference because integers mean that for it."""
+        return bool(self.layers.in_float[i]) and self.codes[i] == 0
 
     def count(self, precision: str) -> int:
         """How many layers are in `precision`."""
@@ -83,12 +92,17 @@ class PrecisionMap:
         if layer.folded_into:
             return f"Folded into {layer.folded_into}, whose weights and bias hold its factors."
         if self.codes[i] == NO_PRECISION:
-            return "Does nothing at inference, so it has no precision."
+            return f"{layer.idles} at inference, so it has no precision."
         name, level = self.assigned[i], LEVELS[self.levels[i]]
-        if self.origin[i] == BY_OVERRIDE:
-            return f"Set to {name} by hand."
-        if self.origin[i] == BY_PIN:
-            return f"Pinned to {name} by a rule."
+        if self.origin[i] in (BY_OVERRIDE, BY_PIN):
+            set_by = (
+                "Set to {} by hand" if self.origin[i] == BY_OVERRIDE else "Pinned to {} by a rule"
+            )
+            lacks = layer.state == "float" and registry.get(str(name)).kind == "integer"
+            vain = f", where it runs in {registry.REFERENCE}: {NO_KERNEL}" if lacks else ""
+            return f"{set_by.format(name)}{vain}."
+        if self.origin[i] == BY_KERNEL:
+            return f"Stays in {name}: {NO_KERNEL}."
         if self.origin[i] == BY_LACK:
             return f"Stays in {name}: not measured yet in what the strategy would choose."
         score = f"score {self.scores[i]:.3f}"
@@ -145,13 +159,14 @@ def decide(
 
     scores = total_scores(table, policy, len(layers))
     level = levels(scores, policy)
+    lacking = without_kernel(layers, precisions)
     if policy.strategy == "thresholds":
         by_level = [code_of(policy.low), code_of(policy.medium), code_of(policy.high)]
         codes = np.array(by_level, dtype=np.int8)[level]
     elif policy.strategy == "top-k":
         codes = np.full(len(layers), code_of(policy.high), dtype=np.int8)
         order = np.argsort(scores, kind="stable")
-        movable = order[layers.computes[order]]
+        movable = order[(layers.computes & ~lacking[code_of(policy.low)])[order]]
         codes[movable[: policy.top_k]] = code_of(policy.low)
     else:
         wanted = policy.uniform if policy.strategy == "uniform" else policy.high
@@ -159,6 +174,7 @@ def decide(
     groups, strangers = groups_of(layers, policy.groups)
     _move_together(codes, layers, groups, precisions)
     origin = np.zeros(len(layers), dtype=np.int8)
+    origin[stay_behind(codes, lacking)] = BY_KERNEL
     if policy.strategy != "uniform":  # a person named the one precision that every layer gets
         origin[hold_back(codes, layers, unknown, groups)] = BY_LACK
     ignored = list(strangers)
@@ -185,7 +201,8 @@ def _move_together(
         members = [i for i in group if layers.computes[i]]
         if members:
             codes[members] = max(
-                (codes[i] for i in members), key=lambda c: registry.get(precisions[c]).bits
+                (codes[i] for i in leading(group, layers)),
+                key=lambda c: registry.get(precisions[c]).bits,
             )
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from core.decide.policy.decision import BY_LACK, BY_OVERRIDE, BY_PIN, NO_PRECISION, pattern_hits
 from core.decide.policy.grouping import groups_of
+from core.decide.policy.kernels import without_kernel
 from core.decide.policy.policy import Policy
 from core.decide.policy.unmeasured import unmeasured
 from core.errors import PolicyError
@@ -23,7 +25,8 @@ class Choices:
 
     `members` are the layers of each unit [U], `options` [P, U] the precisions open to it,
     `fixed` [L] the codes of layers that rules decided (-1 where a layer does nothing, 0 where
-    the search decides), `origin` [L] and `ignored` as in a `PrecisionMap`.
+    the search decides), `origin` [L] and `ignored` as in a `PrecisionMap`. `lacking` [P, L] are
+    pairs for which the target has nothing: there a layer of a unit stays in the reference.
     """
 
     members: tuple[NDArray[np.int64], ...]
@@ -32,6 +35,7 @@ class Choices:
     origin: NDArray[np.int8]
     ignored: tuple[str, ...]
     unit_of: NDArray[np.int64]  # [L]; -1 where rules decided
+    lacking: NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.members)
@@ -44,19 +48,25 @@ class Choices:
         """Codes (M, L) of maps, from the precision of each unit (M, U)."""
         free = np.flatnonzero(self.unit_of >= 0)
         codes = np.repeat(self.fixed[None], len(picked), axis=0)
-        codes[:, free] = picked[:, self.unit_of[free]]
+        chosen = picked[:, self.unit_of[free]]
+        codes[:, free] = np.where(self.lacking[chosen, free], 0, chosen)
         return codes
 
     def picked(self, codes: NDArray[np.int8]) -> NDArray[np.int64]:
         """The precision of each unit (U,) under `codes`."""
-        first = np.array([unit[0] for unit in self.members], dtype=np.int64)
-        return codes[first].astype(np.int64)
+        return codes[self._first].astype(np.int64)
+
+    @cached_property
+    def _first(self) -> NDArray[np.int64]:
+        """The first layer of each unit that integers mean something for, else its first."""
+        behind = np.asarray(self.lacking.any(axis=0))
+        return np.array([u[int(behind[u].argmin())] for u in self.members], dtype=np.int64)
 
     def summed(self, by_layer: NDArray[np.floating]) -> NDArray[np.float64]:
         """Figures by precision and layer (P, L) added up over units, (P, U)."""
         free = np.flatnonzero(self.unit_of >= 0)
         found = np.zeros((len(by_layer), len(self.members)))
-        for row, figures in zip(found, by_layer, strict=True):
+        for row, figures in zip(found, np.where(self.lacking, by_layer[0], by_layer), strict=True):
             row[:] = np.bincount(self.unit_of[free], figures[free], len(self.members))
         return found
 
@@ -66,7 +76,7 @@ def choices(
 ) -> Choices:
     """What `policy` leaves open. A pin or override takes its layers out of their groups.
 
-    A pair that was not measured yet is not open. Raises `PolicyError` for a precision without
+    A pair that was not measured yet is not open, nor integers for which the target has nothing. Raises `PolicyError` for a precision without
     evidence, and for rules that leave a layer only pairs that are not known or not finite.
     """
     count = len(layers)
@@ -108,9 +118,11 @@ def choices(
         held = free & ~allowed[1:].any(axis=0) & unknown.any(axis=0)
         origin[held] = BY_LACK
     options = np.ones((len(precisions), len(units)), np.bool_)
+    lacking = without_kernel(layers, precisions)
     for number, unit in enumerate(units):
-        options[:, number] = allowed[:, unit].all(axis=1)
-    return Choices(tuple(units), options, fixed, origin, (*strangers, *ignored), unit_of)
+        behind = lacking[:, unit]
+        options[:, number] = (allowed[:, unit] | behind).all(axis=1) & ~behind.all(axis=1)
+    return Choices(tuple(units), options, fixed, origin, (*strangers, *ignored), unit_of, lacking)
 
 
 def _refuse_unknown(

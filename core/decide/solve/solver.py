@@ -107,7 +107,7 @@ class Solver:
         """The map with the least `goal` that was found under the rules of `policy`, whatever else
         it takes.
         """
-        task = Task(self.tables(policy), goal, Limits())
+        task = Task(self.tables(policy), goal, Limits(), hedge=self._hedge)
         return self._least.get((self._rules(policy), goal), lambda: search(task))
 
     def taken(self, policy: Policy, budget: Budget, found: SearchResult) -> float:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from core.decide.policy.decision import NO_PRECISION, PrecisionMap, pattern_hits
 from core.decide.policy.grouping import groups_of
+from core.decide.policy.kernels import leading, stay_behind, without_kernel
 from core.decide.policy.policy import Policy
 from core.decide.policy.scoring import levels, total_scores
 from core.decide.policy.unmeasured import Unmeasured, hold_back
@@ -120,12 +121,13 @@ def _decided(
 ) -> NDArray[np.int8]:  # fmt: skip
     """Codes (R, L) of every draw's scores, by the rules of `decide`."""
     code = {name: i for i, name in enumerate(precisions)}
+    lacking = without_kernel(layers, precisions)
     if policy.strategy == "thresholds":
         by_level = [code[policy.low], code[policy.medium], code[policy.high]]
         codes = np.array(by_level, dtype=np.int8)[levels(total, policy)]
     elif policy.strategy == "top-k":
         codes = np.full(total.shape, code[policy.high], dtype=np.int8)
-        movable = np.flatnonzero(layers.computes)
+        movable = np.flatnonzero(layers.computes & ~lacking[code[policy.low]])
         order = np.argsort(total[:, movable], axis=1, kind="stable")[:, : policy.top_k]
         np.put_along_axis(codes, movable[order], np.int8(code[policy.low]), axis=1)
     else:
@@ -136,9 +138,10 @@ def _decided(
     for group in groups:
         members = [i for i in group if layers.computes[i]]
         if members:
-            held = codes[:, members]
+            held = codes[:, leading(group, layers)]
             first = bits[held].argmax(axis=1)[:, None]
             codes[:, members] = np.take_along_axis(held, first, axis=1)
+    stay_behind(codes, lacking)
     if policy.strategy != "uniform":
         hold_back(codes, layers, unknown, groups)
     for hits, precision, _ in pattern_hits(policy.pins, layers.names):

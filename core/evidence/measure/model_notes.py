@@ -8,7 +8,7 @@ from torch import Tensor
 from core.evidence.evidence import Evidence
 from core.evidence.measure.memory import BATCH as MOST
 from core.layers import LayerTable
-from core.source.batches import count, run_batch, state_kept, take
+from core.source.batches import Inputs, count, run_batch, state_kept, take
 from core.source.contract import ModelSource
 
 FEW = 8
@@ -37,7 +37,7 @@ SUBSAMPLED = (
 
 def notes(source: ModelSource, evidence: Evidence) -> tuple[str, ...]:
     """What to know about how `source` was measured, as sentences."""
-    said = _forward_notes(source)
+    said = forward_notes(source, source.selection.inputs)
     if evidence.outputs.total:
         outputs = evidence.baseline.shape[1]
         kept = SUBSAMPLED.format(total=evidence.outputs.total, kept=outputs)
@@ -51,9 +51,11 @@ def flow_notes(layers: LayerTable) -> tuple[str, ...]:
     return (*unreached, *((layers.sometimes_in_words(),) if layers.sometimes else ()))
 
 
-def _forward_notes(source: ModelSource) -> tuple[str, ...]:
-    """What is unusual about the forward pass, from a few samples."""
-    few = take(source.selection.inputs, 0, FEW)
+def forward_notes(source: ModelSource, given: Inputs) -> tuple[str, ...]:
+    """What is unusual about the forward pass, from a few samples of `given`: one of the sentences above, the
+    gravest that holds, or none. Does not change the model.
+    """
+    few = take(given, 0, FEW)
 
     def run(inputs: object, seed: int = 0) -> Tensor:
         with state_kept(source.model):
@@ -67,7 +69,7 @@ def _forward_notes(source: ModelSource) -> tuple[str, ...]:
     n = count(few)
     size = float(first.abs().max())
     for other in (
-        run(take(source.selection.inputs, 0, MOST))[:n],
+        run(take(given, 0, MOST))[:n],
         torch.cat([run(take(few, 0, n // 2)), run(take(few, n // 2, n))]) if n > 1 else first,
         torch.cat([run(take(few, i, i + 1)) for i in range(n)]),
     ):

@@ -37,7 +37,7 @@ MAX_NAMED = 5
 class MapLayer(msgspec.Struct, frozen=True):
     """One layer of a map. `precision` is null for a layer that does nothing at inference;
     `document_precision` is what the reference document would write. `set_by` says what decided:
-    strategy, pin, override, or that it was not measured yet.
+    strategy, pin, override, that it was not measured yet, or that there is no kernel.
     """
 
     name: str
@@ -75,7 +75,7 @@ class MapFile(msgspec.Struct, frozen=True, omit_defaults=True):
     partial: Partial | None = None
 
 
-ORIGINS = ("strategy", "pin", "override", "not measured")
+ORIGINS = ("strategy", "pin", "override", "not measured", "no kernel")
 
 
 def describe(study: Study, chosen: PrecisionMap, found: Outcome | None = None) -> MapFile:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Literal
 
 import altair as alt
-import numpy as np
 import pandas as pd
 import streamlit as st
-from numpy.typing import NDArray
 
 from core.decide.assess.compare import COSTS, TOTAL_OF, Comparison, Cost, Strategy
 from core.decide.assess.curves import CurvePoint
@@ -20,6 +17,7 @@ from dashboard.app_pages.compare.cards import dominated
 from dashboard.charts import figure
 from dashboard.charts.curve import choose_loss
 from dashboard.charts.frontier import AXES, amount, called
+from dashboard.charts.labels import spots, written
 from dashboard.charts.template import Spec, filled, named, template
 from dashboard.display import theme
 from dashboard.display.loss_labels import NO_LABELS, LossLabels, axis_format
@@ -36,8 +34,6 @@ FIELDS: dict[Cost, str] = {"size": "size_mb", "latency": "latency_ms"}
 SAID = ("cost_said", "loss_said")
 CLOUD, STRATEGIES, FRONTIER = "thresholds", "strategies", "frontier"
 DIMMED = 0.45
-CORNERS = (("above", -15), ("below", 17))
-ALIGNED: tuple[Literal["left", "center", "right"], ...] = ("left", "center", "right")
 
 
 def draw(view: View, sides: Sequence[Strategy], found: Comparison) -> None:
@@ -179,34 +175,14 @@ def _said(
 def _labelled(
     data: pd.DataFrame, others: Sequence[float], field: str, measure: str, found: Comparison
 ) -> pd.DataFrame:
-    """Labels that keep apart: one for marks of the same map, on the other side of its mark than
-    the label of the nearest mark so far, and text that runs towards the middle of the chart.
-    """
-    labels, said = list[str](), set[str]()
+    """`data` with one label for marks of the same map, each where it covers no other."""
+    names, said = list[str](), set[str]()
     for name in data["strategy"]:
         group = [name, *found.same_as(name)]
-        labels.append("" if said & set(group) else " = ".join(short(one, 20) for one in group))
+        names.append("" if said & set(group) else " = ".join(short(one, 20) for one in group))
         said.add(name)
-    x = _unit([*data[field], *others])[: len(data)]
-    y = _unit([*data[measure]])
-    sides = [CORNERS[0][0]] * len(data)
-    placed: list[int] = []
-    for i in (int(i) for i in np.argsort(x, kind="stable") if labels[i]):
-        if placed:
-            nearest = min(placed, key=lambda j: abs(x[i] - x[j]) + abs(y[i] - y[j]))
-            sides[i] = next(side for side, _ in CORNERS if side != sides[nearest])
-        placed.append(i)
-    return data.assign(
-        label=labels, side=sides, align=[ALIGNED[min(int(3 * place), 2)] for place in x]
-    )
-
-
-def _unit(values: Sequence[float]) -> NDArray[np.float64]:
-    """Values between the least (0) and the greatest (1) of them."""
-    found = np.asarray(values, dtype=np.float64)
-    span = float(np.ptp(found))
-    places: NDArray[np.float64] = (found - found.min()) / (span or 1.0)
-    return places
+    places = spots(data[field].tolist(), data[measure].tolist(), names, others)
+    return data.assign(label=names, align=[p.align for p in places], dy=[p.dy for p in places])
 
 
 @lru_cache(maxsize=16)
@@ -240,19 +216,11 @@ def _trade(mode: Mode, cost: Cost, measure: str, title_y: str) -> Spec:
     ]
     cloud = named(CLOUD).mark_point(filled=True, size=22, opacity=0.5, color=look.muted)
     marks = named(STRATEGIES).mark_point(filled=True, size=200, strokeWidth=1)
-    labels = [
-        named(STRATEGIES)
-        .mark_text(dy=dy, align=align, fontSize=12)
-        .encode(
-            x=x,
-            y=y,
-            text="label:N",
-            color=alt.condition("datum.opacity < 1", alt.value(look.muted), alt.value(look.text)),
-        )
-        .transform_filter(f"datum.side == '{side}' && datum.align == '{align}'")
-        for side, dy in CORNERS
-        for align in ALIGNED
-    ]
+    text = written(named(STRATEGIES)).encode(
+        x=x,
+        y=y,
+        color=alt.condition("datum.opacity < 1", alt.value(look.muted), alt.value(look.text)),
+    )
     return template(
         alt.layer(
             named(FRONTIER)
@@ -272,6 +240,6 @@ def _trade(mode: Mode, cost: Cost, measure: str, title_y: str) -> Spec:
                 opacity=alt.Opacity("opacity:Q", scale=None, legend=None),
                 tooltip=said,
             ),
-            *labels,
+            text,
         ).properties(height=HEIGHT)
     )

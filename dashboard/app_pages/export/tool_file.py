@@ -36,7 +36,7 @@ def draw(view: View, side: Side) -> None:
         persist_state="session",
     ) or registry.TARGETS[0]  # fmt: skip
     target = registry.get(name)
-    st.markdown(plain(target.purpose))
+    st.markdown(target.purpose)  # Markdown of our own
     st.caption(
         f"Written for {target.package} {target.version}; {PROVED[target.proved]}: "
         f"{plain(target.proof)}"

@@ -6,9 +6,11 @@ import pandas as pd
 import streamlit as st
 
 from core.decide.assess.by_role import by_role
+from core.estimate.size import fixed_bytes
 from core.export.report import facts as facts_of
 from core.quantity import UNKNOWN
 from dashboard.display.text import (
+    format_number,
     plain,
     role_title,
     table_height,
@@ -16,6 +18,8 @@ from dashboard.display.text import (
 )
 from dashboard.session import studies
 from dashboard.session.view import View
+
+IN_NO_LAYER = "in no layer"
 
 
 def roles(view: View) -> None:
@@ -33,11 +37,14 @@ def roles(view: View) -> None:
         }
         for s in summaries
     ]
+    fixed = fixed_bytes(view.study.layers)
+    rows.append({"Role": IN_NO_LAYER, "Size (kB)": None if fixed is None else fixed / 1e3})
     with st.container(border=True, gap="xsmall"):
         st.markdown("**By role**")
         st.dataframe(
-            pd.DataFrame(rows),
+            pd.DataFrame(rows).convert_dtypes(),
             hide_index=True,
+            placeholder=UNKNOWN if fixed is None else "",
             column_config={
                 "Mean score": st.column_config.ProgressColumn(
                     format="%.2f", min_value=0, max_value=1
@@ -46,6 +53,10 @@ def roles(view: View) -> None:
                 "Size (kB)": st.column_config.NumberColumn(format="%.3f", help="Exact."),
             },
             alt="Layers, parameters and precisions by role",
+        )
+        st.caption(
+            f"{IN_NO_LAYER.capitalize()}: {format_number(fixed, 'bytes')}"
+            f"{'' if fixed is None else ' exact'} of tensors that every map holds as they are."
         )
 
 

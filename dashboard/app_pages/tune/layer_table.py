@@ -141,7 +141,7 @@ def _filtered(frame: pd.DataFrame, view: View) -> pd.DataFrame:
             width=260,
         )
         changed = st.toggle(
-            "Changed only",
+            "Changed only" if view.pinned else "Changed only (nothing is pinned)",
             key="filter_changed",
             persist_state="session",
             disabled=not view.pinned,

@@ -15,6 +15,7 @@ from core.engines.torch.simulate.input_channels import InputChannels, equalise, 
 from core.engines.torch.simulate.stored_weights import StoredTensors, settled
 from core.engines.torch.simulate.variant import AS_USUAL, Variant
 from core.layers import ROOT, LayerTable
+from core.numerics import kernel_table
 from core.numerics.activation_grids import grid_of, round_to
 from core.numerics.calibrate.calibrators import MIN_MAX, Calibrator
 from core.numerics.precision import Precision
@@ -22,7 +23,7 @@ from core.numerics.ranges import OUTPUT, Ranges, Site
 from core.numerics.rounding import Range
 from core.numerics.scheme import Scheme
 from core.source.operations import Operation, Stored, operand, replace_operand
-from core.source.roles import CONVOLUTIONS
+from core.source.roles import CONVOLUTIONS, RECURRENTS
 from core.source.trees import map_tensors
 
 Observe = Callable[[Site, Tensor, InputChannels | None], None]
@@ -45,12 +46,18 @@ class Operations(TorchFunctionMode):
         self._weight_only = {layer.name for layer in layers if layer.state == "stores"}
         self._dynamic = {layer.name for layer in layers if layer.dynamic}
         self._in_float = {layer.name for layer in layers if layer.state == "float"}
-        products: tuple[type[nn.Module], ...] = (nn.Linear, *CONVOLUTIONS)
-        self._one_product = {
-            layer.name
-            for layer in layers
-            if isinstance(model.get_submodule("" if layer.name == ROOT else layer.name), products)
+        self._states = {
+            special: kernel_table.operation_state(scheme.name, special)
+            for special in ("", *kernel_table.UNLIKE_PRODUCTS)
         }
+        products: tuple[type[nn.Module], ...] = (nn.Linear, *CONVOLUTIONS)
+        modules = {
+            layer.name: model.get_submodule("" if layer.name == ROOT else layer.name)
+            for layer in layers
+        }
+        self._one_product = {name for name, one in modules.items() if isinstance(one, products)}
+        self._repeated = {name for name, one in modules.items() if isinstance(one, RECURRENTS)}
+        self._repeated |= self._one_product
         self._functions = Functions(scheme, stored)
         self._stored_tensors = StoredTensors(stored, scheme)
         self._observe: Observe | None = None
@@ -60,20 +67,30 @@ class Operations(TorchFunctionMode):
         """Hold at most so many bytes of rounded weights; the others are rounded each time."""
         self._stored_tensors.hold(most_bytes)
 
-    def _is_calibrated(self, name: str) -> bool:
-        """Whether activations of the layer are rounded to ranges that calibration saw."""
-        return not (self._takes_floats(name) or name in self._in_float or name in self._dynamic)
+    def _is_calibrated(self, name: str, special: str = "") -> bool:
+        """Whether activations of the layer, or of its product `special`, are rounded to ranges that
+        calibration saw.
+        """
+        return (
+            not (self._takes_floats(name) or name in self._in_float or name in self._dynamic)
+            and self._states[special] == "computes"
+        )
 
-    def _takes_floats(self, name: str) -> bool:
-        """Whether only the weights of the layer are rounded."""
-        return name in self._weight_only or not self._variant.activations
+    def _takes_floats(self, name: str, special: str = "") -> bool:
+        """Whether only the weights of the layer, or of its product `special`, are rounded."""
+        return (
+            name in self._weight_only
+            or self._states[special] == "stores"
+            or not self._variant.activations
+        )
 
     def _range(self, site: Site) -> Range | None:
         """The range of an activation, None where no calibration sample came by. A call beyond
-        those of calibration, of a layer with one product, has the range of all its calls.
+        those of calibration, of a layer with one product or of a step beyond the longest sequence,
+        has the range of all calls of its layer.
         """
         found = self._variant.ranges.get(site) or self.ranges.get(site)
-        if found is not None or site[0] not in self._one_product or site[1] < 0:
+        if found is not None or site[0] not in self._repeated or site[1] < 0:
             return found
         for (name, number, operand_of), seen in self.ranges.items():
             if name == site[0] and number >= 0 and operand_of == site[2]:
@@ -112,7 +129,7 @@ class Operations(TorchFunctionMode):
         self, name: str, number: int, operation: Operation, func: Callable[..., Any],
         args: tuple[Any, ...], kwargs: dict[str, Any], observe: Observe,
     ) -> Any:  # fmt: skip
-        rounds = self._is_calibrated(name)
+        rounds = self._is_calibrated(name, operation.special)
         given, named = self._folding.operands(operation, args, kwargs)
         weight = operand(operation.weight, given, named) if operation.weight else None
         for slot in operation.activations if rounds else ():
@@ -150,13 +167,14 @@ class Operations(TorchFunctionMode):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
-        if name in self._in_float:
+        special = operation.special
+        if name in self._in_float or self._states[special] == "float":
             return func(*args, **kwargs)
         given, named = list(args), dict(kwargs)
         factors = self._variant.factors.get((name, number, 0))
         if factors is not None:
             equalise(factors, operation, given, named)
-        for slot in () if self._takes_floats(name) else operation.activations:
+        for slot in () if self._takes_floats(name, special) else operation.activations:
             value = operand(slot, given, named)
             if value is not None and name in self._dynamic:
                 rounded = round_dynamic(value, self.scheme.activation_bits)
@@ -165,12 +183,12 @@ class Operations(TorchFunctionMode):
                 rounded = self._rounded((name, number, slot[0]), value)
                 replace_operand(slot, rounded, given, named)
         first = operation.activations[0][0] if operation.activations else OUTPUT
-        seen = None if self._takes_floats(name) else self._range((name, number, first))
+        seen = None if self._takes_floats(name, special) else self._range((name, number, first))
         scale = None if seen is None else grid_of(seen, self.scheme).scale
         self._stored_tensors.place(
             operation, precision, scale, given, named, exact=not self._variant.weights
         )
         output = func(*given, **named)
-        if self._is_calibrated(name) and operation.kind in self.scheme.rounds_outputs:
+        if self._is_calibrated(name, special) and operation.kind in self.scheme.rounds_outputs:
             output = self._rounded((name, number, OUTPUT), output)
         return output
