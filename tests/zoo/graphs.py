@@ -234,8 +234,32 @@ def u_net(depth: int = 3, width: int = 8, size: int = 32) -> tuple[ModelProto, A
     return graph(nodes, held, {"x": ["n", 1, size, size]}), {"x": draw(40, 1, size, size)}
 
 
+def unlike_products() -> tuple[ModelProto, Arrays]:
+    """Products whose weights alone are integers: a transposed convolution, an einsum of a weight, a
+    GRU and an RNN; and one whose weight comes with the sample.
+    """
+    held = {"t": draw(3, 4, 2, 2, scale=0.4), "tb": draw(4), "e": draw(4, 6, scale=0.4),
+            "gw": draw(1, 15, 6, scale=0.4), "gr": draw(1, 15, 5, scale=0.4),
+            "rw": draw(1, 4, 5, scale=0.4), "rr": draw(1, 4, 4, scale=0.4),
+            "rows": np.array([0, -1, 4]), "first": np.array([0])}  # fmt: skip
+    nodes = [
+        node("ConvTranspose", "x t tb", "u", "up", strides=[2, 2]),
+        node("Reshape", "u rows", "s", "rows"),
+        node("Einsum", "s e", "m", "mix", equation="ntc,cd->ntd"),
+        node("Transpose", "m", "mt", "turn", perm=[1, 0, 2]),
+        node("GRU", "mt gw gr", "gy", "gru", hidden_size=5),
+        node("Squeeze", "gy one", "gs", "squeeze"),
+        node("RNN", "gs rw rr", "ry rh", "rnn", hidden_size=4),
+        node("Squeeze", "rh first", "q", "last"), node("Unsqueeze", "q one", "row", "unsqueeze"),
+        node("MatMul", "row w", "z", "own"), node("Squeeze", "z one", "y", "out"),
+    ]  # fmt: skip
+    held["one"] = np.array([1])
+    model = graph(nodes, held, {"x": ["n", 3, 3, 3], "w": ["n", 4, 2]})
+    return model, {"x": draw(40, 3, 3, 3), "w": draw(40, 4, 2, seed=9)}
+
+
 GRAPHS: Mapping[str, Callable[[], tuple[ModelProto, Arrays]]] = {
     make.__name__: make
     for make in (opset_11, odd_names, several_inputs, bodies, shared_weights, norm_left, fixed_batch,
-                 recurrent, residual, u_net)
+                 recurrent, residual, u_net, unlike_products)
 }  # fmt: skip
