@@ -132,6 +132,20 @@ def test_exporters_name_the_persons_nodes(analyzed: Files, all_int8: Path, form:
     }
 
 
+def test_tools_for_modules_take_no_file(
+    analyzed: Files, all_int8: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A script for PyTorch modules would name what no module is called; tools for nodes are named."""
+    folder, _ = analyzed
+
+    words = ["export", str(folder), str(all_int8), "--format", "torchao", "--nearest", "--out", "x"]
+    assert main(words) == 2
+
+    said = capsys.readouterr().err
+    assert "takes PyTorch modules, and this analysis is of an ONNX file" in said
+    assert "onnxruntime" in said
+
+
 def test_another_file_or_other_data_are_refused(
     analyzed: Files, all_int8: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
