@@ -153,7 +153,7 @@ def _analyze(options: argparse.Namespace, reporter: Reporter) -> None:
 
 def _named(options: argparse.Namespace) -> str:
     """The source that is to be analyzed, with what an ONNX file needs beside itself."""
-    if options.source.lower().endswith(onnx_file.SUFFIX):
+    if options.source.lower().endswith(node_table.SUFFIX):
         return onnx_file.reference(options.source, options)
     given = [name for name in onnx_file.OPTIONS if getattr(options, name)]
     if given:

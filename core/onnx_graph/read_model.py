@@ -24,7 +24,6 @@ from core.onnx_graph.node_table import MAX_NODES
 MOST_BYTES = 2**31 - 1
 """What a protobuf may have, with what lies beside it."""
 FILES = FileKind(ModelError, MOST_BYTES, "Give a file that ONNX Runtime runs.", "is no ONNX model")
-SUFFIX = ".onnx"
 
 OWN_DOMAINS = frozenset(("", "ai.onnx"))
 MICROSOFT = "com.microsoft"

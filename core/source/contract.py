@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from core.errors import DataError, ModelError
+from core.onnx_graph.node_table import SUFFIX
 from core.onnx_graph.read_model import read_model
 from core.source.batches import Output
 from core.source.computed_weights import with_own_weights
@@ -140,7 +141,7 @@ def model_source(spec: Mapping[str, Any]) -> ModelSource:
     """
     _check_keys(spec)
     given_model = spec["model"]
-    if isinstance(given_model, str | Path):
+    if isinstance(given_model, str | Path) and str(given_model).lower().endswith(SUFFIX):
         given_model = OnnxModel(read_model(Path(given_model)))
     model, unwrapped = plain(given_model)
     if unwrapped:

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from core import files
 from core.errors import DataError, PolicyError
+from core.onnx_graph.node_table import SUFFIX
 from core.task import TASKS
 
 if TYPE_CHECKING:
     from core.source.contract import ModelSource
 
-SUFFIX = ".onnx"
 MOST_BYTES = 16 * 10**9
 TARGETS = "targets"
 OPTIONS = ("calibration", "evaluation", "holdout", "task", "output", "unit", "role")
