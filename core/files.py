@@ -7,9 +7,11 @@ It is opened as a regular file alone, read within a bound, and decoded into a ty
 from __future__ import annotations
 
 import errno
+import io
 import math
 import os
 import stat
+import zipfile
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,6 +173,34 @@ def read(path: Path, most: int) -> bytes:
         if size > most:
             raise OSError(errno.EINVAL, f"it is larger than {most // 10**6} MB", str(path))
         return file.read(size)
+
+
+def arrays(path: Path, most: int) -> dict[str, NDArray[Any]]:
+    """The arrays of a .npz file by name, of at most `most` bytes together. Raises `OSError` for
+    whatever is no such file of numbers.
+    """
+    with opened(path) as file:
+        try:
+            with zipfile.ZipFile(file) as pack:
+                if sum(member.file_size for member in pack.infolist()) <= most:
+                    return {
+                        member.filename.removesuffix(".npy"): _array(pack.read(member))
+                        for member in pack.infolist()
+                    }
+        except Exception as error:  # zipfile and NumPy have no common error
+            raise OSError(errno.EINVAL, "it holds no arrays that NumPy wrote", str(path)) from error
+    raise OSError(errno.EINVAL, f"it is larger than {most // 10**6:,} MB", str(path))
+
+
+def _array(raw: bytes) -> NDArray[Any]:
+    """The array in a .npy file's bytes. Raises `ValueError` for whatever is no whole array."""
+    file = io.BytesIO(raw)
+    shape, is_fortran, kind = _header(file)
+    start = file.tell()
+    if kind.hasobject or math.prod(shape) * kind.itemsize != len(raw) - start:
+        raise ValueError
+    values = np.frombuffer(raw, kind, offset=start)
+    return values.reshape(shape, order="F" if is_fortran else "C").copy()
 
 
 def write(path: Path, content: bytes) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 import core
 from core.analysis.analysis import Analysis
-from core.engines.torch.simulate.folding import stored_tensors
+from core.engines.engines import layers_of, stored_tensors
 from core.evidence.diagnose.local_measure import local_steps, with_local
 from core.evidence.diagnose.weight_profile import weight_profiles
 from core.evidence.evidence import Evidence, Identity, Partial, SplitSizes
@@ -28,11 +28,10 @@ from core.evidence.options import MeasureOptions
 from core.layers import LayerTable
 from core.numerics.calibrate.calibration import Calibration
 from core.numerics.saturation import warning
-from core.numerics.states import under, with_sites
+from core.numerics.states import with_sites
 from core.source.batches import take
 from core.source.contract import ModelSource
 from core.source.device import device_name
-from core.source.inventory import take_inventory
 
 ON_DEVICE = (
     "The runs were made on {device}: figures of accuracy differ from those of a CPU by the order "
@@ -138,7 +137,7 @@ def analyze(
                 seconds=round(time.perf_counter() - start, 1),
             ))  # fmt: skip
 
-    steps = Steps(progress, local_steps(layers))
+    steps = Steps(progress, local_steps(source, layers))
     measured = measuring.measure(
         source, layers, options, cache=cache, progress=steps.run,
         on_partial=look if on_partial is not None else None,
@@ -171,9 +170,7 @@ def _on_device(source: ModelSource) -> tuple[str, ...]:
 
 def _layers(source: ModelSource, options: MeasureOptions) -> LayerTable:
     """The layers of `source` as the scheme sees them."""
-    scheme = options.scheme
-    found = take_inventory(source, expand_units=options.expand_units, functions=scheme.functions)
-    return under(found, scheme)
+    return layers_of(source, options.scheme, expand_units=options.expand_units)
 
 
 def _bare(source: ModelSource, layers: LayerTable, options: MeasureOptions) -> Analysis:

@@ -29,13 +29,15 @@ from core.export.map import precision_map
 from core.export.map.words import count
 from core.export.report import assemble as reports
 from core.export.report import markdown
+from core.export.targets.names import NODES_FILE
 from core.jobs.progress import Reporter, reporting
 from core.numerics import precision as registry
 from core.numerics import scheme
 from core.numerics.calibrate import calibrators
+from core.onnx_graph import node_table
 from core.quantity import duration
+from core.source import onnx_file, sources
 from core.source import samples as bundled
-from core.source import sources
 
 if TYPE_CHECKING:
     from core.analysis.analysis import Analysis
@@ -91,6 +93,7 @@ def _analyze(options: argparse.Namespace, reporter: Reporter) -> None:
     from core.evidence.measure.memory import give_back_at_once, held_bytes
     from core.evidence.measure.workers import share_cores
     from core.source.device import placed
+    from core.source.onnx_model import OnnxModel, nodes_by_layer
 
     if options.out is None and not options.dry_run:
         raise PolicyError("No folder to write to.", "Give --out DIR, or --dry-run.")
@@ -99,7 +102,7 @@ def _analyze(options: argparse.Namespace, reporter: Reporter) -> None:
     share_cores(options.jobs)
     if options.memory is not None:
         give_back_at_once()
-    source = placed(sources.load(options.source, options.csv), options.device, options.jobs)
+    source = placed(sources.load(_named(options), options.csv), options.device, options.jobs)
     how = MeasureOptions(
         scheme=scheme.get(options.scheme),
         calibrator=calibrators.get(options.calibrator),
@@ -136,6 +139,9 @@ def _analyze(options: argparse.Namespace, reporter: Reporter) -> None:
 
         analysis = analysing.analyze(source, how, cache=cache, progress=step, on_partial=keep)
     store.save(analysis, options.out)
+    if isinstance(source.model, OnnxModel):  # exporters name the nodes of the person's own file
+        nodes = nodes_by_layer(source.model, analysis.layers)
+        write(options.out / NODES_FILE, node_table.to_json(nodes))
     reporter.result = _summary(analysis, options.out)
     for sentence in (*((OPTIMISTIC,) if analysis.optimistic else ()), *analysis.notes):
         note(sentence)
@@ -143,6 +149,19 @@ def _analyze(options: argparse.Namespace, reporter: Reporter) -> None:
         print_json(reporter.result)
     else:
         console().print(f"Wrote {options.out}: {count(len(analysis.layers), 'layer')}.")
+
+
+def _named(options: argparse.Namespace) -> str:
+    """The source that is to be analyzed, with what an ONNX file needs beside itself."""
+    if options.source.lower().endswith(node_table.SUFFIX):
+        return onnx_file.reference(options.source, options)
+    given = [name for name in onnx_file.OPTIONS if getattr(options, name)]
+    if given:
+        raise PolicyError(
+            f"{options.source} is no ONNX file, but --{given[0]} was given.",
+            "Leave it out: a function or a sample brings its own data.",
+        )
+    return str(options.source)
 
 
 def _summary(analysis: Analysis, folder: Path) -> dict[str, Any]:

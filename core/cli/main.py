@@ -27,12 +27,14 @@ from core.estimate import hardware
 from core.evidence import scorers
 from core.evidence.measure.memory_size import parse_bytes
 from core.numerics import precision as registry
+from core.source import onnx_file
 from core.source.blame import blamed, interrupted, no_sudden_end
 
 EPILOG = """examples:
   python -m core samples
   python -m core analyze sample:informer --out runs/informer
   python -m core analyze my_model.py:load --out runs/mine
+  python -m core analyze model.onnx --calibration c.npz --task classification --out runs/file
   python -m core plan runs/informer --pin 'head*=FP16' --out map.json
   python -m core plan runs/informer --budget size=0.4 --budget latency=0.9 --out map.json
   python -m core frontier runs/informer --axis latency --json
@@ -101,8 +103,10 @@ def _analyze(command: _Commands[argparse.ArgumentParser]) -> None:
     sub.add_argument(
         "source",
         metavar="SOURCE",
-        help="sample:NAME, or path/to/file.py:function, which is run with your rights",
+        help="sample:NAME, path/to/file.py:function, which is run with your rights, or model.onnx "
+        "with --calibration and --task",
     )
+    onnx_file.add_options(sub)
     sub.add_argument("--out", type=Path, metavar="DIR", help="analysis folder to write")
     sub.add_argument("--csv", type=Path, metavar="FILE", help="your own OHLCV data for the sample")
     sub.add_argument(

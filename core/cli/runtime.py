@@ -20,7 +20,7 @@ from core.estimate import hardware
 from core.export.map import precision_map
 from core.jobs.progress import Reporter, reporting
 from core.records import machine_profile, record_files, verification
-from core.source import sources
+from core.source import onnx_file, sources
 from core.source.samples import PREFIX
 
 if TYPE_CHECKING:
@@ -52,7 +52,8 @@ def add_options(sub: argparse.ArgumentParser) -> None:
         "--source",
         metavar="SOURCE",
         help="the analyzed model, where the analysis is not of a bundled sample: "
-        "path/to/file.py:function, which is run with your rights",
+        "path/to/file.py:function, which is run with your rights; of an ONNX file all words after "
+        "`analyze`, in quotes, where the files have moved",
     )
     sub.add_argument("--csv", type=Path, metavar="FILE", help="the OHLCV data that was analyzed")
 
@@ -60,10 +61,12 @@ def add_options(sub: argparse.ArgumentParser) -> None:
 def source_of(options: argparse.Namespace, analysis: Analysis) -> ModelSource:
     """The source that `analysis` was made from.
 
-    A Python file is run only where the person names it: a folder may come from anybody.
+    A Python file is run only where the person names it: a folder may come from anybody. An ONNX
+    file and its arrays are data.
     """
     if options.source is None:
-        if not analysis.source.startswith(PREFIX):
+        is_data = analysis.source.startswith(PREFIX) or onnx_file.is_reference(analysis.source)
+        if not is_data:
             raise PolicyError(
                 f"{options.folder} was made from {analysis.source or 'an unknown source'}, which "
                 "is not run unless you name it.",

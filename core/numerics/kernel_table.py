@@ -22,12 +22,15 @@ BY_ROLE = ("layer_norm", "batch_norm", "activation", "glue")
 UNLIKE_PRODUCTS = ("conv_transpose", "einsum_weight", "einsum")
 """Products whose kernels may not take integers although those of other products do: each such
 operation of a layer follows its own row, whatever else the layer runs."""
-ROWS = ("dropout", "moves", "lstm", "recurrent", "unrolled", "pooling", *PRODUCTS, *UNLIKE_PRODUCTS,
-        "embedding", *BY_ROLE, "complex", "other")  # fmt: skip
+BODIES = ("If", "Loop", "Scan")
+"""Operators of ONNX that hold graphs of their own."""
+ROWS = ("dropout", "body", "moves", "lstm", "recurrent", "unrolled", "pooling", *PRODUCTS,
+        *UNLIKE_PRODUCTS, "embedding", *BY_ROLE, "complex", "other")  # fmt: skip
 """What a layer can run; every scheme says something of each. lstm: one without a projection;
 recurrent: GRU; unrolled: RNN, cells and an LSTM with a projection, which the exporter writes step
 by step; einsum: of activations alone, einsum_weight: of a weight; moves: values are laid elsewhere
-and none is computed; glue: operations of a container that are no products."""
+and none is computed; body: a branch or loop with a graph of its own; glue: operations of a
+container that are no products."""
 MOVES = frozenset(
     [
         "pad",
@@ -118,6 +121,8 @@ def runs(layer: Layer) -> str:
     """What `layer` runs, whatever scheme its `state` speaks of."""
     if layer.state == "nothing":
         return "dropout"
+    if layer.kind in BODIES:
+        return "body"
     operations = dict(layer.operations)
     if is_complex(layer.tensors, operations):
         return "complex"

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Self
+
 from torch import Tensor
 
 from core.errors import ModelError
+from core.numerics.calibrate.calibration import Calibration
 from core.numerics.rounding import Range, observed
 
 Site = tuple[str, int, int]
@@ -16,6 +20,11 @@ MODULE_OUTPUT = (-1, OUTPUT)
 
 class Ranges(dict[Site, Range]):
     """Site -> the least and largest value seen there."""
+
+    @classmethod
+    def stored(cls, ranges: Iterable[Calibration]) -> Self:
+        """The ranges that an analysis has stored."""
+        return cls({(r.layer, r.operation, r.operand): Range(r.low, r.high) for r in ranges})
 
     def observe(self, site: Site, value: Tensor) -> None:
         """Widen the range of `site` to hold `value`."""

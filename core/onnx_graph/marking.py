@@ -184,7 +184,7 @@ class LayerMarks(Marks):
 
     def _round_output(self, layer: Layer) -> None:
         span = self._seen.get((layer.name, MODULE_OUTPUT[0]), {}).get(MODULE_OUTPUT[1])
-        found = self._own_outputs(layer.name)
+        found = self.own_outputs(layer.name)
         if span is None or len(found) != 1:
             self.reasons[layer.name] = (
                 "it was not calibrated" if span is None
@@ -194,7 +194,7 @@ class LayerMarks(Marks):
             return
         self.round(found[0], span)
 
-    def _own_outputs(self, layer: str) -> list[str]:
+    def own_outputs(self, layer: str) -> list[str]:
         """Tensors of `layer` that others read."""
         return [
             tensor

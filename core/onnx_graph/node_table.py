@@ -17,6 +17,8 @@ from core.errors import MapError, check_names
 from core.files import FileKind
 from core.layers import ROOT, Layer, LayerTable
 
+SUFFIX = ".onnx"
+"""Of the name of a file."""
 SCHEMA_VERSION = 1
 MAX_NODES = 200_000
 TABLES = FileKind(

@@ -66,6 +66,13 @@ def table(model: Any, layers: LayerTable) -> NodeTable:
     return NodeTable(SCHEMA_VERSION, f"{written}, opset {opset}", nodes)
 
 
+def module_of(node: Any) -> str:
+    """Path of the module that an exporter of PyTorch names in a node's metadata; "" if none is."""
+    scopes = next((entry.value for entry in node.metadata_props if entry.key == SCOPES), "")
+    found = _QUOTED.findall(scopes)[-2:-1]  # the last is the operation's own name
+    return str(found[0]) if found else ""
+
+
 class _Reader:
     """Finds the module of a node."""
 
@@ -81,16 +88,15 @@ class _Reader:
 
     def module(self, node: Any) -> str:
         """Path of the module that `node` came from; "" for the model itself."""
-        scopes = next((entry.value for entry in node.metadata_props if entry.key == SCOPES), "")
-        path = _QUOTED.findall(scopes)[-2:-1]  # the last is the operation's own name
-        if path and self._longest(path[0]) in self.products:
-            return str(path[0])
+        path = module_of(node)
+        if path and self._longest(path) in self.products:
+            return path
         for tensor in node.input:
             owner = tensor.rpartition(".")[0]
             if tensor in self.weights and owner in self.known:
                 return str(owner)
         if path:
-            return str(path[0])
+            return path
         return self._longest(_TAIL.sub("", node.name).strip("/").replace("/", "."))
 
     def _longest(self, path: str) -> str:

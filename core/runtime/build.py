@@ -6,7 +6,7 @@ after its own optimisations; Q and DQ in the file prove nothing.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import onnx
@@ -16,20 +16,14 @@ from core.decide.policy.decision import PrecisionMap
 from core.errors import ModelError
 from core.layers import Layer
 from core.numerics import precision as registry
-from core.onnx_graph.executed_kernels import Executed, executed_kernels
-from core.onnx_graph.layered_graph import LayeredGraph, float_kernels, layer_of_node
-from core.onnx_graph.quantize import Integers, quantize
-from core.onnx_graph.surgery import halved
+from core.onnx_graph.assemble import assembled
+from core.onnx_graph.executed_kernels import Executed
+from core.onnx_graph.layered_graph import LayeredGraph, float_kernels
+from core.onnx_graph.quantize import Integers
 from core.runtime import one_way
-from core.runtime.torch_export import export
+from core.runtime.graph import graph_of
 from core.source.contract import ModelSource
 
-SPOILERS = ("WeightBiasQuantization", "MatMulAddFusion", "GemmActivationFusion")
-"""Optimisers of ONNX Runtime that may undo a map. The first quantizes float weights by itself
-where input and output of a product happen to be quantized; the second makes Gemms of MatMul and
-Add, the third joins a Gemm with its activation, before integers are looked for, so that some run
-in float. Each is left out where that puts
-more products where they were asked for."""
 BUILDABLE_FLOATS = ("float32", "float16")
 NARROW = "INT8"
 """What ONNX Runtime's integer kernels compute in."""
@@ -93,13 +87,13 @@ def build(
 ) -> Built:
     """Build `chosen` for ONNX Runtime on the CPU.
 
-    `graph` is what `export` gave for the same source: it is the same for every map. Ranges are
+    `graph` is what `graph_of` gave for the same source: it is the same for every map. Ranges are
     those of the analysis; nothing is calibrated. Does not change `source`. Raises `ModelError`
     where the model cannot be exported or is not the one that was analyzed.
     """
     check_same_model(source, analysis)
     if graph is None:
-        graph = export(source, analysis.layers, expand_units=analysis.expanded_units)
+        graph = graph_of(source, analysis.layers, expand_units=analysis.expanded_units)
     return replace(assemble(graph, analysis, chosen), notes=one_way.notes(source, graph))
 
 
@@ -109,48 +103,14 @@ def assemble(graph: LayeredGraph, analysis: Analysis, chosen: PrecisionMap) -> B
     asked = {
         name: registry.get(given) for name, given in chosen.by_layer.items() if given is not None
     }
-    wanted = [name for name, precision in asked.items() if precision.kind == "integer"]
-    half = {n for n, p in asked.items() if p.float_dtype == "float16"}
-    integers, model, disabled, found = _built(graph, analysis, wanted, half)
-    multiplied = [n for n in wanted if layers.layers[layers.index[n]].state == "computes"]
+    made = assembled(graph, layers, asked, analysis.ranges, analysis.rounding)
+    integers, found = made.integers, made.executed
     floats = float_kernels(analysis.rounding)
-    lost = _lost(multiplied, integers, found, floats)
-    if (
-        lost
-    ):  # rounding for a kernel that multiplies floats all the same would cost and gain nothing
-        kept = [name for name in wanted if name not in lost]
-        integers, model, disabled, found = _built(graph, analysis, kept, half)
-        integers = replace(integers, reasons={**integers.reasons, **lost})
     report = tuple(
         _report(layer, chosen.by_layer[layer.name], graph, integers, found, floats)
         for layer in layers
     )
-    return Built(model, report, disabled, graph.inputs, graph.output, found.counts)
-
-
-def _built(
-    graph: LayeredGraph, analysis: Analysis, wanted: list[str], half: Collection[str]
-) -> tuple[Integers, onnx.ModelProto, tuple[str, ...], Executed]:
-    integers = quantize(graph, analysis.layers, wanted, analysis.ranges, analysis.rounding)
-    nodes = {n.name for n in integers.model.graph.node if layer_of_node(n) in half}
-    model = halved(integers.model, nodes)
-    _trim(model)
-    disabled, found = _faithful(model, set(wanted) - integers.reasons.keys())
-    return integers, model, disabled, found
-
-
-def _lost(
-    wanted: Collection[str], integers: Integers, found: Executed, floats: frozenset[str]
-) -> dict[str, str]:
-    """Layers whose quantized products run in float all the same, with a reason; `floats` are those
-    that were not to multiply integers.
-    """
-    lost = {}
-    for name in wanted:
-        on_integers, in_float = found.split(name, floats)
-        if in_float and not on_integers and name not in integers.reasons:
-            lost[name] = f"ONNX Runtime runs its {', '.join(sorted(set(in_float)))} in float there"
-    return lost
+    return Built(made.model, report, made.disabled, graph.inputs, graph.output, found.counts)
 
 
 def check_same_model(source: ModelSource, analysis: Analysis) -> None:
@@ -160,27 +120,6 @@ def check_same_model(source: ModelSource, analysis: Analysis) -> None:
             f"The model of {analysis.source or source.name} has other weights than the analysis.",
             "Analyze it again, or restore the checkpoint that was analyzed.",
         )
-
-
-def _trim(model: onnx.ModelProto) -> None:
-    """Leave out what no runtime needs: types of inner tensors and notes of the tools."""
-    del model.graph.value_info[:]
-    del model.metadata_props[:]
-    model.producer_name = "quantscape"
-    model.producer_version = ""
-
-
-def _faithful(model: onnx.ModelProto, integer: Collection[str]) -> tuple[tuple[str, ...], Executed]:
-    """The optimisers to leave out, and what is executed then."""
-    disabled: tuple[str, ...] = ()
-    best = executed_kernels(model)
-    if not any(node.op_type == "DequantizeLinear" for node in model.graph.node):
-        return disabled, best
-    for name in SPOILERS:
-        found = executed_kernels(model, (*disabled, name))
-        if found.as_wanted(integer) > best.as_wanted(integer):
-            disabled, best = (*disabled, name), found
-    return disabled, best
 
 
 def _report(

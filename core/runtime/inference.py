@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from core.errors import ModelError, told
+from core.errors import ModelError
+from core.onnx_graph.forms import fixed_batch
 from core.onnx_graph.session import Feed
 from core.source.batches import Inputs, count, take
+from core.source.onnx_model import run_session
 from core.source.trees import tensors
 
 BATCH = 100
@@ -24,18 +27,33 @@ def feed(names: Sequence[str], inputs: Inputs) -> Feed:
     }
 
 
+class Runnable(Protocol):
+    """A graph that a session was made of: names of its inputs in order, and of what is judged."""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the inputs in the order of the source's input tensors."""
+        ...
+
+    @property
+    def output(self) -> str:
+        """The name of the output that is judged."""
+        ...
+
+
 def run(
-    session: ort.InferenceSession, names: Sequence[str], inputs: Inputs, batch: int = BATCH
+    session: ort.InferenceSession, graph: Runnable, inputs: Inputs, batch: int = BATCH
 ) -> NDArray[np.float32]:
-    """Outputs [N, K] of a session for N samples. Raises `ModelError` where the model fails."""
-    found = []
+    """Outputs [N, K] of a session of `graph` for N samples. Raises `ModelError` where it fails."""
+    found, size = [], fixed_batch(session)
     for start in range(0, count(inputs), batch):
+        given = feed(graph.inputs, take(inputs, start, start + batch))
         try:
-            found.append(session.run(None, feed(names, take(inputs, start, start + batch)))[0])
-        except Exception as error:  # ONNX Runtime has a class of its own for each status
+            found.append(run_session(session, (graph.output,), given, size)[0])
+        except ModelError as error:
             last = min(start + batch, count(inputs)) - 1
             raise ModelError(
-                f"The exported model failed on samples {start} to {last}: {told(error)}.",
+                f"The exported model failed on samples {start} to {last}: {error.cause}",
                 "A model whose steps depend on the size of the batch cannot be exported so that "
                 "the batch stays free.",
             ) from error

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core.engines.torch.replay.replayer import Floats
+from core.engines.engine import Floats
 from core.estimate.projection import Projection, Projector
 from core.estimate.values import ValueProjector
 from core.evidence.evidence import Evidence, MetricRuns, spread_by_sample

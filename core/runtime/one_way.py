@@ -15,6 +15,7 @@ from core.onnx_graph.session import open_session
 from core.runtime.inference import run
 from core.source.batches import Inputs, count, run_batch, state_kept, take
 from core.source.contract import ModelSource
+from core.source.onnx_model import OnnxModel
 
 SIZES = (1, 2, 16, 100)
 TOLERANCE = 1e-2
@@ -40,6 +41,8 @@ def notes(source: ModelSource, graph: LayeredGraph) -> tuple[str, ...]:
     """A sentence that names the sizes at which `graph` and the model of `source` differ, if any,
     on calibration samples. Does not change the model.
     """
+    if isinstance(source.model, OnnxModel):
+        return ()  # the graph is the model
     inputs = source.calibration.inputs
     session = open_session(graph.model)
     apart = []
@@ -48,7 +51,7 @@ def notes(source: ModelSource, graph: LayeredGraph) -> tuple[str, ...]:
         with state_kept(source.model):
             expected = run_batch(source.model, batch, source.output).numpy()
         try:
-            found = run(session, graph.inputs, batch)
+            found = run(session, graph, batch)
         except ModelError:  # with its size fixed it takes no other
             apart.append(size)
             continue

@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from core.onnx_graph.forms import fixed_batch
 from core.onnx_graph.session import Feed
 from core.runtime.inference import feed
 from core.source.batches import Inputs, count, pick
@@ -54,7 +55,12 @@ class Rounds:
 
 
 def batch_for(session: ort.InferenceSession, names: Sequence[str], inputs: Inputs) -> int:
-    """The smallest power of four whose call takes longer than the noise; 1 where that does."""
+    """The smallest power of four whose call takes longer than the noise; 1 where that does. A graph
+    that takes one number of samples alone is timed with that.
+    """
+    size = fixed_batch(session)
+    if size is not None:
+        return size
     batch = 1
     while batch < MOST_BATCH:
         given = repeated(names, inputs, batch)

@@ -20,8 +20,7 @@ from core.decide.assess.outcome import accuracy_totals
 from core.decide.policy.decision import PrecisionMap
 from core.decide.policy.policy import Policy
 from core.decide.study import Study
-from core.engines.torch.replay.replayer import Floats
-from core.engines.torch.simulate.simulator import Simulator
+from core.engines.engine import Engine, Floats
 from core.errors import DataError, ModelError
 from core.estimate.values import ValueProjector
 from core.evidence.measure.outputs import OutputReader, read
@@ -38,6 +37,7 @@ from core.records.verification import (
 )
 from core.runtime import one_way
 from core.runtime.build import Built, assemble, check_same_model
+from core.runtime.graph import graph_of
 from core.runtime.inference import BATCH, run
 from core.runtime.judge import judge, sqnr_db
 from core.runtime.machine import this_machine
@@ -45,7 +45,6 @@ from core.runtime.overhead import Overhead, measure_overhead
 from core.runtime.peak import peak_bytes
 from core.runtime.simulation import stored_simulator
 from core.runtime.timing import ROUNDS, batch_for, interleaved, repeated
-from core.runtime.torch_export import export
 from core.source.contract import ModelSource
 from core.source.data import Split
 
@@ -66,7 +65,7 @@ class Bench:
     analysis: Analysis
     study: Study
     graph: LayeredGraph
-    simulator: Simulator
+    simulator: Engine
     reader: OutputReader
     split: Split
     split_name: str
@@ -90,18 +89,18 @@ def prepare(source: ModelSource, analysis: Analysis) -> Bench:
             "Give the --csv that was analyzed, or analyze the model with these data.",
         )
     study = Study(analysis)
-    graph = export(source, analysis.layers, expand_units=analysis.expanded_units)
+    graph = graph_of(source, analysis.layers, expand_units=analysis.expanded_units)
     simulator = stored_simulator(source, analysis)
     split, name = (source.selection, "selection")
     if source.holdout is not None:
         split, name = source.holdout, "holdout"
     reference = assemble(graph, analysis, _uniform(study, registry.REFERENCE))
     session = open_session(reference.model)
-    outputs, reader = run(session, reference.inputs, split.inputs), read(source)
+    outputs, reader = run(session, reference, split.inputs), read(source)
     _check_export(source, reader, simulator.run({}, split.inputs, batch_size=BATCH), outputs)
     return Bench(
         source, analysis, study, graph, simulator, reader, split, name, reference, session,
-        outputs, run(session, reference.inputs, source.selection.inputs),
+        outputs, run(session, reference, source.selection.inputs),
         measure_overhead(graph, analysis),
     )  # fmt: skip
 
@@ -148,7 +147,7 @@ def verify(
     step(1)
     simulated = simulation(bench, built)
     step(2)
-    outputs = run(session, built.inputs, bench.split.inputs)
+    outputs = run(session, built, bench.split.inputs)
     if not np.isfinite(outputs).all():
         raise ModelError(
             "The built model gave NaN or infinity on the holdout split.",
@@ -159,7 +158,7 @@ def verify(
     )
     same = judge(
         bench.source, bench.reader, bench.source.selection, bench.analysis.metric,
-        bench.selection_outputs, run(session, built.inputs, bench.source.selection.inputs),
+        bench.selection_outputs, run(session, built, bench.source.selection.inputs),
     )  # fmt: skip
     apart = judge(
         bench.source, bench.reader, bench.split, bench.analysis.metric, simulated, outputs
@@ -207,7 +206,7 @@ def _as_deployed(bench: Bench, built: Built, simulated: Floats) -> AsDeployed:
     """What a session without exact sums gives, NaN and infinity taken for 0."""
     with as_deployed():
         session = open_session(built.model, built.disabled)
-        outputs = np.nan_to_num(run(session, built.inputs, bench.split.inputs), posinf=0, neginf=0)
+        outputs = np.nan_to_num(run(session, built, bench.split.inputs), posinf=0, neginf=0)
     found = judge(
         bench.source, bench.reader, bench.split, bench.analysis.metric, bench.outputs, outputs
     )

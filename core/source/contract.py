@@ -11,15 +11,19 @@ import difflib
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from core.errors import DataError, ModelError
+from core.onnx_graph.node_table import SUFFIX
+from core.onnx_graph.read_model import read_model
 from core.source.batches import Output
 from core.source.computed_weights import with_own_weights
 from core.source.data import Split, held_back, read_inputs, read_split, without_targets
+from core.source.onnx_model import OnnxModel
 from core.source.plain import plain, without_wrappers
 from core.source.trees import named_tensors
 from core.task import TASKS
@@ -136,22 +140,35 @@ def model_source(spec: Mapping[str, Any]) -> ModelSource:
     the key.
     """
     _check_keys(spec)
-    model, unwrapped = plain(spec["model"])
+    given_model = spec["model"]
+    if isinstance(given_model, str | Path) and str(given_model).lower().endswith(SUFFIX):
+        given_model = OnnxModel(read_model(Path(given_model)))
+    model, unwrapped = plain(given_model)
     if unwrapped:
-        spec = {**spec, **_renamed(spec, without_wrappers(spec["model"]))}
+        spec = {**spec, **_renamed(spec, without_wrappers(given_model))}
     _check_texts(model, spec)
     check_weights(model)
     model.eval().to("cpu")
-    _check_paths(model, spec)
+    if not isinstance(model, OnnxModel):  # whose units and roles have wildcards
+        _check_paths(model, spec)
     brought, given = read_inputs(spec["calibration"], "calibration"), spec.get("evaluation")
     evaluated = None if given is None else read_split(given, "evaluation")
-    inputs = without_targets(brought, evaluated.inputs if evaluated else None, model)
+    inputs = taken = without_targets(brought, evaluated.inputs if evaluated else None, model)
+    held = None if spec.get("holdout") is None else read_split(spec["holdout"], "holdout")
+    output, stored = _output(spec.get("output")), list[str]()
+    if isinstance(model, OnnxModel):
+        inputs = model.by_name(inputs)
+        splits = [s and Split(model.by_name(s.inputs), s.targets) for s in (evaluated, held)]
+        evaluated, held = splits
+        model.learn(inputs)
+        output = model.judged(output)
+    else:
+        model, stored = with_own_weights(model, inputs)
     calibration = Split(inputs)
-    model, stored = with_own_weights(model, inputs)
     selection = evaluated or calibration
     holdout: Split | None = None
-    if spec.get("holdout") is not None:
-        holdout = read_split(spec["holdout"], "holdout")
+    if held is not None:
+        holdout = held
     elif given is not None and "holdout" not in spec:
         selection, holdout = held_back(selection)
     name = str(spec.get("name") or "model")
@@ -171,12 +188,12 @@ def model_source(spec: Mapping[str, Any]) -> ModelSource:
         groups=_groups(spec.get("groups", ())),
         reference=str(spec.get("reference", "")).encode("utf-8", "backslashreplace").decode(),
         data_description=str(spec.get("data_description", "")),
-        output=_output(spec.get("output")),
+        output=output,
         metric=metric,
         metric_name=str(spec.get("metric_name") or getattr(metric, "__name__", "metric")),
         higher_is_better=bool(spec.get("higher_is_better", True)),
         optimistic=given is None,
-        notes=(*unwrapped, *stored, *(() if inputs is brought else (PAIRS_TO_CALIBRATE,))),
+        notes=(*unwrapped, *stored, *(() if taken is brought else (PAIRS_TO_CALIBRATE,))),
     )
 
 

@@ -246,7 +246,7 @@ def _table(source: ModelSource, observer: Observer, some: Collection[str]) -> La
     glue = tuple(sorted(observer.glue - observer.containers))
     return LayerTable(
         tuple(layers), edges, glue, tuple(glue_tensors), uncalled, observer.joins,
-        _groups(source, {layer.name: i for i, layer in enumerate(layers)}),
+        groups_of(source, {layer.name: i for i, layer in enumerate(layers)}),
         tuple(name or ROOT for name in index if name in some), tuple(unread), holds_all=True,
     )  # fmt: skip
 
@@ -282,7 +282,7 @@ def _add_bias(
     tensors.insert(place + 1, bias)
 
 
-def _groups(source: ModelSource, index: Mapping[str, int]) -> tuple[tuple[int, ...], ...]:
+def groups_of(source: ModelSource, index: Mapping[str, int]) -> tuple[tuple[int, ...], ...]:
     """Positions of the layers that each of the source's groups names."""
     taken: set[str] = set()
     for name in (name for group in source.groups for name in group):

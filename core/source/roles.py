@@ -54,7 +54,7 @@ _BY_TYPE: tuple[tuple[tuple[type[nn.Module], ...], str], ...] = (
     ((nn.Embedding, nn.EmbeddingBag), "embedding"),
     (CONVOLUTIONS, "convolution"),
 )
-_BY_WORDS: tuple[tuple[re.Pattern[str], str], ...] = (
+BY_WORDS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"pos(itional)?_?(enc|emb)"), "positional_encoding"),
     (re.compile(r"feed_?forward|\bffn?\b|\bmlp\b"), "feed_forward"),
     (re.compile(r"\b(self_?|cross_?)?att(entio)?n\b|attention"), "attention"),
@@ -85,7 +85,7 @@ def role_of(path: str, module: nn.Module, *, is_unit: bool, is_last_product: boo
     if isinstance(module, nn.Linear):
         is_head = is_last_product or ("." not in path and _HEAD.search(words))
         return "output_projection" if is_head else "linear"
-    for pattern, role in _BY_WORDS:
+    for pattern, role in BY_WORDS:
         if pattern.search(words) and (is_unit or role in ("positional_encoding", "embedding")):
             return role
     return "layer_norm" if not is_unit and _NORM.search(words) else "other"

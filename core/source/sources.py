@@ -1,4 +1,6 @@
-"""What a person names as a source, loaded: `sample:NAME` or `path/to/file.py:function`."""
+"""What a person names as a source, loaded: `sample:NAME`, `path/to/file.py:function`, or an ONNX
+file with its arrays.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.errors import PolicyError
-from core.source import python_file, samples
+from core.source import onnx_file, python_file, samples
 
 if TYPE_CHECKING:
     from core.source.contract import ModelSource
@@ -21,14 +23,18 @@ def load(reference: str, csv: Path | None = None) -> ModelSource:
     """
     if reference.startswith(samples.PREFIX):
         return samples.load(reference, csv)
-    if not python_file.is_reference(reference):
+    is_onnx = onnx_file.is_reference(reference)
+    if not is_onnx and not python_file.is_reference(reference):
         raise PolicyError(
             f"{reference!r} is no source.",
-            "Use path/to/file.py:function, or sample:NAME; `samples` lists the names.",
+            "Use path/to/file.py:function, model.onnx with --calibration, or sample:NAME; `samples` "
+            "lists the names.",
         )
     if csv is not None:
         raise PolicyError(
             f"{reference} takes no CSV, but {csv} was given.",
             "Leave out --csv: the function brings its own data.",
         )
+    if is_onnx:
+        return onnx_file.load(reference)
     return python_file.load(reference)

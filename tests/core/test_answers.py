@@ -364,7 +364,7 @@ def test_a_built_model_of_probabilities_is_verified_as_logits() -> None:
     chosen = answer.decide(bench.study, Policy(strategy="uniform", uniform="INT8"))
     built = assemble(bench.graph, analysis, chosen)
     inputs = source.selection.inputs
-    ran = run(open_session(built.model, built.disabled), built.inputs, inputs)
+    ran = run(open_session(built.model, built.disabled), built, inputs)
     with torch.no_grad():
         p = source.model(inputs).clamp(min=FLOOR).numpy()
     q = np.maximum(ran.reshape(p.shape), FLOOR)
@@ -397,7 +397,7 @@ def test_a_reference_near_zero_loses_no_percent(kind: str) -> None:
     totals = outcome(study, chosen).totals
     bench = prepare(source, analysis)
     built = assemble(bench.graph, analysis, chosen)
-    ran = run(open_session(built.model), built.inputs, bench.split.inputs)
+    ran = run(open_session(built.model), built, bench.split.inputs)
     found = judge(source, bench.reader, bench.split, analysis.metric, bench.outputs, ran)
     solver, projection = Solver(study), study.project(chosen.codes)
 

@@ -92,7 +92,11 @@ def test_progress_counts_every_step_once() -> None:
     done = [one for one, _, _ in steps]
     assert done == sorted(done)
     runs = len(planned_runs(found.layers, options)) * 2  # two batches
-    assert {total for _, total, _ in steps} == {runs + local_steps(found.layers)}
-    assert steps[-1] == (runs + local_steps(found.layers), runs + local_steps(found.layers), "done")
+    assert {total for _, total, _ in steps} == {runs + local_steps(source, found.layers)}
+    assert steps[-1] == (
+        runs + local_steps(source, found.layers),
+        runs + local_steps(source, found.layers),
+        "done",
+    )
     alone = [label for one, _, label in steps if one >= runs and label.endswith("by itself")]
     assert len(alone) == 2 * len(found.layers)

@@ -130,5 +130,5 @@ def test_script_and_build_give_one_graph(made: Any, turns: tuple[str, ...], tmp_
 
     assert any(node.op_type == "QuantizeLinear" for node in found.graph.node)
     assert _parts(found) == _parts(built.model)
-    outputs = [run(open_session(m, built.disabled), built.inputs, x) for m in (found, built.model)]
+    outputs = [run(open_session(m, built.disabled), built, x) for m in (found, built.model)]
     assert np.array_equal(*outputs)

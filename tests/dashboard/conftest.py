@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from streamlit.testing.v1 import AppTest
 
 from core.analysis import store
@@ -18,20 +19,24 @@ from core.evidence.evidence import Partial
 from core.evidence.options import MeasureOptions
 from core.layers import LayerTable
 from core.numerics.precision import FP16, INT8
+from core.onnx_graph.read_model import from_bytes
 from core.source import samples
+from core.source.contract import ModelSource, model_source
+from core.source.onnx_model import OnnxModel
 from dashboard import FOLDERS_VARIABLE
 from dashboard.pages import PAGES
 from tests.conftest import REPOSITORY
 from tests.core.partial import partial_analysis
 from tests.core.synthetic import synthetic_analysis, synthetic_layers
 from tests.dashboard import by_task
+from tests.zoo.graphs import opset_11
 from tests.zoo.models import TiedWeights
 from tests.zoo.sources import source_of, tiny_source
 
 Open = Callable[..., AppTest]
 TASKS = ("values", "unlabelled", "sequence", "custom", "grouped", "values_unlabelled")
 SHAPES = ("empty", "single", "measured", "unmeasured", "equal", "large", "tied", "overflow",
-          "partial", "few", "int8", "half", *TASKS)  # fmt: skip
+          "partial", "few", "int8", "half", "file", *TASKS)  # fmt: skip
 SAMPLES = tuple(samples.names())
 TIMEOUT_S = 60
 
@@ -40,6 +45,17 @@ def equal_scores(count: int) -> Analysis:
     """Every layer of one role, hence one score by every rule."""
     layers = tuple(replace(layer, role="linear") for layer in synthetic_layers(count).layers)
     return replace(synthetic_analysis(count, measured=False), layers=LayerTable(layers))
+
+
+def of_file() -> ModelSource:
+    """A source that is an ONNX file."""
+    made, arrays = opset_11()
+    x = torch.from_numpy(arrays["x"])
+    model = OnnxModel(from_bytes(made.SerializeToString(), "model.onnx"))
+    return model_source(
+        {"model": model, "calibration": x, "evaluation": (x, torch.arange(len(x)) % 5),
+         "task": "classification", "reference": "model.onnx --calibration=c.npz --task=classification"}
+    )  # fmt: skip
 
 
 def overflowing(count: int) -> Analysis:
@@ -66,6 +82,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "overflow": overflowing(28),
         "int8": analyze(tiny_source(), MeasureOptions(precisions=(INT8,), probes=2)),
         "half": analyze(tiny_source(), MeasureOptions(precisions=(FP16,), probes=2)),
+        "file": analyze(of_file(), MeasureOptions(precisions=(INT8,), probes=2)),
         "partial": partial_analysis(28, 15),
         "few": replace(synthetic_analysis(12, samples=20), partial=Partial(11, 11, 20, 200)),
         **by_task.analyses(),

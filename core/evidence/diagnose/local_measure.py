@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from core.engines.engines import stored_tensors
 from core.engines.torch.simulate.calibrated import calibrated_simulator
-from core.engines.torch.simulate.folding import seen_at, stored_tensors
+from core.engines.torch.simulate.folding import seen_at
 from core.evidence.diagnose.curvature import Pulled, pull_back
 from core.evidence.diagnose.own_output import Outputs, OwnOutputs, error_of
 from core.evidence.diagnose.remedies import LayerProgress, examine
@@ -28,6 +29,7 @@ from core.numerics import precision as registry
 from core.numerics.precision import Precision
 from core.source.batches import Inputs, count, pick, take
 from core.source.contract import ModelSource
+from core.source.onnx_model import OnnxModel
 
 MOST_SAMPLES = 64
 """Calibration samples that layers are looked at with, spread evenly over the split."""
@@ -63,13 +65,15 @@ def _with_local(
     progress: LayerProgress, kept: LayerCache,
 ) -> Evidence:  # fmt: skip
     evidence = measured.evidence
+    kurtosis = weight_kurtosis(layers, stored_tensors(layers, source.model))
+    if not looks_inside(source):
+        return replace(evidence, local=LocalStatistics(weight_kurtosis=kurtosis))
     precisions = tuple(registry.get(name) for name in evidence.precisions)
     simulator = calibrated_simulator(
         source, layers, options.scheme, measured.ranges, expand_units=options.expand_units
     )
     simulator.hold_weights(0)  # each layer's are met a few times in a row, and then no more
     own = OwnOutputs(simulator, layers)
-    kurtosis = weight_kurtosis(layers, stored_tensors(layers, source.model))
     limit = BATCH_BYTES if options.memory_bytes is None else options.memory_bytes // 4
     orders = second_order(
         source,
@@ -92,9 +96,14 @@ def _with_local(
     return replace(evidence, local=local)
 
 
-def local_steps(layers: LayerTable) -> int:
+def looks_inside(source: ModelSource) -> bool:
+    """Whether layers can be looked at by themselves: those of PyTorch modules can."""
+    return not isinstance(source.model, OnnxModel)
+
+
+def local_steps(source: ModelSource, layers: LayerTable) -> int:
     """How many steps `with_local` takes: the error of each layer, then its remedies."""
-    return 2 * len(layers)
+    return 2 * len(layers) if looks_inside(source) else 0
 
 
 def _with_remedies(

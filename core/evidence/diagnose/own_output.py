@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from core.engines.engine import Assignment
 from core.engines.torch.simulate.folding import clipped, clips, seen_at
-from core.engines.torch.simulate.simulator import Assignment, Simulator
+from core.engines.torch.simulate.simulator import Simulator
 from core.engines.torch.simulate.variant import AS_USUAL, Variant
 from core.layers import LayerTable
 from core.numerics.precision import Precision

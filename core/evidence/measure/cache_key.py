@@ -8,15 +8,13 @@ import json
 from dataclasses import asdict
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
-from core.engines.torch.simulate.simulator import Assignment, Simulator
+from core.engines.engine import Assignment, Engine
 from core.evidence.measure.cache_store import sha256
 from core.layers import LayerTable
 from core.source.batches import Output
-from core.source.contract import ModelSource, tensor_bytes
+from core.source.contract import ModelSource
 from core.source.device import device_name
 
 EVIDENCE_VERSION = 3
@@ -26,7 +24,7 @@ EVIDENCE_VERSION = 3
 def content_key(
     source: ModelSource,
     layers: LayerTable,
-    simulator: Simulator,
+    simulator: Engine,
     reference: NDArray[np.float32],
     *,
     everything: bool,
@@ -43,8 +41,6 @@ def content_key(
     ranges = [(*site, seen.low, seen.high) for site, seen in sorted(simulator.ranges.items())]
     parts = {
         "version": EVIDENCE_VERSION,
-        "torch": torch.__version__,
-        "kernels": (torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()),
         "device": device_name(source.model),
         "weights": source.fingerprint(),
         "data": source.data_fingerprint(),
@@ -52,15 +48,11 @@ def content_key(
         "scheme": asdict(simulator.scheme),
         "calibrator": asdict(simulator.calibrator),
         "layers": of_layers,
-        "owners": sorted((path, name or "") for path, name in simulator.owner.items()),
         "ranges": ranges,
         "reference": sha256(reference),
+        "engine": simulator.identity(),
     }
     digest.update(json.dumps(parts, sort_keys=True, default=repr).encode())
-    digest.update(_code(source.model).encode())
-    for name, buffer in sorted(source.model.named_buffers()):  # also those that are never saved
-        digest.update(f"{name}{tuple(buffer.shape)}".encode())
-        digest.update(tensor_bytes(buffer))
     return digest.hexdigest()
 
 
@@ -80,22 +72,7 @@ def _text(output: Output) -> str | int | None:
         return ""
 
 
-def _code(model: nn.Module) -> str:
-    """The source of every class of module that is not PyTorch's own, where it can be read."""
-    found: dict[str, str] = {}
-    for module in model.modules():
-        for kind in type(module).__mro__:
-            name = f"{kind.__module__}.{kind.__qualname__}"
-            if name in found or kind.__module__.split(".")[0] in ("torch", "builtins"):
-                continue
-            try:
-                found[name] = inspect.getsource(kind)
-            except (OSError, TypeError):  # written at a prompt: the reference outputs stand for it
-                found[name] = ""
-    return json.dumps(sorted(found.items()))
-
-
-def is_repeatable(simulator: Simulator, batch: object) -> bool:
+def is_repeatable(simulator: Engine, batch: object) -> bool:
     """Whether the model gives the same outputs for a batch when it is run again."""
     first, again = (simulator.run({}, batch) for _ in range(2))  # type: ignore[arg-type]
     return first.tobytes() == again.tobytes()

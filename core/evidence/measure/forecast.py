@@ -14,7 +14,12 @@ from torch import Tensor, nn
 
 from core.engines.torch.simulate.folding import seen_at
 from core.evidence.diagnose.curvature import pull_back
-from core.evidence.diagnose.local_measure import DRAWS, MOST_SAMPLES, REMEDY_SAMPLES
+from core.evidence.diagnose.local_measure import (
+    DRAWS,
+    MOST_SAMPLES,
+    REMEDY_SAMPLES,
+    looks_inside,
+)
 from core.evidence.measure.runs import Run, Runner
 from core.evidence.options import MeasureOptions
 from core.layers import Layer, LayerTable
@@ -44,9 +49,12 @@ def forecast_seconds(
     passes = sum(shares.get(next(iter(r.assignment)) if r.layer else "", 1.0) for r in runs)
     holdout = 0 if source.holdout is None else len(source.holdout)
     once = len(source.calibration) + len(source.selection) + holdout
-    alone = _local_samples(runner, source, layers, options.precisions)
+    alone = 0.0
+    if looks_inside(source):
+        alone = _local_samples(runner, source, layers, options.precisions)
     shared = passes * len(source.selection) / options.jobs
-    return each * (shared + once + alone) + _gradient_seconds(source, layers)
+    gradients = _gradient_seconds(source, layers) if looks_inside(source) else 0.0
+    return each * (shared + once + alone) + gradients
 
 
 def _local_samples(

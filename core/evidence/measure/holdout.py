@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core.engines.torch.simulate.simulator import Simulator
+from core.engines.engines import engine_of
 from core.errors import DataError
 from core.evidence.evidence import mean_known
 from core.evidence.measure.metric_runs import Judge
@@ -30,7 +30,7 @@ def judged(source: ModelSource, layers: LayerTable, scheme: Scheme) -> dict[str,
     unknown = {"metric": metric, "holdout_accuracy": None, "majority_accuracy": None}
     if split is None or split.targets is None:
         return unknown
-    outputs = Simulator(source.model, layers, {}, scheme, source.output).run({}, split.inputs)
+    outputs = engine_of(source, layers, scheme).run({}, split.inputs)
     if metric is None:
         return unknown | _accuracy(reader, split, outputs)
     if source.metric is not None:

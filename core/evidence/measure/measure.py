@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from core.engines.torch.simulate.folding import stored_tensors
-from core.engines.torch.simulate.simulator import Assignment, Simulator
+from core.engines.engine import Assignment, Engine
+from core.engines.engines import engine_of, stored_tensors
 from core.evidence.diagnose.weights import weight_sqnr_db
 from core.evidence.evidence import Evidence, Measured, MetricRuns, Partial
 from core.evidence.measure.assemble import Assembler
@@ -33,7 +33,6 @@ from core.layers import LayerTable
 from core.numerics.calibrate.calibration import Calibration
 from core.numerics.precision import Precision
 from core.source.contract import ModelSource
-from core.source.ownership import layer_owners
 
 OnPartial = Callable[[Evidence, tuple[Calibration, ...], Partial], None]
 PROBE_SEED = 20211
@@ -85,14 +84,13 @@ def planned_runs(layers: LayerTable, options: MeasureOptions) -> list[Run]:
     return runs
 
 
-def make_simulator(source: ModelSource, layers: LayerTable, options: MeasureOptions) -> Simulator:
-    """A simulator of `source.model`, calibrated on the calibration split."""
-    owner = layer_owners(source, layers, expand_units=options.expand_units)
-    simulator = Simulator(
-        source.model, layers, owner, options.scheme, source.output, options.calibrator
+def make_simulator(source: ModelSource, layers: LayerTable, options: MeasureOptions) -> Engine:
+    """The engine of `source.model`, calibrated on the calibration split."""
+    engine = engine_of(
+        source, layers, options.scheme, options.calibrator, expand_units=options.expand_units
     )
-    simulator.calibrate(source.calibration.inputs)
-    return simulator
+    engine.calibrate(source.calibration.inputs)
+    return engine
 
 
 def measure(
@@ -133,7 +131,7 @@ def measure(
             cache, runner, source, layers, reference, runs, everything=bool(judge)
         )
     work = Work(
-        source.model, source.selection.inputs, source.output, layers, dict(simulator.owner), scheme,
+        source.model, source.selection.inputs, source.output, layers, simulator.owner, scheme,
         simulator.ranges, runner.need, runner.batch, runner.reason, tuple(runs),
         reader.kept if judge is None else None, reference.shape[1], torch.get_num_threads(),
         jobs,
@@ -155,8 +153,8 @@ def measure(
     if judge is not None and first is not None:
         metrics = _judged(judge, first, found, assembler)
     evidence = assembler.whole(found.outputs, found.finite, metrics)
-    return Measured(evidence, ranges, time.perf_counter() - start, runner.notes(found.full_passes),
-                    run_cache.key)  # fmt: skip
+    said = (*simulator.notes(precisions), *runner.notes(found.full_passes))
+    return Measured(evidence, ranges, time.perf_counter() - start, said, run_cache.key)
 
 
 def _weight_sqnr(

@@ -9,16 +9,13 @@ from __future__ import annotations
 import ctypes
 import gc
 import itertools
-from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
 import torch
-from torch import nn
 
-from core.engines.torch.replay.recording import Recording
 from core.errors import PolicyError
 from core.source.batches import Inputs
 from core.source.trees import tensors
@@ -68,56 +65,11 @@ class Footprint:
         return self.fixed + self.weights + batch * ((self.kept if replay else 0) + 2 * self.live)
 
 
-def footprint(
-    recording: Recording, keep: AbstractSet[int], samples: int, fixed: int, weights: int
-) -> Footprint:
-    """The footprint of replays that read `keep`, from a recording of `samples` samples."""
-    size = dict(zip(recording.storages, recording.sizes, strict=True))
-    kept = sum(size[storage] for storage in {recording.storages[slot] for slot in keep})
-    return Footprint(
-        OVERHEAD_BYTES + fixed, -(-kept // samples), -(-_live(recording, size) // samples), weights
-    )
-
-
-def model_bytes(model: nn.Module) -> tuple[int, int, int]:
-    """Bytes of the parameters of `model`, of its buffers, and of its largest tensor."""
-    sizes = [
-        [t.numel() * t.element_size() for t in held()] for held in (model.parameters, model.buffers)
-    ]
-    return sum(sizes[0]), sum(sizes[1]), max((*sizes[0], *sizes[1]), default=0)
-
-
 def release() -> None:
     """Give back what is not needed any more: objects in circles, and what the allocator keeps."""
     gc.collect()
     with suppress(OSError, AttributeError):  # the C library of GNU alone has it
         ctypes.CDLL(None).malloc_trim(0)
-
-
-def _live(recording: Recording, size: dict[int, int]) -> int:
-    """Bytes alive at once in a pass, where a value lives until it is read for the last time."""
-    last: dict[int, int] = {}
-    for i, call in enumerate(recording.calls):
-        for slot in (*call.reads, *call.makes):
-            last[recording.storages[slot]] = i
-    if recording.output >= 0:
-        last[recording.storages[recording.output]] = len(recording.calls)
-    ends: dict[int, list[int]] = {}
-    for storage, i in last.items():
-        ends.setdefault(i, []).append(storage)
-    alive: set[int] = set()
-    now = peak = 0
-    for i, call in enumerate(recording.calls):
-        for slot in call.makes:
-            if recording.storages[slot] not in alive:
-                alive.add(recording.storages[slot])
-                now += size[recording.storages[slot]]
-        peak = max(peak, now)
-        for storage in ends.get(i, ()):
-            if storage in alive:
-                alive.remove(storage)
-                now -= size[storage]
-    return peak
 
 
 def input_bytes(inputs: Inputs) -> int:

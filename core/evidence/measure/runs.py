@@ -8,20 +8,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from core.engines.torch.replay.replayer import Replayer
-from core.engines.torch.simulate.simulator import Assignment, Simulator
+from core.engines.engine import Assignment, Engine, Replay
 from core.evidence.measure.cache import Unit
 from core.evidence.measure.cache_key import run_key
 from core.evidence.measure.memory import (
     BATCH,
+    OVERHEAD_BYTES,
     TEMPORARIES,
     Footprint,
     batch_size,
     batches,
-    footprint,
     free_bytes,
     input_bytes,
-    model_bytes,
     too_little,
 )
 from core.evidence.measure.outputs import OutputReader
@@ -49,8 +47,8 @@ class Runner:
     `note` says so where smaller batches than usual may change the last bits.
     """
 
-    simulator: Simulator
-    replayer: Replayer
+    simulator: Engine
+    replayer: Replay
     need: Footprint
     batch: int
     note: str = ""
@@ -125,7 +123,7 @@ class Runner:
 
 
 def prepare(
-    simulator: Simulator,
+    simulator: Engine,
     source: ModelSource,
     reader: OutputReader,
     runs: int,
@@ -147,13 +145,11 @@ def prepare(
     kinds = {p.kind: p for p in sorted(precisions, key=lambda p: -p.bits)}  # the narrowest of each
     check = [(name, p) for name in simulator.varied for p in kinds.values()]
     simulator.hold_weights(limit // 4)  # until it is known what a batch needs
-    replayer = Replayer(simulator, pilot, check)
-    weights, buffers, largest = model_bytes(simulator.model)
+    replayer = simulator.replay(pilot, check)
+    weights, buffers, largest = simulator.stored_bytes()
     changes = runs * samples * held * np.dtype(np.float32).itemsize
-    need = footprint(
-        replayer.recording, replayer.plan.keep, count(pilot),
-        changes + buffers + TEMPORARIES * largest, len(precisions) * weights,
-    )  # fmt: skip
+    fixed = OVERHEAD_BYTES + changes + buffers + TEMPORARIES * largest
+    need = Footprint(fixed, *replayer.value_bytes(), len(precisions) * weights)
     if jobs > 1:  # each has the model and the inputs, once more while they are unpacked
         need = need.shared(jobs, 2 * weights + input_bytes(inputs) + TEMPORARIES * largest)
     # Rounded weights are let go before layers are not replayed any more.
@@ -174,9 +170,7 @@ def prepare(
     )
 
 
-def _parts_note(
-    simulator: Simulator, inputs: Inputs, batch: int, need: Footprint, limit: int
-) -> str:
+def _parts_note(simulator: Engine, inputs: Inputs, batch: int, need: Footprint, limit: int) -> str:
     """Empty if a batch gives the same bits in parts of `batch` samples, or none is parted."""
     first = take(inputs, 0, BATCH)
     samples = count(first)

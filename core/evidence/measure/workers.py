@@ -1,6 +1,6 @@
 """Runs made in several processes at once, with the bits of one.
 
-Every worker builds the simulator anew from the model, the ranges and the inputs, with as many
+Every worker builds the engine anew from the model, the ranges and the inputs, with as many
 threads as this process has, and runs the same batches; so a run's outputs do not depend on who
 made it. What is sent is packed once and kept by a worker from task to task.
 """
@@ -19,8 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from core.engines.torch.replay.replayer import Replayer
-from core.engines.torch.simulate.simulator import Simulator
+from core.engines.engines import engine_for
 from core.errors import ModelError, PolicyError
 from core.evidence.measure.cache import Unit
 from core.evidence.measure.cache_key import is_repeatable
@@ -164,10 +163,10 @@ def _built(packed: NDArray[np.uint8]) -> tuple[Work, Runner]:
 
     work: Work = cloudpickle.loads(packed.data)  # from the process that started this one
     torch.set_num_threads(work.threads)
-    simulator = Simulator(work.model, work.layers, work.owner, work.scheme, work.output)
+    simulator = engine_for(work.model, work.layers, work.owner, work.scheme, work.output)
     simulator.ranges.update(work.ranges)
     simulator.hold_weights(work.need.weights // (1 + work.jobs))
-    replayer = Replayer(simulator, take(work.inputs, 0, 2))
+    replayer = simulator.replay(take(work.inputs, 0, 2))
     replayer.refusal = work.refusal
     return work, Runner(simulator, replayer, work.need, work.batch)
 

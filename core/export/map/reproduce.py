@@ -7,6 +7,7 @@ import shlex
 from core.decide.policy.budget import BYS, format_budget, loss_by
 from core.decide.policy.decision import BY_OVERRIDE, PrecisionMap
 from core.decide.policy.policy import Policy
+from core.source import onnx_file
 
 MAX_OVERRIDES = 20
 """A longer command is no help to a person; the map file holds the rest."""
@@ -81,7 +82,7 @@ def file_commands(
 def analyze_command(source: str, *, expand_units: bool = False, folder: str = FOLDER) -> str:
     """An `analyze` command for `source`, which a stranger's file may have named."""
     named = source if source and source.isprintable() else "SOURCE"
-    words = ["python", "-m", "core", "analyze", named, "--out", folder]
+    words = ["python", "-m", "core", "analyze", *onnx_file.words(named), "--out", folder]
     return shlex.join([*words, "--expand-units"] if expand_units else words)
 
 

@@ -18,6 +18,7 @@ from core.export.targets.legality import Legality, legality
 from core.export.targets.schemes import mismatch
 from core.export.targets.script import head
 from core.onnx_graph.node_table import Graph
+from core.source import onnx_file
 
 
 def _found() -> dict[str, tuple[Capability, str]]:
@@ -88,6 +89,12 @@ def export(
     unless `nearest` asks for the nearest legal map. The same map gives the same bytes.
     """
     target = get(name)
+    if target.speaks == "modules" and onnx_file.is_reference(study.analysis.source):
+        others = [one for one in TARGETS if get(one).speaks == "nodes"]
+        raise MapError(
+            f"{target.title} takes PyTorch modules, and this analysis is of an ONNX file.",
+            f"Take a tool that names nodes: {', '.join(others)}.",
+        )
     if target.speaks == "nodes" and graph is None and not target.overlay:
         raise MapError(
             f"{target.title} names ONNX nodes, and none are known for this analysis.",

@@ -88,6 +88,11 @@ class Recording:
     output: int
     asks_layout: bool
 
+    @property
+    def storage_sizes(self) -> dict[int, int]:
+        """Bytes of each storage."""
+        return dict(zip(self.storages, self.sizes, strict=True))
+
     def wiring(self) -> tuple[Any, ...]:
         """What must be equal for two recordings to be the same program on other values."""
         return (
@@ -178,3 +183,30 @@ def version(tensor: Tensor) -> int:
 def module_name(path: str) -> str:
     """The module at `path`, for a sentence."""
     return f"module {path!r}" if path else "the model itself"
+
+
+def live_bytes(recording: Recording) -> int:
+    """Bytes alive at once in a pass, where a value lives until it is read for the last time."""
+    size = recording.storage_sizes
+    last: dict[int, int] = {}
+    for i, call in enumerate(recording.calls):
+        for slot in (*call.reads, *call.makes):
+            last[recording.storages[slot]] = i
+    if recording.output >= 0:
+        last[recording.storages[recording.output]] = len(recording.calls)
+    ends: dict[int, list[int]] = {}
+    for storage, i in last.items():
+        ends.setdefault(i, []).append(storage)
+    alive: set[int] = set()
+    now = peak = 0
+    for i, call in enumerate(recording.calls):
+        for slot in call.makes:
+            if recording.storages[slot] not in alive:
+                alive.add(recording.storages[slot])
+                now += size[recording.storages[slot]]
+        peak = max(peak, now)
+        for storage in ends.get(i, ()):
+            if storage in alive:
+                alive.remove(storage)
+                now -= size[storage]
+    return peak

@@ -9,23 +9,26 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from core.engines.engine import Floats, Pair
 from core.engines.torch.replay.dependents import Dependents, ReplayPlan, plan, share
 from core.engines.torch.replay.forward_state import attributes, changed
 from core.engines.torch.replay.recorder import Recorder
-from core.engines.torch.replay.recording import Recording, Region, Slot, filled, leaves, tensors_in
+from core.engines.torch.replay.recording import (
+    Recording,
+    Region,
+    Slot,
+    filled,
+    leaves,
+    live_bytes,
+    tensors_in,
+)
 from core.engines.torch.simulate.simulator import Simulator
 from core.errors import ModelError
 from core.numerics.precision import Precision
 from core.source.batches import Inputs, count, state_kept
-
-Pair = tuple[str, Precision]
-Floats = NDArray[np.float32]
-
 
 # What a model under a recorder may meet that it does not meet alone (functorch's tensors have no
 # storage, say). An error of its own comes back in the full pass.
@@ -51,6 +54,7 @@ class Replayer:
         self.full_passes = 0
         self._simulator = simulator
         self._names = simulator.varied
+        self._samples = count(pilot)
         self.recording, self.plan = self._pilot(pilot)
         self.refusal = self.refusal or self._compare(pilot, check)
         self.full_passes = 0
@@ -67,6 +71,15 @@ class Replayer:
             n: share(recording, dependents_of[n]) if n in dependents_of else 0.0
             for n in self._names
         }
+
+    def value_bytes(self) -> tuple[int, int]:
+        """Bytes a sample of the values that replays read, and of those alive at once in a pass."""
+        recording, size = self.recording, self.recording.storage_sizes
+        kept = {recording.storages[slot] for slot in self.plan.keep}
+        return (
+            -(-sum(size[storage] for storage in kept) // self._samples),
+            -(-live_bytes(recording) // self._samples),
+        )
 
     def prefixes(self, batch: Inputs) -> dict[str, float]:
         """Layer -> part of a pass up to the end of its last run, in [0, 1], timed on `batch`; empty

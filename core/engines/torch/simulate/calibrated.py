@@ -8,7 +8,6 @@ from core.engines.torch.simulate.simulator import Simulator
 from core.layers import LayerTable
 from core.numerics.calibrate.calibration import Calibration
 from core.numerics.ranges import Ranges
-from core.numerics.rounding import Range
 from core.numerics.scheme import Scheme
 from core.source.contract import ModelSource
 from core.source.ownership import layer_owners
@@ -21,7 +20,5 @@ def calibrated_simulator(
     """A simulator of `source.model` under `scheme` with the activations' `ranges`."""
     owner = layer_owners(source, layers, expand_units=expand_units)
     simulator = Simulator(source.model, layers, owner, scheme, source.output)
-    simulator.ranges = Ranges(
-        {(r.layer, r.operation, r.operand): Range(r.low, r.high) for r in ranges}
-    )
+    simulator.ranges = Ranges.stored(ranges)
     return simulator

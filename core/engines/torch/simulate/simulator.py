@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from core.engines.engine import Assignment
 from core.engines.torch.replay.recording import version
 from core.engines.torch.simulate.operations import Observe, Operations
 from core.engines.torch.simulate.stored_weights import cast, give_back
@@ -23,7 +24,6 @@ from core.engines.torch.simulate.variant import AS_USUAL, Variant
 from core.layers import ROOT, LayerTable
 from core.numerics.calibrate.calibrators import MIN_MAX, Calibrator
 from core.numerics.calibrate.choose import Observed
-from core.numerics.precision import Precision
 from core.numerics.ranges import MODULE_OUTPUT, Site
 from core.numerics.rounding import Range
 from core.numerics.scheme import Scheme
@@ -42,8 +42,6 @@ from core.source.operations import COMPOSITES, as_separate_operands, operand, re
 from core.source.ownership import Arguments, ModuleStack
 from core.source.trees import map_tensors, tensors
 
-Assignment = Mapping[str, Precision]
-"""Layers that leave the reference precision. A layer that is not named stays as trained."""
 Watch = Callable[[str, Any], None]
 """Is told the path of each module that has run ("" = the model itself), and what it gave."""
 

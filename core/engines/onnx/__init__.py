@@ -1,0 +1,1 @@
+"""The engine of ONNX graphs: ONNX Runtime itself."""

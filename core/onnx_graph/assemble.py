@@ -1,0 +1,115 @@
+"""A graph with its layers in the precisions that they were given, as ONNX Runtime executes it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import onnx
+
+from core.layers import LayerTable
+from core.numerics.calibrate.calibration import Calibration
+from core.numerics.precision import Precision
+from core.numerics.scheme import Scheme
+from core.onnx_graph.executed_kernels import Executed, executed_kernels
+from core.onnx_graph.layered_graph import LayeredGraph, float_kernels, layer_of_node
+from core.onnx_graph.quantize import Integers, quantize
+from core.onnx_graph.surgery import halved
+
+SPOILERS = ("WeightBiasQuantization", "MatMulAddFusion", "GemmActivationFusion")
+"""Optimisers of ONNX Runtime that may undo a map. The first quantizes float weights by itself
+where input and output of a product happen to be quantized; the second makes Gemms of MatMul and
+Add, the third joins a Gemm with its activation, before integers are looked for, so that some run
+in float. Each is left out where that puts
+more products where they were asked for."""
+
+
+@dataclass(frozen=True, eq=False)
+class Assembled:
+    """`model` with Q, DQ and casts; sessions leave the optimisers `disabled` out, and then execute
+    `executed`.
+    """
+
+    model: onnx.ModelProto
+    integers: Integers
+    disabled: tuple[str, ...]
+    executed: Executed
+
+
+def assembled(
+    graph: LayeredGraph, layers: LayerTable, asked: Mapping[str, Precision],
+    ranges: Sequence[Calibration], scheme: Scheme,
+) -> Assembled:  # fmt: skip
+    """`graph` with every layer in the precision that is `asked` of it, where that can be built."""
+    wanted = [name for name, precision in asked.items() if precision.kind == "integer"]
+    half = {n for n, p in asked.items() if p.float_dtype == "float16"}
+    made = _assembled(graph, layers, wanted, half, ranges, scheme)
+    multiplied = [n for n in wanted if layers.layers[layers.index[n]].state == "computes"]
+    lost = _lost(multiplied, made.integers, made.executed, float_kernels(scheme))
+    if not lost:
+        return made
+    # Rounding for a kernel that multiplies floats all the same would cost and gain nothing.
+    kept = [name for name in wanted if name not in lost]
+    made = _assembled(graph, layers, kept, half, ranges, scheme)
+    reasons = {**made.integers.reasons, **lost}
+    return replace(made, integers=replace(made.integers, reasons=reasons))
+
+
+def _assembled(
+    graph: LayeredGraph, layers: LayerTable, wanted: list[str], half: Collection[str],
+    ranges: Iterable[Calibration], scheme: Scheme,
+) -> Assembled:  # fmt: skip
+    integers = quantize(graph, layers, wanted, ranges, scheme)
+    nodes = {n.name for n in integers.model.graph.node if layer_of_node(n) in half}
+    model = halved(integers.model, nodes)
+    _trim(model)
+    disabled, found = _faithful(model, set(wanted) - integers.reasons.keys(), float_kernels(scheme))
+    return Assembled(model, integers, disabled, found)
+
+
+def _lost(
+    wanted: Collection[str], integers: Integers, found: Executed, floats: frozenset[str]
+) -> dict[str, str]:
+    """Layers whose quantized products run in float all the same, with a reason; `floats` are those
+    that were not to multiply integers.
+    """
+    lost = {}
+    for name in wanted:
+        on_integers, in_float = found.split(name, floats)
+        if in_float and not on_integers and name not in integers.reasons:
+            lost[name] = f"ONNX Runtime runs its {', '.join(sorted(set(in_float)))} in float there"
+    return lost
+
+
+def _trim(model: onnx.ModelProto) -> None:
+    """Leave out what no runtime needs: types of inner tensors and notes of the tools."""
+    del model.graph.value_info[:]
+    del model.metadata_props[:]
+    model.producer_name = "quantscape"
+    model.producer_version = ""
+
+
+def _faithful(
+    model: onnx.ModelProto, integer: Collection[str], floats: frozenset[str]
+) -> tuple[tuple[str, ...], Executed]:
+    """The optimisers to leave out, and what is executed then."""
+    disabled: tuple[str, ...] = ()
+    best = executed_kernels(model)
+    if not any(node.op_type == "DequantizeLinear" for node in model.graph.node):
+        return disabled, best
+    for name in SPOILERS:
+        if _is_as_asked(best, integer, floats):
+            break
+        found = executed_kernels(model, (*disabled, name))
+        if found.as_wanted(integer) > best.as_wanted(integer):
+            disabled, best = (*disabled, name), found
+    return disabled, best
+
+
+def _is_as_asked(found: Executed, integer: Collection[str], floats: frozenset[str]) -> bool:
+    """Whether every product runs on integers where it was asked to, and none elsewhere."""
+    for layer in found.by_layer:
+        on_integers, in_float = found.split(layer, floats)
+        if in_float if layer in integer else on_integers:
+            return False
+    return True

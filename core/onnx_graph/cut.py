@@ -1,0 +1,84 @@
+"""The part of a graph that follows a layer, as a graph of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import onnx
+
+from core.onnx_graph.forms import TensorForm
+from core.onnx_graph.layered_graph import LayeredGraph
+from core.onnx_graph.read_model import reads_of
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """The nodes of `layer` and those that depend on them, by place; `reads` are the values that
+    they take from before.
+    """
+
+    layer: str
+    nodes: tuple[int, ...]
+    reads: tuple[str, ...]
+
+
+class Cutter:
+    """Cuts `graph` before any of its layers. `forms` are those of its tensors."""
+
+    def __init__(self, graph: LayeredGraph, forms: Mapping[str, TensorForm]) -> None:
+        self.graph, self.forms = graph, forms
+        self._nodes = list(graph.model.graph.node)
+        self._reads = [reads_of(node) for node in self._nodes]
+        self._constants = {c.name: c for c in graph.model.graph.initializer}
+        self._inputs = {v.name: v for v in graph.model.graph.input}
+        self._infos = {v.name: v for v in graph.model.graph.value_info}
+
+    @cached_property
+    def _useful(self) -> set[int]:
+        """Places of nodes that the judged output depends on."""
+        wanted, found = {self.graph.output}, set()
+        for i in range(len(self._nodes) - 1, -1, -1):
+            if wanted & set(self._nodes[i].output):
+                found.add(i)
+                wanted.update(self._reads[i])
+        return found
+
+    def after(self, layer: str) -> Part | None:
+        """What follows `layer`; None where it does not reach the output, or where a value that
+        would have to be kept is no tensor.
+        """
+        changed: set[str] = set()
+        found, reads = [], dict[str, None]()
+        for i, node in enumerate(self._nodes):
+            own = self.graph.layer_of[node.name] == layer
+            if not own and (i not in self._useful or not changed & set(self._reads[i])):
+                continue
+            found.append(i)
+            outside = [n for n in self._reads[i] if n not in changed and n not in self._constants]
+            reads |= dict.fromkeys(outside)
+            changed.update(node.output)
+        if self.graph.output not in changed or any(n not in self.forms for n in reads):
+            return None
+        return Part(layer, tuple(found), tuple(reads))
+
+    def graph_of(self, part: Part) -> LayeredGraph:
+        """The graph of `part`, which takes what it reads."""
+        nodes = [self._nodes[i] for i in part.nodes]
+        read = {name for i in part.nodes for name in self._reads[i]}
+        made = {name for node in nodes for name in node.output}
+        whole = self.graph.model
+        model = onnx.ModelProto(ir_version=whole.ir_version)
+        model.opset_import.extend(whole.opset_import)
+        graph = model.graph
+        graph.name = "part"
+        graph.node.extend(nodes)
+        graph.initializer.extend(c for name, c in self._constants.items() if name in read)
+        graph.input.extend(
+            self._inputs.get(name) or self.forms[name].info(name) for name in part.reads
+        )
+        graph.value_info.extend(v for name, v in self._infos.items() if name in made)
+        graph.output.extend(v for v in whole.graph.output if v.name == self.graph.output)
+        layer_of = {node.name: self.graph.layer_of[node.name] for node in nodes}
+        return LayeredGraph(model, layer_of, part.reads, self.graph.output)
