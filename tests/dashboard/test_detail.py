@@ -65,7 +65,7 @@ def test_why_a_layer_is_sensitive(open_app: Open) -> None:
 
     app.selectbox(key="layer_pick").set_value(LAYER).run()
 
-    assert "Main cause in INT8: activation outliers." in said(app)
+    assert "Main cause in INT8: channel imbalance." in said(app)
     gains = next(t.value for t in app.table if "Gain (measured)" in t.value.columns)
     assert len(gains) == 5
     assert gains["Gain (measured)"].str.startswith("+").all()

@@ -85,7 +85,7 @@ def explain(study: Study, chosen: PrecisionMap, layer: str) -> Explanation:
     nothing = Quantity(None, "bytes", "exact")
     if chosen.codes[i] < 0:
         unknown = Quantity(None, "ms", "estimated")
-        return Explanation(layer, None, (), nothing, unknown, unknown, "", "")
+        return Explanation(layer, None, (), nothing, unknown, unknown, chosen.reason(i), "")
     members = _moving(study, chosen, i)
     here = _figures(study, chosen, members, int(chosen.codes[i]))
     rows = {
