@@ -19,6 +19,7 @@ from core.decide.advise.corrections import ENOUGH, correction, in_words, residua
 from core.decide.assess.compare import compare, strategy
 from core.decide.assess.frontier import frontier
 from core.decide.assess.gains import gains
+from core.decide.assess.loss import loss_at_most
 from core.decide.assess.outcome import outcome, uniform_map
 from core.decide.assess.parallel import axes
 from core.decide.assess.verified import (
@@ -193,13 +194,18 @@ def test_of_equals_the_strategy_that_loses_least_is_recommended(
 ) -> None:
     """BF16 and FP16 take the same bytes and time, and the one that changes less is recommended."""
     study = Study(store.load(samples.get("digits_vit").analysis))
-    monkeypatch.setattr(advice, "HIGH_PRECISION_DROP_PTS", 0.6)  # which all INT8 exceeds
-    found = {r.use: r.strategy for r in advice.recommendations(study, Policy())}
-    moved = {
-        name: outcome(study, uniform_map(study, name, DEFAULT)).totals["kl"].value
-        for name in ("BF16", "FP16")
+    totals = {
+        name: outcome(study, uniform_map(study, name, DEFAULT)).totals
+        for name in ("BF16", "FP16", "INT8")
     }
+    moved = {name: one["kl"].value for name, one in totals.items()}
+    limits = {name: loss_at_most(one) for name, one in totals.items()}
+    monkeypatch.setattr(advice, "HIGH_PRECISION_DROP_PTS", limits["FP16"])
+    found = {r.use: r.strategy for r in advice.recommendations(study, Policy())}
 
+    assert limits["FP16"] is not None
+    assert limits["INT8"] is not None
+    assert limits["BF16"] == limits["FP16"] < limits["INT8"]
     assert moved["FP16"] is not None
     assert moved["BF16"] is not None
     assert moved["FP16"] < moved["BF16"]
