@@ -74,8 +74,8 @@ def _model_line(study: Study) -> str:
         how += f" · :orange[{count(left_out, 'record')} left out]"
     fixed = written(fixed_bytes(study.layers), "bytes")
     return (
-        f"{count(len(study.layers), 'layer')} · {size} in {study.precisions[0]}, {fixed} of it in no "
-        f"layer · {how}"
+        f"{count(len(study.layers), 'layer')} · {size} in {study.precisions[0]} "
+        f"(in no layer: {fixed}) · {how}"
     )
 
 

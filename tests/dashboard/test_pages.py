@@ -102,7 +102,7 @@ def test_bytes_of_no_layer_are_a_row(shape: str, known: bool, open_app: Open) ->
     assert (fixed is not None) == known
     assert bool(row["Size (kB)"].isna().all()) != known
     assert f"In no layer: {text}" in said(app)
-    assert f", {text} of it in no layer" in said(app)
+    assert f" (in no layer: {text})" in said(app)
 
 
 def test_scorers_without_scores_cannot_be_weighed(open_app: Open) -> None:
