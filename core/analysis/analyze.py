@@ -84,7 +84,7 @@ class Steps:
 def dry_run(source: ModelSource, options: MeasureOptions | None = None) -> Forecast:
     """Predict the cost of `analyze` from one small batch; measures nothing else."""
     options, held = options or MeasureOptions(), held_bytes()
-    layers = _layers(source, options)
+    layers = layers_of(source, options.scheme, expand_units=options.expand_units)
     runs = measuring.planned_runs(layers, options)
     simulator = measuring.make_simulator(source, layers, options)
     reader = read(source)
@@ -125,7 +125,7 @@ def analyze(
     """
     start = time.perf_counter()
     options = options or MeasureOptions()
-    layers = _layers(source, options)
+    layers = layers_of(source, options.scheme, expand_units=options.expand_units)
     bare = _bare(source, layers, options)
 
     def look(evidence: Evidence, ranges: tuple[Calibration, ...], partial: Partial) -> None:
@@ -166,11 +166,6 @@ def _on_device(source: ModelSource) -> tuple[str, ...]:
     """What to know of figures that were not measured on the CPU."""
     device = device_name(source.model)
     return () if device == "cpu" else (ON_DEVICE.format(device=device),)
-
-
-def _layers(source: ModelSource, options: MeasureOptions) -> LayerTable:
-    """The layers of `source` as the scheme sees them."""
-    return layers_of(source, options.scheme, expand_units=options.expand_units)
 
 
 def _bare(source: ModelSource, layers: LayerTable, options: MeasureOptions) -> Analysis:

@@ -93,7 +93,7 @@ def _analyze(options: argparse.Namespace, reporter: Reporter) -> None:
     from core.evidence.measure.memory import give_back_at_once, held_bytes
     from core.evidence.measure.workers import share_cores
     from core.source.device import placed
-    from core.source.onnx_model import OnnxModel, nodes_by_layer
+    from core.source.kinds import is_graph
 
     if options.out is None and not options.dry_run:
         raise PolicyError("No folder to write to.", "Give --out DIR, or --dry-run.")
@@ -139,7 +139,9 @@ def _analyze(options: argparse.Namespace, reporter: Reporter) -> None:
 
         analysis = analysing.analyze(source, how, cache=cache, progress=step, on_partial=keep)
     store.save(analysis, options.out)
-    if isinstance(source.model, OnnxModel):  # exporters name the nodes of the person's own file
+    if is_graph(source.model):  # exporters name the nodes of the person's own file
+        from core.source.onnx_model import nodes_by_layer
+
         nodes = nodes_by_layer(source.model, analysis.layers)
         write(options.out / NODES_FILE, node_table.to_json(nodes))
     reporter.result = _summary(analysis, options.out)

@@ -20,8 +20,7 @@ from core.estimate import hardware
 from core.export.map import precision_map
 from core.jobs.progress import Reporter, reporting
 from core.records import machine_profile, record_files, verification
-from core.source import onnx_file, sources
-from core.source.samples import PREFIX
+from core.source import reference, sources
 
 if TYPE_CHECKING:
     from core.analysis.analysis import Analysis
@@ -65,8 +64,7 @@ def source_of(options: argparse.Namespace, analysis: Analysis) -> ModelSource:
     file and its arrays are data.
     """
     if options.source is None:
-        is_data = analysis.source.startswith(PREFIX) or onnx_file.is_reference(analysis.source)
-        if not is_data:
+        if not reference.is_data(analysis.source):
             raise PolicyError(
                 f"{options.folder} was made from {analysis.source or 'an unknown source'}, which "
                 "is not run unless you name it.",

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from core.engines.engine import Engine
-from core.engines.onnx.engine import OnnxEngine
 from core.engines.torch.engine import TorchEngine
 from core.engines.torch.simulate.folding import stored_tensors as stored_by_module
 from core.layers import LayerTable
@@ -20,14 +19,15 @@ from core.numerics.states import under
 from core.source.batches import Output
 from core.source.contract import ModelSource
 from core.source.inventory import take_inventory
-from core.source.onnx_inventory import take_onnx_inventory
-from core.source.onnx_model import OnnxModel
+from core.source.kinds import is_graph
 from core.source.ownership import layer_owners
 
 
 def layers_of(source: ModelSource, scheme: Scheme, *, expand_units: bool = False) -> LayerTable:
     """The layers of `source` as `scheme` sees them. Does not change the model."""
-    if isinstance(source.model, OnnxModel):
+    if is_graph(source.model):
+        from core.source.onnx_inventory import take_onnx_inventory
+
         found = take_onnx_inventory(source, source.model, expand_units=expand_units)
     else:
         found = take_inventory(source, expand_units=expand_units, functions=scheme.functions)
@@ -40,7 +40,7 @@ def engine_of(
 ) -> Engine:  # fmt: skip
     """The engine of `source`, not calibrated yet."""
     owner: Mapping[str, str | None] = {}
-    if not isinstance(source.model, OnnxModel):
+    if not is_graph(source.model):
         owner = layer_owners(source, layers, expand_units=expand_units)
     return engine_for(source.model, layers, owner, scheme, source.output, calibrator)
 
@@ -50,7 +50,9 @@ def engine_for(
     output: Output = None, calibrator: Calibrator = MIN_MAX,
 ) -> Engine:  # fmt: skip
     """The engine of `model`, whose module paths, if it has some, `owner` gives to layers."""
-    if isinstance(model, OnnxModel):
+    if is_graph(model):
+        from core.engines.onnx.engine import OnnxEngine
+
         return OnnxEngine(model, layers, scheme, output, calibrator)
     return TorchEngine(model, layers, owner, scheme, output, calibrator)
 
@@ -67,7 +69,7 @@ def calibrated_engine(
 
 def stored_tensors(layers: LayerTable, model: nn.Module) -> dict[str, Tensor]:
     """Every tensor of `layers` by name as a runtime stores it in float32, on the CPU."""
-    if isinstance(model, OnnxModel):
+    if is_graph(model):
         return {name: torch.from_numpy(values.copy()) for name, values in model.stored().items()
                 if values.dtype.kind in "fiub"}  # fmt: skip
     return stored_by_module(layers, model)

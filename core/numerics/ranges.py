@@ -26,6 +26,10 @@ class Ranges(dict[Site, Range]):
         """The ranges that an analysis has stored."""
         return cls({(r.layer, r.operation, r.operand): Range(r.low, r.high) for r in ranges})
 
+    def to_store(self) -> tuple[Calibration, ...]:
+        """The ranges as an analysis stores them, in the order of their sites."""
+        return tuple(Calibration(*site, seen.low, seen.high) for site, seen in sorted(self.items()))
+
     def observe(self, site: Site, value: Tensor) -> None:
         """Widen the range of `site` to hold `value`."""
         seen = observed(value)

@@ -20,8 +20,7 @@ SPOILERS = ("WeightBiasQuantization", "MatMulAddFusion", "GemmActivationFusion")
 """Optimisers of ONNX Runtime that may undo a map. The first quantizes float weights by itself
 where input and output of a product happen to be quantized; the second makes Gemms of MatMul and
 Add, the third joins a Gemm with its activation, before integers are looked for, so that some run
-in float. Each is left out where that puts
-more products where they were asked for."""
+in float. Each is left out where that puts more products where they were asked for."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -90,7 +90,8 @@ def with_outputs(
 def observed_forms(model: ModelProto, feed: Feed, origin: str) -> dict[str, TensorForm]:
     """The form of every input and every tensor that `model` makes when `feed` is run.
 
-    Two samples are run, and three; as many as the graph takes where it takes no other number. Raises `ModelError` where that fails.
+    Two samples are run, and three; as many as the graph takes where it takes no other number. Raises
+    `ModelError` where that fails.
     """
     made = [name for node in model.graph.node for name in node.output if name]
     size = fixed_batch(model)

@@ -16,7 +16,7 @@ from onnx import ModelProto, NodeProto
 from core.errors import ModelError
 from core.numerics.kernel_table import BODIES
 from core.onnx_graph.node_table import PRODUCTS, RECURRENT
-from core.onnx_graph.read_model import reads_of
+from core.onnx_graph.read_model import readers_of
 from core.onnx_graph.read_nodes import module_of
 from core.onnx_graph.surgery import CLIPS
 
@@ -75,10 +75,7 @@ class _Grouping:
         self.constants = {c.name for c in model.graph.initializer}
         self.ranks = {c.name: len(c.dims) for c in model.graph.initializer}
         self.outputs = {v.name for v in model.graph.output}
-        self.readers: dict[str, list[NodeProto]] = {}
-        for node in self.nodes:
-            for name in reads_of(node):
-                self.readers.setdefault(name, []).append(node)
+        self.readers = readers_of(model.graph)
         self.taken: set[str] = set()
         self.found: list[Group] = []
 
@@ -224,10 +221,7 @@ def attention_products(model: ModelProto) -> set[str]:
     """Names of products of two activations with a softmax between them."""
     made = {name: node for node in model.graph.node for name in node.output}
     constants = {c.name for c in model.graph.initializer}
-    readers: dict[str, list[NodeProto]] = {}
-    for node in model.graph.node:
-        for name in node.input:
-            readers.setdefault(name, []).append(node)
+    readers = readers_of(model.graph)
     found: set[str] = set()
     for node in model.graph.node:
         if node.op_type == "Softmax":

@@ -20,6 +20,7 @@ from core.onnx_graph.read_model import (
     GivenModel,
     free_names,
     nodes_of,
+    readers_of,
     reads_of,
     subgraphs,
 )
@@ -41,8 +42,9 @@ MOST_FOLDED = 2**28
 
 @dataclass(eq=False)
 class Prepared:
-    """A graph ready to be measured. `given` are the nodes of the file, each with a name; `folded` are nodes that are part of another now, by that
-    node's name, `made_of` the constants that a constant was computed of, `parameters` those of the file that they had beside what is stored now.
+    """A graph ready to be measured. `given` are the nodes of the file, each with a name; `folded` are
+    nodes that are part of another now, by that node's name, `made_of` the constants that a constant
+    was computed of, `parameters` how many the file has for a node that others were folded into.
     """
 
     model: ModelProto
@@ -191,10 +193,7 @@ class _Folder:
     def __init__(self, found: Prepared) -> None:
         self.found, self.model = found, found.model
         self.constants = {c.name: c for c in self.model.graph.initializer}
-        self.readers: dict[str, list[NodeProto]] = {}
-        for node in self.model.graph.node:
-            for name in reads_of(node):
-                self.readers.setdefault(name, []).append(node)
+        self.readers = readers_of(self.model.graph)
         self.outputs = {v.name for v in self.model.graph.output}
         self.taken = {name for node in nodes_of(self.model.graph) for name in node.output}
         self.gone: set[str] = set()

@@ -110,6 +110,15 @@ def reads_of(node: NodeProto) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def readers_of(graph: GraphProto) -> dict[str, list[NodeProto]]:
+    """Tensor -> the nodes that read it."""
+    found: dict[str, list[NodeProto]] = {}
+    for node in graph.node:
+        for name in reads_of(node):
+            found.setdefault(name, []).append(node)
+    return found
+
+
 def free_names(graph: GraphProto) -> list[str]:
     """Names that `graph` reads and does not define."""
     known = {v.name for v in graph.input} | {c.name for c in graph.initializer}

@@ -97,10 +97,10 @@ class Marks:
 
 
 def readers(model: onnx.ModelProto) -> dict[str, list[NodeProto]]:
-    """Tensor -> the nodes that read it."""
+    """Tensor -> the nodes that read it, loops and branches whose bodies do too."""
     found: dict[str, list[NodeProto]] = {}
     for node in model.graph.node:
-        for given in node.input:
+        for given in (*node.input, *read_inside(node)):
             found.setdefault(given, []).append(node)
     return found
 
@@ -222,9 +222,6 @@ def own_operands(marks: Marks) -> dict[str, Span]:
 def own_constants(model: onnx.ModelProto, chosen: Collection[str], mark: str) -> None:
     """The nodes `chosen` get copies of the float constants that others read too."""
     read_by = readers(model)
-    for node in model.graph.node:
-        for given in read_inside(node) if node.name not in chosen else ():
-            read_by.setdefault(given, []).append(node)
     for constant in list(model.graph.initializer):
         reading = read_by.get(constant.name, [])
         if (

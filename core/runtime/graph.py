@@ -6,7 +6,8 @@ from core.layers import LayerTable
 from core.onnx_graph.layered_graph import LayeredGraph
 from core.runtime.torch_export import export
 from core.source.contract import ModelSource
-from core.source.onnx_model import OnnxModel, layered
+from core.source.kinds import is_graph
+from core.source.onnx_model import layered
 
 
 def graph_of(
@@ -15,6 +16,6 @@ def graph_of(
     """The graph of `source`, whose nodes know their layers. Raises `ModelError` where PyTorch
     cannot export the model.
     """
-    if isinstance(source.model, OnnxModel):
+    if is_graph(source.model):
         return layered(source.model, layers, source.output)
     return export(source, layers, expand_units=expand_units)

@@ -15,7 +15,7 @@ from core.onnx_graph.session import open_session
 from core.runtime.inference import run
 from core.source.batches import Inputs, count, run_batch, state_kept, take
 from core.source.contract import ModelSource
-from core.source.onnx_model import OnnxModel
+from core.source.kinds import is_graph
 
 SIZES = (1, 2, 16, 100)
 TOLERANCE = 1e-2
@@ -41,7 +41,7 @@ def notes(source: ModelSource, graph: LayeredGraph) -> tuple[str, ...]:
     """A sentence that names the sizes at which `graph` and the model of `source` differ, if any,
     on calibration samples. Does not change the model.
     """
-    if isinstance(source.model, OnnxModel):
+    if is_graph(source.model):
         return ()  # the graph is the model
     inputs = source.calibration.inputs
     session = open_session(graph.model)

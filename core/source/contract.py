@@ -19,11 +19,10 @@ from torch import nn
 
 from core.errors import DataError, ModelError
 from core.onnx_graph.node_table import SUFFIX
-from core.onnx_graph.read_model import read_model
 from core.source.batches import Output
 from core.source.computed_weights import with_own_weights
 from core.source.data import Split, held_back, read_inputs, read_split, without_targets
-from core.source.onnx_model import OnnxModel
+from core.source.kinds import is_graph
 from core.source.plain import plain, without_wrappers
 from core.source.trees import named_tensors
 from core.task import TASKS
@@ -142,21 +141,21 @@ def model_source(spec: Mapping[str, Any]) -> ModelSource:
     _check_keys(spec)
     given_model = spec["model"]
     if isinstance(given_model, str | Path) and str(given_model).lower().endswith(SUFFIX):
-        given_model = OnnxModel(read_model(Path(given_model)))
+        given_model = _read_graph(Path(given_model))
     model, unwrapped = plain(given_model)
     if unwrapped:
         spec = {**spec, **_renamed(spec, without_wrappers(given_model))}
     _check_texts(model, spec)
     check_weights(model)
     model.eval().to("cpu")
-    if not isinstance(model, OnnxModel):  # whose units and roles have wildcards
+    if not is_graph(model):  # whose units and roles have wildcards
         _check_paths(model, spec)
     brought, given = read_inputs(spec["calibration"], "calibration"), spec.get("evaluation")
     evaluated = None if given is None else read_split(given, "evaluation")
     inputs = taken = without_targets(brought, evaluated.inputs if evaluated else None, model)
     held = None if spec.get("holdout") is None else read_split(spec["holdout"], "holdout")
     output, stored = _output(spec.get("output")), list[str]()
-    if isinstance(model, OnnxModel):
+    if is_graph(model):
         inputs = model.by_name(inputs)
         splits = [s and Split(model.by_name(s.inputs), s.targets) for s in (evaluated, held)]
         evaluated, held = splits
@@ -195,6 +194,13 @@ def model_source(spec: Mapping[str, Any]) -> ModelSource:
         optimistic=given is None,
         notes=(*unwrapped, *stored, *(() if taken is brought else (PAIRS_TO_CALIBRATE,))),
     )
+
+
+def _read_graph(path: Path) -> nn.Module:
+    from core.onnx_graph.read_model import read_model
+    from core.source.onnx_model import OnnxModel
+
+    return OnnxModel(read_model(path))
 
 
 def _check_keys(spec: Mapping[str, Any]) -> None:

@@ -32,7 +32,7 @@ from core.onnx_graph.grouping import (
     grouped,
 )
 from core.onnx_graph.node_table import PRODUCTS, RECURRENT
-from core.onnx_graph.read_model import reads_of, subgraphs
+from core.onnx_graph.read_model import readers_of, reads_of, subgraphs
 from core.source.contract import ModelSource
 from core.source.inventory import groups_of
 from core.source.onnx_model import OnnxModel
@@ -83,10 +83,8 @@ class _Inventory:
         self.attention = attention_products(model.graph)
         self.groups = [g for g in grouped(model.graph, units) if self._gives_floats(g)]
         self.inside = {name: i for i, g in enumerate(self.groups) for name in g.nodes}
-        self.readers: dict[str, list[NodeProto]] = {}
-        for node in self.graph.node:
-            for name in reads_of(node):
-                self.readers.setdefault(name, []).append(node)
+        self.readers = readers_of(self.graph)
+        self.maker = {name: node for node in self.graph.node for name in node.output}
         self.outputs = {v.name for v in self.graph.output}
         self.owner = self._owners()
         self.counted: set[str] = set()
@@ -258,7 +256,7 @@ class _Inventory:
                              grids=math.prod(held.dims))  # fmt: skip
         if op == "Add" and rank == 1:
             (other,) = [n for n in node.input if n != name] or [""]
-            before = next((n for n in self.node.values() if other in n.output), None)
+            before = self.maker.get(other)
             if (
                 before is not None
                 and before.op_type == "MatMul"

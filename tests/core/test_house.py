@@ -156,6 +156,16 @@ def test_reading_an_analysis_does_not_import_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False).returncode == 0
 
 
+def test_an_analysis_of_a_module_loads_no_onnx() -> None:
+    """What runs ONNX graphs takes half a second and 40 MB of every process: it is loaded with one."""
+    code = (
+        "import sys, core.analysis.analyze, core.evidence.measure.workers, core.source.contract; "
+        "sys.exit(any(n in sys.modules for n in ('onnx', 'onnxruntime')))"
+    )
+
+    assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False).returncode == 0
+
+
 def _unpickling(text: str) -> Iterator[str]:
     """What a file imports or calls that may read a pickle: modules, and functions of torch,
     NumPy and pandas.

@@ -70,7 +70,7 @@ def _case(name: str) -> Case:
 
 @pytest.mark.parametrize("name", [n for n in SOURCES if n != TWICE])
 @pytest.mark.slow
-def test_a_file_holds_what_wasplanned(name: str) -> None:
+def test_a_file_holds_what_was_planned(name: str) -> None:
     """Tensors of the file are the planned bytes in every precision that is built."""
     case = _case(name)
     for precision in ("FP32", "FP16", "INT8"):

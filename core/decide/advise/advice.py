@@ -15,7 +15,7 @@ from core.decide.assess.loss import loss_at_most, loss_figures
 from core.decide.assess.outcome import Outcome, outcome
 from core.decide.assess.statistics import statistics
 from core.decide.assess.strategies import named_strategies
-from core.decide.policy.budget import BY_IN_WORDS, BYS, loss_by
+from core.decide.policy.budget import BY_IN_WORDS, BYS, loss_budget, loss_by
 from core.decide.policy.decision import PrecisionMap
 from core.decide.policy.policy import Policy
 from core.decide.policy.scoring import HIGH
@@ -118,7 +118,7 @@ def _broken_budget(study: Study, chosen: PrecisionMap, found: Outcome) -> list[s
     by the end that has to keep it.
     """
     policy = chosen.policy
-    budget = next((b for b in policy.budgets if b.axis == "loss"), None)
+    budget = loss_budget(policy.budgets)
     if policy.strategy != "budget" or budget is None:
         return []
     figures = loss_figures(found.totals)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from core.decide.policy.budget import BY_IN_WORDS, Budget
+from core.decide.policy.budget import BY_IN_WORDS, Budget, loss_budget
 from core.decide.policy.policy import Policy
 from core.decide.solve.solver import Solution, Solver
 from core.decide.study import Study
@@ -33,8 +33,8 @@ def found_in_words(study: Study, policy: Policy, solution: Solution) -> str:
 
 def _reference_only(study: Study, policy: Policy, solution: Solution) -> str:
     """Why a loss budget leaves everything as trained, where ranges and not points do."""
-    budget = next((b for b in policy.budgets if b.axis == "loss" and b.by == "upper"), None)
-    if budget is None or (solution.found.codes > 0).any():
+    budget = loss_budget(policy.budgets)
+    if budget is None or budget.by != "upper" or (solution.found.codes > 0).any():
         return ""
     least = study.derived(Solver).least_upper(budget)
     if least is None or least <= budget.amount:

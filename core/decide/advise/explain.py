@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from core.decide.advise.budget_words import loss_amount, unit_of
-from core.decide.policy.budget import AXES, BY_IN_WORDS, Axis, Budget
+from core.decide.policy.budget import AXES, BY_IN_WORDS, Axis, Budget, loss_budget
 from core.decide.policy.decision import BY_KERNEL, BY_OVERRIDE, BY_PIN, NO_PRECISION, PrecisionMap
 from core.decide.policy.kernels import NO_KERNEL
 from core.decide.policy.scoring import LEVELS
@@ -176,7 +176,7 @@ def _figures(study: Study, chosen: PrecisionMap, members: list[int], code: int) 
 def _loss_budget(chosen: PrecisionMap) -> Budget | None:
     if chosen.policy.strategy != "budget":
         return None
-    return next((b for b in chosen.policy.budgets if b.axis == "loss"), None)
+    return loss_budget(chosen.policy.budgets)
 
 
 def _limits(study: Study, chosen: PrecisionMap) -> dict[Axis, float] | None:

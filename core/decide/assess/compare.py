@@ -243,8 +243,8 @@ def _differing(strategies: Sequence[Strategy], i: int) -> DifferingLayer:
 def _points(strategies: Sequence[Strategy], cost: Cost) -> list[Point]:
     """(place of the loss, cost) of each strategy, less is better in both.
 
-    The loss is the projected accuracy drop, and KL where drops tie; a model without labels has KL alone.
-    A gain counts as no loss: rounding improves a model by chance alone, and a reference must not
+    The loss is the projected accuracy drop, and KL where drops tie; a model without labels has KL
+    alone. A gain counts as no loss: rounding improves a model by chance alone, and a reference must not
     be called beaten for that. Values lose some of their metric, and the relative squared change
     takes the place of KL. Losses become places because a tie has to compare as a pair.
     """

@@ -53,8 +53,8 @@ class Frontier:
     points: tuple[FrontierPoint, ...]
 
     def dominating(self, totals: Mapping[str, Quantity]) -> FrontierPoint | None:
-        """The point with the least loss that beats a map with the projected `totals`: no worse in cost and in
-        divergence, and better in one by more than rounding. None where no point does.
+        """The point with the least loss that beats a map with the projected `totals`: no worse in
+        cost and in divergence, and better in one by more than rounding. None where no point does.
         """
         cost = totals[TOTAL_OF[self.axis]].value
         moved = totals[loss_figures(totals).divergence].value

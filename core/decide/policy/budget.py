@@ -148,9 +148,15 @@ def in_words(budget: Budget) -> str:
     )
 
 
+def loss_budget(budgets: Iterable[Budget]) -> Budget | None:
+    """The one among `budgets` that limits the loss."""
+    return next((budget for budget in budgets if budget.axis == "loss"), None)
+
+
 def loss_by(budgets: Iterable[Budget]) -> By:
     """What keeps the loss among `budgets`; the safer one where none limits it."""
-    return next((budget.by for budget in budgets if budget.axis == "loss"), BYS[0])
+    found = loss_budget(budgets)
+    return BYS[0] if found is None else found.by
 
 
 def bounds_in_words(budgets: Iterable[Budget]) -> str:

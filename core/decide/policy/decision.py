@@ -39,8 +39,8 @@ class PrecisionMap:
 
     `codes` index `precisions`, -1 for a layer that does nothing. `origin` says what decided:
     0 the strategy, 1 a pin, 2 an override, 3 that the layer was not measured yet in what the
-    strategy would choose, 4 that the target has nothing in integers for it. `ignored` lists pins and overrides that matched no
-    layer.
+    strategy would choose, 4 that the target has nothing in integers for it. `ignored` lists pins and
+    overrides that matched no layer.
     """
 
     layers: LayerTable

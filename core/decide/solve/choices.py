@@ -76,8 +76,9 @@ def choices(
 ) -> Choices:
     """What `policy` leaves open. A pin or override takes its layers out of their groups.
 
-    A pair that was not measured yet is not open, nor integers for which the target has nothing. Raises `PolicyError` for a precision without
-    evidence, and for rules that leave a layer only pairs that are not known or not finite.
+    A pair that was not measured yet is not open, nor integers for which the target has nothing.
+    Raises `PolicyError` for a precision without evidence, and for rules that leave a layer only pairs
+    that are not known or not finite.
     """
     count = len(layers)
     code = {name: i for i, name in enumerate(precisions)}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from core.decide.policy.budget import Axis, Budget, By
+from core.decide.policy.budget import Axis, Budget, By, loss_budget
 from core.decide.policy.decision import PrecisionMap
 from core.decide.policy.scoring import levels, total_scores
 from core.decide.solve.choices import choices
@@ -233,7 +233,7 @@ class Solver:
 
     def _solve(self, task: Task, policy: Policy) -> Solution:
         found = self._found(task, policy)
-        limited = next((b for b in policy.budgets if b.axis == "loss"), None)
+        limited = loss_budget(policy.budgets)
         if limited is not None and task.judge is None:
             found, task = self._confirmed(found, task, policy, limited)
         limits = {b.axis: self.limit(b, policy.hardware) for b in policy.budgets}
@@ -270,7 +270,6 @@ class Solver:
 
     def _rescued(self, task: Task, policy: Policy) -> SearchResult:
         """A map that keeps all budgets after all, found from the least of each; else raises."""
-        study = self._study
         nearest: dict[Axis, SearchResult] = {}
         for budget in policy.budgets:
             axis = budget.axis
@@ -281,7 +280,7 @@ class Solver:
             if again.feasible:
                 return again
             nearest[axis] = least
-        raise infeasible(study, self, policy, nearest)
+        raise infeasible(self._study, self, policy, nearest)
 
 
 def projector_reference(study: Study) -> float:

@@ -2,8 +2,8 @@
 
 Integers are what `build` builds: Q and DQ around the nodes of a layer, and the kernels that ONNX
 Runtime executes for them. FP16 goes the way of the builder's converter where the runtime has half
-kernels, else it is simulated (`core.onnx_graph.half_simulated`), as bfloat16 always
-is.
+kernels, else it is simulated (`core.onnx_graph.half_simulated`), as bfloat16
+always is.
 """
 
 from __future__ import annotations

@@ -14,9 +14,7 @@ import torch
 from onnx import TensorProto
 
 from core.engines.engine import Assignment, Floats
-from core.errors import ModelError
 from core.layers import LayerTable
-from core.numerics.calibrate.calibration import Calibration
 from core.numerics.calibrate.calibrators import MIN_MAX, Calibrator
 from core.numerics.precision import Precision
 from core.numerics.ranges import Ranges
@@ -70,9 +68,10 @@ class GraphRunner:
         made = self.session(lambda: self.graph, assignment)
         found = []
         for start in range(0, count(inputs), batch_size):
-            feed = self.model.feed(take(inputs, start, start + batch_size))
+            batch = take(inputs, start, start + batch_size)
+            feed = self.model.feed(batch)
             (values,) = run_session(made.session, (self.graph.output,), feed, self.model.batch)
-            found.append(flat(values, count(take(inputs, start, start + batch_size))))
+            found.append(flat(values, count(batch)))
         if len({values.shape[1] for values in found}) > 1:
             raise sizes_differ()
         return np.concatenate(found)
@@ -114,7 +113,7 @@ class GraphRunner:
         model, unchanged = graph.model, not asked
         disabled: tuple[str, ...] = ()
         if built:
-            made = assembled(graph, self.layers, built, self._calibrations(), self.scheme)
+            made = assembled(graph, self.layers, built, self.ranges.to_store(), self.scheme)
             model, disabled = made.model, made.disabled
             unchanged = not halves and built.keys() <= made.integers.reasons.keys()
         if halves:
@@ -124,18 +123,9 @@ class GraphRunner:
             unchanged = not built and model.ByteSize() == before
         return model, disabled, unchanged
 
-    def _calibrations(self) -> tuple[Calibration, ...]:
-        return tuple(Calibration(*site, seen.low, seen.high) for site, seen in self.ranges.items())
-
     def open(self, model: onnx.ModelProto, disabled: Sequence[str] = ()) -> ort.InferenceSession:
         """A session with as many threads as PyTorch takes."""
-        try:
-            return open_session(model, disabled, threads=torch.get_num_threads())
-        except Exception as error:  # ONNX Runtime has a class of its own for each status
-            raise ModelError(
-                f"ONNX Runtime cannot open {self.model.origin}: {str(error)[:300]}.",
-                "Give a file that it runs on the CPU.",
-            ) from error
+        return open_session(model, disabled, threads=torch.get_num_threads())
 
     def hold_weights(self, most_bytes: int) -> None:
         """Hold sessions of at most so many bytes; others are opened each time."""

@@ -29,7 +29,7 @@ from core.numerics import precision as registry
 from core.numerics.precision import Precision
 from core.source.batches import Inputs, count, pick, take
 from core.source.contract import ModelSource
-from core.source.onnx_model import OnnxModel
+from core.source.kinds import is_graph
 
 MOST_SAMPLES = 64
 """Calibration samples that layers are looked at with, spread evenly over the split."""
@@ -98,7 +98,7 @@ def _with_local(
 
 def looks_inside(source: ModelSource) -> bool:
     """Whether layers can be looked at by themselves: those of PyTorch modules can."""
-    return not isinstance(source.model, OnnxModel)
+    return not is_graph(source.model)
 
 
 def local_steps(source: ModelSource, layers: LayerTable) -> int:

@@ -78,7 +78,8 @@ def examine(
                 layers, simulator.ranges, seen, inner, outside, simulator.scheme
             )
             few = take(selection, 0, count(batch))
-            _look_at_clipping(own, layers, integer, few, outside, activations)
+            gains = _clipping_gains(own, layers, integer, few, outside, activations[-1])
+            activations = np.vstack([activations, gains])
             kept.keep(ACTIVATIONS, activations)
         look = _Look(own, integer, half, batch, own.reference(batch), inner, equalised(seen))
     table = np.full((len(VARIANTS) + 2, len(layers)), np.nan)
@@ -161,14 +162,14 @@ def _underflow(values: Tensor) -> float:
     return float((some < torch.finfo(torch.float16).tiny).double().mean())
 
 
-def _look_at_clipping(
+def _clipping_gains(
     own: OwnOutputs, layers: LayerTable, integer: Precision, selection: Inputs,
-    outside: Mapping[Site, ActivationStatistics], found: Doubles,
-) -> None:  # fmt: skip
-    """Put into the last row of `found` what SQNR on `selection` gains with ranges that hold all of
-    it, for each layer much of whose error is clipping.
+    outside: Mapping[Site, ActivationStatistics], clipping: Doubles,
+) -> Doubles:  # fmt: skip
+    """What SQNR on `selection` gains with ranges that hold all of it, [L], for each layer much of
+    whose error is `clipping`; NaN for others, and where it is unknown.
     """
-    *_, clipping, gains = found
+    gains = np.full(len(layers), np.nan)
     clipped = [layer for layer in layers if clipping[layers.index[layer.name]] >= CLIPPED]
     reference = own.reference(selection) if clipped else {}
     for layer in clipped:
@@ -181,17 +182,16 @@ def _look_at_clipping(
         with_all = _sqnr(before, own.of(layer.name, integer, selection, Variant(ranges=wide)))
         gain = with_all - _sqnr(before, own.of(layer.name, integer, selection))
         gains[layers.index[layer.name]] = gain  # NaN where both are infinite
+    return gains
 
 
 def _activations(
     layers: LayerTable, ranges: Mapping[Site, Range], seen: Mapping[Site, ActivationStatistics],
     inner: Mapping[Site, Range], outside: Mapping[Site, ActivationStatistics], scheme: Scheme,
 ) -> Doubles:  # fmt: skip
-    """The worst of each layer's activations by each measure, [4, L]: outliers, imbalance, clipping,
-    and a row that is unknown yet.
-    """
-    found = np.full((4, len(layers)), np.nan)
-    outliers, imbalance, clipping, _ = found
+    """The worst of each layer's activations by each measure, [3, L]: outliers, imbalance, clipping."""
+    found = np.full((3, len(layers)), np.nan)
+    outliers, imbalance, clipping = found
     for site, one in seen.items():
         i = layers.index.get(site[0])
         if i is None:

@@ -136,9 +136,7 @@ def measure(
         reader.kept if judge is None else None, reference.shape[1], torch.get_num_threads(),
         jobs,
     )  # fmt: skip
-    ranges = tuple(
-        Calibration(*site, seen.low, seen.high) for site, seen in sorted(simulator.ranges.items())
-    )
+    ranges = simulator.ranges.to_store()
     assembler = Assembler(
         layers, precisions, scheme.name, runs[1:], probe_codes(layers, precisions, options.probes), reader,
         reference, targets, _weight_sqnr(source, layers, precisions), judge is not None,

@@ -52,8 +52,8 @@ def flow_notes(layers: LayerTable) -> tuple[str, ...]:
 
 
 def forward_notes(source: ModelSource, given: Inputs) -> tuple[str, ...]:
-    """What is unusual about the forward pass, from a few samples of `given`: one of the sentences above, the
-    gravest that holds, or none. Does not change the model.
+    """What is unusual about the forward pass, from a few samples of `given`: one of the sentences
+    above, the gravest that holds, or none. Does not change the model.
     """
     few = take(given, 0, FEW)
 

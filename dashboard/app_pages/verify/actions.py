@@ -20,8 +20,7 @@ from core.export.map import precision_map
 from core.jobs import jobs
 from core.jobs.job_folder import Request
 from core.jobs.jobs import Job
-from core.source import onnx_file
-from core.source.samples import PREFIX
+from core.source import reference
 from dashboard.session import launched, problems, state, studies
 from dashboard.session.problems import VERIFY
 from dashboard.session.view import View
@@ -49,8 +48,7 @@ def can_run(view: View) -> bool:
 def command(view: View) -> str:
     """What a person types where the page may not run the model."""
     source = view.study.analysis.source
-    is_data = source.startswith(PREFIX) or onnx_file.is_reference(source)
-    named = "" if is_data else f" --source {source or 'path/to/file.py:function'}"
+    named = "" if reference.is_data(source) else f" --source {source or 'path/to/file.py:function'}"
     return f"python -m core verify {folder_of(view)} map.json{named}"
 
 
