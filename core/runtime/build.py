@@ -14,8 +14,9 @@ import onnx
 from core.analysis.analysis import Analysis
 from core.decide.policy.decision import PrecisionMap
 from core.errors import ModelError
-from core.layers import Layer
+from core.layers import Layer, LayerTable
 from core.numerics import precision as registry
+from core.numerics.precision import Precision
 from core.onnx_graph.assemble import assembled
 from core.onnx_graph.executed_kernels import Executed
 from core.onnx_graph.layered_graph import LayeredGraph, float_kernels
@@ -94,7 +95,8 @@ def build(
     check_same_model(source, analysis)
     if graph is None:
         graph = graph_of(source, analysis.layers, expand_units=analysis.expanded_units)
-    return replace(assemble(graph, analysis, chosen), notes=one_way.notes(source, graph))
+    made = assemble(graph, analysis, chosen)
+    return replace(made, notes=(*made.notes, *one_way.notes(source, graph)))
 
 
 def assemble(graph: LayeredGraph, analysis: Analysis, chosen: PrecisionMap) -> Built:
@@ -110,7 +112,23 @@ def assemble(graph: LayeredGraph, analysis: Analysis, chosen: PrecisionMap) -> B
         _report(layer, chosen.by_layer[layer.name], graph, integers, found, floats)
         for layer in layers
     )
-    return Built(made.model, report, made.disabled, graph.inputs, graph.output, found.counts)
+    notes = _folded_alone(graph, analysis.layers, asked)
+    return Built(made.model, report, made.disabled, graph.inputs, graph.output, found.counts, notes)
+
+
+def _folded_alone(
+    graph: LayeredGraph, layers: LayerTable, asked: Mapping[str, Precision]
+) -> tuple[str, ...]:
+    """Which batch norms the exporter folded that the evidence keeps apart, where it matters."""
+    apart = {layer.name for layer in layers if layer.role == "batch_norm" and not layer.folded_into}
+    return tuple(
+        f"PyTorch's exporter folds batch norm {norm!r} into {host!r}; the analysis measured them "
+        "apart, as the model runs them. So the file's error and bytes differ from what is projected; "
+        "what verify measures is the file's."
+        for node, norm in graph.absorbed.items()
+        if norm in apart and (host := graph.layer_of[node]) is not None
+        and host in asked and asked[host].kind == "integer"
+    )  # fmt: skip
 
 
 def check_same_model(source: ModelSource, analysis: Analysis) -> None:

@@ -29,7 +29,7 @@ from core.source import samples
 from core.source.contract import ModelSource
 from core.source.inventory import take_inventory
 from tests.core.runtime_case import Case, case_of, decibels
-from tests.zoo import passes
+from tests.zoo import fusing, passes
 from tests.zoo.beside import SMALL_IMAGES, Beside, beside
 from tests.zoo.sources import source_of
 
@@ -251,3 +251,19 @@ def test_a_layer_that_the_output_does_not_need_is_said_to_be_left_out() -> None:
 
     assert not row.as_asked
     assert "does not need it" in row.why
+
+
+@pytest.mark.parametrize(("kind", "hosts"), [(fusing.Returned, 1), (fusing.SharedNorm, 2)])
+def test_a_batch_norm_that_only_the_exporter_folds_is_named(
+    kind: Callable[[], fusing.Norms], hosts: int
+) -> None:
+    """Where the file folds what the analysis measured apart, an INT8 build says so for each
+    convolution, and one in FP32, which loses nothing by it, does not.
+    """
+    torch.manual_seed(0)
+    case = case_of(source_of(fusing.trained(kind()), fusing.Norms.SHAPE))
+
+    said = case.built(case.uniform("INT8")).notes
+    assert len(said) == hosts
+    assert all("folds batch norm 'bn' into 'conv" in note for note in said)
+    assert case.built(case.uniform("FP32")).notes == ()
