@@ -12,10 +12,11 @@ import math
 import os
 import stat
 import zipfile
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Literal, TypeVar
+from typing import Annotated, Any, BinaryIO, Literal, TypeVar, cast
 
 import msgspec
 import numpy as np
@@ -38,6 +39,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 Read = TypeVar("Read")
+Kept = TypeVar("Kept")
 
 
 @dataclass(frozen=True)
@@ -179,12 +181,33 @@ def arrays(path: Path, most: int) -> dict[str, NDArray[Any]]:
     """The arrays of a .npz file by name, of at most `most` bytes together. Raises `OSError` for
     whatever is no such file of numbers.
     """
+    return _unpacked(path, most, lambda pack, member: _array(pack.read(member)))
+
+
+def shapes(path: Path, most: int) -> dict[str, tuple[int, ...]]:
+    """The shapes of the arrays that `arrays` reads, as their headers claim them; no content is
+    unpacked. Raises like `arrays`.
+    """
+
+    def shape(pack: zipfile.ZipFile, member: zipfile.ZipInfo) -> tuple[int, ...]:
+        with pack.open(member) as file:
+            found, _, kind = _header(cast(BinaryIO, file))
+        if kind.hasobject or math.prod(found) * kind.itemsize > member.file_size:
+            raise ValueError
+        return found
+
+    return _unpacked(path, most, shape)
+
+
+def _unpacked(
+    path: Path, most: int, of: Callable[[zipfile.ZipFile, zipfile.ZipInfo], Kept]
+) -> dict[str, Kept]:
     with opened(path) as file:
         try:
             with zipfile.ZipFile(file) as pack:
                 if sum(member.file_size for member in pack.infolist()) <= most:
                     return {
-                        member.filename.removesuffix(".npy"): _array(pack.read(member))
+                        member.filename.removesuffix(".npy"): of(pack, member)
                         for member in pack.infolist()
                     }
         except Exception as error:  # zipfile and NumPy have no common error

@@ -16,21 +16,50 @@ import msgspec
 from core.analysis import store
 from core.errors import JobError
 from core.files import FileKind, is_there
+from core.onnx_graph.node_table import SUFFIX
 from core.records.user_folders import jobs_folder
-from core.source import python_file
+from core.source import onnx_file, python_file
 from core.source.samples import PREFIX
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORD, PROGRESS, LOG, ANALYSIS = "job.json", "progress.json", "log.txt", "analysis"
+MODEL = "model"
 FILES = FileKind(JobError, 1_000_000, "Restore the file, or delete its folder.")
 Read = TypeVar("Read", bound=msgspec.Struct)
+
+
+class Upload(msgspec.Struct, frozen=True):
+    """A person's ONNX file, the splits whose arrays came with it, and what `analyze` is told of
+    them; "" and () leave a word out. The files lie in the job's folder.
+    """
+
+    model: str
+    splits: tuple[str, ...]
+    task: str
+    output: str = ""
+    units: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ()
+
+    def files(self, folder: Path) -> dict[str, Path]:
+        """Where each file lies in `folder`: "model", and the splits by name."""
+        arrays = {split: folder / f"{split}.npz" for split in self.splits}
+        return {MODEL: folder / file_name(self.model, SUFFIX), **arrays}
+
+    def words(self, folder: Path) -> list[str]:
+        """What `analyze` is called with."""
+        found = self.files(folder)
+        words = [str(found.pop(MODEL)), *(f"--{split}={path}" for split, path in found.items())]
+        words += [f"--task={self.task}", *([f"--output={self.output}"] if self.output else [])]
+        words += [f"--unit={pattern}" for pattern in self.units]
+        return words + [f"--role={rule}" for rule in self.roles]
 
 
 class Request(msgspec.Struct, frozen=True):
     """What to analyze. `csv` is a file's name, `csv_digest` its SHA-256; `cwd` the folder that
     relative paths of a Python file start from. `memory_bytes` is 0 for the usual bound,
-    `scheme` and `calibrator` are empty for the usual ones. With `verify`, the folder of an
-    analysis, nothing is analyzed: the `maps`, files in the job's folder, are built and run.
+    `scheme` and `calibrator` are empty for the usual ones. With an `upload` it is what `source`
+    only names. With `verify`, the folder of an analysis, nothing is analyzed: the `maps`, files in
+    the job's folder, are built and run.
     """
 
     source: str
@@ -45,6 +74,7 @@ class Request(msgspec.Struct, frozen=True):
     processes: int = 1
     scheme: str = ""
     calibrator: str = ""
+    upload: Upload | None = None
     verify: str = ""
     maps: tuple[str, ...] = ()
 
@@ -68,7 +98,8 @@ def command(request: Request, folder: Path) -> list[str]:
     """The words that run `request`; `-P` keeps a folder `core` of the person's from being run."""
     if request.verify:
         return _verifying(request, folder)
-    words = [sys.executable, "-P", "-m", "core", "analyze", request.source]
+    given = [request.source] if request.upload is None else request.upload.words(folder)
+    words = [sys.executable, "-P", "-m", "core", "analyze", *given]
     words += ["--progress", str(folder / PROGRESS)]
     words += ["--dry-run"] if request.dry_run else ["--out", str(folder / ANALYSIS)]
     words += ["--precisions", ",".join(request.precisions)] if request.precisions else []
@@ -91,8 +122,10 @@ def _verifying(request: Request, folder: Path) -> list[str]:
 
 
 def new_folder(source: str) -> Path:
-    """A folder that nothing is in: the source's name with the next number."""
+    """A folder that nothing is in, for its owner alone: the source's name with the next number."""
     plain = source.removeprefix(PREFIX)
+    if onnx_file.is_reference(source):
+        plain = Path(onnx_file.words(source)[0]).stem
     if python_file.is_reference(source):
         file, _, function = source.rpartition(":")
         plain = f"{Path(file).stem}.{function}"
@@ -100,7 +133,7 @@ def new_folder(source: str) -> Path:
     taken = [int(p.name.rpartition("-")[2]) for p in jobs_folder().glob(f"{stem}-run-*")
              if p.name.rpartition("-")[2].isdecimal()]  # fmt: skip
     folder = jobs_folder() / f"{stem}-run-{max(taken, default=0) + 1}"
-    folder.mkdir()
+    folder.mkdir(mode=0o700)
     return folder
 
 

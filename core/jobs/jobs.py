@@ -89,9 +89,9 @@ class Job:
         return (self.analysis / store.FILE).is_file()
 
 
-def start(request: Request, csv: bytes = b"", maps: Mapping[str, bytes] = NO_FILES) -> Job:
-    """Start `request` in a new folder, with the content of its `maps` by name. Raises `JobError`
-    if its source is being measured.
+def start(request: Request, csv: bytes = b"", files: Mapping[str, bytes] = NO_FILES) -> Job:
+    """Start `request` in a new folder, with the content of its `maps`, or of the parts of its
+    `upload`, by name. Raises `JobError` if its source is being measured.
 
     A prediction (`dry_run`) for the same source gives way, and only the last one is kept.
     """
@@ -107,7 +107,10 @@ def start(request: Request, csv: bytes = b"", maps: Mapping[str, bytes] = NO_FIL
                 if request.csv:
                     (folder / file_name(request.csv)).write_bytes(csv)
                 for name in request.maps:
-                    (folder / file_name(name, ".json")).write_bytes(maps[name])
+                    (folder / file_name(name, ".json")).write_bytes(files[name])
+                if request.upload is not None:
+                    for name, path in request.upload.files(folder).items():
+                        path.write_bytes(files[name])
                 return _launch(folder, request)
             except BaseException:  # nobody would list it, or remove it
                 shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What this dashboard may run: bundled samples, and functions that were named at launch."""
+"""What this dashboard may run: bundled samples, functions that were named at launch, ONNX files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import JobError
-from core.source import samples
+from core.source import onnx_file, samples
 from dashboard import SOURCES_VARIABLE
 from dashboard.session import studies
 
@@ -45,8 +45,8 @@ def folder_for(reference: str) -> str:
 
 
 def allowed(reference: str) -> bool:
-    """Whether this dashboard may run a source."""
-    return reference in sources()
+    """Whether this dashboard may run a source: it was named at launch, or is data."""
+    return reference in sources() or onnx_file.is_reference(reference)
 
 
 def check_allowed(reference: str) -> None:

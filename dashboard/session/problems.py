@@ -11,8 +11,8 @@ from dashboard.session import state
 
 MAP, SESSION = "map", "session"
 """The uploaders of Export."""
-CSV, START, JOBS = "csv", "start", "jobs"
-"""The uploader, the buttons of the form, and the list of jobs on Measure."""
+CSV, ONNX, START, JOBS = "csv", "onnx", "start", "jobs"
+"""The uploaders, the buttons of the form, and the list of jobs on Measure."""
 VERIFY = "verify"
 
 

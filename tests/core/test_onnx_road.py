@@ -17,7 +17,7 @@ from tests.zoo.graphs import opset_11, several_inputs
 Files = tuple[Path, list[str]]
 
 
-def _written(folder: Path) -> list[str]:
+def written(folder: Path) -> list[str]:
     """The words after `analyze` for the OCR-like graph, whose answers are its labels for the most."""
     model, arrays = opset_11()
     path = folder / "my model.onnx"
@@ -36,7 +36,7 @@ def _written(folder: Path) -> list[str]:
 def analyzed(tmp_path_factory: pytest.TempPathFactory) -> Files:
     """An analysis of the file, without the cache."""
     folder = tmp_path_factory.mktemp("onnx")
-    words = _written(folder)
+    words = written(folder)
     assert main(["analyze", *words, "--no-cache", "--out", str(folder / "dir")]) == 0
     return folder / "dir", words
 
@@ -196,7 +196,7 @@ def test_finished_work_is_taken_up_and_memory_is_bounded(
     """A second analysis measures nothing anew; a bound that holds changes no figure, one that does
     not is refused; a dry run tells the cost and writes nothing.
     """
-    words = ["analyze", *_written(tmp_path), "--precisions=INT8", f"--cache={tmp_path}/cache"]
+    words = ["analyze", *written(tmp_path), "--precisions=INT8", f"--cache={tmp_path}/cache"]
 
     assert main([*words, "--dry-run", "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)

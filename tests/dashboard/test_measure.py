@@ -106,13 +106,14 @@ def buttons(app: AppTest) -> dict[str, bool]:
 
 
 def test_named_functions_come_first_and_samples_after(open_page: Open) -> None:
-    """The select offers what was named at launch and the bundled samples, nothing else."""
+    """The select offers what was named at launch, the bundled samples, and an upload."""
     app = open_page("measured", page="measure")
 
     options = app.selectbox(key=SOURCE).options
     assert options[0] == "mine.py:load (named at launch)"
     assert options[1] == "informer (bundled sample)"
-    assert len(options) == 1 + len(samples.names())
+    assert len(options) == 1 + len(samples.names()) + 1
+    assert options[-1] == "An ONNX file (upload)"
     assert buttons(app)["Start"]
     assert "Measured before" not in [s.value for s in app.subheader]
 

@@ -164,7 +164,7 @@ def _scheme(view: View, target: Capability) -> None:
 
 def _measure_anew(view: View, target: Capability, scheme: str) -> None:
     st.caption("Measure it under the target's scheme:")
-    if launched.allowed(view.study.analysis.source):
+    if view.study.analysis.source in launched.sources():
         st.button(
             f"Measure under {scheme}",
             on_click=measure_form.fill,

@@ -1,7 +1,7 @@
 """What can be measured from the page, what was chosen, and the callbacks that start and stop jobs.
 
-Only bundled samples and functions named at launch can be run. An uploaded CSV is data: it is read
-by the sample's own checks here, and by the sample in its own process.
+Only bundled samples, functions named at launch and ONNX files can be run. What is uploaded is data:
+it is read by checks here, and by the command in its own process.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from core.jobs.job_folder import Request, digest
 from core.jobs.jobs import Job
 from core.numerics import precision as registry
 from core.source import samples
-from dashboard.app_pages.measure import options
+from dashboard.app_pages.measure import options, upload
 from dashboard.app_pages.measure.options import Options
 from dashboard.session import launched, problems, studies
 from dashboard.session.controls import MODEL
@@ -56,7 +56,7 @@ def request(source: LaunchedSource) -> Request:
     """What the form asks for."""
     csv = given() if source.takes_csv else None
     how = options.chosen()
-    return Request(
+    asked = Request(
         source.reference,
         tuple(n for n in registry.simulated() if st.session_state.get(precision_key(n), True)),
         expand_units=bool(st.session_state.get(UNITS, False)),
@@ -69,6 +69,7 @@ def request(source: LaunchedSource) -> Request:
         scheme="" if how.scheme == Options().scheme else how.scheme,
         calibrator="" if how.calibrator == Options().calibrator else how.calibrator,
     )
+    return upload.request(asked) if source.reference == upload.CHOICE else asked
 
 
 def prediction(asked: Request, found: tuple[Job, ...]) -> Job | None:
@@ -111,11 +112,13 @@ def start(asked: Request, *, dry_run: bool) -> None:
     """Start what the form asks for. Run from a callback."""
     problems.solve(START, JOBS)
     csv = given() if asked.csv else None
+    asked = msgspec.structs.replace(asked, dry_run=dry_run)
     with problems.attempt(START):
         launched.check_allowed(asked.source)
-        jobs.start(
-            msgspec.structs.replace(asked, dry_run=dry_run), b"" if csv is None else csv.content
-        )
+        if asked.upload is not None:
+            jobs.start(asked, files=upload.files())
+        else:
+            jobs.start(asked, b"" if csv is None else csv.content)
 
 
 def remove(job: Job) -> None:

@@ -9,7 +9,7 @@ from core.jobs.job_folder import Request
 from core.jobs.jobs import Job
 from core.numerics import precision as registry
 from core.quantity import UNKNOWN, duration
-from dashboard.app_pages.measure import actions, options
+from dashboard.app_pages.measure import actions, options, upload
 from dashboard.app_pages.measure.actions import MAX_MB, UPLOADER
 from dashboard.display.boundary import show_expected
 from dashboard.display.text import file_size, plain
@@ -21,10 +21,11 @@ from dashboard.session.problems import CSV, START
 
 COLUMN_PX = 300
 NAMED = (
-    "To measure your own model, name its function when you start the dashboard: "
-    "`python -m dashboard path/to/file.py:function`. It runs with your rights, so it cannot be "
-    "uploaded."
+    "An ONNX file can be uploaded. To measure your own PyTorch model, name its function when you "
+    "start the dashboard: `python -m dashboard path/to/file.py:function`. It runs with your rights, "
+    "so it cannot be uploaded."
 )
+UPLOADED = LaunchedSource(upload.CHOICE, "An ONNX file (upload)")
 
 
 def draw(found: tuple[Job, ...]) -> None:
@@ -36,6 +37,8 @@ def draw(found: tuple[Job, ...]) -> None:
             _csv(source)
     with grid.container(gap="small"):
         _precisions()
+    if source is UPLOADED:
+        upload.draw(COLUMN_PX)
     options.draw()
     asked = actions.request(source)
     _buttons(asked, found)
@@ -44,7 +47,7 @@ def draw(found: tuple[Job, ...]) -> None:
 
 
 def _source() -> LaunchedSource:
-    offers = launched.sources()
+    offers = {**launched.sources(), UPLOADED.reference: UPLOADED}
     chosen = st.selectbox(
         "Model to measure",
         list(offers),
@@ -100,10 +103,10 @@ def _precisions() -> None:
 
 def _buttons(asked: Request, found: tuple[Job, ...]) -> None:
     busy = next((job for job in found if job.running and job.request.source == asked.source), None)
-    bad, option = problems.of(CSV) is not None, options.chosen().problem
+    lacking, option = _lacking(asked), options.chosen().problem
     closed = (
         not asked.precisions
-        or bad
+        or bool(lacking)
         or option is not None
         or (busy is not None and not busy.request.dry_run)
     )
@@ -132,10 +135,21 @@ def _buttons(asked: Request, found: tuple[Job, ...]) -> None:
             st.caption("Choose a precision: against FP32 alone there is nothing to measure.")
         elif option is not None:
             st.caption(f":orange[:material/warning:] {plain(str(option))}")
-        elif bad:
-            st.caption("Mend the CSV, or take it out of the uploader.")
+        elif lacking:
+            st.caption(lacking)
         elif busy is not None and not busy.request.dry_run:
             st.caption(f"{plain(busy.name)} measures this model already.")
+
+
+def _lacking(asked: Request) -> str:
+    """What of the files keeps the form from being sent; "" where nothing does."""
+    if asked.source and asked.upload is None:
+        bad = problems.of(CSV) is not None
+        return "Mend the CSV, or take it out of the uploader." if bad else ""
+    if asked.upload is None or "calibration" not in asked.upload.splits:
+        return "Give an ONNX file and calibration arrays."
+    bad = upload.problem() is not None
+    return "Mend the files, or take them out of their uploaders." if bad else ""
 
 
 def _prediction(job: Job | None) -> None:

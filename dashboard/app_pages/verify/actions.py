@@ -41,7 +41,7 @@ def of_model(found: tuple[Job, ...], view: View) -> tuple[Job, ...]:
 
 
 def can_run(view: View) -> bool:
-    """Whether this dashboard may run the model: a bundled sample, or named at launch."""
+    """Whether this dashboard may run the model: a bundled sample, named at launch, or ONNX."""
     return launched.allowed(view.study.analysis.source)
 
 
@@ -91,7 +91,7 @@ def _start(view: View, maps: list[tuple[str, PrecisionMap]]) -> None:
     )
     with problems.attempt(VERIFY):
         launched.check_allowed(source)
-        jobs.start(request, maps=files)
+        jobs.start(request, files=files)
 
 
 def widen(view: View) -> None:
