@@ -14,9 +14,8 @@ import onnx
 from core.analysis.analysis import Analysis
 from core.decide.policy.decision import PrecisionMap
 from core.errors import ModelError
-from core.layers import Layer, LayerTable
+from core.layers import Layer
 from core.numerics import precision as registry
-from core.numerics.precision import Precision
 from core.onnx_graph.assemble import assembled
 from core.onnx_graph.executed_kernels import Executed
 from core.onnx_graph.layered_graph import LayeredGraph, float_kernels
@@ -95,8 +94,7 @@ def build(
     check_same_model(source, analysis)
     if graph is None:
         graph = graph_of(source, analysis.layers, expand_units=analysis.expanded_units)
-    made = assemble(graph, analysis, chosen)
-    return replace(made, notes=(*made.notes, *one_way.notes(source, graph)))
+    return replace(assemble(graph, analysis, chosen), notes=one_way.notes(source, graph))
 
 
 def assemble(graph: LayeredGraph, analysis: Analysis, chosen: PrecisionMap) -> Built:
@@ -112,23 +110,7 @@ def assemble(graph: LayeredGraph, analysis: Analysis, chosen: PrecisionMap) -> B
         _report(layer, chosen.by_layer[layer.name], graph, integers, found, floats)
         for layer in layers
     )
-    notes = _folded_alone(graph, analysis.layers, asked)
-    return Built(made.model, report, made.disabled, graph.inputs, graph.output, found.counts, notes)
-
-
-def _folded_alone(
-    graph: LayeredGraph, layers: LayerTable, asked: Mapping[str, Precision]
-) -> tuple[str, ...]:
-    """Which batch norms the exporter folded that the evidence keeps apart, where it matters."""
-    apart = {layer.name for layer in layers if layer.role == "batch_norm" and not layer.folded_into}
-    return tuple(
-        f"PyTorch's exporter folds batch norm {norm!r} into {host!r}; the analysis measured them "
-        "apart, as the model runs them. So the file's error and bytes differ from what is projected; "
-        "what verify measures is the file's."
-        for node, norm in graph.absorbed.items()
-        if norm in apart and (host := graph.layer_of[node]) is not None
-        and host in asked and asked[host].kind == "integer"
-    )  # fmt: skip
+    return Built(made.model, report, made.disabled, graph.inputs, graph.output, found.counts)
 
 
 def check_same_model(source: ModelSource, analysis: Analysis) -> None:
@@ -146,7 +128,9 @@ def _report(
 ) -> LayerReport:  # fmt: skip
     kernels = found.of(layer.name)
     if asked is None:
-        return LayerReport(layer.name, None, None, f"{layer.idles.lower()} at inference")
+        into = layer.folded_into
+        how = f"folded into {into}" if into else f"{layer.idles.lower()} at inference"
+        return LayerReport(layer.name, None, None, how)
     precision = registry.get(asked)
     reference = registry.REFERENCE
     host = integers.merged.get(layer.name)
@@ -156,7 +140,7 @@ def _report(
     if layer.name not in graph.layer_of.values():
         why = (
             "it was folded into its neighbours when the model was exported"
-            if layer.name in graph.absorbed.values() or not layer.tensors
+            if not layer.tensors
             else "the output that is judged does not need it, so the file leaves it out"
         )
         return LayerReport(layer.name, asked, reference, "no node of its own", why)
