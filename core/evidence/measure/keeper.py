@@ -10,11 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.evidence import reduction
-from core.evidence.measure.outputs import OutputReader
+from core.evidence.measure.outputs import Floats, OutputReader
 from core.evidence.reduction import Entries
 from core.source.data import Split
-
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)

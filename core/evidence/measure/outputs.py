@@ -20,6 +20,8 @@ from core.source.batches import answers, count, failed, state_kept, take
 from core.source.contract import ModelSource
 from core.source.data import Split
 
+Floats = NDArray[np.float32]
+
 MAX_OUTPUTS = 4096
 """Outputs kept per sample. More would fill memory and say little: distributions over many classes
 are reduced, other outputs sampled.
@@ -102,35 +104,35 @@ class OutputReader:
         """What is kept of the outputs of a sample."""
         return reduction.in_words(self.outputs, self.columns, self.part)
 
-    def picked(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    def picked(self, values: Floats) -> Floats:
         """The answers or values that are kept of all outputs, as the model gives them."""
         return values if self.kept is None else values[:, self.kept]
 
-    def likeliest(self, values: NDArray[np.float32], targets: NDArray[np.int64] | None) -> Entries:
+    def likeliest(self, values: Floats, targets: NDArray[np.int64] | None) -> Entries:
         """The entries [n, steps, E] of all outputs of the reference, with those of `targets`."""
         return reduction.likeliest(self._by_answer(values), self.entries, targets)
 
-    def reduce(self, values: NDArray[np.float32], entries: Entries) -> NDArray[np.float32]:
+    def reduce(self, values: Floats, entries: Entries) -> Floats:
         """Logits [n, K] of the `entries`, and of the rest, of all outputs of some samples."""
         return reduction.reduced(
             self._by_answer(values), entries, probabilities=self.form == "probabilities",
             floor=FLOOR,
         )  # fmt: skip
 
-    def _by_answer(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _by_answer(self, values: Floats) -> Floats:
         return self.picked(values).reshape(len(values), self.outputs.positions, -1)
 
-    def keep(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    def keep(self, values: Floats) -> Floats:
         """The kept outputs [N, K], logits or values, of all outputs as the model gives them: whole
         answers, not reduced.
         """
         return self.read(self.picked(values))
 
-    def read(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    def read(self, values: Floats) -> Floats:
         """Logits or values of outputs that were kept as the model gives them."""
         if self.form == "as they are":
             return values
-        found: NDArray[np.float32] = _logits(torch.from_numpy(values), self.form).numpy()
+        found: Floats = _logits(torch.from_numpy(values), self.form).numpy()
         return found
 
     def all_of(self, outputs: Tensor) -> Tensor:
@@ -138,7 +140,7 @@ class OutputReader:
         order = None if self.order is None else torch.from_numpy(self.order).to(outputs.device)
         return _logits(outputs if order is None else outputs[:, order], self.form)
 
-    def answers(self, values: NDArray[np.float32]) -> NDArray[np.int64]:
+    def answers(self, values: Floats) -> NDArray[np.int64]:
         """The likeliest class of each answer [n, steps] that is kept, of all outputs."""
         rows = self.keep(values).reshape(len(values), self.outputs.positions, -1)
         return np.asarray(rows.argmax(axis=-1))
@@ -168,7 +170,7 @@ class OutputReader:
             raise DataError("The targets are no tensor.", "Only a custom task takes others.")
         return self._values(given) if self.outputs.kind == "values" else self._classes(given)
 
-    def _values(self, given: Tensor) -> NDArray[np.float32]:
+    def _values(self, given: Tensor) -> Floats:
         fits = _squeezed(given.shape[1:]) == _squeezed(self.shape)
         if not fits or given.dtype.is_complex:
             raise _misfit(given, self.shape)
@@ -402,7 +404,7 @@ def _reduced(found: OutputReader, source: ModelSource) -> OutputReader:
 
 def _weighed(
     found: OutputReader, source: ModelSource, places: NDArray[np.int64]
-) -> Iterator[NDArray[np.float32]]:
+) -> Iterator[Floats]:
     """Logits [answers, classes] of the answers at `places` of some samples."""
     seen, more = 0, _some(source)
     next(more)

@@ -150,12 +150,14 @@ def prepare(
     replayer = Replayer(simulator, pilot, check)
     weights, buffers, largest = model_bytes(simulator.model)
     changes = runs * samples * held * np.dtype(np.float32).itemsize
+    entries = samples * reader.columns * np.dtype(np.int32).itemsize if reader.entries else 0
     need = footprint(
         replayer.recording, replayer.plan.keep, count(pilot),
-        changes + buffers + TEMPORARIES * largest, len(precisions) * weights,
+        changes + entries + buffers + TEMPORARIES * largest, len(precisions) * weights,
     )  # fmt: skip
     if jobs > 1:  # each has the model and the inputs, once more while they are unpacked
-        need = need.shared(jobs, 2 * weights + input_bytes(inputs) + TEMPORARIES * largest)
+        each = 2 * weights + input_bytes(inputs) + entries + TEMPORARIES * largest
+        need = need.shared(jobs, each)
     # Rounded weights are let go before layers are not replayed any more.
     ways = [(replay, some) for replay in (True, False) for some in (need, need.holding(0))]
     for replay, way in ways[2 * bool(replayer.refusal) :]:
