@@ -130,9 +130,7 @@ def _of_shape(reader: OutputReader, batches: Iterable[Floats]) -> Iterator[Float
         yield found
 
 
-def _check_export(
-    source: ModelSource, keeper: Keeper, expected: Floats, outputs: Floats
-) -> None:
+def _check_export(source: ModelSource, keeper: Keeper, expected: Floats, outputs: Floats) -> None:
     """Raise `ModelError` where the exported model is another function than the person's."""
     apart = sqnr_db(keeper, expected, expected, outputs)
     if apart is not None and apart < LEAST_EXPORT_DB:

@@ -35,6 +35,8 @@ from core.evidence.measure.outputs import OutputReader, read
 from core.evidence.options import MeasureOptions
 from core.evidence.scorers import flips
 from core.evidence.scorers.logits import log_softmax
+from core.export.report import assemble as reports
+from core.export.report import markdown
 from core.numerics.precision import INT8
 from core.onnx_graph.session import open_session
 from core.runtime import verify as verifying
@@ -252,12 +254,14 @@ def test_what_is_kept_is_said(
     assert main(["show", str(tmp_path / "a")]) == 0
     shown = capsys.readouterr().out
     study = Study(again)
+    report = markdown.render(reports.build(study, answer.decide(study, study.default_policy)))
     codes = np.where(again.layers.computes, 1, -1).astype(np.int8)
     found = by_class(study, codes)
 
     steps = entries.shape[1]
     assert f"{entries.shape[2]} of 20,000 classes at {steps} of 8 steps, 99." in words
     assert f"{entries.shape[2]} of 20,000 classes at {steps} of 8 steps, 99." in shown
+    assert words in report
     assert dry_run(large, OPTIONS).outputs.startswith(words.partition(" steps")[0])
     assert again.notes[0].count("20,000") == 1
     assert evidence.outputs == _evidence(reduced).outputs

@@ -433,7 +433,7 @@ def test_a_run_as_deployed_says_what_saturation_costs(
         return found + (lost / np.abs(lost).max() * np.abs(found).max()).astype(np.float32)
 
     monkeypatch.setattr(verifying, "open_session", watched)
-    monkeypatch.setattr(verifying, "run", saturated)
+    monkeypatch.setattr(verifying, "run_batches", lambda *given: iter([saturated(*given)]))
     command = ["verify", str(folder / "run"), str(_map(folder, *INT8)), "--source",
                f"{folder / 'net.py'}:load", "--repeat", "2", "--json"]  # fmt: skip
 
