@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import onnxruntime as ort
@@ -28,10 +28,16 @@ def run(
     session: ort.InferenceSession, names: Sequence[str], inputs: Inputs, batch: int = BATCH
 ) -> NDArray[np.float32]:
     """Outputs [N, K] of a session for N samples. Raises `ModelError` where the model fails."""
-    found = []
+    return np.concatenate(list(run_batches(session, names, inputs, batch)))
+
+
+def run_batches(
+    session: ort.InferenceSession, names: Sequence[str], inputs: Inputs, batch: int = BATCH
+) -> Iterator[NDArray[np.float32]]:
+    """The outputs that `run` gives, batch by batch, so that not all of them need be held."""
     for start in range(0, count(inputs), batch):
         try:
-            found.append(session.run(None, feed(names, take(inputs, start, start + batch)))[0])
+            found = session.run(None, feed(names, take(inputs, start, start + batch)))[0]
         except Exception as error:  # ONNX Runtime has a class of its own for each status
             last = min(start + batch, count(inputs)) - 1
             raise ModelError(
@@ -39,4 +45,4 @@ def run(
                 "A model whose steps depend on the size of the batch cannot be exported so that "
                 "the batch stays free.",
             ) from error
-    return np.concatenate([f.reshape(len(f), -1) for f in found]).astype(np.float32)
+        yield found.reshape(len(found), -1).astype(np.float32, copy=False)

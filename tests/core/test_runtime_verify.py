@@ -311,14 +311,15 @@ def test_a_model_that_draws_random_numbers_is_not_verified() -> None:
 
 def test_agreement_is_decibels_of_the_signal() -> None:
     """A difference of a tenth of the centred logits leaves 20 dB."""
+    from core.evidence.measure.keeper import Keeper
     from core.evidence.measure.outputs import read
 
-    reader = read(tiny_source())
+    keeper = Keeper(read(tiny_source()))
     logits = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
     centred = logits - logits.mean(axis=1, keepdims=True)
 
-    assert sqnr_db(reader, logits, logits + 0.1 * centred, logits) == pytest.approx(20, abs=1e-3)
-    assert sqnr_db(reader, logits, logits, logits) is None
+    assert sqnr_db(keeper, logits, logits + 0.1 * centred, logits) == pytest.approx(20, abs=1e-3)
+    assert sqnr_db(keeper, logits, logits, logits) is None
 
 
 def test_ratios_are_taken_round_by_round() -> None:

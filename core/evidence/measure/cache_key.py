@@ -7,13 +7,10 @@ import inspect
 import json
 from dataclasses import asdict
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from core.engines.torch.simulate.simulator import Assignment, Simulator
-from core.evidence.measure.cache_store import sha256
 from core.layers import LayerTable
 from core.source.batches import Output
 from core.source.contract import ModelSource, tensor_bytes
@@ -27,14 +24,16 @@ def content_key(
     source: ModelSource,
     layers: LayerTable,
     simulator: Simulator,
-    reference: NDArray[np.float32],
+    reference: str,
     *,
     everything: bool,
+    entries: int = 0,
 ) -> str:
     """SHA-256 of all that the outputs of a run depend on beside its assignment and batch.
 
-    `reference` are the model's own outputs, which stand for code that cannot be read and differ
-    if another division into batches does; `everything` says whether all outputs are kept.
+    `reference` is that of the model's own outputs, which stand for code that cannot be read and
+    differ if another division into batches does; `everything` says whether all outputs are kept,
+    `entries` how many classes of an answer are where only some are.
     """
     digest = hashlib.sha256()
     of_layers = [
@@ -54,7 +53,8 @@ def content_key(
         "layers": of_layers,
         "owners": sorted((path, name or "") for path, name in simulator.owner.items()),
         "ranges": ranges,
-        "reference": sha256(reference),
+        "reference": reference,
+        **({"entries": entries} if entries else {}),
     }
     digest.update(json.dumps(parts, sort_keys=True, default=repr).encode())
     digest.update(_code(source.model).encode())

@@ -12,6 +12,7 @@ from core.engines.torch.replay.replayer import Replayer
 from core.engines.torch.simulate.simulator import Assignment, Simulator
 from core.evidence.measure.cache import Unit
 from core.evidence.measure.cache_key import run_key
+from core.evidence.measure.keeper import Keeper
 from core.evidence.measure.memory import (
     BATCH,
     TEMPORARIES,
@@ -89,12 +90,12 @@ class Runner:
         runs: Sequence[Run],
         positions: Sequence[int],
         part: slice,
-        kept: NDArray[np.int64] | None,
+        keeper: Keeper,
         width: int,
     ) -> Iterator[Unit]:
         """Make the runs at `positions` on the samples of `part`; the first of `runs`, the
-        baseline, is recorded before them. Every run has `width` outputs, those at `kept` are kept
-        (all if None).
+        baseline, is recorded before them. Every run has `width` outputs, of which `keeper` holds
+        what is kept.
         """
         batch = take(inputs, part.start, part.stop)
         outputs = self.run(batch, [runs[0], *(runs[i] for i in positions)], part.start)
@@ -107,7 +108,7 @@ class Runner:
             before = self.replayer.full_passes
             yield Unit(
                 run_key(runs[i].assignment), part.start, part.stop,
-                found if kept is None else found[:, kept],
+                keeper.hold(found, part.start),
                 bool(np.isfinite(found).all()), in_full and bool(runs[i].layer),
             )  # fmt: skip
 
@@ -141,8 +142,7 @@ def prepare(
     pilot = take(inputs, 0, 2)
     found = simulator.run({}, pilot)
     # Outputs of all runs are held, and their changes beside them; a custom metric reads them all.
-    outputs = reader.keep(found).shape[1]
-    held = outputs + (outputs if source.metric is None else found.shape[1])
+    held = reader.columns + (reader.columns if source.metric is None else found.shape[1])
     precisions, jobs = options.precisions, options.jobs
     kinds = {p.kind: p for p in sorted(precisions, key=lambda p: -p.bits)}  # the narrowest of each
     check = [(name, p) for name in simulator.varied for p in kinds.values()]
