@@ -174,6 +174,25 @@ def test_margins_look_at_entries_alone(whole: Analysis, forced: Analysis) -> Non
     np.testing.assert_allclose(other.amounts, own.amounts, rtol=1e-4, atol=1e-9)
 
 
+def test_the_rest_is_no_answer() -> None:
+    """Where all other classes together are likelier than any entry, the likeliest entry is still the
+    answer, and its margin is over the next one.
+    """
+    baseline = np.log(np.array([[0.2, 0.3, 0.5]], np.float32))
+    change = np.array([[[[0.1, 0.0, 0.0]]]], np.float32)
+    evidence = Evidence(
+        ("INT8",), "", baseline, np.array([1]), change, change[0], np.zeros((0, 1), np.int8),
+        np.zeros((0, 1, 3), np.float32), np.zeros((1, 1)), np.ones((1, 1), np.bool_),
+        Outputs("logits", 1, 20, 20), entries=np.array([[[3, 8]]], np.int32),
+    )  # fmt: skip
+    projector, lost = Projector(evidence, "FP32"), flips.per_sample(evidence, "INT8")
+    assert lost is not None
+
+    assert projector.figures(np.zeros((1, 3))).accuracy == 1
+    assert projector.figures(np.array([[0.5, 0, 0]])).flips == 1
+    assert lost.amounts[0, 0] == pytest.approx(0.1 / np.log(1.5), rel=1e-5)
+
+
 def test_reduced_runs_are_taken_up_again(
     small: ModelSource, forced: Analysis, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
