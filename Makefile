@@ -14,7 +14,7 @@ TOOLS := core/export/targets
 INTEROP := $(subst _,-,$(patsubst $(TOOLS)/%/requirements.txt,%,$(wildcard $(TOOLS)/*/requirements.txt)))
 INTEROP_VENVS := .venv-interop
 
-.PHONY: run test test-fast setup setup-test lint bench samples screenshots clean check-tools chromium \
+.PHONY: run test test-fast every-test fast-test setup setup-test lint bench samples screenshots clean check-tools chromium \
   test-interop $(addprefix test-interop-,$(INTEROP))
 .PRECIOUS: $(INTEROP_VENVS)/%/.installed
 
@@ -25,10 +25,17 @@ setup: check-tools $(VENV)/.installed
 
 setup-test: check-tools $(VENV)/.installed-dev chromium
 
-test: setup-test lint
+# What only reads the sources runs beside the tests.
+test:
+	$(MAKE) --no-print-directory -j 2 lint every-test
+
+test-fast:
+	$(MAKE) --no-print-directory -j 2 lint fast-test
+
+every-test: setup-test
 	$(PYTEST)
 
-test-fast: setup-test lint
+fast-test: setup-test
 	$(PYTEST) -m "not browser and not slow"
 
 test-interop: $(addprefix test-interop-,$(INTEROP))
@@ -87,7 +94,7 @@ check-tools:
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 	  echo "Python's venv is missing: sudo apt-get install python3.11-venv"; exit 1; }
 
-$(VENV)/bin/python:
+$(VENV)/bin/python: | check-tools
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: requirements.txt pyproject.toml | $(VENV)/bin/python

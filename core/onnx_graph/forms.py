@@ -15,7 +15,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, ValueInfoProto
 
-from core.errors import ModelError, told
+from core.errors import ModelError, QuantscapeError, told
 from core.onnx_graph.session import Feed, open_session
 from core.onnx_graph.surgery import copied
 
@@ -105,6 +105,8 @@ def observed_forms(model: ModelProto, feed: Feed, origin: str) -> dict[str, Tens
             few = {n: np.resize(v[:count], (count, *v.shape[1:])) for n, v in feed.items()}
             values: list[Any] = session.run(made, few)
             runs.append({**few, **dict(zip(made, values, strict=True))})
+    except QuantscapeError:
+        raise
     except Exception as error:  # ONNX Runtime has a class of its own for each status
         raise ModelError(
             f"ONNX Runtime cannot run {origin}: {told(error)}.",

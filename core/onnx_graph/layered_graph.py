@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import onnx
 
@@ -32,15 +32,13 @@ class LayeredGraph:
 
     `layer_of` maps the name of every node to its layer, None for glue. `inputs` are the names
     of the graph's inputs in the order of the source's input tensors. `output` is the name of the
-    output that is judged. `absorbed` maps products to the layer of the batch norm that the
-    exporter has folded into them.
+    output that is judged.
     """
 
     model: onnx.ModelProto
     layer_of: Mapping[str, str | None]
     inputs: tuple[str, ...]
     output: str
-    absorbed: Mapping[str, str] = field(default_factory=dict)
 
     def products(self, layer: str) -> list[onnx.NodeProto]:
         """The multiplying nodes of `layer` in the order in which the layer runs them."""

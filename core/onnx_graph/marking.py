@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -20,6 +21,9 @@ from core.onnx_graph.surgery import Grids, Marks, Span
 from core.onnx_graph.weights_only import OF_RECURRENT, StoredWeight
 
 NORM_LEFT = "its batch norm stays apart in the exported graph, which the evidence has folded in"
+
+ONE_OUTPUT = ("layer_norm", "batch_norm", "activation", "pooling")
+"""Roles of layers that give one tensor a call."""
 
 
 class LayerMarks(Marks):
@@ -163,7 +167,7 @@ class LayerMarks(Marks):
             return
         output = None
         if node.op_type in self.grids.rounded and OUTPUT in seen:
-            output = self._behind_norm(node) or seen[OUTPUT]
+            output = seen[OUTPUT]
         self.product(node, operands, output)
         clip = self.clip_behind(node)
         if clip is not None and output is not None:
@@ -171,28 +175,32 @@ class LayerMarks(Marks):
             if behind is not None and behind != layer.name:
                 self.merged[behind] = layer.name
 
-    def _behind_norm(self, node: NodeProto) -> Span | None:
-        """The range after a batch norm that only the exporter folds: others could read what comes
-        before it in the person's model, and nobody does in the graph.
-        """
-        norm = self.graph.absorbed.get(node.name, "")
-        layer = self.graph.layer_of[node.name]
-        span = self._seen.get((norm, MODULE_OUTPUT[0]), {}).get(MODULE_OUTPUT[1])
-        if span is not None and layer is not None:
-            self.merged[norm] = layer
-        return span
-
     def _round_output(self, layer: Layer) -> None:
         span = self._seen.get((layer.name, MODULE_OUTPUT[0]), {}).get(MODULE_OUTPUT[1])
         found = self.own_outputs(layer.name)
-        if span is None or len(found) != 1:
+        if span is None or not found or (len(found) > 1 and not self._by_call(layer, found)):
             self.reasons[layer.name] = (
                 "it was not calibrated" if span is None
                 else "it is no node of its own in the exported graph" if not found
                 else f"it has {len(found)} outputs"
             )  # fmt: skip
             return
-        self.round(found[0], span)
+        for tensor in found:
+            self.round(tensor, span)
+
+    def _by_call(self, layer: Layer, found: list[str]) -> bool:
+        """Whether the tensors `found` are what `layer` gives in one call each, so that its one range
+        is of them all: it is of a kind with one output, and runs all it runs that many times.
+        """
+        nodes = [n for n in self.model.graph.node if self.graph.layer_of[n.name] == layer.name]
+        kinds = Counter(node.op_type for node in nodes)
+        firsts = {node.output[0]: node.op_type for node in nodes}
+        return (
+            layer.role in ONE_OUTPUT
+            and all(count % len(found) == 0 for count in kinds.values())
+            and firsts.keys() >= set(found)
+            and len({firsts[tensor] for tensor in found}) == 1
+        )
 
     def own_outputs(self, layer: str) -> list[str]:
         """Tensors of `layer` that others read."""

@@ -258,7 +258,7 @@ def drop_aliases(model: onnx.ModelProto) -> None:
 
 def round_added_biases(model: onnx.ModelProto, chosen: Collection[str]) -> None:
     """Round the bias that follows a MatMul as every other bias is: to multiples of s_x * s_w.
-    ONNX Runtime adds it in float.
+    ONNX Runtime adds it in float, so that one which several products read stays as it is.
     """
     constants = {c.name: onnx.numpy_helper.to_array(c) for c in model.graph.initializer}
     made = {tensor: node for node in model.graph.node for tensor in node.output}
@@ -281,12 +281,11 @@ def round_added_biases(model: onnx.ModelProto, chosen: Collection[str]) -> None:
             continue
         bias = constants[name]
         step = scales[0].astype(np.float64) * scales[1].astype(np.float64)
-        if bias.ndim != 1 or step.size not in {1, bias.size}:
+        if bias.ndim != 1 or step.size not in {1, bias.size} or len(read_by[name]) > 1:
             continue
         rounded = (np.round(bias.astype(np.float64) / step) * step).astype(np.float32)
         fresh = onnx.numpy_helper.from_array(rounded, f"{name}{MARK}")
-        if len(read_by[name]) == 1:
-            del model.graph.initializer[[c.name for c in model.graph.initializer].index(name)]
+        del model.graph.initializer[[c.name for c in model.graph.initializer].index(name)]
         model.graph.initializer.append(fresh)
         behind[0].input[slot] = fresh.name
 

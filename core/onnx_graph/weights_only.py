@@ -146,17 +146,18 @@ def drop_unread(model: ModelProto) -> None:
 
 
 def whole_weights(model: ModelProto) -> None:
-    """Compute what recurrent nodes read from constants alone, and lay out what products read of
-    constants that are only moved: PyTorch's exporter puts large weights together out of slices when
-    the model runs. Mutates `model`.
+    """Compute what recurrent nodes read from constants alone, and lay out what products and sums
+    read of constants that are only moved: PyTorch's exporter puts large weights together out of
+    slices, and takes biases apart, when the model runs. Mutates `model`.
     """
     made = {tensor: node for node in model.graph.node for tensor in node.output}
     constants = {c.name: c for c in model.graph.initializer}
     whole: dict[str, str] = {}
     for node in model.graph.node:
-        if node.op_type not in (*RECURRENT, *PRODUCTS):
+        if node.op_type not in (*RECURRENT, *PRODUCTS, "Add"):
             continue
         recurrent = node.op_type in RECURRENT
+        most_axes = 1 if node.op_type == "Add" else 9  # a table of positions is no bias
         for slot, name in enumerate(node.input):
             if name not in made or (recurrent and slot not in {1, 2, 3}):
                 continue
@@ -164,8 +165,11 @@ def whole_weights(model: ModelProto) -> None:
                 needed = _behind(name, made)
                 given = {n for one in needed for n in one.input if n} - made.keys()
                 moves = all(one.op_type in SHAPES and one.input for one in needed)
-                is_weight = any(constants[n].data_type == TensorProto.FLOAT
-                                for n in given & constants.keys())  # fmt: skip
+                is_weight = any(
+                    constants[n].data_type == TensorProto.FLOAT
+                    and len(constants[n].dims) <= most_axes
+                    for n in given & constants.keys()
+                )
                 if given - constants.keys() or not (recurrent or (moves and is_weight)):
                     continue
                 order = [one for one in model.graph.node if one in needed]

@@ -128,7 +128,9 @@ def _report(
 ) -> LayerReport:  # fmt: skip
     kernels = found.of(layer.name)
     if asked is None:
-        return LayerReport(layer.name, None, None, f"{layer.idles.lower()} at inference")
+        into = layer.folded_into
+        how = f"folded into {into}" if into else f"{layer.idles.lower()} at inference"
+        return LayerReport(layer.name, None, None, how)
     precision = registry.get(asked)
     reference = registry.REFERENCE
     host = integers.merged.get(layer.name)
@@ -138,7 +140,7 @@ def _report(
     if layer.name not in graph.layer_of.values():
         why = (
             "it was folded into its neighbours when the model was exported"
-            if layer.name in graph.absorbed.values() or not layer.tensors
+            if not layer.tensors
             else "the output that is judged does not need it, so the file leaves it out"
         )
         return LayerReport(layer.name, asked, reference, "no node of its own", why)

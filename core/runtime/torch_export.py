@@ -11,7 +11,7 @@ import io
 import logging
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any
 
@@ -25,6 +25,7 @@ from core.errors import ModelError
 from core.layers import ROOT, LayerTable
 from core.onnx_graph.layered_graph import LAYER_KEY, WITH_WEIGHT, LayeredGraph
 from core.onnx_graph.read_nodes import SCOPES
+from core.onnx_graph.surgery import MARK
 from core.onnx_graph.weights_only import whole_weights
 from core.runtime.export_errors import explained
 from core.source.batches import (
@@ -39,12 +40,14 @@ from core.source.batches import (
     take,
 )
 from core.source.contract import ModelSource
+from core.source.fusion import folded_norms
 from core.source.operations import COMPOSITES
 from core.source.ownership import layer_owners
 from core.source.recurrent import projects
 from core.source.trees import map_tensors, named_tensors, tensors
 
 _WRAPPED = "model"
+NORM = "BatchNormalization"
 SAMPLES = 2
 """Samples in the example batch: one would let an exporter take the axis for a constant."""
 
@@ -86,7 +89,14 @@ def export(source: ModelSource, layers: LayerTable, *, expand_units: bool = Fals
     flat = tuple(tensor.clone() for tensor in tensors(given))
     with _SeparateProducts():
         model = _exported(
-            source, owner, wrapped, flat, {}, (tuple(_FREE for _ in flat),), _input_names(given)
+            source,
+            owner,
+            wrapped,
+            flat,
+            {},
+            (tuple(_FREE for _ in flat),),
+            _input_names(given),
+            folded_norms({layer.name: layer.fused for layer in layers}),
         )
     whole_weights(model)
     return _read(model, owner, layers)
@@ -108,7 +118,11 @@ def export_as_deployed(source: ModelSource, layers: LayerTable) -> onnx.ModelPro
 def _exported(
     source: ModelSource, owner: Mapping[str, str | None], module: nn.Module,
     arguments: tuple[Any, ...], named: dict[str, Any], free: Any, names: list[str] | None,
+    folded: Collection[str] | None = None,
 ) -> onnx.ModelProto:  # fmt: skip
+    """`module` in ONNX. Of its batch norms the exporter folds those at the paths `folded` alone, or
+    where that is None as it pleases: what is returned beside, shared, or in training mode too.
+    """
     try:
         with (
             torch.no_grad(), fixed_random_state(SEED), fused_attention_off(),
@@ -116,14 +130,37 @@ def _exported(
         ):  # fmt: skip
             program = torch.onnx.export(
                 module.eval(), arguments, kwargs=named, dynamo=True, dynamic_shapes=free,
-                verbose=False, external_data=False, input_names=names,
+                verbose=False, external_data=False, input_names=names, optimize=folded is None,
             )  # fmt: skip
+            if program is not None and folded is not None:
+                with _norms_kept(program.model.graph, folded):
+                    program.optimize()
     except Exception as error:
         raise explained(error, source.model, owner) from error
     if program is None:
         raise ModelError("PyTorch exported nothing.", "Run torch.onnx.export by hand.")
     model: onnx.ModelProto = program.model_proto
     return model
+
+
+@contextmanager
+def _norms_kept(graph: Iterable[Any], folded: Collection[str]) -> Iterator[None]:
+    """Batch norms of `graph` that are not at the paths `folded` go by another name, which no rule of
+    an optimiser knows.
+    """
+    kept = [
+        node
+        for node in graph
+        if node.op_type == NORM
+        and next(iter(_paths(node.metadata_props.get(SCOPES, ""))), None) not in folded
+    ]
+    for node in kept:
+        node.op_type = f"{NORM}{MARK}"
+    try:
+        yield
+    finally:
+        for node in kept:
+            node.op_type = NORM
 
 
 class _JudgedOutput(nn.Module):
@@ -185,17 +222,13 @@ def _read(
     norms = {layer.name for layer in layers if layer.role == "batch_norm"}
     reader = {spec.name: layer.name for layer in layers for spec in layer.tensors}
     layer_of: dict[str, str | None] = {}
-    absorbed: dict[str, str] = {}
     for i, node in enumerate(model.graph.node):
         node.name = node.name or f"node_{i}"
         name = _owner_of(node, owner)
         if node.op_type in WITH_WEIGHT and (name is None or name in norms):
             # A folded batch norm leaves its own path on the product that holds it.
             weights = (_plain(given) for given in node.input[1:2])
-            found = next((reader[w] for w in weights if w in reader), name)
-            if name is not None and found != name:
-                absorbed[node.name] = name
-            name = found
+            name = next((reader[w] for w in weights if w in reader), name)
         layer_of[node.name] = name
         _strip(node)
         if name is not None:
@@ -205,7 +238,7 @@ def _read(
                   *model.graph.initializer, model.graph, model):  # fmt: skip
         _strip(value)
     inputs = tuple(value.name for value in model.graph.input)
-    return LayeredGraph(model, layer_of, inputs, model.graph.output[0].name, absorbed)
+    return LayeredGraph(model, layer_of, inputs, model.graph.output[0].name)
 
 
 def _strip(value: Any) -> None:
@@ -219,15 +252,16 @@ def _plain(name: str) -> str:
 def _owner_of(node: onnx.NodeProto, owner: Mapping[str, str | None]) -> str | None:
     """The layer of a node: that of the innermost module it was called in."""
     said = next((p.value for p in node.metadata_props if p.key == SCOPES), "")
+    return next((owner[path] for path in _paths(said) if path in owner), None)
+
+
+def _paths(said: str) -> Iterator[str]:
+    """Paths of the modules that a node was called in, the innermost first, as its metadata say."""
     try:
         scopes = ast.literal_eval(said) if said else []
     except (SyntaxError, ValueError):
         scopes = []
     for scope in reversed(scopes[:-1]):
         path = _REPEATED_CALL.sub("", str(scope))
-        if path != _WRAPPED and not path.startswith(f"{_WRAPPED}."):
-            continue
-        inner = path.removeprefix(_WRAPPED).removeprefix(".")
-        if inner in owner:
-            return owner[inner]
-    return None
+        if path == _WRAPPED or path.startswith(f"{_WRAPPED}."):
+            yield path.removeprefix(_WRAPPED).removeprefix(".")

@@ -94,6 +94,14 @@ def take_inventory(
             found = other
         else:
             some.update(found.add(other))
+    if found.outside and count(inputs) > 1:
+        # What an operation hands over unseen, as torch.vmap does, differs from sample to sample.
+        other = _observed(source, slice(1, 2), expand_units, functions)
+        found.outside = {
+            key: tensor
+            for key, tensor in found.outside.items()
+            if any(torch.equal(tensor, one) for one in other.outside.values())
+        }
     return _table(source, found, some)
 
 

@@ -279,7 +279,10 @@ class Observer(TorchFunctionMode):
             if root is not None:
                 self.read.add(id(root))
             elif (
-                tensor.numel() and id(tensor) not in self._made and id(tensor) not in self._producer
+                tensor.numel()
+                and id(tensor) not in self._made
+                and id(tensor) not in self._producer
+                and _is_held(tensor)
             ):
                 self.outside[id(tensor)] = tensor
         for tensor in tensors(output):
@@ -312,6 +315,15 @@ class Observer(TorchFunctionMode):
             value = operand(operation.activations[0], args, kwargs)
             if operation.kind == "conv" or (value is not None and value.ndim == 2):  # Conv, Gemm
                 self.grids[id(bias)] = self.grids.get(id(bias), 0) + bias.numel()
+
+
+def _is_held(tensor: Tensor) -> bool:
+    """Whether `tensor` has memory of its own: what `torch.vmap` gives its function has none."""
+    try:
+        tensor.untyped_storage()
+    except NotImplementedError:
+        return False
+    return True
 
 
 def _axis_of(root: Tensor, view: Tensor, axis: int | None) -> int | None:

@@ -74,6 +74,7 @@ def visit(browser: Browser, address: str) -> Iterator[Visit]:
         context = browser.new_context(
             color_scheme="dark" if scheme == "dark" else "light",
             viewport={"width": width, "height": height},
+            reduced_motion="reduce",  # animations take a fifth of what opening a page does
         )
         contexts.append(context)
         page = context.new_page()

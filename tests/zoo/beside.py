@@ -183,7 +183,7 @@ STEPS: dict[str, Make] = {
     "gru_cell": lambda: Cells(nn.GRUCell),
     "rnn_cell": lambda: Cells(nn.RNNCell),
 }
-APART = ("Looped", "Returned", "SharedNorm", "AlwaysTraining")
+APART = ("Looped", "AlwaysTraining")
 """Batch norms that the exporter folds where the plan does not, or the other way round."""
 IMAGES: dict[str, Make] = {
     kind.__name__: kind  # type: ignore[attr-defined]
