@@ -29,7 +29,7 @@ SHARE = 0.95
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class KeptShare:
     """What entries hold of the reference's distributions, each in [0, 1], means over answers:
     their `mass`, and the `share` of a divergence that noise alike in all logits would keep at
     least.
@@ -44,16 +44,16 @@ class Part:
         return self.mass >= MASS and self.share >= SHARE
 
 
-def _part(mass: float, squares: float) -> Part:
+def _part(mass: float, squares: float) -> KeptShare:
     """From the means of the entries' summed probabilities, and of their summed squares.
 
     Noise of variance v in all logits makes a divergence of ½ v (1 - Σp²) to second order. What lies
     within the rest is lost, at most ½ v (1 - mass).
     """
-    return Part(mass, 1 - min((1 - mass) / max(1 - squares, 1e-12), 1.0))
+    return KeptShare(mass, 1 - min((1 - mass) / max(1 - squares, 1e-12), 1.0))
 
 
-def fewest(chunks: Iterable[Floats], classes: int, most: int) -> tuple[int, Part]:
+def fewest(chunks: Iterable[Floats], classes: int, most: int) -> tuple[int, KeptShare]:
     """The least number of entries, 32 doubled up to `most`, that holds enough of the distributions
     over `classes` whose logits are the rows of `chunks`; the largest where none does.
     """
@@ -111,7 +111,7 @@ def places(entries: Entries, targets: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.where(targets < 0, targets, (entries == targets[..., None]).argmax(axis=-1))
 
 
-def part_of(evidence: Evidence) -> Part | None:
+def part_of(evidence: Evidence) -> KeptShare | None:
     """What the entries of `evidence` hold; None where all classes were kept."""
     if not evidence.outputs.classes:
         return None
@@ -119,7 +119,7 @@ def part_of(evidence: Evidence) -> Part | None:
     return _part(float(p.sum(axis=-1).mean()), float(np.square(p).sum(axis=-1).mean()))
 
 
-def in_words(outputs: Outputs, columns: int, part: Part | None) -> str:
+def in_words(outputs: Outputs, columns: int, part: KeptShare | None) -> str:
     """What is kept of the outputs of a sample, as "128 of 18,710 classes at 12 of 40 steps, 99.4 %
     of the mass"; `columns` are the numbers that are kept.
     """

@@ -15,7 +15,7 @@ from torch import Tensor
 from core.errors import DataError, ModelError
 from core.evidence import reduction
 from core.evidence.evidence import Outputs
-from core.evidence.reduction import Entries, Part
+from core.evidence.reduction import Entries, KeptShare
 from core.source.batches import answers, count, failed, state_kept, take
 from core.source.contract import ModelSource
 from core.source.data import Split
@@ -90,7 +90,7 @@ class OutputReader:
     onehot: int | None = None
     notes: tuple[str, ...] = ()
     entries: int = 0
-    part: Part | None = None
+    part: KeptShare | None = None
 
     @property
     def columns(self) -> int:
