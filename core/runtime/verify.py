@@ -27,6 +27,7 @@ from core.estimate.values import ValueProjector
 from core.evidence.measure.keeper import Keeper, keep
 from core.evidence.measure.outputs import OutputReader, read
 from core.numerics import precision as registry
+from core.numerics.scheme import check_built
 from core.onnx_graph.layered_graph import LayeredGraph
 from core.onnx_graph.session import as_deployed, exact_sums, open_session
 from core.quantity import Quantity
@@ -83,8 +84,9 @@ def prepare(source: ModelSource, analysis: Analysis) -> Bench:
     """Export the model and run the reference once. Does not change the model.
 
     Raises `ModelError` where the model is another one or cannot be exported, `DataError` where the
-    data are others.
+    data are others, `PolicyError` where the analysis is under a scheme that no file is built for.
     """
+    check_built(analysis.rounding)
     check_same_model(source, analysis)
     if source.data_fingerprint() != analysis.identity.data_sha256:
         raise DataError(

@@ -18,13 +18,12 @@ from core.layers import LayerTable
 from core.numerics.calibrate.calibrators import MIN_MAX, Calibrator
 from core.numerics.precision import Precision
 from core.numerics.ranges import Ranges
-from core.numerics.scheme import Scheme
+from core.numerics.scheme import Scheme, check_built
 from core.onnx_graph.assemble import assembled
 from core.onnx_graph.executed_kernels import executed_kernels
 from core.onnx_graph.forms import FLOAT
 from core.onnx_graph.half_simulated import round_halves
 from core.onnx_graph.layered_graph import LAYER_KEY, LayeredGraph
-from core.onnx_graph.quantize import check_scheme
 from core.onnx_graph.session import open_session
 from core.source.batches import Inputs, Output, count, sizes_differ, take
 from core.source.onnx_model import OnnxModel, layered, run_session
@@ -49,7 +48,7 @@ class GraphRunner:
         self, model: OnnxModel, layers: LayerTable, scheme: Scheme, output: Output = None,
         calibrator: Calibrator = MIN_MAX,
     ) -> None:  # fmt: skip
-        check_scheme(scheme)
+        check_built(scheme)
         self.model, self.layers, self.scheme, self.calibrator = model, layers, scheme, calibrator
         self.graph = layered(model, layers, output)
         self.ranges = Ranges()
