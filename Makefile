@@ -64,6 +64,7 @@ bench: setup-test
 	$(BIN)/python -m tests.benchmarks.scorers
 	$(BIN)/python -m tests.benchmarks.latency
 	$(BIN)/python -m tests.benchmarks.schemes
+	$(BIN)/python -m tests.benchmarks.large_outputs
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-columns=min,median,max
 	$(BIN)/python -m tests.benchmarks.slider_latency
 

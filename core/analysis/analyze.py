@@ -29,7 +29,6 @@ from core.layers import LayerTable
 from core.numerics.calibrate.calibration import Calibration
 from core.numerics.saturation import warning
 from core.numerics.states import with_sites
-from core.source.batches import take
 from core.source.contract import ModelSource
 from core.source.device import device_name
 
@@ -45,7 +44,8 @@ class Forecast:
 
     `batch` samples are run at a time, so that about `peak_bytes` of memory are taken at most, of
     which Python, the model and its data take `held_bytes` before anything is measured.
-    `full_passes` says why layers will not be measured by replay ("" = they will).
+    `full_passes` says why layers will not be measured by replay ("" = they will), `outputs` what is
+    kept of those of a sample.
     """
 
     layers: int
@@ -57,6 +57,7 @@ class Forecast:
     held_bytes: int
     batch: int
     full_passes: str
+    outputs: str
 
 
 @dataclass(slots=True)
@@ -90,19 +91,19 @@ def dry_run(source: ModelSource, options: MeasureOptions | None = None) -> Forec
     reader = read(source)
     if source.metric is None:  # which takes targets of any form
         reader.targets(source.selection)  # what does not fit is said before the hours of measuring
-    outputs = reader.keep(simulator.run({}, take(source.selection.inputs, 0, 2))).shape[1]
     runner = prepare(simulator, source, reader, len(runs), options)
-    values = len(options.precisions) * len(layers) * len(source.selection) * outputs
+    values = len(options.precisions) * len(layers) * len(source.selection) * reader.columns
     found = Forecast(
         layers=len(layers),
         runs=len(runs),
         samples=len(source.selection),
-        predicted_seconds=forecast_seconds(runner, source, layers, runs, options),
+        predicted_seconds=forecast_seconds(runner, source, layers, reader, runs, options),
         perturbation_bytes=values * np.dtype(np.float32).itemsize,
         peak_bytes=held + runner.peak_bytes,
         held_bytes=held,
         batch=runner.batch,
         full_passes=runner.reason,
+        outputs=reader.in_words(),
     )
     del simulator, runner
     release()

@@ -90,6 +90,7 @@ def evidence_arrays(evidence: Evidence | None) -> dict[str, NDArray[Any]]:
         "allowed": evidence.allowed,
         "measured": evidence.measured,
         "targets": evidence.targets,
+        "entries": evidence.entries,
     }
     if evidence.metrics is not None:
         found |= {f"metric_{name}": getattr(evidence.metrics, name) for name in METRIC_RUNS}
@@ -106,6 +107,34 @@ def check_outputs(outputs: Outputs, baseline: NDArray[Any], folder: Path) -> Non
             "steps.",
             AGAIN,
         )
+    if outputs.classes and not (
+        outputs.kind == "logits" and 2 <= baseline.shape[1] // outputs.positions <= outputs.classes
+    ):
+        raise AnalysisError(
+            f"{folder} holds {baseline.shape[1] // outputs.positions} logits of an answer, which "
+            f"cannot be some of {outputs.classes} classes and the rest.",
+            AGAIN,
+        )
+
+
+def read_entries(
+    read: Read, outputs: Outputs, baseline: NDArray[Any], folder: Path
+) -> NDArray[np.int32] | None:
+    """Classes that are kept one by one, where only some are; raises `AnalysisError` for one that
+    is none of the model's, or is there twice.
+    """
+    if not outputs.classes:
+        return None
+    steps = outputs.positions
+    shape = (len(baseline), steps, baseline.shape[1] // steps - 1)
+    entries = read("entries", np.int32, shape)
+    for rows in entries:
+        if not (rows.min() >= 0 and rows.max() < outputs.classes and (np.diff(rows) > 0).all()):
+            raise AnalysisError(
+                f"{folder / 'entries.npy'} does not name different classes in rising order.",
+                AGAIN,
+            )
+    return entries
 
 
 def read_targets(
@@ -122,7 +151,7 @@ def read_targets(
     samples, positions = len(baseline), outputs.positions
     shape = (samples,) if positions == 1 else (samples, positions)
     targets = read("targets", np.int64, shape)
-    classes = baseline.shape[1] // positions
+    classes = baseline.shape[1] // positions - (1 if outputs.classes else 0)
     lowest = 0 if task == "classification" and positions == 1 else np.iinfo(np.int64).min
     if targets.size and not (lowest <= int(targets.min()) and int(targets.max()) < classes):
         raise AnalysisError(

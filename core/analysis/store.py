@@ -229,4 +229,5 @@ def _evidence(folder: Path, data: AnalysisFile) -> Evidence:
         metrics=arrays.read_metrics(read, n_precisions, n_layers, len(probes), folder),
         local=arrays.read_local(read, folder, n_precisions, n_layers),
         measured=measured,
+        entries=arrays.read_entries(read, data.outputs, baseline, folder),
     )

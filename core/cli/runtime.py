@@ -19,6 +19,7 @@ from core.errors import PolicyError
 from core.estimate import hardware
 from core.export.map import precision_map
 from core.jobs.progress import Reporter, reporting
+from core.numerics.scheme import check_built
 from core.records import machine_profile, record_files, verification
 from core.source import reference, sources
 
@@ -61,8 +62,9 @@ def source_of(options: argparse.Namespace, analysis: Analysis) -> ModelSource:
     """The source that `analysis` was made from.
 
     A Python file is run only where the person names it: a folder may come from anybody. An ONNX
-    file and its arrays are data.
+    file and its arrays are data. Raises `PolicyError` under a scheme that no file is built for.
     """
+    check_built(analysis.rounding)
     if options.source is None:
         if not reference.is_data(analysis.source):
             raise PolicyError(

@@ -19,6 +19,7 @@ from core.decide.policy.scoring import LEVELS
 from core.decide.study import Study
 from core.estimate.size import fixed_bytes
 from core.export.map.words import count, figures, gain, percent, quantity, total
+from core.export.report.facts import outputs
 from core.export.targets.capability import Capability
 from core.quantity import MEGA, UNKNOWN, duration, written
 
@@ -49,6 +50,7 @@ def plan_table(plan: Forecast) -> Table:
     table.add_row("layers", str(plan.layers))
     table.add_row("runs over the selection split", str(plan.runs))
     table.add_row("samples", f"{plan.samples:,}")
+    table.add_row("outputs of a sample", plan.outputs)
     table.add_row("time", f"about {duration(plan.predicted_seconds)}")
     table.add_row(
         "memory at its peak",
@@ -115,6 +117,8 @@ def totals_table(study: Study, found: Outcome, hardware: str) -> Table:
     table = new_table("Totals", ("figure", "value (90 % range) and kind"))
     for key, title in names.items():
         table.add_row(title, total(study.analysis, key, found.totals[key]))
+    if kept := outputs(study.analysis):
+        table.add_row("outputs of a sample that are kept", kept)
     fixed = fixed_bytes(study.layers)
     kind = "" if fixed is None else " exact"
     table.add_row("bytes in no layer, in every map", f"{written(fixed, 'bytes')}{kind}")

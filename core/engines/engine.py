@@ -79,6 +79,12 @@ class Engine(Protocol):
         """
         ...
 
+    def run_batches(
+        self, assignment: Assignment, inputs: Inputs, batch_size: int = 100, first: int = 0
+    ) -> Iterator[Floats]:
+        """The outputs that `run` gives, batch by batch, so that not all of them need be held."""
+        ...
+
     def replay(self, pilot: Inputs, check: Sequence[Pair] = ()) -> Replay:
         """What runs single layers; it may hold the pairs in `check` against full passes of `pilot`."""
         ...

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from core.estimate.metrics import correct, kl_per_sample
 from core.estimate.trials import MapProjector, spread_of
 from core.evidence.evidence import Evidence
-from core.evidence.scorers.logits import log_softmax
+from core.evidence.scorers.logits import log_softmax, named
 from core.quantity import RELATIVE, Quantity, unknown
 
 Z90 = 1.6448536269514722
@@ -133,8 +133,9 @@ class Projector(MapProjector[Figures]):
         self._targets = targets if targets is None or self._rows is None else targets[self._rows]
         baseline = self._by_answer(evidence.baseline)
         self._log_p = log_softmax(baseline)
-        self._answers = baseline.argmax(axis=1)
         self._count = len(baseline)
+        baseline = named(baseline, evidence.outputs)
+        self._answers = baseline.argmax(axis=1)
         self._right = None if self._targets is None else correct(baseline, self._targets)
 
     def _by_answer(self, outputs: NDArray[np.floating]) -> NDArray[np.floating]:
@@ -146,6 +147,7 @@ class Projector(MapProjector[Figures]):
         """Figures of the outputs baseline + `change` [N, K] on the selection split."""
         outputs = self._by_answer(self.evidence.baseline + change)
         kl = float(kl_per_sample(self._log_p, outputs).mean())
+        outputs = named(outputs, self.evidence.outputs)
         flips = int((outputs.argmax(axis=1) != self._answers).sum())
         if self._targets is None or self._right is None:
             return Figures(None, None, kl, flips, 0, 0)

@@ -26,12 +26,14 @@ class Outputs:
 
     *logits*: `positions` steps with K / `positions` classes each, the classes of a step side by
     side. *values*: K numbers. `total` counts the outputs before some were left out to save
-    memory (0: all were kept).
+    memory (0: all were kept). `classes` counts those of a step where only some of them were kept
+    one by one (0: all were): the last of the K / `positions` is then all others together.
     """
 
     kind: Literal["logits", "values"] = "logits"
     positions: Count = 1
     total: Count = 0
+    classes: Count = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +97,8 @@ class Evidence:
     metrics: MetricRuns | None = None
     local: LocalStatistics | None = None
     measured: NDArray[np.bool_] | None = None  # [P, L]; None: every pair, and whole maps
+    entries: NDArray[np.int32] | None = None  # [N, positions, K / positions - 1] classes that are
+    # kept one by one, rising; None where all are. `targets` then name places among them.
 
     @property
     def samples(self) -> int:

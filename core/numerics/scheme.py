@@ -60,6 +60,11 @@ class Scheme:
         return frozenset((*self.input_functions, *self.output_functions))
 
     @property
+    def rounds_between_layers(self) -> bool:
+        """Whether more is rounded than products and what layers give, so that no file is built."""
+        return bool(self.functions) or self.activations == "symmetric by sign"
+
+    @property
     def is_mixed_sign(self) -> bool:
         """Whether unsigned activations meet signed weights (U8S8)."""
         return self.activations != "symmetric"
@@ -160,6 +165,19 @@ def get(name: str) -> Scheme:
     if name not in SCHEMES:
         raise PolicyError(f"There is no scheme {name!r}.", f"Known: {', '.join(names())}.")
     return SCHEMES[name]
+
+
+def check_built(scheme: Scheme) -> None:
+    """Raise `PolicyError` for a scheme that rounds more than is written into ONNX files."""
+    if not scheme.rounds_between_layers:
+        return
+    buildable = [other.name for other in SCHEMES.values() if not other.rounds_between_layers]
+    raise PolicyError(
+        f"Scheme {scheme.name} also rounds what functions between layers take or give; ONNX files are "
+        f"built, verified and profiled under {' and '.join(buildable)} alone.",
+        f"Analyze the model with `--scheme {buildable[0]}`, into another folder, and plan there. "
+        "Of a PyTorch model plans, projections and other tools' files work under every scheme.",
+    )
 
 
 def mismatch(analysis_scheme: str, target_scheme: str) -> str | None:

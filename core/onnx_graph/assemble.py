@@ -16,6 +16,8 @@ from core.onnx_graph.layered_graph import LayeredGraph, float_kernels, layer_of_
 from core.onnx_graph.quantize import Integers, quantize
 from core.onnx_graph.surgery import halved
 
+MERGES_ROUNDINGS = "DoubleQDQPairsRemover"
+"""Makes one rounding of two, on a grid of its own."""
 SPOILERS = ("WeightBiasQuantization", "MatMulAddFusion", "GemmActivationFusion")
 """Optimisers of ONNX Runtime that may undo a map. The first quantizes float weights by itself
 where input and output of a product happen to be quantized; the second makes Gemms of MatMul and
@@ -92,8 +94,8 @@ def _faithful(
     model: onnx.ModelProto, integer: Collection[str], floats: frozenset[str]
 ) -> tuple[tuple[str, ...], Executed]:
     """The optimisers to leave out, and what is executed then."""
-    disabled: tuple[str, ...] = ()
-    best = executed_kernels(model)
+    disabled = (MERGES_ROUNDINGS,) if _is_rounded_twice(model) else ()
+    best = executed_kernels(model, disabled)
     if not any(node.op_type == "DequantizeLinear" for node in model.graph.node):
         return disabled, best
     for name in SPOILERS:
@@ -103,6 +105,14 @@ def _faithful(
         if found.as_wanted(integer) > best.as_wanted(integer):
             disabled, best = (*disabled, name), found
     return disabled, best
+
+
+def _is_rounded_twice(model: onnx.ModelProto) -> bool:
+    """Whether a tensor is rounded on the grid of the layer that gives it and again on that of one
+    that reads it, which differ where a layer is called several times.
+    """
+    restored = {n.output[0] for n in model.graph.node if n.op_type == "DequantizeLinear"}
+    return any(n.op_type == "QuantizeLinear" and n.input[0] in restored for n in model.graph.node)
 
 
 def _is_as_asked(found: Executed, integer: Collection[str], floats: frozenset[str]) -> bool:

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 import onnx
 
-from core.errors import PolicyError
 from core.layers import LayerTable
 from core.numerics.calibrate.calibration import Calibration
-from core.numerics.scheme import ORT_CPU, Scheme
+from core.numerics.scheme import ORT_CPU, Scheme, check_built
 from core.onnx_graph.layered_graph import LAYER_KEY, LayeredGraph, layer_of_node
 from core.onnx_graph.marking import LayerMarks
 from core.onnx_graph.surgery import MARK, quantized, readers
@@ -28,20 +27,6 @@ class Integers:
     merged: Mapping[str, str]
 
 
-def check_scheme(scheme: Scheme) -> None:
-    """Raise `PolicyError` for a scheme that rounds what this builder does not."""
-    if (
-        scheme.input_functions
-        or scheme.output_functions
-        or scheme.activations == "symmetric by sign"
-    ):
-        raise PolicyError(
-            f"Scheme {scheme.name} rounds more than products and layers' outputs; such models are "
-            "not built.",
-            "Analyze the model with --scheme ort-cpu (or tensorrt) to build and verify it.",
-        )
-
-
 def quantize(
     graph: LayeredGraph, layers: LayerTable, chosen: Iterable[str], ranges: Iterable[Calibration],
     scheme: Scheme = ORT_CPU,
@@ -50,7 +35,7 @@ def quantize(
 
     Mutates nothing. Raises `PolicyError` for a scheme that cannot be built.
     """
-    check_scheme(scheme)
+    check_built(scheme)
     marks = LayerMarks(graph, ranges, scheme)
     for name in chosen:
         marks.take(layers.layers[layers.index[name]])

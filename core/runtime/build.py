@@ -16,6 +16,7 @@ from core.decide.policy.decision import PrecisionMap
 from core.errors import ModelError
 from core.layers import Layer
 from core.numerics import precision as registry
+from core.numerics.scheme import check_built
 from core.onnx_graph.assemble import assembled
 from core.onnx_graph.executed_kernels import Executed
 from core.onnx_graph.layered_graph import LayeredGraph, float_kernels
@@ -91,6 +92,7 @@ def build(
     those of the analysis; nothing is calibrated. Does not change `source`. Raises `ModelError`
     where the model cannot be exported or is not the one that was analyzed.
     """
+    check_built(analysis.rounding)
     check_same_model(source, analysis)
     if graph is None:
         graph = graph_of(source, analysis.layers, expand_units=analysis.expanded_units)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -45,11 +45,18 @@ def run(
     session: ort.InferenceSession, graph: Runnable, inputs: Inputs, batch: int = BATCH
 ) -> NDArray[np.float32]:
     """Outputs [N, K] of a session of `graph` for N samples. Raises `ModelError` where it fails."""
-    found, size = [], fixed_batch(session)
+    return np.concatenate(list(run_batches(session, graph, inputs, batch)))
+
+
+def run_batches(
+    session: ort.InferenceSession, graph: Runnable, inputs: Inputs, batch: int = BATCH
+) -> Iterator[NDArray[np.float32]]:
+    """The outputs that `run` gives, batch by batch, so that not all of them need be held."""
+    size = fixed_batch(session)
     for start in range(0, count(inputs), batch):
         given = feed(graph.inputs, take(inputs, start, start + batch))
         try:
-            found.append(run_session(session, (graph.output,), given, size)[0])
+            (found,) = run_session(session, (graph.output,), given, size)
         except ModelError as error:
             last = min(start + batch, count(inputs)) - 1
             raise ModelError(
@@ -57,4 +64,4 @@ def run(
                 "A model whose steps depend on the size of the batch cannot be exported so that "
                 "the batch stays free.",
             ) from error
-    return np.concatenate([f.reshape(len(f), -1) for f in found]).astype(np.float32)
+        yield found.reshape(len(found), -1).astype(np.float32, copy=False)

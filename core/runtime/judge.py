@@ -12,6 +12,7 @@ from core.engines.engine import Floats
 from core.estimate.projection import Projection, Projector
 from core.estimate.values import ValueProjector
 from core.evidence.evidence import Evidence, MetricRuns, spread_by_sample
+from core.evidence.measure.keeper import Keeper
 from core.evidence.measure.metric_runs import Judge, metric_runs
 from core.evidence.measure.outputs import OutputReader
 from core.evidence.scorers.logits import by_step
@@ -32,22 +33,24 @@ class Judged:
 
 
 def judge(
-    source: ModelSource, reader: OutputReader, split: Split, metric: Metric | None,
+    source: ModelSource, keeper: Keeper, split: Split, metric: Metric | None,
     reference: Floats, outputs: Floats,
 ) -> Judged:  # fmt: skip
-    """What `outputs` [N, all] lose against `reference` on `split`, with sampling ranges.
+    """What `outputs` lose against `reference` on `split`, both as `keeper` holds them, with sampling
+    ranges.
 
     The run stands as the only layer of a model in the only precision it has, so that the figures
     of single layers serve it too.
     """
-    change = (reader.keep(outputs) - reader.keep(reference)).astype(np.float32)
+    reader, baseline = keeper.reader, keeper.read(reference)
+    change = (keeper.read(outputs) - baseline).astype(np.float32)
     runs = None
     if source.metric is not None and split.targets is not None:
         by_hand = Judge(source.metric, reader, split)
         before, after = by_hand.score(reference), by_hand.score(outputs)
         runs = metric_runs(before, after[None, None], after[None], after[None])
-    targets = None if source.metric is not None else reader.targets(split)
-    evidence = _evidence(reader, reader.keep(reference), change, targets, runs)
+    targets = None if source.metric is not None else keeper.targets(split)
+    evidence = _evidence(reader, baseline, change, targets, runs)
     if reader.outputs.kind == "values":
         return Judged(ValueProjector(evidence, registry.REFERENCE, metric).alone(0, 1), None)
     projector = Projector(evidence, registry.REFERENCE)
@@ -74,15 +77,17 @@ def _evidence(
     )
 
 
-def sqnr_db(reader: OutputReader, reference: Floats, first: Floats, second: Floats) -> float | None:
-    """Signal of `reference` over the difference of two runs, in dB; None where they are equal.
+def sqnr_db(keeper: Keeper, reference: Floats, first: Floats, second: Floats) -> float | None:
+    """Signal of `reference` over the difference of two runs, all as `keeper` holds them, in dB;
+    None where they are equal.
 
     Logits are centred over the classes of a step; the signal of values is their deviation from
     the mean over samples.
     """
-    kept, difference = reader.keep(reference), reader.keep(first) - reader.keep(second)
-    steps = reader.outputs.positions
-    if reader.outputs.kind == "values":
+    kept, difference = keeper.read(reference), keeper.read(first) - keeper.read(second)
+    outputs = keeper.reader.outputs
+    steps = outputs.positions
+    if outputs.kind == "values":
         signal = float(spread_by_sample(kept.astype(np.float64)).sum())
         noise = float(np.square(difference, dtype=np.float64).sum())
     else:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from math import prod
 from typing import Any
 
 import msgspec
@@ -23,8 +24,10 @@ from core.decide.study import Study
 from core.engines.engine import Engine, Floats
 from core.errors import DataError, ModelError
 from core.estimate.values import ValueProjector
+from core.evidence.measure.keeper import Keeper, keep
 from core.evidence.measure.outputs import OutputReader, read
 from core.numerics import precision as registry
+from core.numerics.scheme import check_built
 from core.onnx_graph.layered_graph import LayeredGraph
 from core.onnx_graph.session import as_deployed, exact_sums, open_session
 from core.quantity import Quantity
@@ -38,7 +41,7 @@ from core.records.verification import (
 from core.runtime import one_way
 from core.runtime.build import Built, assemble, check_same_model
 from core.runtime.graph import graph_of
-from core.runtime.inference import BATCH, run
+from core.runtime.inference import BATCH, run_batches
 from core.runtime.judge import judge, sqnr_db
 from core.runtime.machine import this_machine
 from core.runtime.overhead import Overhead, measure_overhead
@@ -57,8 +60,8 @@ LEAST_EXPORT_DB = 50.0
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """What the verifications of one analysis share: the exported graph, the reference and its
-    outputs, and the simulator with the stored ranges.
+    """What the verifications of one analysis share: the exported graph, the reference and what is
+    kept of its outputs, and the simulator with the stored ranges.
     """
 
     source: ModelSource
@@ -66,7 +69,8 @@ class Bench:
     study: Study
     graph: LayeredGraph
     simulator: Engine
-    reader: OutputReader
+    keeper: Keeper
+    selection_keeper: Keeper
     split: Split
     split_name: str
     reference: Built
@@ -80,8 +84,9 @@ def prepare(source: ModelSource, analysis: Analysis) -> Bench:
     """Export the model and run the reference once. Does not change the model.
 
     Raises `ModelError` where the model is another one or cannot be exported, `DataError` where the
-    data are others.
+    data are others, `PolicyError` where the analysis is under a scheme that no file is built for.
     """
+    check_built(analysis.rounding)
     check_same_model(source, analysis)
     if source.data_fingerprint() != analysis.identity.data_sha256:
         raise DataError(
@@ -96,26 +101,39 @@ def prepare(source: ModelSource, analysis: Analysis) -> Bench:
         split, name = source.holdout, "holdout"
     reference = assemble(graph, analysis, _uniform(study, registry.REFERENCE))
     session = open_session(reference.model)
-    outputs, reader = run(session, reference, split.inputs), read(source)
-    _check_export(source, reader, simulator.run({}, split.inputs, batch_size=BATCH), outputs)
+    reader, everything = read(source), source.metric is not None
+
+    def kept(of: Split) -> tuple[Keeper, Floats]:
+        found = run_batches(session, reference, of.inputs)
+        return keep(reader, of, _of_shape(reader, found), everything=everything)
+
+    (keeper, outputs), (selection_keeper, selection_outputs) = kept(split), kept(source.selection)
+    _check_export(
+        source, replace(keeper, reader=reader.plain),
+        keeper.hold_all(simulator.run_batches({}, split.inputs, BATCH)), outputs,
+    )  # fmt: skip
     return Bench(
-        source, analysis, study, graph, simulator, reader, split, name, reference, session,
-        outputs, run(session, reference, source.selection.inputs),
-        measure_overhead(graph, analysis),
+        source, analysis, study, graph, simulator, keeper, selection_keeper, split, name, reference,
+        session, outputs, selection_outputs, measure_overhead(graph, analysis),
     )  # fmt: skip
 
 
-def _check_export(
-    source: ModelSource, reader: OutputReader, expected: Floats, outputs: Floats
-) -> None:
+def _of_shape(reader: OutputReader, batches: Iterable[Floats]) -> Iterator[Floats]:
+    """`batches`; raises `ModelError` where they have other outputs than the person's model."""
+    expected = prod(reader.shape)
+    for found in batches:
+        if found.shape[1] != expected:
+            raise ModelError(
+                f"The exported model gives {found.shape[1]:,} outputs a sample, PyTorch "
+                f"{expected:,}.",
+                "Export it by hand and compare.",
+            )
+        yield found
+
+
+def _check_export(source: ModelSource, keeper: Keeper, expected: Floats, outputs: Floats) -> None:
     """Raise `ModelError` where the exported model is another function than the person's."""
-    if expected.shape != outputs.shape:
-        raise ModelError(
-            f"The exported model gives {list(outputs.shape)} outputs, PyTorch "
-            f"{list(expected.shape)}.",
-            "Export it by hand and compare.",
-        )
-    apart = sqnr_db(reader.plain, expected, expected, outputs)
+    apart = sqnr_db(keeper, expected, expected, outputs)
     if apart is not None and apart < LEAST_EXPORT_DB:
         cause = one_way.cause(source, source.selection.inputs)
         which = f": the model {one_way.CAUSES[cause]}" if cause else ""
@@ -147,28 +165,24 @@ def verify(
     step(1)
     simulated = simulation(bench, built)
     step(2)
-    outputs = run(session, built, bench.split.inputs)
-    if not np.isfinite(outputs).all():
-        raise ModelError(
-            "The built model gave NaN or infinity on the holdout split.",
-            "Look at the layers that overflow in their precision, and widen them.",
-        )
+    outputs = _kept(session, built, bench.keeper, bench.split)
     found = judge(
-        bench.source, bench.reader, bench.split, bench.analysis.metric, bench.outputs, outputs
+        bench.source, bench.keeper, bench.split, bench.analysis.metric, bench.outputs, outputs
     )
     same = judge(
-        bench.source, bench.reader, bench.source.selection, bench.analysis.metric,
-        bench.selection_outputs, run(session, built, bench.source.selection.inputs),
+        bench.source, bench.selection_keeper, bench.source.selection, bench.analysis.metric,
+        bench.selection_outputs,
+        _kept(session, built, bench.selection_keeper, bench.source.selection),
     )  # fmt: skip
     apart = judge(
-        bench.source, bench.reader, bench.split, bench.analysis.metric, simulated, outputs
+        bench.source, bench.keeper, bench.split, bench.analysis.metric, simulated, outputs
     )
     step(3)
     timing = _time(bench, built, session, rounds)
     step(4)
     peaks = [_peak(bench, one, timing.batch) for one in (built, bench.reference)]
     agreement, error, simulated_error = (
-        sqnr_db(bench.reader, bench.outputs, *pair)
+        sqnr_db(bench.keeper, bench.outputs, *pair)
         for pair in ((outputs, simulated), (outputs, bench.outputs), (simulated, bench.outputs))
     )
     return Verification(
@@ -206,20 +220,42 @@ def _as_deployed(bench: Bench, built: Built, simulated: Floats) -> AsDeployed:
     """What a session without exact sums gives, NaN and infinity taken for 0."""
     with as_deployed():
         session = open_session(built.model, built.disabled)
-        outputs = np.nan_to_num(run(session, built, bench.split.inputs), posinf=0, neginf=0)
+        outputs = bench.keeper.hold_all(
+            np.nan_to_num(values, posinf=0, neginf=0)
+            for values in run_batches(session, built, bench.split.inputs)
+        )
     found = judge(
-        bench.source, bench.reader, bench.split, bench.analysis.metric, bench.outputs, outputs
+        bench.source, bench.keeper, bench.split, bench.analysis.metric, bench.outputs, outputs
     )
     return AsDeployed(
         _measured_totals(bench.study, found.figures),
-        sqnr_db(bench.reader, bench.outputs, outputs, simulated),
+        sqnr_db(bench.keeper, bench.outputs, outputs, simulated),
     )
 
 
+def _kept(session: ort.InferenceSession, built: Built, keeper: Keeper, split: Split) -> Floats:
+    """What is kept of the outputs [N, K] of a session on `split`; raises `ModelError` where any of
+    them are not finite.
+    """
+
+    def finite() -> Iterator[Floats]:
+        for values in run_batches(session, built, split.inputs):
+            if not np.isfinite(values).all():
+                raise ModelError(
+                    "The built model gave NaN or infinity on the split that it is judged by.",
+                    "Look at the layers that overflow in their precision, and widen them.",
+                )
+            yield values
+
+    return keeper.hold_all(finite())
+
+
 def simulation(bench: Bench, built: Built) -> Floats:
-    """Outputs [N, K] of the simulation of what runs, on the split that `bench` judges by."""
+    """What is kept of the outputs [N, K] of the simulation of what runs, on the split that `bench`
+    judges by.
+    """
     assignment = {row.name: registry.get(row.got) for row in built.report if row.got is not None}
-    return bench.simulator.run(assignment, bench.split.inputs, batch_size=BATCH)
+    return bench.keeper.hold_all(bench.simulator.run_batches(assignment, bench.split.inputs, BATCH))
 
 
 def _uniform(study: Study, name: str) -> PrecisionMap:

@@ -104,7 +104,7 @@ def _in_words(study: Study, axis: Axis) -> tuple[str, str]:
     if axis == "latency":
         return "Latency at most (% of FP32)", (
             "Of the estimated latency with every layer in FP32 on the chosen device, with every "
-            "precision boundary priced."
+            "precision boundary priced. The point of the estimate has to stay within it."
         )
     return loss_scale(study).title, (
         "Projected on the selection samples, checked by projecting the map that is found. Below is "

@@ -25,6 +25,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from core.evidence.measure.keeper import Keeper
 from core.evidence.measure.measure import make_simulator, planned_runs
 from core.evidence.measure.memory import BATCH
 from core.evidence.measure.outputs import read
@@ -109,14 +110,15 @@ def _two_workers(
     alone = [i for i, run in enumerate(runs) if run.layer]
     parts = [slice(i * size, (i + 1) * size) for i in range(BATCHES)]
     width = simulator.run({}, take(inputs, 0, 2)).shape[1]
+    keeper = Keeper(read(source), everything=True)
     work = Work(
         source.model, inputs, source.output, layers, dict(simulator.owner), simulator.scheme,
-        simulator.ranges, runner.need, size, "", tuple(runs), None, width,
-        torch.get_num_threads(),
+        simulator.ranges, runner.need, size, "", tuple(runs), keeper, width, width,
+        torch.get_num_threads(), 2,
     )  # fmt: skip
 
     def one() -> list[np.ndarray]:
-        units = [u for p in parts for u in runner.units(inputs, runs, alone, p, None, width)]
+        units = [u for p in parts for u in runner.units(inputs, runs, alone, p, keeper, width)]
         return [unit.outputs for unit in units]
 
     def two() -> list[np.ndarray]:

@@ -368,7 +368,10 @@ def test_a_built_model_of_probabilities_is_verified_as_logits() -> None:
     with torch.no_grad():
         p = source.model(inputs).clamp(min=FLOOR).numpy()
     q = np.maximum(ran.reshape(p.shape), FLOOR)
-    same = judge(source, bench.reader, source.selection, None, bench.selection_outputs, ran)
+    held = bench.selection_keeper.hold(ran)
+    same = judge(
+        source, bench.selection_keeper, source.selection, None, bench.selection_outputs, held
+    )
 
     assert same.figures.kl.value == pytest.approx((p * np.log(p / q)).sum(1).mean(), rel=1e-2)
     assert bench.study.projector is not None
@@ -397,8 +400,8 @@ def test_a_reference_near_zero_loses_no_percent(kind: str) -> None:
     totals = outcome(study, chosen).totals
     bench = prepare(source, analysis)
     built = assemble(bench.graph, analysis, chosen)
-    ran = run(open_session(built.model), built, bench.split.inputs)
-    found = judge(source, bench.reader, bench.split, analysis.metric, bench.outputs, ran)
+    ran = bench.keeper.hold(run(open_session(built.model), built, bench.split.inputs))
+    found = judge(source, bench.keeper, bench.split, analysis.metric, bench.outputs, ran)
     solver, projection = Solver(study), study.project(chosen.codes)
 
     assert totals["metric"].value is not None

@@ -26,6 +26,7 @@ from core.errors import PolicyError
 from core.evidence.evidence import Outputs
 from core.export.map import precision_map, session_file
 from core.export.map.reproduce import plan_command
+from core.quantity import written
 from core.task import RMSE
 from tests.core.interacting import interacting_analysis, interacting_evidence
 from tests.core.synthetic import synthetic_analysis
@@ -235,6 +236,24 @@ def test_the_verdict_reads_the_end_of_the_budget() -> None:
     assert any("breaks its budget" in reason for reason in found["upper"].reasons)
     assert not any("breaks its budget" in reason for reason in found["point"].reasons)
     assert not any("may reach" in reason for reason in found["point"].reasons)
+
+
+def test_the_verdict_reads_a_budget_in_the_metrics_own_unit() -> None:
+    """A map that loses more of its metric than the budget allows is one to be careful with, and the
+    sentence gives what it loses in the metric's unit, as the solver counts it.
+    """
+    study = _study(values=True)
+    narrow = study.layers.names[0]
+    policy = replace(_asking(1e-6, "metric", "point"), overrides=((narrow, "INT8"),))
+    chosen = replace(
+        answer.decide(study, replace(policy, strategy="manual", high="FP32")), policy=policy
+    )
+    lost = study.derived(Solver).loss(study.project(chosen.codes), "metric").value
+    assert lost is not None
+    assert lost > 1e-6
+
+    reasons = feasibility(study, chosen, outcome(study, chosen)).reasons
+    assert any(f"breaks its budget: {written(lost, '')} by the point" in said for said in reasons)
 
 
 def test_explain_holds_alternatives_against_the_end() -> None:

@@ -48,9 +48,26 @@ sys.exit(code)
 """
 
 
-def _run(tmp_path: Path, *options: str) -> tuple[dict[str, float], int]:
+MANY_CLASSES = """
+import torch
+from torch import nn
+
+def load():
+    torch.manual_seed(0)
+    head = nn.Linear(16, 20_000)
+    head.weight.data.mul_(30.0)
+    x = torch.randn(300, 10, 6)
+    return {"model": nn.Sequential(nn.Linear(6, 16), nn.LayerNorm(16), head),
+            "calibration": x[:16], "evaluation": (x, torch.zeros(300, 10, dtype=torch.int64)),
+            "holdout": None, "task": "sequence"}
+"""
+ALL_OUTPUTS = 300 * 10 * 20_000 * 4
+"""Bytes of what this model gives for all samples."""
+
+
+def _run(tmp_path: Path, *options: str, model: str = MODEL) -> tuple[dict[str, float], int]:
     """What `analyze` printed as JSON, and the most memory that its process has held."""
-    (tmp_path / "big.py").write_text(MODEL)
+    (tmp_path / "big.py").write_text(model)
     words = ["analyze", f"{tmp_path}/big.py:load", "--json", "--no-cache",
              "--precisions=FP16,INT8", *options]  # fmt: skip
     found = subprocess.run([sys.executable, "-c", RUN, *words], cwd=REPOSITORY, check=False,
@@ -73,6 +90,22 @@ def test_memory_is_predicted_and_bounded(tmp_path: Path) -> None:
     assert 2 / 3 < taken / plan["peak_bytes"] < 4 / 3
     assert planning < 1.1 * plan["peak_bytes"]
     assert bounded < 1.1 * most
+
+
+@pytest.mark.slow
+def test_large_outputs_are_never_held_at_once(tmp_path: Path) -> None:
+    """An analysis whose bound has no room for the outputs of one run on all samples stays within
+    it, with the reference's, the holdout's and the gradients' outputs too.
+    """
+    how = ("--precisions=INT8", "--dry-run")
+    plan, _ = _run(tmp_path, *how, model=MANY_CLASSES)
+    most = int(plan["held_bytes"]) + 2 * ALL_OUTPUTS // 3
+    how = ("--precisions=INT8", "--out", str(tmp_path / "a"), f"--memory={most}")
+    _, taken = _run(tmp_path, *how, model=MANY_CLASSES)
+
+    assert "of 20,000 classes at" in str(plan["outputs"])
+    assert taken < 1.1 * most
+    assert taken < int(plan["held_bytes"]) + ALL_OUTPUTS
 
 
 @pytest.mark.slow

@@ -206,7 +206,7 @@ def test_another_function_is_another_measurement() -> None:
         source = _source(Detector(), output, **CUSTOM)
         layers = take_inventory(source)
         simulator = make_simulator(source, layers, OPTIONS)
-        return content_key(source, layers, simulator, np.zeros(1, np.float32), everything=True)
+        return content_key(source, layers, simulator, "reference", everything=True)
 
     assert key(padded) == key(padded)
     assert key(padded) != key(lambda found: 2 * padded(found))

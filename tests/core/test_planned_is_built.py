@@ -281,3 +281,32 @@ def test_a_layer_that_the_output_does_not_need_is_said_to_be_left_out() -> None:
 
     assert not row.as_asked
     assert "does not need it" in row.why
+
+
+class _TwiceNormed(nn.Module):
+    """One layer norm behind two layers whose outputs range differently."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 24), nn.Linear(24, 24)
+        self.norm, self.head = nn.LayerNorm(24), nn.Linear(24, 40)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, T, 6] -> [N, T * 40]."""
+        h = self.norm(torch.relu(self.first(x)))
+        found: Tensor = self.head(self.norm(self.last(h)))
+        return found.flatten(1)
+
+
+def test_two_roundings_of_a_tensor_stay_two() -> None:
+    """A norm that is called twice has one grid, its readers have their own: ONNX Runtime would make
+    one rounding of the two, and is kept from it.
+    """
+    torch.manual_seed(0)
+    case = case_of(source_of(_TwiceNormed(), (4, 6)))
+    x = case.source.selection.inputs
+    built = case.built(case.uniform("INT8"))
+
+    assert [row.name for row in built.report if not row.as_asked] == []
+    assert "DoubleQDQPairsRemover" in built.disabled
+    assert decibels(case.simulated(built, x), case.ran(built, x) - case.simulated(built, x)) > 60

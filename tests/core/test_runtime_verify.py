@@ -358,14 +358,15 @@ def test_a_model_that_no_file_answers_for_is_not_verified(
 
 def test_agreement_is_decibels_of_the_signal() -> None:
     """A difference of a tenth of the centred logits leaves 20 dB."""
+    from core.evidence.measure.keeper import Keeper
     from core.evidence.measure.outputs import read
 
-    reader = read(tiny_source())
+    keeper = Keeper(read(tiny_source()))
     logits = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
     centred = logits - logits.mean(axis=1, keepdims=True)
 
-    assert sqnr_db(reader, logits, logits + 0.1 * centred, logits) == pytest.approx(20, abs=1e-3)
-    assert sqnr_db(reader, logits, logits, logits) is None
+    assert sqnr_db(keeper, logits, logits + 0.1 * centred, logits) == pytest.approx(20, abs=1e-3)
+    assert sqnr_db(keeper, logits, logits, logits) is None
 
 
 def test_ratios_are_taken_round_by_round() -> None:
@@ -432,7 +433,7 @@ def test_a_run_as_deployed_says_what_saturation_costs(
         return found + (lost / np.abs(lost).max() * np.abs(found).max()).astype(np.float32)
 
     monkeypatch.setattr(verifying, "open_session", watched)
-    monkeypatch.setattr(verifying, "run", saturated)
+    monkeypatch.setattr(verifying, "run_batches", lambda *given: iter([saturated(*given)]))
     command = ["verify", str(folder / "run"), str(_map(folder, *INT8)), "--source",
                f"{folder / 'net.py'}:load", "--repeat", "2", "--json"]  # fmt: skip
 

@@ -29,6 +29,7 @@ from core.estimate.hardware import profiles
 from core.evidence.measure.cache_key import content_key
 from core.evidence.measure.measure import make_simulator
 from core.evidence.options import MeasureOptions
+from core.export.map import precision_map
 from core.layers import ROLES, State
 from core.numerics import kernel_table
 from core.numerics import scheme as schemes
@@ -51,6 +52,7 @@ from core.source.batches import take
 from core.source.contract import ModelSource
 from core.source.inventory import take_inventory
 from tests.core.static_quantizer import statically_quantized
+from tests.core.synthetic import synthetic_analysis
 from tests.core.tensor_file import write_tensors
 from tests.processors import own_notes
 from tests.zoo import fusing, models, passes
@@ -568,3 +570,24 @@ def test_an_analysis_notes_that_its_processor_has_no_vnni(*, vnni: bool) -> None
 
     assert analysis.notes == (() if vnni else (WARNING,))
     assert own_notes(analysis) == ()
+
+
+@pytest.mark.parametrize("command", ["build", "verify"])
+def test_a_scheme_that_no_file_is_built_for_is_refused_before_the_model_is_loaded(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The line names the scheme and the one to analyze with; the source, which is not there, is not
+    looked for.
+    """
+    study = Study(replace(synthetic_analysis(6, samples=50), scheme="ort-cpu-all"))
+    store.save(study.analysis, tmp_path / "run")
+    chosen = tmp_path / "map.json"
+    chosen.write_bytes(precision_map.to_json(study, answer.decide(study, Policy())))
+    words = [command, str(tmp_path / "run"), str(chosen), "--source", "nowhere.py:load"]
+
+    code = main([*words, "--out", str(tmp_path / "m.onnx")] if command == "build" else words)
+
+    said = " ".join(capsys.readouterr().err.split())
+    assert code == 2
+    assert "Scheme ort-cpu-all" in said
+    assert "--scheme ort-cpu`" in said

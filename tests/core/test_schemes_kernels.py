@@ -12,12 +12,13 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from core.engines.torch.simulate.dynamic import round_dynamic
 from core.engines.torch.simulate.folding import clips, stored_tensors
+from core.estimate.size import layer_bytes
 from core.evidence.measure.measure import make_simulator
 from core.evidence.options import MeasureOptions
 from core.numerics import kernel_table
 from core.numerics import scheme as schemes
 from core.numerics.activation_grids import grid_of, round_to
-from core.numerics.precision import FP16, INT8
+from core.numerics.precision import FP16, FP32, INT8
 from core.numerics.ranges import OUTPUT
 from core.numerics.rounding import Range
 from core.numerics.scheme import OPENVINO, ORT_CPU, ORT_CPU_ALL, TENSORRT, Scheme
@@ -149,6 +150,32 @@ def test_all_operators_put_the_range_of_a_relu_on_the_product_before_it() -> Non
     assert clips(table, ORT_CPU.rounds_outputs) == {}
     for scheme in (TENSORRT, OPENVINO):  # nothing is clipped where no output is rounded
         assert clips(take_inventory(conv), scheme.rounds_outputs) == {}
+
+
+class Mixes(nn.Module):
+    """An einsum of a stored operand and one of activations alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, 5, 4] -> [N, 5]."""
+        y = torch.einsum("btd,de->bte", x, self.weight)
+        return torch.einsum("btd,bsd->bts", y, y).mean(1)
+
+
+def test_einsum_stays_in_float_where_only_floats_are_listed() -> None:
+    """TensorRT's parser lists Einsum in FP32 and FP16, so INT8 changes neither outputs nor bytes."""
+    torch.manual_seed(0)
+    source = source_of(Mixes(), (5, 4))
+    (layer,) = inventory = under(take_inventory(source), TENSORRT)
+    simulator = make_simulator(source, inventory, MeasureOptions(scheme=TENSORRT))
+    x = source.selection.inputs
+
+    assert inventory.in_float.all()
+    assert layer_bytes(layer, INT8) == layer_bytes(layer, FP32)
+    assert simulator.run({layer.name: INT8}, x).tobytes() == simulator.run({}, x).tobytes()
 
 
 # ---- dynamic kernels

@@ -357,12 +357,13 @@ def test_a_prediction_is_shown_for_the_choices_it_was_made_for(
     make("mine-run-1", "done", request={
         "precisions": ["BF16", "FP16", "INT8"], "dry_run": True, "cwd": str(tmp_path),
     }, result={"layers": 57, "runs": 163, "samples": 1500, "predicted_seconds": 75.2,
-               "perturbation_bytes": 2_500_000})  # fmt: skip
+               "perturbation_bytes": 2_500_000, "outputs": "128 of 18,710 classes"})  # fmt: skip
     app = open_page("measured", page="measure")
 
     (shown,) = app.info
     assert "Predicted: about 1 min 15 s**, 2.50 MB of changed outputs" in shown.value
     assert "57 layers, 163 runs over 1,500 samples" in shown.value
+    assert "outputs of a sample: 128 of 18,710 classes." in shown.value
     app.checkbox(key="measure_BF16").uncheck().run()
     assert not app.info
 
@@ -377,6 +378,7 @@ def test_a_prediction_without_figures_says_na(open_page: Open, make: Make, tmp_p
 
     assert "Predicted: time n/a**, n/a of changed outputs" in shown.value
     assert "57 layers, n/a runs over n/a samples" in shown.value
+    assert "outputs of a sample: n/a." in shown.value
 
 
 def informer_form(open_page: Open) -> AppTest:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from core.analysis import store
 from core.estimate.size import fixed_bytes
+from core.evidence.evidence import Outputs
 from core.evidence.scorers import SCORERS
 from core.layers import TensorSpec
 from core.quantity import written
@@ -64,6 +66,26 @@ def test_what_calibration_never_reached_is_named_on_every_page(
 
     for page in walk(app):
         assert "never reached: experts.3]" in said(app), page
+
+
+def test_reduced_outputs_are_told_and_open_every_page(
+    open_app: Open, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """Overview says which classes of a large output were kept; no page takes the rest for one."""
+    analysis = synthetic_analysis(3, samples=20)
+    evidence = analysis.evidence
+    assert evidence is not None
+    assert evidence.targets is not None
+    kept = evidence.baseline.shape[1] - 1
+    entries = np.tile(np.arange(kept, dtype=np.int32) * 7, (20, 1, 1))
+    reduced = replace(evidence, entries=entries, targets=evidence.targets.clip(max=kept - 1),
+                      outputs=Outputs("logits", 1, 18_710, 18_710))  # fmt: skip
+    store.save(replace(analysis, evidence=reduced), tmp_path / "a")
+    folders["reduced"] = tmp_path / "a"
+    app = open_app("reduced")
+
+    assert f"**Outputs of a sample**: {kept} of 18,710 classes, " in said(app)
+    assert [failures(app) for _ in walk(app)] == [[]] * len(PAGES)
 
 
 @pytest.mark.parametrize("page", [name for name, page in PAGES.items() if page.needs == "layers"])

@@ -76,6 +76,18 @@ def _uniform(study: Study) -> Any:
     return answer.decide(study, Policy(strategy="uniform", uniform="INT8"))
 
 
+def test_a_scheme_that_no_file_is_built_for_is_said_before_anything_runs(
+    home: Path, study: Study, opened: Opened
+) -> None:
+    """The buttons are off and the page names the scheme and the one to analyze with."""
+    store.save(replace(study.analysis, scheme="openvino"), home / "run")
+    app = opened()
+
+    assert any("Scheme openvino" in one.value and "--scheme ort-cpu" in one.value
+               for one in app.info)  # fmt: skip
+    assert all(b.disabled for b in app.button if b.label.startswith("Verify"))
+
+
 def test_nothing_was_run_yet(opened: Opened) -> None:
     """Before the first run the page says so, and offers to run this map and the frontier."""
     app = opened()

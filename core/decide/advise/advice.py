@@ -19,6 +19,7 @@ from core.decide.policy.budget import BY_IN_WORDS, BYS, loss_budget, loss_by
 from core.decide.policy.decision import PrecisionMap
 from core.decide.policy.policy import Policy
 from core.decide.policy.scoring import HIGH
+from core.decide.solve.solver import worse_by
 from core.decide.study import Study
 from core.layers import ROLES
 from core.numerics import precision as registry
@@ -125,7 +126,10 @@ def _broken_budget(study: Study, chosen: PrecisionMap, found: Outcome) -> list[s
     name = figures.divergence if budget.unit == "divergence" else figures.loss
     given = found.totals[name]
     if budget.unit == "metric" and figures.judged == "metric":
-        return []  # totals have no loss in a metric's own unit
+        now = found.totals[figures.judged]
+        if now.kind != "projected":
+            return []  # what was measured is of another split than the reference's metric
+        given = worse_by(study, now)
     end = given.high if budget.by == "upper" else given.value
     if end is None or end <= budget.amount * (1 + 1e-9):
         return []

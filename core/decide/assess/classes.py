@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from core.decide.study import Study
 from core.estimate.projection import POINTS, Z90, Projector
+from core.evidence.scorers.logits import named
 from core.quantity import Quantity
 
 
@@ -62,9 +63,13 @@ def by_class(study: Study, codes: NDArray[np.int8]) -> ByClass | None:
     positions = evidence.outputs.positions
     before = evidence.baseline.reshape(evidence.samples * positions, -1)
     after = (evidence.baseline + projector.change(codes)).reshape(before.shape)
-    was, now = before.argmax(axis=1), after.argmax(axis=1)
+    was, now = (named(outputs, evidence.outputs).argmax(axis=1) for outputs in (before, after))
     labels = None if evidence.targets is None else evidence.targets.ravel()
-    names = _names(study, before.shape[1])
+    if evidence.entries is not None:
+        own, at = evidence.entries.reshape(len(was), -1), np.arange(len(was))
+        was, now = own[at, was], own[at, now]
+        labels = labels if labels is None else np.where(labels < 0, labels, own[at, labels])
+    names = _names(study, evidence.outputs.classes or before.shape[1])
     counted = np.ones(len(was), np.bool_) if labels is None else labels >= 0
     flips = tuple(
         _flip(int(i), positions, names, labels, was, now)
@@ -76,8 +81,7 @@ def by_class(study: Study, codes: NDArray[np.int8]) -> ByClass | None:
     classes = tuple(
         _figures(projector, names[c], labels == c, was == labels, now == labels, was != now,
                  exact=nothing_changes)
-        for c in range(before.shape[1])
-        if (labels == c).any()
+        for c in np.unique(labels[labels >= 0]).tolist()
     )  # fmt: skip
     return ByClass(classes, flips)
 
@@ -89,7 +93,7 @@ def _names(study: Study, count: int) -> tuple[str, ...]:
 
 def _flip(
     i: int, positions: int, names: tuple[str, ...], labels: NDArray[np.int64] | None,
-    was: NDArray[np.int64], now: NDArray[np.int64],
+    was: NDArray[np.integer], now: NDArray[np.integer],
 ) -> Flip:  # fmt: skip
     label = None if labels is None else int(labels[i])
     effect = "unknown"

@@ -147,7 +147,7 @@ class Solver:
                 )
             found = projection.accuracy_drop_pts
         elif unit == "metric":
-            found = _worse_by(study, projection)
+            found = worse_by(study, projection.metric)
         else:
             found = projection.metric_loss_pct
             if found.value is None and projection.metric.value is not None:
@@ -314,9 +314,11 @@ def held_by(loss: Quantity, by: By) -> float:
     return end
 
 
-def _worse_by(study: Study, projection: Projection) -> Quantity:
-    """What is lost of the metric in its own unit, positive = worse."""
-    metric, now = study.analysis.metric, projection.metric
+def worse_by(study: Study, now: Quantity) -> Quantity:
+    """What is lost of the metric in its own unit where it is `now`, as projected on the selection
+    samples; positive = worse.
+    """
+    metric = study.analysis.metric
     if metric is None or now.value is None:
         return replace(now, value=None, low=None, high=None)
     reference = projector_reference(study)

@@ -112,6 +112,7 @@ def resampled(evidence: Evidence, rows: NDArray[np.int64]) -> Evidence:
         perturbations=evidence.perturbations[:, :, rows],
         whole=evidence.whole[:, rows],
         probes=evidence.probes[:, rows],
+        entries=None if evidence.entries is None else evidence.entries[rows],
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -18,13 +18,12 @@ from core.layers import LayerTable
 from core.numerics.calibrate.calibrators import MIN_MAX, Calibrator
 from core.numerics.precision import Precision
 from core.numerics.ranges import Ranges
-from core.numerics.scheme import Scheme
+from core.numerics.scheme import Scheme, check_built
 from core.onnx_graph.assemble import assembled
 from core.onnx_graph.executed_kernels import executed_kernels
 from core.onnx_graph.forms import FLOAT
 from core.onnx_graph.half_simulated import round_halves
 from core.onnx_graph.layered_graph import LAYER_KEY, LayeredGraph
-from core.onnx_graph.quantize import check_scheme
 from core.onnx_graph.session import open_session
 from core.source.batches import Inputs, Output, count, sizes_differ, take
 from core.source.onnx_model import OnnxModel, layered, run_session
@@ -49,7 +48,7 @@ class GraphRunner:
         self, model: OnnxModel, layers: LayerTable, scheme: Scheme, output: Output = None,
         calibrator: Calibrator = MIN_MAX,
     ) -> None:  # fmt: skip
-        check_scheme(scheme)
+        check_built(scheme)
         self.model, self.layers, self.scheme, self.calibrator = model, layers, scheme, calibrator
         self.graph = layered(model, layers, output)
         self.ranges = Ranges()
@@ -65,16 +64,22 @@ class GraphRunner:
         self, assignment: Assignment, inputs: Inputs, batch_size: int = 100, first: int = 0
     ) -> Floats:
         """Outputs [N, K] of the graph with `assignment` applied to `inputs` of N samples."""
-        made = self.session(lambda: self.graph, assignment)
-        found = []
+        return np.concatenate(list(self.run_batches(assignment, inputs, batch_size, first)))
+
+    def run_batches(
+        self, assignment: Assignment, inputs: Inputs, batch_size: int = 100, first: int = 0
+    ) -> Iterator[Floats]:
+        """The outputs that `run` gives, batch by batch, so that not all of them need be held."""
+        made, width = self.session(lambda: self.graph, assignment), None
         for start in range(0, count(inputs), batch_size):
             batch = take(inputs, start, start + batch_size)
             feed = self.model.feed(batch)
             (values,) = run_session(made.session, (self.graph.output,), feed, self.model.batch)
-            found.append(flat(values, count(batch)))
-        if len({values.shape[1] for values in found}) > 1:
-            raise sizes_differ()
-        return np.concatenate(found)
+            found = flat(values, count(batch))
+            if width not in (None, found.shape[1]):
+                raise sizes_differ()
+            width = found.shape[1]
+            yield found
 
     def session(
         self, graph: Callable[[], LayeredGraph], assignment: Assignment, part: str = ""

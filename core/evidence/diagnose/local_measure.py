@@ -155,7 +155,8 @@ class _Sums:
 
     errors: Doubles  # [P, L] sum of (g . dy)^2
     weights: dict[str, float]  # squared norms of the gradients
-    outputs: list[Tensor]
+    answers: int
+    values: list[Tensor]  # the outputs, where they are values
 
 
 def second_order(
@@ -172,9 +173,8 @@ def second_order(
             progress(i, name)
         gradient, trace = np.stack([one for one in known if one is not None], axis=1)
         return gradient, trace
-    steps = evidence.outputs.positions
-    values = evidence.outputs.kind == "values"
-    classes = None if values else evidence.baseline.shape[1] // steps
+    reader = read(source)
+    classes = None if reader.outputs.kind == "values" else reader.classes
     stored = source.model.state_dict(keep_vars=True)
     parameters = {
         spec.name: tensor
@@ -182,20 +182,21 @@ def second_order(
         for spec in layer.tensors
         if isinstance(tensor := stored.get(spec.name), nn.Parameter) and tensor.is_floating_point()
     }
-    sums = _Sums(np.zeros((len(precisions), len(layers))), dict.fromkeys(parameters, 0.0), [])
+    sums = _Sums(np.zeros((len(precisions), len(layers))), dict.fromkeys(parameters, 0.0), 0, [])
     generator = torch.Generator().manual_seed(GRADIENT_SEED)
     # The outputs, their gradients for every draw, and what PyTorch keeps for them.
     parts = list(batches(few(source), layers, 3 + DRAWS, most_bytes))
-    logits = read(source).all_of
     for b, batch in enumerate(parts):
         try:
             outputs, pulled = pull_back(
-                source.model, seen_at(layers), parameters, batch, source.output, logits, classes,
+                source.model, seen_at(layers), parameters, batch, source.output, reader.all_of, classes,
                 DRAWS, generator,
             )  # fmt: skip
         except RuntimeError:
             return None
-        sums.outputs.append(outputs)
+        sums.answers += outputs.numel() // (classes or 1)
+        if classes is None:
+            sums.values.append(outputs)
         for draw in pulled:
             for name, square in draw.weights.items():
                 sums.weights[name] += square
@@ -206,11 +207,12 @@ def second_order(
         if not _add_errors(sums.errors, layers, precisions, own, batch, pulled, begin,
                            kept, f"errors {b} by {count(parts[0])}"):  # fmt: skip
             return None
-    found = torch.cat(sums.outputs).double().cpu().numpy()
     # KL is half of the quadratic form, as a mean over answers; values are held against their spread.
-    answers = found.shape[0] * found.shape[1] / (classes or 1)
-    spread = float(spread_by_sample(found).sum())
-    unit = 1 / (2 * answers) if not values else (1 / spread if spread > 0 else math.inf)
+    unit = 1 / (2 * sums.answers)
+    if classes is None:
+        found = torch.cat(sums.values).double().cpu().numpy()
+        spread = float(spread_by_sample(found).sum())
+        unit = 1 / spread if spread > 0 else math.inf
     with np.errstate(invalid="ignore"):
         gradient = np.where(sums.errors > 0, sums.errors * unit / DRAWS, 0.0)
     tensors = {name: tensor.detach() for name, tensor in parameters.items()}

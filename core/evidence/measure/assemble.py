@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.evidence.evidence import Evidence, MetricRuns, Partial
-from core.evidence.measure.outputs import OutputReader
+from core.evidence.measure.keeper import Keeper
 from core.evidence.measure.runs import Run
 from core.layers import LayerTable
 from core.numerics.precision import Precision
@@ -22,8 +22,8 @@ Flags = NDArray[np.bool_]
 @dataclass(frozen=True, eq=False)
 class Assembler:
     """What all evidence of one measurement shares. `runs` are all but the baseline: layers
-    alone, whole maps, then the probes of `codes`. `reference` are all outputs of the model as it
-    is, `everything` says that runs hold all outputs too, not the kept ones alone.
+    alone, whole maps, then the probes of `codes`. `reference` is what `keeper` holds of the outputs
+    of the model as it is.
     """
 
     layers: LayerTable
@@ -31,15 +31,14 @@ class Assembler:
     scheme: str
     runs: Sequence[Run]
     codes: NDArray[np.int8]
-    reader: OutputReader
+    keeper: Keeper
     reference: Floats
     targets: NDArray[Any] | None
     weight_sqnr_db: NDArray[np.float64]
-    everything: bool
     baseline: Floats = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "baseline", self.reader.keep(self.reference))
+        object.__setattr__(self, "baseline", self.keeper.read(self.reference))
 
     def position(self, run: Run) -> tuple[int, int]:
         """Where a layer alone stands in arrays [P, L, ...]."""
@@ -85,13 +84,12 @@ class Assembler:
             measured[:, self.layers.computes] = False
         rest: list[Floats] = []
         every = len(rows) == outputs.shape[1]
-        read = self.reader.keep if self.everything else self.reader.read
         for i, run in enumerate(self.runs):
             if known is not None and not (known[i] and run.layer):
                 continue
             given = outputs[i] if every else outputs[i, rows]
             with np.errstate(invalid="ignore", over="ignore"):
-                change = read(given) - baseline
+                change = self.keeper.read(given) - baseline
             if not run.layer:
                 rest.append(np.nan_to_num(change, copy=False, nan=0.0, posinf=0.0, neginf=0.0))
                 continue
@@ -113,7 +111,8 @@ class Assembler:
             probes=np.stack(rest[some:]) if len(codes) else np.zeros((0, *baseline.shape), np.float32),
             weight_sqnr_db=self.weight_sqnr_db,
             allowed=allowed,
-            outputs=self.reader.outputs,
+            outputs=self.keeper.reader.outputs,
             metrics=metrics,
             measured=None if known is None else measured,
+            entries=None if self.keeper.entries is None else self.keeper.entries[rows],
         )  # fmt: skip

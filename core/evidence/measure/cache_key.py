@@ -7,11 +7,7 @@ import inspect
 import json
 from dataclasses import asdict
 
-import numpy as np
-from numpy.typing import NDArray
-
 from core.engines.engine import Assignment, Engine
-from core.evidence.measure.cache_store import sha256
 from core.layers import LayerTable
 from core.source.batches import Output
 from core.source.contract import ModelSource
@@ -25,14 +21,16 @@ def content_key(
     source: ModelSource,
     layers: LayerTable,
     simulator: Engine,
-    reference: NDArray[np.float32],
+    reference: str,
     *,
     everything: bool,
+    entries: int = 0,
 ) -> str:
     """SHA-256 of all that the outputs of a run depend on beside its assignment and batch.
 
-    `reference` are the model's own outputs, which stand for code that cannot be read and differ
-    if another division into batches does; `everything` says whether all outputs are kept.
+    `reference` is that of the model's own outputs, which stand for code that cannot be read and
+    differ if another division into batches does; `everything` says whether all outputs are kept,
+    `entries` how many classes of an answer are where only some are.
     """
     digest = hashlib.sha256()
     of_layers = [
@@ -49,7 +47,8 @@ def content_key(
         "calibrator": asdict(simulator.calibrator),
         "layers": of_layers,
         "ranges": ranges,
-        "reference": sha256(reference),
+        "reference": reference,
+        **({"entries": entries} if entries else {}),
         "engine": simulator.identity(),
     }
     digest.update(json.dumps(parts, sort_keys=True, default=repr).encode())

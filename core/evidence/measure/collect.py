@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,9 @@ from numpy.typing import NDArray
 from core.errors import ModelError
 from core.evidence.measure.cache import Unit
 from core.evidence.measure.cache_key import run_key
+from core.evidence.measure.keeper import Keeper, keep
 from core.evidence.measure.memory import batches
+from core.evidence.measure.outputs import OutputReader
 from core.evidence.measure.partial_results import PartialResults
 from core.evidence.measure.run_cache import RunCache
 from core.evidence.measure.runs import Runner
@@ -26,7 +29,7 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True, eq=False)
 class Collected:
-    """Outputs of R runs on N samples: `outputs` [R, N, K], as `keep` left them; `finite` [R]
+    """Outputs of R runs on N samples: `outputs` [R, N, K], what is held of them; `finite` [R]
     says whether all were finite, also those that were not kept. `full_passes` counts runs of a
     batch that could not be replayed although others were.
     """
@@ -36,25 +39,47 @@ class Collected:
     full_passes: int
 
 
-def reference_outputs(runner: Runner, source: ModelSource) -> Floats:
-    """All outputs [N, K] of the model as it is, from the batches that every run meets.
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """The model as it is: what is `held` of its outputs [N, K] and by whom, how many outputs a
+    sample has (`width`), and the SHA-256 of all of them.
+    """
+
+    keeper: Keeper
+    held: Floats
+    width: int
+    sha256: str
+
+
+def reference_outputs(
+    runner: Runner, source: ModelSource, reader: OutputReader, *, everything: bool
+) -> Reference:
+    """The outputs of the model as it is, from the batches that every run meets.
 
     Raises `ModelError` where they are not finite.
     """
-    inputs, found = source.selection.inputs, []
-    for part in runner.parts(source):
-        batch = take(inputs, part.start, part.stop)
-        found.append(runner.simulator.run({}, batch, runner.batch, part.start))
-        if found[-1].shape[1] != found[0].shape[1]:
-            raise sizes_differ()
-    reference = np.concatenate(found)
-    bad = np.flatnonzero(~np.isfinite(reference).all(axis=1))
-    if len(bad):
-        raise ModelError(
-            f"The model's own outputs are NaN or infinite, first on selection sample {bad[0]}.",
-            "Run it on that sample in FP32 and mend the model or leave the sample out.",
-        )
-    return reference
+    digest, width = hashlib.sha256(), 0
+
+    def found() -> Iterator[Floats]:
+        nonlocal width
+        for part in runner.parts(source):
+            batch = take(source.selection.inputs, part.start, part.stop)
+            values = runner.simulator.run({}, batch, runner.batch, part.start)
+            if part.start and values.shape[1] != width:
+                raise sizes_differ()
+            width = values.shape[1]
+            bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+            if len(bad):
+                raise ModelError(
+                    "The model's own outputs are NaN or infinite, first on selection sample "
+                    f"{part.start + bad[0]}.",
+                    "Run it on that sample in FP32 and mend the model or leave the sample out.",
+                )
+            digest.update(np.ascontiguousarray(values).data)
+            yield values
+
+    keeper, held = keep(reader, source.selection, found(), everything=everything)
+    return Reference(keeper, held, width, digest.hexdigest())
 
 
 def collect(
@@ -105,7 +130,7 @@ def collect(
         else:
             for part in parts:
                 todo = missing(part)
-                units = runner.units(work.inputs, runs, todo, part, work.kept, work.width)
+                units = runner.units(work.inputs, runs, todo, part, work.keeper, work.width)
                 for i in todo:
                     progress(done, total, runs[i].label)
                     unit = next(units)

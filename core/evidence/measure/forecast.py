@@ -20,6 +20,7 @@ from core.evidence.diagnose.local_measure import (
     REMEDY_SAMPLES,
     looks_inside,
 )
+from core.evidence.measure.outputs import Floats, OutputReader
 from core.evidence.measure.runs import Run, Runner
 from core.evidence.options import MeasureOptions
 from core.layers import Layer, LayerTable
@@ -29,32 +30,43 @@ from core.source.contract import ModelSource
 
 TIMED = 64
 """Samples that a pass is timed on."""
-BACKWARD_TIMED = 8
+BACKWARD_TIMED, REDUCED = 8, 8
 UNKNOWN_SHARE = 0.5
 """Part of a pass up to a layer, on average, where no recording tells."""
 
 
 def forecast_seconds(
-    runner: Runner, source: ModelSource, layers: LayerTable, runs: Sequence[Run],
-    options: MeasureOptions,
+    runner: Runner, source: ModelSource, layers: LayerTable, reader: OutputReader,
+    runs: Sequence[Run], options: MeasureOptions,
 ) -> float:  # fmt: skip
-    """Estimated duration of an analysis that makes `runs`."""
+    """Estimated duration of an analysis that makes `runs`, whose outputs `reader` reads."""
     inputs = take(source.selection.inputs, 0, min(TIMED, runner.batch))
     simulator = runner.simulator
     simulator.run({}, take(inputs, 0, 8))
     start = time.perf_counter()
-    simulator.run({}, inputs)
+    outputs = simulator.run({}, inputs)
     each = (time.perf_counter() - start) / count(inputs)
+    reducing = len(runs) * _reducing_seconds(reader, outputs[:REDUCED])
     shares = {} if runner.reason else runner.replayer.shares(inputs)
     passes = sum(shares.get(next(iter(r.assignment)) if r.layer else "", 1.0) for r in runs)
     holdout = 0 if source.holdout is None else len(source.holdout)
     once = len(source.calibration) + len(source.selection) + holdout
-    alone = 0.0
+    alone = gradients = 0.0
     if looks_inside(source):
         alone = _local_samples(runner, source, layers, options.precisions)
-    shared = passes * len(source.selection) / options.jobs
-    gradients = _gradient_seconds(source, layers) if looks_inside(source) else 0.0
-    return each * (shared + once + alone) + gradients
+        gradients = _gradient_seconds(source, layers)
+    shared, samples = passes * len(source.selection) / options.jobs, len(source.selection)
+    return each * (shared + once + alone) + reducing * samples / options.jobs + gradients
+
+
+def _reducing_seconds(reader: OutputReader, outputs: Floats) -> float:
+    """Estimated time to take together what is not kept of one sample's outputs."""
+    if not reader.entries:
+        return 0.0
+    entries = reader.likeliest(outputs, None)
+    start = time.perf_counter()
+    reader.reduce(outputs, entries)
+    return (time.perf_counter() - start) / len(outputs)
 
 
 def _local_samples(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -30,17 +31,21 @@ def judged(source: ModelSource, layers: LayerTable, scheme: Scheme) -> dict[str,
     unknown = {"metric": metric, "holdout_accuracy": None, "majority_accuracy": None}
     if split is None or split.targets is None:
         return unknown
-    outputs = engine_of(source, layers, scheme).run({}, split.inputs)
+    engine = engine_of(source, layers, scheme)
+
+    def of_all(read: Callable[[NDArray[np.float32]], NDArray[Any]]) -> NDArray[Any]:
+        return np.concatenate([read(values) for values in engine.run_batches({}, split.inputs)])
+
     if metric is None:
-        return unknown | _accuracy(reader, split, outputs)
+        return unknown | _accuracy(reader, split, of_all(reader.answers))
     if source.metric is not None:
-        value = float(Judge(source.metric, reader, split).score(outputs)[0])
+        value = float(Judge(source.metric, reader, split).score(of_all(np.asarray))[0])
         return unknown | {"metric": _known(metric, value, None)}
     targets = reader.targets(split)
     if targets is None:
         return unknown
     naive = _rmse(mean_known(targets)[None], targets)
-    return unknown | {"metric": _known(metric, _rmse(reader.keep(outputs), targets), naive)}
+    return unknown | {"metric": _known(metric, _rmse(of_all(reader.keep), targets), naive)}
 
 
 def _metric(source: ModelSource, reader: OutputReader) -> Metric | None:
@@ -54,12 +59,12 @@ def _known(metric: Metric, holdout: float, naive: float | None) -> Metric:
     return Metric(metric.name, metric.higher_is_better, *finite)
 
 
-def _accuracy(reader: OutputReader, split: Split, outputs: NDArray[np.float32]) -> dict[str, Any]:
+def _accuracy(reader: OutputReader, split: Split, answers: NDArray[np.int64]) -> dict[str, Any]:
     targets = reader.targets(split)
     if targets is None:
         return {}
     rows = targets.ravel()
-    answers = reader.keep(outputs).reshape(len(rows), -1).argmax(axis=1)
+    answers = answers.ravel()
     counted = rows >= 0
     if not counted.any():
         raise DataError("No target of the holdout split is counted.", "Give labels to some.")

@@ -112,7 +112,8 @@ def measure(
     """
     start = time.perf_counter()
     reader = read(source)
-    targets = None if source.metric is not None else reader.targets(source.selection)
+    if source.metric is None:
+        reader.targets(source.selection)  # what does not fit is said before anything is run
     judge = None
     if source.metric is not None and source.selection.targets is not None:
         judge = Judge(source.metric, reader, source.selection)
@@ -122,24 +123,32 @@ def measure(
     runner = prepare(simulator, source, reader, len(runs), options)
     check(runner, source.selection.inputs, jobs)
     progress(0, len(runs) * len(runner.parts(source)), runs[0].label)
-    reference = reference_outputs(runner, source)
+    reference = reference_outputs(runner, source, reader, everything=judge is not None)
+    keeper = reference.keeper
+    targets = None if source.metric is not None else keeper.targets(source.selection)
     # What is wrong with the model or the metric is said before the hours of measuring.
-    first = None if judge is None else judge.score(reference)
+    first = None if judge is None else judge.score(reference.held)
     run_cache = no_run_cache()
     if cache is not None:
         run_cache = open_run_cache(
-            cache, runner, source, layers, reference, runs, everything=bool(judge)
+            cache,
+            runner,
+            source,
+            layers,
+            reference.sha256,
+            runs,
+            everything=bool(judge),
+            entries=reader.entries,
         )
     work = Work(
         source.model, source.selection.inputs, source.output, layers, simulator.owner, scheme,
         simulator.ranges, runner.need, runner.batch, runner.reason, tuple(runs),
-        reader.kept if judge is None else None, reference.shape[1], torch.get_num_threads(),
-        jobs,
+        keeper, reference.width, reference.held.shape[1], torch.get_num_threads(), jobs,
     )  # fmt: skip
     ranges = simulator.ranges.to_store()
     assembler = Assembler(
-        layers, precisions, scheme.name, runs[1:], probe_codes(layers, precisions, options.probes), reader,
-        reference, targets, _weight_sqnr(source, layers, precisions), judge is not None,
+        layers, precisions, scheme.name, runs[1:], probe_codes(layers, precisions, options.probes), keeper,
+        reference.held, targets, _weight_sqnr(source, layers, precisions),
     )  # fmt: skip
     publish = None
     if on_partial is not None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from core.evidence.evidence import Evidence
 from core.evidence.measure.memory import BATCH as MOST
+from core.evidence.reduction import in_words, part_of
 from core.layers import LayerTable
 from core.source.batches import Inputs, count, run_batch, state_kept, take
 from core.source.contract import ModelSource
 
 FEW = 8
+MOST_VALUES = 2**24
+"""Outputs of a batch that is compared with a small one."""
 TOLERANCE = 1e-3
 """Of the outputs' size: larger than rounding, smaller than any real dependence."""
 
@@ -35,14 +39,29 @@ SUBSAMPLED = (
 )
 
 
+REDUCED = (
+    "Kept of the outputs of a sample: {kept}. These classes are the likeliest of the reference model "
+    "and the target's; the others of each answer count as one. So divergences are lower bounds of "
+    "those over all classes: at least about {share:.0%} of them where logits are disturbed alike."
+)
+TOO_FEW = (
+    "These classes hold less of the distributions than they should (99 % of the mass, 95 % of the "
+    "divergence): divergences may be much larger than is said."
+)
+
+
 def notes(source: ModelSource, evidence: Evidence) -> tuple[str, ...]:
     """What to know about how `source` was measured, as sentences."""
-    said = forward_notes(source, source.selection.inputs)
-    if evidence.outputs.total:
-        outputs = evidence.baseline.shape[1]
-        kept = SUBSAMPLED.format(total=evidence.outputs.total, kept=outputs)
-        said = (kept, *said)
-    return said
+    return (*_kept_notes(evidence), *forward_notes(source, source.selection.inputs))
+
+
+def _kept_notes(evidence: Evidence) -> tuple[str, ...]:
+    outputs, columns, part = evidence.outputs, evidence.baseline.shape[1], part_of(evidence)
+    if part is not None:
+        share = np.floor(100 * part.share) / 100
+        said = REDUCED.format(kept=in_words(outputs, columns, part), share=share)
+        return (said,) if part.is_enough else (said, TOO_FEW)
+    return (SUBSAMPLED.format(total=outputs.total, kept=columns),) if outputs.total else ()
 
 
 def flow_notes(layers: LayerTable) -> tuple[str, ...]:
@@ -68,8 +87,9 @@ def forward_notes(source: ModelSource, given: Inputs) -> tuple[str, ...]:
         return (RANDOM,)
     n = count(few)
     size = float(first.abs().max())
+    most = max(n + 1, min(MOST, MOST_VALUES // max(first.shape[1], 1)))
     for other in (
-        run(take(given, 0, MOST))[:n],
+        run(take(given, 0, most))[:n],
         torch.cat([run(take(few, 0, n // 2)), run(take(few, n // 2, n))]) if n > 1 else first,
         torch.cat([run(take(few, i, i + 1)) for i in range(n)]),
     ):

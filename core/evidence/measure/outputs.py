@@ -13,13 +13,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from core.errors import DataError, ModelError
+from core.evidence import reduction
 from core.evidence.evidence import Outputs
+from core.evidence.reduction import Entries, KeptShare
 from core.source.batches import answers, count, failed, state_kept, take
 from core.source.contract import ModelSource
 from core.source.data import Split
 
+Floats = NDArray[np.float32]
+
 MAX_OUTPUTS = 4096
-"""Outputs kept per sample. More would fill memory and say little: they are sampled."""
+"""Outputs kept per sample. More would fill memory and say little: distributions over many classes
+are reduced, other outputs sampled.
+"""
 SUBSAMPLE_SEED = 20215
 
 Form = Literal["as they are", "probabilities", "one logit", "one probability"]
@@ -31,6 +37,10 @@ FLOOR = 2.0**-24
 SUM_TOLERANCE = 1e-3
 LOOKED_AT, AT_ONCE = 256, 16
 """Samples that have to look like probabilities before outputs are taken for some."""
+MOST_AT_ONCE = 2**24
+"""Outputs that are looked at together."""
+WEIGHED, STEPS_WEIGHED = 64, 8
+"""Samples, and answers of each, that say how many entries hold enough of a distribution."""
 
 PROBABILITIES = (
     "The model outputs probabilities, not logits: their logarithm is measured, with "
@@ -66,7 +76,8 @@ class OutputReader:
     the classes of an answer side by side, and `kept` the positions of those that are kept, both as
     positions in the flat output, None for all as they come. `steps` is the shape of the answers of
     one sample, `asked` the answers that are kept among them. `onehot` says along which axis of the
-    targets classes lie. `notes` say what was taken for what.
+    targets classes lie. `notes` say what was taken for what. `entries` are how many classes of an
+    answer are kept one by one, 0 for all, and `part` what they held of some samples' distributions.
     """
 
     outputs: Outputs
@@ -78,16 +89,50 @@ class OutputReader:
     asked: NDArray[np.int64] | None = None
     onehot: int | None = None
     notes: tuple[str, ...] = ()
+    entries: int = 0
+    part: KeptShare | None = None
 
-    def keep(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The kept outputs [N, K], logits or values, of all outputs as the model gives them."""
-        return self.read(values if self.kept is None else values[:, self.kept])
+    @property
+    def columns(self) -> int:
+        """How many numbers are kept of a sample."""
+        if self.entries:
+            return self.outputs.positions * (self.entries + 1)
+        given = prod(self.shape) if self.kept is None else len(self.kept)
+        return 2 * given if self.form[:3] == "one" else given
 
-    def read(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    def in_words(self) -> str:
+        """What is kept of the outputs of a sample."""
+        return reduction.in_words(self.outputs, self.columns, self.part)
+
+    def picked(self, values: Floats) -> Floats:
+        """The answers or values that are kept of all outputs, as the model gives them."""
+        return values if self.kept is None else values[:, self.kept]
+
+    def likeliest(self, values: Floats, targets: NDArray[np.int64] | None) -> Entries:
+        """The entries [n, steps, E] of all outputs of the reference, with those of `targets`."""
+        return reduction.likeliest(self._by_answer(values), self.entries, targets)
+
+    def reduce(self, values: Floats, entries: Entries) -> Floats:
+        """Logits [n, K] of the `entries`, and of the rest, of all outputs of some samples."""
+        return reduction.reduced(
+            self._by_answer(values), entries, probabilities=self.form == "probabilities",
+            floor=FLOOR,
+        )  # fmt: skip
+
+    def _by_answer(self, values: Floats) -> Floats:
+        return self.picked(values).reshape(len(values), self.outputs.positions, -1)
+
+    def keep(self, values: Floats) -> Floats:
+        """The kept outputs [N, K], logits or values, of all outputs as the model gives them: whole
+        answers, not reduced.
+        """
+        return self.read(self.picked(values))
+
+    def read(self, values: Floats) -> Floats:
         """Logits or values of outputs that were kept as the model gives them."""
         if self.form == "as they are":
             return values
-        found: NDArray[np.float32] = _logits(torch.from_numpy(values), self.form).numpy()
+        found: Floats = _logits(torch.from_numpy(values), self.form).numpy()
         return found
 
     def all_of(self, outputs: Tensor) -> Tensor:
@@ -95,10 +140,15 @@ class OutputReader:
         order = None if self.order is None else torch.from_numpy(self.order).to(outputs.device)
         return _logits(outputs if order is None else outputs[:, order], self.form)
 
+    def answers(self, values: Floats) -> NDArray[np.int64]:
+        """The likeliest class of each answer [n, steps] that is kept, of all outputs."""
+        rows = self.keep(values).reshape(len(values), self.outputs.positions, -1)
+        return np.asarray(rows.argmax(axis=-1))
+
     @property
     def plain(self) -> OutputReader:
         """Reads the same outputs as numbers: what is kept of them, as the model gives them."""
-        return self if self.form == "as they are" else replace(
+        return self if self.form == "as they are" or self.entries else replace(
             self, outputs=Outputs("values"), form="as they are"
         )  # fmt: skip
 
@@ -120,7 +170,7 @@ class OutputReader:
             raise DataError("The targets are no tensor.", "Only a custom task takes others.")
         return self._values(given) if self.outputs.kind == "values" else self._classes(given)
 
-    def _values(self, given: Tensor) -> NDArray[np.float32]:
+    def _values(self, given: Tensor) -> Floats:
         fits = _squeezed(given.shape[1:]) == _squeezed(self.shape)
         if not fits or given.dtype.is_complex:
             raise _misfit(given, self.shape)
@@ -210,7 +260,7 @@ def read(source: ModelSource) -> OutputReader:
     if source.task not in ("classification", "sequence") or _are_values(source, shape, targets):
         return _values(shape, *_notes_of_values(source, shape, targets))
     found = _answers(source.task, shape, targets)
-    return _with_form(found, first, some)
+    return _reduced(_with_form(found, first, some), source)
 
 
 def _some(source: ModelSource) -> Iterator[Tensor]:
@@ -218,10 +268,12 @@ def _some(source: ModelSource) -> Iterator[Tensor]:
     try:
         inputs = source.selection.inputs
         with state_kept(source.model):
-            yield answers(source.model, take(inputs, 0, 2), source.output)
-        for start in range(0, min(count(inputs), LOOKED_AT), AT_ONCE):
+            first = answers(source.model, take(inputs, 0, 2), source.output)
+        yield first
+        step = min(AT_ONCE, max(1, MOST_AT_ONCE // max(first[0].numel(), 1)))
+        for start in range(0, min(count(inputs), LOOKED_AT), step):
             with state_kept(source.model):
-                yield answers(source.model, take(inputs, start, start + AT_ONCE), source.output)
+                yield answers(source.model, take(inputs, start, start + step), source.output)
     except Exception as error:
         raise failed(error, "on two samples", "two of them") from error
 
@@ -327,6 +379,42 @@ def _kept(
     asked = _sample(total, most)
     outputs = Outputs("logits", most, total * classes)
     return OutputReader(outputs, shape, places[asked].ravel(), as_given, steps=steps, asked=asked)
+
+
+def _reduced(found: OutputReader, source: ModelSource) -> OutputReader:
+    """`found`, keeping some entries of each answer where all outputs are too many and fewer than
+    half of the classes hold nearly all of their distributions.
+    """
+    classes, total = found.classes, prod(found.shape)
+    if total <= MAX_OUTPUTS or classes < 2 * (reduction.FEWEST + 1):
+        return found
+    order = np.arange(total) if found.order is None else found.order
+    all_places = order.reshape(-1, classes)
+    steps = len(all_places)
+    some = all_places if steps <= STEPS_WEIGHED else all_places[_sample(steps, STEPS_WEIGHED)]
+    entries, part = reduction.fewest(_weighed(found, source, some), classes, MAX_OUTPUTS - 1)
+    if 2 * (entries + 1) > classes:
+        return found
+    most = max(1, MAX_OUTPUTS // (entries + 1))
+    asked = None if steps <= most else _sample(steps, most)
+    kept = found.order if asked is None else all_places[asked].ravel()
+    outputs = Outputs("logits", min(steps, most), total, classes)
+    return replace(found, outputs=outputs, kept=kept, asked=asked, entries=entries, part=part)
+
+
+def _weighed(
+    found: OutputReader, source: ModelSource, places: NDArray[np.int64]
+) -> Iterator[Floats]:
+    """Logits [answers, classes] of the answers at `places` of some samples."""
+    seen, more = 0, _some(source)
+    next(more)
+    for outputs in more:
+        values = outputs.flatten(1).numpy()
+        for row in values:
+            yield found.read(row[places])
+        seen += len(values)
+        if seen >= WEIGHED:
+            return
 
 
 def _with_form(found: OutputReader, first: Tensor, more: Iterator[Tensor]) -> OutputReader:

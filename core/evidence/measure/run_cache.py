@@ -111,17 +111,19 @@ def open_run_cache(
     runner: Runner,
     source: ModelSource,
     layers: LayerTable,
-    reference: NDArray[np.float32],
+    reference: str,
     runs: Sequence[Run],
     *,
     everything: bool,
+    entries: int = 0,
 ) -> RunCache:
     """The cache of runs of a measurement. Says how much it holds, or why nothing can be."""
     if not is_repeatable(runner.simulator, take(source.selection.inputs, 0, 2)):
         cache.say("Nothing is kept in the cache: the model keeps state between calls, so that a "
                   "run taken up again would give other figures.")  # fmt: skip
         return no_run_cache()
-    key = content_key(source, layers, runner.simulator, reference, everything=everything)
+    key = content_key(source, layers, runner.simulator, reference, everything=everything,
+                      entries=entries)  # fmt: skip
     known = cache.begin(key, source.title)
     parts = runner.parts(source)
     wanted = [

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from core.engines.engine import Assignment, Engine, Replay
 from core.evidence.measure.cache import Unit
 from core.evidence.measure.cache_key import run_key
+from core.evidence.measure.keeper import Keeper
 from core.evidence.measure.memory import (
     BATCH,
     OVERHEAD_BYTES,
@@ -87,12 +88,12 @@ class Runner:
         runs: Sequence[Run],
         positions: Sequence[int],
         part: slice,
-        kept: NDArray[np.int64] | None,
+        keeper: Keeper,
         width: int,
     ) -> Iterator[Unit]:
         """Make the runs at `positions` on the samples of `part`; the first of `runs`, the
-        baseline, is recorded before them. Every run has `width` outputs, those at `kept` are kept
-        (all if None).
+        baseline, is recorded before them. Every run has `width` outputs, of which `keeper` holds
+        what is kept.
         """
         batch = take(inputs, part.start, part.stop)
         outputs = self.run(batch, [runs[0], *(runs[i] for i in positions)], part.start)
@@ -105,7 +106,7 @@ class Runner:
             before = self.replayer.full_passes
             yield Unit(
                 run_key(runs[i].assignment), part.start, part.stop,
-                found if kept is None else found[:, kept],
+                keeper.hold(found, part.start),
                 bool(np.isfinite(found).all()), in_full and bool(runs[i].layer),
             )  # fmt: skip
 
@@ -139,8 +140,7 @@ def prepare(
     pilot = take(inputs, 0, 2)
     found = simulator.run({}, pilot)
     # Outputs of all runs are held, and their changes beside them; a custom metric reads them all.
-    outputs = reader.keep(found).shape[1]
-    held = outputs + (outputs if source.metric is None else found.shape[1])
+    held = reader.columns + (reader.columns if source.metric is None else found.shape[1])
     precisions, jobs = options.precisions, options.jobs
     kinds = {p.kind: p for p in sorted(precisions, key=lambda p: -p.bits)}  # the narrowest of each
     check = [(name, p) for name in simulator.varied for p in kinds.values()]
@@ -148,10 +148,12 @@ def prepare(
     replayer = simulator.replay(pilot, check)
     weights, buffers, largest = simulator.stored_bytes()
     changes = runs * samples * held * np.dtype(np.float32).itemsize
-    fixed = OVERHEAD_BYTES + changes + buffers + TEMPORARIES * largest
+    entries = samples * reader.columns * np.dtype(np.int32).itemsize if reader.entries else 0
+    fixed = OVERHEAD_BYTES + changes + entries + buffers + TEMPORARIES * largest
     need = Footprint(fixed, *replayer.value_bytes(), len(precisions) * weights)
     if jobs > 1:  # each has the model and the inputs, once more while they are unpacked
-        need = need.shared(jobs, 2 * weights + input_bytes(inputs) + TEMPORARIES * largest)
+        each = 2 * weights + input_bytes(inputs) + entries + TEMPORARIES * largest
+        need = need.shared(jobs, each)
     # Rounded weights are let go before layers are not replayed any more.
     ways = [(replay, some) for replay in (True, False) for some in (need, need.holding(0))]
     for replay, way in ways[2 * bool(replayer.refusal) :]:

@@ -23,6 +23,7 @@ from core.engines.engines import engine_for
 from core.errors import ModelError, PolicyError
 from core.evidence.measure.cache import Unit
 from core.evidence.measure.cache_key import is_repeatable
+from core.evidence.measure.keeper import Keeper
 from core.evidence.measure.memory import Footprint
 from core.evidence.measure.runs import Run, Runner
 from core.layers import LayerTable
@@ -39,7 +40,9 @@ task records its batch once, which is one run of some dozens."""
 
 @dataclass(frozen=True)
 class Work:
-    """All that a worker needs. `kept` are the positions of the outputs to return, None for all."""
+    """All that a worker needs. Every run has `width` outputs a sample, of which `keeper` holds
+    `columns` numbers.
+    """
 
     model: nn.Module
     inputs: Inputs
@@ -52,15 +55,11 @@ class Work:
     batch: int
     refusal: str
     runs: tuple[Run, ...]
-    kept: NDArray[np.int64] | None
+    keeper: Keeper
     width: int
+    columns: int
     threads: int
     jobs: int
-
-    @property
-    def columns(self) -> int:
-        """Outputs that are kept of each run."""
-        return self.width if self.kept is None else len(self.kept)
 
 
 THREADS = "OMP_NUM_THREADS"
@@ -182,6 +181,6 @@ def _run(home: int, digest: str, packed: NDArray[np.uint8], task: Task) -> list[
     work, runner = _runner(digest, packed)
     start, stop, positions = task
     found = runner.units(
-        work.inputs, work.runs, positions, slice(start, stop), work.kept, work.width
+        work.inputs, work.runs, positions, slice(start, stop), work.keeper, work.width
     )
     return list(zip(positions, found, strict=True))

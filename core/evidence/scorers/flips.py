@@ -24,7 +24,7 @@ from core.evidence.scorers.contract import (
     for_layers,
     from_samples,
 )
-from core.evidence.scorers.logits import by_step
+from core.evidence.scorers.logits import by_step, named
 
 HARMLESS, RUINOUS = 1e-5, 1e-1
 
@@ -49,12 +49,12 @@ def per_sample(evidence: Evidence, precision: str) -> PerSample | None:
     steps = evidence.outputs.positions
     if at is None or evidence.outputs.kind == "values" or evidence.baseline.shape[1] <= steps:
         return None  # values have no prediction, and a single class has no margin
-    logits = by_step(evidence.baseline, steps).astype(np.float64)
+    logits = named(by_step(evidence.baseline, steps), evidence.outputs).astype(np.float64)
     top = logits.argmax(axis=-1)
     before = margins(logits, top)
 
     def lost(change: NDArray[np.float32]) -> Doubles:
-        loss = before - margins(logits + by_step(change, steps), top)
+        loss = before - margins(logits + named(by_step(change, steps), evidence.outputs), top)
         with np.errstate(divide="ignore", invalid="ignore"):
             share = np.where(loss > 0, np.minimum(loss / before, 1.0), 0.0)
         found: Doubles = share.mean(axis=-1)

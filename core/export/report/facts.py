@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from core.analysis.analysis import Analysis
+from core.evidence.reduction import in_words, part_of
 from core.export.map.words import better
 from core.quantity import UNKNOWN, written
 
@@ -35,6 +36,14 @@ def task(analysis: Analysis) -> str:
     """What the model is asked to do, with the classes it chooses from."""
     classes = ", ".join(analysis.class_names)
     return f"{analysis.task}: {classes}" if classes else analysis.task
+
+
+def outputs(analysis: Analysis) -> str:
+    """What is kept of the outputs of a sample, "" where all of them are."""
+    evidence = analysis.evidence
+    if evidence is None or not evidence.outputs.total:
+        return ""
+    return in_words(evidence.outputs, evidence.baseline.shape[1], part_of(evidence))
 
 
 def splits(analysis: Analysis) -> str:

@@ -10,6 +10,7 @@ from core.evidence.diagnose.agreement import agreements
 from core.evidence.scorers import priors
 from core.export.map import words
 from core.export.report.blocks import Bullets, Column, Facts, Section, Table, Text
+from core.export.report.facts import outputs
 from core.export.report.material import Material
 from core.layers import ROLES
 from core.numerics.calibrate.calibrators import CALIBRATORS
@@ -191,6 +192,8 @@ def measurement(given: Material) -> Section:
         probes = len(analysis.evidence.probe_codes)
         seconds = UNKNOWN if analysis.seconds is None else f"{analysis.seconds:,.1f} s measured"
         facts.append(("Time of the analysis", seconds))
+        if kept := outputs(analysis):
+            facts.append(("Outputs of a sample", kept))
         how = (
             "Every computing layer was run alone in every precision over the whole selection split "
             "and the change of the outputs kept, sample by sample; then the uniform maps and "

@@ -177,8 +177,9 @@ def _in_words(plan: dict[str, object]) -> str:
         else f"time {UNKNOWN}"
     )
     room = file_size(size) if isinstance(size, int | float) else UNKNOWN
+    outputs = plan.get("outputs", UNKNOWN)
     return (
         f"**Predicted: {time}**, {room} of changed outputs on disk.  \n"
-        f"{counted('layers')}, {counted('runs')} over {counted('samples')}. The time "
-        "is estimated from one small batch."
+        f"{counted('layers')}, {counted('runs')} over {counted('samples')}; outputs "
+        f"of a sample: {plain(str(outputs))}. The time is estimated from one small batch."
     )

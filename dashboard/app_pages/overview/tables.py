@@ -110,6 +110,7 @@ def facts(view: View) -> None:
         "Splits": facts_of.splits(analysis),
         "Scheme": plain(analysis.how_rounded),
         "Data": plain(analysis.data_description) or UNKNOWN,
+        **({"Outputs of a sample": plain(kept)} if (kept := facts_of.outputs(analysis)) else {}),
         "Evidence": f"Measured in {took}" if analysis.evidence is not None else
         "Nothing measured yet: scores are priors, and no loss is projected",
         "Weights (SHA-256)": f"`{analysis.identity.weights_sha256[:16]}`",

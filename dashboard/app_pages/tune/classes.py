@@ -10,7 +10,7 @@ from dashboard.charts import figure
 from dashboard.display.text import format_quantity, plain, with_range
 from dashboard.session.view import View
 
-MOST_FLIPS = 200
+MOST_ROWS = 200
 
 
 def draw(view: View) -> None:
@@ -46,7 +46,9 @@ def _classes(view: View, found: ByClass) -> None:
             "Loss, projected": [with_range(c.drop_pts) for c in found.classes],
         }
     )
-    st.table(frame.set_index("Class"))
+    st.table(frame.set_index("Class").head(MOST_ROWS))
+    if len(frame) > MOST_ROWS:
+        st.caption(f"The first {MOST_ROWS} of {len(frame):,}; the CSV holds all.")
     st.caption("Accuracy on the selection samples; in brackets the 90 % range of each class.")
     numbers = pd.DataFrame(
         {
@@ -84,7 +86,7 @@ def _flips(view: View, found: ByClass) -> None:
             "effect": [f.effect for f in flips],
         }
     )
-    st.dataframe(frame.head(MOST_FLIPS), hide_index=True, width="stretch")
-    if len(frame) > MOST_FLIPS:
-        st.caption(f"The first {MOST_FLIPS} of {len(frame):,}; the CSV holds all.")
+    st.dataframe(frame.head(MOST_ROWS), hide_index=True, width="stretch")
+    if len(frame) > MOST_ROWS:
+        st.caption(f"The first {MOST_ROWS} of {len(frame):,}; the CSV holds all.")
     figure.offer_data({"flips": frame}, key="flips", file=f"{view.opened.name}.flips")

@@ -15,11 +15,12 @@ from core.decide.assess.compare import Cost
 from core.decide.assess.frontier import frontier
 from core.decide.assess.verified import without_half
 from core.decide.policy.decision import PrecisionMap
-from core.errors import QuantscapeError
+from core.errors import PolicyError, QuantscapeError
 from core.export.map import precision_map
 from core.jobs import jobs
 from core.jobs.job_folder import Request
 from core.jobs.jobs import Job
+from core.numerics.scheme import check_built
 from core.source import reference
 from dashboard.session import launched, problems, state, studies
 from dashboard.session.problems import VERIFY
@@ -43,6 +44,15 @@ def of_model(found: tuple[Job, ...], view: View) -> tuple[Job, ...]:
 def can_run(view: View) -> bool:
     """Whether this dashboard may run the model: a bundled sample, named at launch, or ONNX."""
     return launched.allowed(view.study.analysis.source)
+
+
+def refusal(view: View) -> str:
+    """Why no file is built of this analysis, and what to do; "" where one is."""
+    try:
+        check_built(view.study.analysis.rounding)
+    except PolicyError as error:
+        return f"{error.cause} {error.next_step}"
+    return ""
 
 
 def command(view: View) -> str:

@@ -46,7 +46,8 @@ def _start(view: View, busy: bool) -> None:
         "machine, in a process of its own: sliders stay live, and it goes on when you leave. It "
         "proves nothing about other runtimes."
     )
-    allowed = actions.can_run(view)
+    refused = actions.refusal(view)
+    allowed = not refused and actions.can_run(view)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.button(
             "Verify this map",
@@ -67,7 +68,9 @@ def _start(view: View, busy: bool) -> None:
         st.segmented_control("Frontier", ["size", "latency"], default="size", key=AXIS,
                              required=True)  # fmt: skip
         st.number_input("Maps", 2, MOST_POINTS, USUAL_POINTS, key=POINTS, width=110)
-    if not allowed:
+    if refused:
+        st.info(refused, icon=":material/info:")
+    elif not allowed:
         st.info(
             "This dashboard was not started with the model's own code. Start it with "
             "`python -m dashboard DIR path/to/file.py:function`, or verify on the command line: "

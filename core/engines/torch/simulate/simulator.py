@@ -8,7 +8,7 @@ rounded to the format while sums stay in float32, as tensor cores do.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -111,7 +111,8 @@ class Simulator(Operations):
             observe(site, value, *rest) if value.numel() else None
         )
         try:
-            self._forward({}, inputs, batch_size)
+            for _ in self._forward({}, inputs, batch_size):
+                pass
         finally:
             self._observe = None
 
@@ -126,16 +127,22 @@ class Simulator(Operations):
         integers are rounded, `watch` is told what every module gives. Raises `ModelError` where
         the model fails, or reaches an operation that no calibration sample reached.
         """
+        self._variant, self._watch = variant, watch
+        try:
+            return np.concatenate(list(self.run_batches(assignment, inputs, batch_size, first)))
+        finally:
+            self._variant, self._watch = AS_USUAL, None
+
+    def run_batches(
+        self, assignment: Assignment, inputs: Inputs, batch_size: int = 100, first: int = 0
+    ) -> Iterator[NDArray[np.float32]]:
+        """The outputs that `run` gives, batch by batch, so that not all of them need be held."""
         active = {
             name: precision
             for name, precision in assignment.items()
             if precision.float_dtype != "float32" and name not in self._silent
         }
-        self._variant, self._watch = variant, watch
-        try:
-            return self._forward(active, inputs, batch_size, first)
-        finally:
-            self._variant, self._watch = AS_USUAL, None
+        return self._forward(active, inputs, batch_size, first)
 
     def counts(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -167,29 +174,29 @@ class Simulator(Operations):
 
     def _forward(
         self, assignment: Assignment, inputs: Inputs, batch_size: int, first: int = 0
-    ) -> NDArray[np.float32]:
+    ) -> Iterator[NDArray[np.float32]]:
         self._assignment = assignment
-        outputs: list[NDArray[np.float32]] = []
-        total = count(inputs)
-        with torch.no_grad(), state_kept(self.model), self._stack.installed(), self:
+        total, width = count(inputs), None
+        with state_kept(self.model):
             for start in range(0, total, batch_size):
                 self._counts.clear()
                 self._functions.begin()
                 self._given.clear()
                 batch = take(inputs, start, start + batch_size)
                 try:
-                    found = self.answer(batch, first + start)
+                    with torch.no_grad(), self._stack.installed(), self:
+                        found = self.answer(batch, first + start).numpy()
                 except Exception as error:
                     stop = min(start + batch_size, total) - 1
                     where = f"on samples {first + start} to {first + stop}"
                     raise failed(error, where, "those samples") from error
-                outputs.append(found.numpy())
                 if self._observe is not None:
                     for name, number in self._counts.items():
                         self._calls.setdefault(name, set()).add(number)
-        if len({found.shape[1] for found in outputs}) > 1:
-            raise sizes_differ()
-        return np.concatenate(outputs)
+                if width not in (None, found.shape[1]):
+                    raise sizes_differ()
+                width = found.shape[1]
+                yield found
 
     def __torch_function__(
         self,
