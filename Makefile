@@ -56,7 +56,7 @@ bench: setup-test
 	  $(BIN)/python -m tests.benchmarks.projection --sample $$sample --only stress --bits $$bits || exit 1; \
 	done; done
 	$(BIN)/python -m tests.benchmarks.projection --zoo --again
-	for sample in informer digits_vit digits_resnet; do \
+	for sample in informer digits_vit digits_resnet text_orientation; do \
 	  $(BIN)/python -m tests.benchmarks.budgets --sample $$sample || exit 1; \
 	done
 	$(BIN)/python -m tests.benchmarks.second_stage
@@ -68,13 +68,15 @@ bench: setup-test
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only --benchmark-columns=min,median,max
 	$(BIN)/python -m tests.benchmarks.slider_latency
 
-samples: setup
+samples: setup $(VENV)/.installed-text-orientation
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-samples.txt
 	for sample in informer digits_vit digits_resnet; do \
 	  $(BIN)/python -m sample_models.$$sample.train && \
 	  $(BIN)/python -m core analyze sample:$$sample --out sample_models/$$sample/analysis && \
 	  $(BIN)/python -m core nodes sample_models/$$sample/analysis --source sample:$$sample || exit 1; \
 	done
+	$(BIN)/python -m core analyze sample:text_orientation --precisions FP16,INT8 \
+	  --out sample_models/text_orientation/analysis
 
 screenshots: setup-test
 	$(BIN)/python -m tests.browser.screenshots docs/images

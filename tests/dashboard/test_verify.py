@@ -68,7 +68,7 @@ def opened(home: Path, study: Study, monkeypatch: pytest.MonkeyPatch) -> Opened:
 def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[Any, Any]]]:
     """What is started, in place of starting it."""
     found: list[tuple[Any, Any]] = []
-    monkeypatch.setattr(jobs, "start", lambda request, maps: found.append((request, maps)))
+    monkeypatch.setattr(jobs, "start", lambda request, files: found.append((request, files)))
     return found  # type: ignore[return-value]
 
 

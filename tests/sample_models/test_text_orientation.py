@@ -12,7 +12,15 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from core.analysis import store
+from core.cli.main import main
+from core.decide import answer
+from core.decide.assess.outcome import outcome
+from core.decide.policy.budget import Budget
+from core.decide.policy.policy import Policy
+from core.decide.study import Study
 from core.errors import DataError, ModelError, QuantscapeError
+from core.source import samples
 from sample_models.arrays import DATA_NAME, write_arrays
 from sample_models.text_orientation import draw
 from sample_models.text_orientation.fonts import FACES
@@ -287,3 +295,66 @@ def test_a_cut_data_file_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(DataError, match="damaged"):
         load_splits(path)
+
+
+ANALYSIS = samples.get("text_orientation").analysis
+
+
+def test_the_shipped_analysis_is_of_the_sample() -> None:
+    """Weights, data and splits of the analysis are those that the sample loads."""
+    installed(MODEL)
+    source, analysis = samples.load("text_orientation"), store.load(ANALYSIS)
+
+    assert analysis.identity.weights_sha256 == source.fingerprint()
+    assert analysis.source == "sample:text_orientation"
+    assert (analysis.splits.calibration, analysis.splits.selection) == (256, 3000)
+    assert analysis.class_names == CLASS_NAMES
+    assert sum(layer.kind == "Conv" for layer in analysis.layers) == 53
+
+
+def test_eight_bits_cost_answers_and_a_map_of_their_bytes_does_not() -> None:
+    """INT8 throughout loses accuracy beyond its range; the map of the README, as small, does not,
+    and what the README says of both holds.
+    """
+    study = Study(store.load(ANALYSIS))
+    uniform = answer.decide(study, Policy(strategy="uniform", uniform="INT8"))
+    chosen = answer.decide(
+        study, Policy(strategy="budget", budgets=(Budget("size", 0.35, "fraction"),))
+    )
+    losses = [outcome(study, m).totals["accuracy_drop_pts"] for m in (uniform, chosen)]
+    sizes = [outcome(study, m).totals["size_bytes"].value for m in (uniform, chosen)]
+    readme = (Path(draw.__file__).parent / "README.md").read_text("utf-8")
+
+    assert (losses[0].low or 0) > 0.1
+    assert (losses[1].value or 0) < 0.2
+    assert sizes[1] <= 1.01 * (sizes[0] or 0)  # type: ignore[operator]
+    said = f"{losses[0].value:.2f} points ({losses[0].low:.2f} to {losses[0].high:.2f})"
+    assert said in " ".join(readme.split())
+
+
+def test_pages_do_without_the_package_and_runs_name_the_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the shipped analysis tells needs no model; a run ends with the line that installs it."""
+    real = metadata.distribution
+
+    def absent(name: str) -> metadata.Distribution:
+        if name == "rapidocr":
+            raise metadata.PackageNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr(metadata, "distribution", absent)
+    given = tmp_path / "map.json"
+    words = ["plan", str(ANALYSIS), "--strategy", "uniform", "--uniform", "INT8"]
+    assert main([*words, "--out", str(given)]) == 0
+    capsys.readouterr()
+
+    for command in (
+        ["verify", str(ANALYSIS), str(given)],
+        ["build", str(ANALYSIS), str(given), "--out", str(tmp_path / "m.onnx")],
+        ["analyze", "sample:text_orientation", "--dry-run"],
+    ):
+        assert main(command) == 2
+        assert (
+            "pip install --no-deps -r requirements-text-orientation.txt" in capsys.readouterr().err
+        )
