@@ -22,6 +22,7 @@ from core.numerics import precision as registry
 from core.source import samples
 from dashboard.app_pages.measure import options, upload
 from dashboard.app_pages.measure.options import Options
+from dashboard.pages import PAGES
 from dashboard.session import launched, problems, studies
 from dashboard.session.controls import MODEL
 from dashboard.session.launched import LaunchedSource
@@ -30,6 +31,7 @@ from dashboard.session.problems import CSV, JOBS, START
 
 MAX_MB = 20
 UPLOADER, GIVEN = "measure_csv", "_measure_csv"
+LOOK = "_measure_look"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +134,20 @@ def remove(job: Job) -> None:
 
 
 def choose(job: Job) -> None:
-    """Make a job's analysis the model on screen. Run from a callback."""
+    """Make a job's analysis the model on screen, and look at it. Run from a callback."""
     name = entry_of(job)
     if name:
         st.session_state[MODEL] = name
+        st.session_state[LOOK] = True
+
+
+def look() -> None:
+    """Go to the Overview, where a callback asked for it.
+
+    Kept until a run gets here: what a button returned is lost to one that another run overtakes.
+    """
+    if st.session_state.pop(LOOK, False):
+        st.switch_page(PAGES["overview"].script, query_params={})
 
 
 def entry_of(job: Job) -> str:

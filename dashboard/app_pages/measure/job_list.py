@@ -17,7 +17,6 @@ from dashboard.app_pages.measure import actions
 from dashboard.display.boundary import boundary, show_expected
 from dashboard.display.text import plain
 from dashboard.frame import job_status
-from dashboard.pages import PAGES
 from dashboard.session import problems
 from dashboard.session.problems import JOBS
 
@@ -41,6 +40,7 @@ def running(found: tuple[Job, ...]) -> None:
 
 
 def _running(names: tuple[str, ...]) -> None:
+    actions.look()
     with boundary("the progress"):
         found = [job for job in jobs.everything() if job.running and not job.request.verify]
         if tuple(job.name for job in found) != names:
@@ -118,7 +118,7 @@ def _open(job: Job) -> None:
     if not job.has_analysis:
         return
     partial = actions.partial_of(job)
-    if st.button(
+    st.button(
         "Open it" if partial is None else "Open what is measured",
         on_click=actions.choose,
         args=(job,),
@@ -127,8 +127,7 @@ def _open(job: Job) -> None:
         help="Make it the model on screen."
         if partial is None
         else f"Make it the model on screen: {partial.in_words()}.",
-    ):
-        st.switch_page(PAGES["overview"].script, query_params={})
+    )
 
 
 def _done(job: Job) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import streamlit as st
 
 from core.jobs import jobs
-from dashboard.app_pages.measure import form, job_list
+from dashboard.app_pages.measure import actions, form, job_list
 from dashboard.display.boundary import boundary
 
 
 def page() -> None:
     """Draw the page; it needs no model on screen."""
+    actions.look()
     found, bad = jobs.listed()
     with st.container(border=True, gap="small"), boundary("the form"):
         st.markdown("**Measure a model**")

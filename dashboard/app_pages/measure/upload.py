@@ -54,6 +54,7 @@ class GivenFile:
 
     name: str
     content: bytes
+    digest: bytes
     seen: first_look.SeenGraph | first_look.SeenArrays
 
 
@@ -117,7 +118,7 @@ def request(usual: Request) -> Request:
     )
     whole = hashlib.sha256()
     for part in found.parts.values():
-        whole.update(hashlib.sha256(part.content).digest())
+        whole.update(part.digest)
     name = file_name(upload.model, SUFFIX)
     return _of(usual, f"{whole.hexdigest()[:12]}/{name}", upload)
 
@@ -150,7 +151,8 @@ def take(part: str) -> None:
             raise DataError(
                 f"{name} has more than {MAX_MB} MB.", "Use the command line: analyze model.onnx."
             )
-        _put(part, GivenFile(name, content, _look(part, name, content)))
+        known = hashlib.sha256(content).digest()  # once: a form is drawn at every click
+        _put(part, GivenFile(name, content, known, _look(part, name, content)))
 
 
 def _look(part: str, name: str, content: bytes) -> first_look.SeenGraph | first_look.SeenArrays:
