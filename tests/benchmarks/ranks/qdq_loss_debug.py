@@ -40,14 +40,16 @@ def main(folder: Path) -> None:
         activations = qdq_loss_debug.compute_activation_error(
             qdq_loss_debug.create_activation_matching(kept[1], kept[0])
         )
+        matched = qdq_loss_debug.create_weight_matching(str(folder / MODEL), str(path))
+        stored = {named[name].input[1] for name in products(model)}  # single numbers are no arrays
         weights = qdq_loss_debug.compute_weight_error(
-            qdq_loss_debug.create_weight_matching(str(folder / MODEL), str(path))
+            {name: pair for name, pair in matched.items() if name in stored}
         )
     found: dict[str, Scores] = {"weights": {}, "own rounding": {}, "against float": {}}
     for name in products(model):
-        stored, output = named[name].input[1], named[name].output[0]
-        if stored in weights:
-            found["weights"][name] = -weights[stored]
+        weight, output = named[name].input[1], named[name].output[0]
+        if weight in weights:
+            found["weights"][name] = -weights[weight]
         errors = activations.get(output, {})
         for title, key in (("own rounding", "qdq_err"), ("against float", "xmodel_err")):
             if key in errors:
