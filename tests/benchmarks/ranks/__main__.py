@@ -5,8 +5,8 @@
     python -m tests.benchmarks.ranks [--samples 1000] [--only aimet]
 
 Everybody gets the same file (batch norms folded, opset raised), the same 256 calibration lines and,
-where it judges by running, the same selection lines, in a process of its own on one thread; AIMET
-in the environment of its interop tests. Brute force is ONNX Runtime's own static quantizer with one
+where it judges by running, the same selection lines, in a process of its own, with the threads that
+ONNX Runtime gives it; AIMET in the environment of its interop tests. Brute force is ONNX Runtime's own static quantizer with one
 product at a time in INT8, and the divergence of what that file gives. The columns: Spearman's rank
 correlation with brute force over the products that a tool gives a figure for, how many of the five
 worst are among its five worst, and CPU seconds of its process.
