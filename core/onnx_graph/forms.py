@@ -15,7 +15,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, ValueInfoProto
 
-from core.errors import ModelError, QuantscapeError, told
+from core.errors import ModelError, told
 from core.onnx_graph.session import Feed, open_session
 from core.onnx_graph.surgery import copied
 
@@ -98,15 +98,13 @@ def observed_forms(model: ModelProto, feed: Feed, origin: str) -> dict[str, Tens
     is_open = any(
         not d.dim_value > 0 for v in model.graph.input for d in v.type.tensor_type.shape.dim[1:]
     ) or any(not v.type.tensor_type.HasField("shape") for v in model.graph.input)
+    session = open_session(with_outputs(model, made, {}))
+    runs = []
     try:
-        session = open_session(with_outputs(model, made, {}))
-        runs = []
         for count in (size,) if size else (FEW, FEW + 1):
             few = {n: np.resize(v[:count], (count, *v.shape[1:])) for n, v in feed.items()}
             values: list[Any] = session.run(made, few)
             runs.append({**few, **dict(zip(made, values, strict=True))})
-    except QuantscapeError:
-        raise
     except Exception as error:  # ONNX Runtime has a class of its own for each status
         raise ModelError(
             f"ONNX Runtime cannot run {origin}: {told(error)}.",

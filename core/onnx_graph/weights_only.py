@@ -152,14 +152,17 @@ def whole_weights(model: ModelProto) -> None:
     """
     made = {tensor: node for node in model.graph.node for tensor in node.output}
     constants = {c.name: c for c in model.graph.initializer}
+    fixed = {"", *constants}
+    for node in model.graph.node:
+        if fixed.issuperset(node.input):
+            fixed.update(node.output)
     whole: dict[str, str] = {}
     for node in model.graph.node:
         if node.op_type not in (*RECURRENT, *PRODUCTS, "Add"):
             continue
         recurrent = node.op_type in RECURRENT
-        most_axes = 1 if node.op_type == "Add" else 9  # a table of positions is no bias
         for slot, name in enumerate(node.input):
-            if name not in made or (recurrent and slot not in {1, 2, 3}):
+            if name not in made or name not in fixed or (recurrent and slot not in {1, 2, 3}):
                 continue
             if name not in whole:
                 needed = _behind(name, made)
@@ -167,10 +170,11 @@ def whole_weights(model: ModelProto) -> None:
                 moves = all(one.op_type in SHAPES and one.input for one in needed)
                 is_weight = any(
                     constants[n].data_type == TensorProto.FLOAT
-                    and len(constants[n].dims) <= most_axes
-                    for n in given & constants.keys()
+                    # A sum takes a bias; a table of positions stays as it is.
+                    and (node.op_type != "Add" or len(constants[n].dims) < 2)
+                    for n in given
                 )
-                if given - constants.keys() or not (recurrent or (moves and is_weight)):
+                if not (recurrent or (moves and is_weight)):
                     continue
                 order = [one for one in model.graph.node if one in needed]
                 whole[name] = _add(
