@@ -55,14 +55,14 @@ def _part(mass: float, squares: float) -> KeptShare:
 
 def fewest(chunks: Iterable[Floats], classes: int, most: int) -> tuple[int, KeptShare]:
     """The least number of entries, 32 doubled up to `most`, that holds enough of the distributions
-    over `classes` whose logits are the rows of `chunks`; the largest where none does.
+    over `classes`, rows of `chunks`; the largest where none does.
     """
     sizes = [FEWEST << i for i in range(most.bit_length()) if FEWEST << i < min(most, classes)]
     sizes.append(min(most, classes))
     at = np.array(sizes) - 1
     sums, answers = np.zeros((2, len(sizes))), 0
     for rows in chunks:
-        falling = -np.sort(-np.exp(log_softmax(rows)), axis=-1)
+        falling = -np.sort(-rows.astype(np.float64), axis=-1)
         sums += [np.cumsum(p, axis=-1)[:, at].sum(axis=0) for p in (falling, np.square(falling))]
         answers += len(rows)
     parts = [_part(*pair) for pair in (sums / max(answers, 1)).T.tolist()]

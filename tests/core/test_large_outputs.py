@@ -374,9 +374,9 @@ def test_a_part_that_is_too_small_is_found_to_be() -> None:
     """A confident answer over a flat rest has the mass and not the divergence: more entries are
     taken, and the analysis is told where no number is enough.
     """
-    falling = np.tile(-np.arange(5_000, dtype=np.float32), (4, 1))
-    flat = np.zeros((4, 5_000), np.float32)
-    flat[:, 7] = np.log(200 * 4_999)  # all others together have a 200th of the mass
+    falling = np.tile(np.exp(-np.arange(5_000)) / np.exp(-np.arange(5_000)).sum(), (4, 1))
+    flat = np.full((4, 5_000), 1 / 201 / 4_999)  # all others together have a 200th of the mass
+    flat[:, 7] = 200 / 201
     few, enough = reduction.fewest([falling], 5_000, 1_023)
     most, rest = reduction.fewest([flat], 5_000, 1_023)
 
@@ -384,6 +384,19 @@ def test_a_part_that_is_too_small_is_found_to_be() -> None:
     assert enough.is_enough
     assert rest.mass > reduction.MASS
     assert not rest.is_enough
+
+
+def test_a_tail_below_the_floor_has_no_mass_of_its_own() -> None:
+    """Of a softmax over so many classes that the floor of each would add up, as many entries are
+    kept as of the same answers in logits, and so at all steps.
+    """
+    given = recognizer(20_000, 8, 12, sharp=1000.0)
+    softmax = replace(given, model=torch.nn.Sequential(given.model, torch.nn.Softmax(-1)))
+    own, same = read(given), read(softmax)
+
+    assert same.form == "probabilities"
+    assert (same.entries, same.outputs) == (own.entries, own.outputs)
+    assert same.outputs.positions == 8
 
 
 @pytest.mark.slow

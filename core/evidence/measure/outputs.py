@@ -16,6 +16,7 @@ from core.errors import DataError, ModelError
 from core.evidence import reduction
 from core.evidence.evidence import Outputs
 from core.evidence.reduction import Entries, KeptShare
+from core.evidence.scorers.logits import log_softmax
 from core.source.batches import answers, count, failed, state_kept, take
 from core.source.contract import ModelSource
 from core.source.data import Split
@@ -405,13 +406,16 @@ def _reduced(found: OutputReader, source: ModelSource) -> OutputReader:
 def _weighed(
     found: OutputReader, source: ModelSource, places: NDArray[np.int64]
 ) -> Iterator[Floats]:
-    """Logits [answers, classes] of the answers at `places` of some samples."""
+    """Probabilities [answers, classes] of the answers at `places` of some samples. Those of a model
+    that gives them stay as they are: many below the floor would make a tail that none has.
+    """
     seen, more = 0, _some(source)
     next(more)
     for outputs in more:
         values = outputs.flatten(1).numpy()
         for row in values:
-            yield found.read(row[places])
+            rows = row[places]
+            yield rows if found.form == "probabilities" else np.exp(log_softmax(rows))
         seen += len(values)
         if seen >= WEIGHED:
             return
