@@ -37,6 +37,7 @@ from core.jobs.job_folder import (  # fmt: skip
     new_folder,
 )
 from core.jobs.progress import Progress, State
+from core.onnx_graph.node_table import SUFFIX
 from core.records.user_folders import VARIABLE, jobs_folder
 
 NO_FILES: Mapping[str, bytes] = MappingProxyType({})
@@ -44,6 +45,8 @@ STOPPED = "stopped"
 """Left in the folder of a job that a person stopped."""
 
 MAX_JOBS = 200
+MOST_UPLOADED = 4 * 10**9
+"""Bytes of models and arrays from browsers, over all jobs that are kept."""
 LOG_TAIL_BYTES = 8_000
 GRACE_S = 3.0
 
@@ -91,7 +94,8 @@ class Job:
 
 def start(request: Request, csv: bytes = b"", files: Mapping[str, bytes] = NO_FILES) -> Job:
     """Start `request` in a new folder, with the content of its `maps`, or of the parts of its
-    `upload`, by name. Raises `JobError` if its source is being measured.
+    `upload`, by name. Raises `JobError` if its source is being measured, or if what was uploaded
+    for all jobs would be more than `MOST_UPLOADED` bytes.
 
     A prediction (`dry_run`) for the same source gives way, and only the last one is kept.
     """
@@ -102,6 +106,8 @@ def start(request: Request, csv: bytes = b"", files: Mapping[str, bytes] = NO_FI
                     _stop(job)
                     shutil.rmtree(job.folder, ignore_errors=True)
             _refuse_busy(request)
+            if request.upload is not None:
+                _refuse_full(sum(len(content) for content in files.values()))
             folder = new_folder(request.source)
             try:
                 if request.csv:
@@ -117,6 +123,19 @@ def start(request: Request, csv: bytes = b"", files: Mapping[str, bytes] = NO_FI
                 raise
     except OSError as error:
         raise _unwritable(error) from error
+
+
+def _refuse_full(more: int) -> None:
+    """Refuse `more` bytes where those of kept jobs leave no room for them."""
+    held = sum(
+        p.stat().st_size for end in (SUFFIX, ".npz") for p in jobs_folder().glob(f"*/*{end}")
+    )
+    if held + more > MOST_UPLOADED:
+        raise JobError(
+            f"Files that were uploaded for earlier jobs take {held / 1e6:,.0f} MB, and "
+            f"{more / 1e6:,.0f} MB more would be over {MOST_UPLOADED / 1e6:,.0f} MB.",
+            "Remove jobs that are no longer needed: their files go with them.",
+        )
 
 
 def restart(job: Job) -> Job:

@@ -19,7 +19,7 @@ from core.analysis import store
 from core.cli.main import main
 from core.errors import JobError
 from core.jobs import job_folder, jobs, processes, progress
-from core.jobs.job_folder import Request
+from core.jobs.job_folder import Request, Upload
 from core.jobs.jobs import Job
 from core.jobs.progress import Progress, Reporter, reporting
 from core.records import user_folders
@@ -48,6 +48,29 @@ def held(tmp_path: Path) -> Job:
     """A job that stands still half-way, with a few runs behind it."""
     job = jobs.start(Request(write_model(tmp_path / "mine", hold=True), ("INT8",)))
     return wait_for(job, lambda now: ended(now) or now.done >= 1)
+
+
+@pytest.mark.usefixtures("luckless")
+def test_uploads_of_all_jobs_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that would bring what was uploaded above the bound is refused, until a job that has
+    files is removed.
+    """
+    monkeypatch.setattr(jobs, "MOST_UPLOADED", 2_500_000)
+    files = {"model": bytes(1_000_000), "calibration": bytes(500_000)}
+
+    def start(name: str) -> Job:
+        given = Request(
+            f"{name}.onnx", upload=Upload(f"{name}.onnx", ("calibration",), "regression")
+        )
+        return jobs.start(given, files=files)
+
+    first = start("a")
+    with pytest.raises(JobError, match=r"earlier jobs take 2 MB, and 2 MB more would be over 2 MB"):
+        start("b")
+    assert job_folder.names() == (first.name,)
+
+    jobs.remove(wait_for(first, ended))
+    assert start("b").name.startswith("b-run")
 
 
 @pytest.mark.usefixtures("luckless")

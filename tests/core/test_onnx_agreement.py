@@ -4,29 +4,25 @@ makes a layer err.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-import onnxruntime as ort
 import pytest
 import torch
 from numpy.typing import NDArray
-from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
 from core.engines.engine import Engine
 from core.engines.engines import engine_of, layers_of
+from core.engines.onnx.engine import OnnxEngine
 from core.numerics import precision as registry
 from core.numerics.scheme import ORT_CPU
 from core.onnx_graph.read_model import from_bytes
 from core.onnx_graph.read_nodes import module_of
-from core.onnx_graph.session import options
 from core.runtime.torch_export import export_as_deployed
 from core.source.contract import ModelSource, model_source
 from core.source.onnx_model import OnnxModel
+from tests.core.static_quantizer import alone
 from tests.core.test_onnx_engine import source_of as graph_source
 from tests.zoo import models
 from tests.zoo.sources import source_of, tiny_source
@@ -107,51 +103,25 @@ def test_both_engines_agree_layer_by_layer(
             assert _db(effect, effect - (outputs - clean)) > LEAST_DB, (layer, owner, name)
 
 
-class _Once(CalibrationDataReader):  # type: ignore[misc]
-    def __init__(self, batch: dict[str, NDArray[Any]]) -> None:
-        self._left = [batch]
-
-    def get_next(self) -> dict[str, NDArray[Any]] | None:
-        """The batch, then None."""
-        return self._left.pop() if self._left else None
-
-
 @pytest.mark.parametrize(
     ("name", "layers"),
     [("norm_left", ("last",)), ("opset_11", ("Conv@0", "Conv@1", "MatMul@0")),
      ("odd_names", ("/enc.0/fc/MatMul", "it's \"odd\" `${x}`", "y"))],
 )  # fmt: skip
 def test_a_layer_alone_is_what_the_static_quantizer_makes_of_it(
-    name: str, layers: tuple[str, ...], tmp_path: Path
+    name: str, layers: tuple[str, ...]
 ) -> None:
     """The effect of a product in INT8 is that of a file in which `quantize_static` was given that
     node alone, 20 dB below the effect. Where others read its operand too, that quantizer rounds it
     for them as well, so that no such product is looked at.
     """
     source = graph_source(name)
-    assert isinstance(source.model, OnnxModel)
     engine = _calibrated(source)
+    assert isinstance(engine, OnnxEngine)
     inputs = source.selection.inputs
-    feed = source.model.feed(inputs)
     base = engine.run({}, inputs)
-    onnx.save(source.model.graph, tmp_path / "f.onnx")
-    logging.disable(logging.WARNING)
-    try:
-        for layer in layers:
-            nodes = list(engine.layers.layers[engine.layers.index[layer]].parts)  # type: ignore[attr-defined]
-            quantize_static(
-                tmp_path / "f.onnx", tmp_path / "q.onnx", _Once(feed), per_channel=True,
-                nodes_to_quantize=nodes, activation_type=QuantType.QUInt8,
-                weight_type=QuantType.QInt8,
-                extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm", "Add"],
-                               "QuantizeBias": True},
-                op_types_to_quantize=["Conv", "MatMul", "Gemm", "Relu"],
-            )  # fmt: skip
-            session = ort.InferenceSession(
-                tmp_path / "q.onnx", options(), providers=["CPUExecutionProvider"]
-            )
-            theirs = session.run([engine.graph.output], feed)[0].reshape(len(base), -1)  # type: ignore[attr-defined]
-            ours = engine.run({layer: registry.INT8}, inputs)
-            assert _db(ours - base, ours - theirs) > QUANTIZER_DB, layer
-    finally:
-        logging.disable(logging.NOTSET)
+    for layer in layers:
+        nodes = engine.layers.layers[engine.layers.index[layer]].parts
+        theirs = alone(engine.graph.model, nodes, source, engine.graph.output)
+        ours = engine.run({layer: registry.INT8}, inputs)
+        assert _db(ours - base, ours - theirs) > QUANTIZER_DB, layer

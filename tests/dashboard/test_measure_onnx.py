@@ -170,6 +170,29 @@ def test_bad_files_are_named_where_they_were_given(case: str, form: AppTest) -> 
     assert not form.exception
 
 
+def test_names_inside_a_graph_are_text(form: AppTest) -> None:
+    """Names with markup, quotes and control characters are shown as they are, and start nothing
+    but what they name.
+    """
+    name = "<img src=x onerror=alert(1)> **b** `$x^2$` '\""
+    model = onnx.ModelProto()
+    model.CopyFrom(MODEL)
+    for node in model.graph.node:
+        node.input[:] = [name if one == "x" else one for one in node.input]
+    model.graph.input[[i.name for i in model.graph.input].index("x")].name = name
+    give(form, "model", model.SerializeToString(), "m.onnx")
+    give(form, "calibration", packed(**{name if n == "x" else n: FEW[n] for n in FEW}), "c.npz")
+
+    captions = [one.value for one in form.main.caption if "img" in one.value]
+    assert len(captions) == 2
+    for shown in captions:
+        assert r"\<img" in shown
+        assert r"\*\*b" in shown
+        assert r"\$x" in shown
+    assert not start_of(form).disabled
+    assert failures(form) == []
+
+
 def test_a_file_over_the_limit_is_refused(form: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The limit stands at the uploader and is checked again in Python."""
     assert "at most 200 MB" in form.file_uploader(key="measure_onnx_file_model").label

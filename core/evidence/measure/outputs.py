@@ -33,8 +33,10 @@ Form = Literal["as they are", "probabilities", "one logit", "one probability"]
 """What stands for the logits of an answer: they themselves (values too), the probabilities of
 its classes, or one number for *no* against *yes*.
 """
-FLOOR = 2.0**-24
-"""Least probability that is told from 0: the least of FP16, and half a step of FP32 below 1."""
+FLOOR = 2.0**-14
+"""Least probability that is told from 0, the least normal number of FP16. Logarithms of smaller ones
+are large and mean nothing, and many small rises of them would add up to a certainty.
+"""
 SUM_TOLERANCE = 1e-3
 LOOKED_AT, AT_ONCE = 256, 16
 """Samples that have to look like probabilities before outputs are taken for some."""
@@ -45,11 +47,11 @@ WEIGHED, STEPS_WEIGHED = 64, 8
 
 PROBABILITIES = (
     "The model outputs probabilities, not logits: their logarithm is measured, with "
-    "probabilities below 6e-8 taken for 6e-8."
+    "probabilities below 6e-5 taken for 6e-5."
 )
 ONE_PROBABILITY = (
     "The model outputs the probability of 'yes', not its logit: log p against log(1 - p) is "
-    "measured, with probabilities below 6e-8 taken for 6e-8."
+    "measured, with probabilities below 6e-5 taken for 6e-5."
 )
 ONE_LOGIT = (
     "One logit decides between two classes: above 0 is class 1, and divergence is that of "
