@@ -23,6 +23,7 @@ from core.analysis.arrays import read_array
 from core.analysis.schema import FILE, SCHEMA_VERSION, AnalysisFile, decode, partial_of
 from core.errors import AnalysisError
 from core.evidence.evidence import Evidence, Outputs
+from core.evidence.shared_rounding import shared_rounding
 from core.onnx_graph.node_table import TABLES
 from core.records import machine_profile, record_files, verification
 
@@ -229,5 +230,6 @@ def _evidence(folder: Path, data: AnalysisFile) -> Evidence:
         metrics=arrays.read_metrics(read, n_precisions, n_layers, len(probes), folder),
         local=arrays.read_local(read, folder, n_precisions, n_layers),
         measured=measured,
+        shared=shared_rounding(data.ranges, data.layers.index),
         entries=arrays.read_entries(read, data.outputs, baseline, folder),
     )

@@ -3,7 +3,7 @@
 A *form* says how they add. Where layers disturb different things, changes add up (power 1).
 Where they disturb the same few samples, for instance by tipping a discrete choice inside the
 model, a second layer adds little to the first, and the root of summed squares (power 2) is
-closer. What the uniform maps show beyond the combination, the residual, is shared out by the
+closer. Of two layers that round the same tensor a sum has that once (`core.estimate.overlaps`). What the uniform maps show beyond the combination, the residual, is shared out by the
 pairs of layers that a map brings together.
 """
 
@@ -15,6 +15,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from core.estimate.overlaps import overlaps
 from core.evidence.evidence import Evidence
 from core.lru import LRU
 
@@ -46,22 +47,31 @@ FORMS = (FIRST_ORDER, Form(1, 1.0), Form(1, 0.5), Form(2, 1.0), Form(2, 0.5))
 """Simplest first: a tie in cross-validation goes to the earlier one."""
 
 
+def measured_whole(chosen: Doubles) -> NDArray[np.bool_]:
+    """Whether a map is all that disturbs the outputs in one precision, which was run as it is:
+    [C, P], from what it has `chosen` of each precision's energy [C, P], as shares.
+    """
+    alone = np.isclose(chosen.sum(axis=1), 1.0, rtol=0, atol=1e-9)
+    return np.asarray(np.isclose(chosen, 1.0, rtol=0, atol=1e-9) & alone[:, None])
+
+
 class Combiner:
     """Changes of whole maps from one model's evidence, under any form.
 
     `codes` are 0 for the reference, 1 + the position of a simulated precision otherwise, -1 for
-    a layer that does nothing. `energy` [P, L] is what pairs of layers are weighed by, in place of
-    that of the perturbations.
+    a layer that does nothing. `like` is the evidence that tells how layers weigh and overlap, where
+    the perturbations are no outputs.
     """
 
-    def __init__(self, evidence: Evidence, energy: Doubles | None = None) -> None:
+    def __init__(self, evidence: Evidence, like: Evidence | None = None) -> None:
         self._shape = evidence.baseline.shape
         precisions, self._layers, samples, outputs = evidence.perturbations.shape
         self._precisions = precisions
         shape = (precisions * self._layers, samples * outputs)
         self._rows = np.ascontiguousarray(evidence.perturbations).reshape(shape)
         self._whole = evidence.whole.reshape(-1, samples * outputs).astype(np.float64)
-        energy = evidence.energy if energy is None else energy
+        like = evidence if like is None else like
+        self._overlaps, energy = overlaps(like), like.energy
         total = energy.sum(axis=1, keepdims=True)
         self._share = np.divide(energy, total, out=np.zeros_like(energy), where=total > 0)
         self._residuals: LRU[tuple[int, int], Doubles] = LRU(2 * precisions)
@@ -75,6 +85,12 @@ class Combiner:
         """Change of the outputs [N, K] under `codes` (L,)."""
         layers = np.flatnonzero(codes > 0)
         which = codes[layers].astype(np.int64) - 1
+        chosen = np.zeros(self._precisions)
+        np.add.at(chosen, which, self._share[which, layers])
+        whole = measured_whole(chosen[None])[0]
+        if whole.any() and len(self._whole):
+            run: Doubles = self._whole[whole][0].reshape(self._shape)
+            return run
         total = self._combined(which * self._layers + layers, form.power)
         if form.residual is not None:
             for p in np.unique(which):
@@ -84,7 +100,11 @@ class Combiner:
 
     def _combined(self, rows: NDArray[np.int64], power: int) -> Doubles:
         if power == 1:
-            added: Doubles = self._rows[rows].sum(axis=0, dtype=np.float64)
+            picked = np.zeros((1, len(self._rows)), np.bool_)
+            picked[0, rows] = True
+            own = self._rows[rows]
+            own *= self._overlaps.weights(picked)[0, rows, None].astype(np.float32)
+            added: Doubles = own.sum(axis=0, dtype=np.float64)
             return added
         rises, falls = (squares[rows].sum(axis=0, dtype=np.float64) for squares in self._squares)
         combined: Doubles = np.sqrt(rises) - np.sqrt(falls)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.estimate.loss_function import LossFunction, Target, loss_function
+from core.estimate.overlaps import Overlaps, overlaps
 from core.evidence.evidence import Evidence
 
 Doubles = NDArray[np.float64]
@@ -47,14 +48,15 @@ class Interactions:
 
 def interactions(evidence: Evidence, target: Target = "divergence") -> Interactions:
     """Q of `evidence`; raises `PolicyError` where `target` needs labels and there are none."""
-    return interactions_of(loss_function(evidence, target)[0], evidence.perturbations.shape[1])
+    loss = loss_function(evidence, target)[0]
+    return interactions_of(loss, evidence.perturbations.shape[1], overlaps(evidence))
 
 
-def interactions_of(loss: LossFunction, layers: int) -> Interactions:
-    """Q of what a search weighs."""
+def interactions_of(loss: LossFunction, layers: int, shared: Overlaps) -> Interactions:
+    """Q of what a search weighs, of two layers that round one tensor with that once."""
     whitened = loss.whitened()
     own = np.einsum("rk,rk->r", whitened, whitened, dtype=np.float64)
     matrix = None
     if len(whitened) <= MAX_PAIRS:
-        matrix = (whitened @ whitened.T).astype(np.float64)
+        matrix = shared.between((whitened @ whitened.T).astype(np.float64))
     return Interactions(matrix, loss.linear(), own, layers)

@@ -7,15 +7,17 @@ divergence where every sample is looked at; a test compares them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from core.estimate.combine_perturbations import Form
+from core.estimate.combine_perturbations import Form, measured_whole
 from core.estimate.interactions import Interactions, interactions_of
 from core.estimate.loss_function import Target, loss_function
+from core.estimate.overlaps import overlaps
 from core.estimate.subsampled_gains import CACHED_ELEMENTS, SubsampledGains
 from core.evidence.evidence import Evidence
 
@@ -50,13 +52,14 @@ class MapObjective:
         self._loss, counted = loss_function(evidence, target)
         self.power, self._exponent = form.power, form.residual
         self.precisions, self.layers = evidence.perturbations.shape[:2]
-        self.interactions: Interactions = interactions_of(self._loss, self.layers)
+        self._overlaps = overlaps(evidence)
+        self.interactions: Interactions = interactions_of(self._loss, self.layers, self._overlaps)
         self._rows = self._loss.rows
         energy = evidence.energy
         total = energy.sum(axis=1, keepdims=True)
         self._share = np.divide(energy, total, out=np.zeros_like(energy), where=total > 0)
         self._pairs = 1.0 - np.square(self._share).sum(axis=1)
-        whole = self._loss.of_samples(evidence.whole, counted)
+        self._whole = whole = self._loss.of_samples(evidence.whole, counted)
         if self.power == 2:
             self._rises = np.square(np.maximum(self._rows, 0))
             self._falls = np.square(np.minimum(self._rows, 0))
@@ -65,7 +68,7 @@ class MapObjective:
         if self._exponent is not None:
             for p in range(self.precisions):
                 rows = np.arange(self.layers) + p * self.layers
-                sums = self._sums(rows, np.ones(len(rows)))
+                sums = self._sums(rows)
                 self._residuals[p] = whole[p] - self._combined(sums[None])[0]
         self.alone = self._alone()
 
@@ -76,7 +79,7 @@ class MapObjective:
         layers = np.flatnonzero(codes > 0)
         which = codes[layers].astype(np.int64) - 1
         rows = which * self.layers + layers
-        sums = self._sums(rows, np.ones(len(rows)))
+        sums = self._sums(rows)
         shares = self._share[which, layers]
         chosen, squared = np.zeros(self.precisions), np.zeros(self.precisions)
         chosen += np.bincount(which, shares, self.precisions)
@@ -91,7 +94,10 @@ class MapObjective:
         for start in range(0, len(codes), step):
             part = codes[start : start + step]
             picked = np.stack([part == p + 1 for p in range(self.precisions)], axis=1)
-            flat = picked.reshape(len(part), -1).astype(np.float32)
+            chosen_rows = picked.reshape(len(part), -1)
+            flat = chosen_rows.astype(np.float32)
+            if self.power == 1:
+                flat *= self._overlaps.weights(chosen_rows).astype(np.float32)
             parts = (self._rows,) if self.power == 1 else (self._rises, self._falls)
             sums = np.stack([flat @ rows for rows in parts], axis=1).astype(np.float64)
             chosen = np.einsum("cpl,pl->cp", picked, self._share)
@@ -137,7 +143,9 @@ class MapObjective:
         slope = self._loss.slope(change)
         if self.power == 1:
             found = np.zeros((self.precisions + 1, self.layers))
-            found[1:] = (self._rows @ slope.astype(np.float32)).reshape(self.precisions, -1)
+            own = (self._rows @ slope.astype(np.float32)).astype(np.float64)
+            gained = self._overlaps.gains(self._picked(place.codes), own)
+            found[1:] = gained.reshape(self.precisions, -1)
             found -= found[current, column]
         else:
             found = self._subsampled.gains(place.codes, place.sums, slope, change)
@@ -176,12 +184,45 @@ class MapObjective:
                 found[p + 1, start : start + step] = self._loss.cost(part)
         return found
 
-    def _sums(self, rows: NDArray[np.int64], signs: Doubles) -> Doubles:
+    def _sums(self, rows: NDArray[np.int64]) -> Doubles:
         if self.power == 1:
-            return np.asarray((signs @ self._rows[rows].astype(np.float64))[None])
+            picked = np.zeros((1, len(self._rows)), np.bool_)
+            picked[0, rows] = True
+            weights = self._overlaps.weights(picked)[0, rows]
+            return np.asarray((weights @ self._rows[rows].astype(np.float64))[None])
         return np.stack(
-            [signs @ part[rows].astype(np.float64) for part in (self._rises, self._falls)]
+            [part[rows].sum(axis=0, dtype=np.float64) for part in (self._rises, self._falls)]
         )
+
+    def _picked(self, codes: Codes) -> NDArray[np.bool_]:
+        """The rows (P * L,) of a map."""
+        return np.asarray(codes == np.arange(1, self.precisions + 1)[:, None]).ravel()
+
+    def _weigh_again(
+        self, total: Doubles, before: Codes, layers: NDArray[np.int64], codes: NDArray[np.int64]
+    ) -> None:
+        """Change `total`, a sum of rows, by what other rows weigh beside those of `layers`, and
+        these beside them, once they have `codes`.
+        """
+        partners = self._overlaps.partners
+        after = before.copy()
+        after[layers] = codes
+        touched = set()
+        for layer in layers.tolist():
+            for code in (int(before[layer]), int(after[layer])):
+                row = (code - 1) * self.layers + layer
+                if code > 0 and row in partners:
+                    touched |= {row, *(other for other, _ in partners[row])}
+        for row in touched:
+            one, code = row % self.layers, row // self.layers + 1
+            shift = 0.0
+            for sign, given in ((-1.0, before), (1.0, after)):
+                if given[one] == code:
+                    beside = [k for o, k in partners[row]
+                              if given[o % self.layers] == o // self.layers + 1]  # fmt: skip
+                    shift += sign * (math.prod(beside) - 1.0)
+            if shift:
+                total += shift * self._rows[row]
 
     def _shift(
         self, place: Place, layers: NDArray[np.int64], codes: NDArray[np.int64]
@@ -205,6 +246,8 @@ class MapObjective:
                 squared[code - 1] += sign * share * share
         if self.power == 2:
             np.maximum(sums, 0.0, out=sums)
+        elif self._overlaps.partners:
+            self._weigh_again(sums[0], place.codes, layers, codes)
         return sums, chosen, squared
 
     def _combined(self, sums: Doubles) -> Doubles:
@@ -225,6 +268,10 @@ class MapObjective:
         """Changes (C, KA) of maps from their sums, with the residual."""
         change = self._combined(sums)
         if self._exponent is None:
+            whole = measured_whole(chosen)
+            if whole.any() and len(self._whole):
+                change = change.copy()  # the sums are still needed
+                change[whole.any(axis=1)] = self._whole[np.nonzero(whole)[1]]
             return change
         inside = np.square(chosen) - squared  # [C, P]
         return np.asarray(change + self._power(inside.T, self._exponent).T @ self._residuals)

@@ -234,8 +234,8 @@ class _RunsCombiner:
             perturbations=(runs.alone - runs.baseline)[..., None].astype(np.float32),
             whole=(runs.whole - runs.baseline)[..., None].astype(np.float32),
         )
-        # Layers weigh by how they move the outputs: a metric may stand still by chance.
-        self._combiner = Combiner(as_outputs, energy=evidence.energy)
+        # Layers weigh and overlap by how they move outputs: a metric may stand still by chance.
+        self._combiner = Combiner(as_outputs, like=evidence)
         self._codes = (evidence.probe_codes + 1).astype(np.int8)
 
     def change(self, codes: NDArray[np.int8], form: Form) -> tuple[float, float | None]:

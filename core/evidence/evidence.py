@@ -6,7 +6,7 @@ precision, on every selection sample.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.evidence.layer_alone import LocalStatistics
+from core.evidence.shared_rounding import Pairs, no_pairs
 from core.files import Count
 from core.numerics.calibrate.calibration import Calibration
 
@@ -97,6 +98,9 @@ class Evidence:
     metrics: MetricRuns | None = None
     local: LocalStatistics | None = None
     measured: NDArray[np.bool_] | None = None  # [P, L]; None: every pair, and whole maps
+    shared: Pairs = field(
+        default_factory=no_pairs
+    )  # [S, 2] layers of which one rounds what the other has rounded
     entries: NDArray[np.int32] | None = None  # [N, positions, K / positions - 1] classes that are
     # kept one by one, rising; None where all are. `targets` then name places among them.
 

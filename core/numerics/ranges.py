@@ -8,13 +8,12 @@ from typing import Self
 from torch import Tensor
 
 from core.errors import ModelError
-from core.numerics.calibrate.calibration import Calibration
+from core.numerics.calibrate.calibration import OUTPUT, Calibration
 from core.numerics.rounding import Range, observed
 
 Site = tuple[str, int, int]
 """(layer, operation number within the layer's forward pass, operand); operand -1 = output."""
 
-OUTPUT = -1
 MODULE_OUTPUT = (-1, OUTPUT)
 
 

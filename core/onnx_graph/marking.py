@@ -10,9 +10,9 @@ import numpy as np
 from onnx import NodeProto
 
 from core.layers import Layer
-from core.numerics.calibrate.calibration import Calibration
+from core.numerics.calibrate.calibration import OUTPUT, Calibration
 from core.numerics.einsum import channel_axis
-from core.numerics.ranges import MODULE_OUTPUT, OUTPUT
+from core.numerics.ranges import MODULE_OUTPUT
 from core.numerics.scheme import Scheme
 from core.onnx_graph.grids import KINDS, grids_of
 from core.onnx_graph.layered_graph import LayeredGraph, float_kernels

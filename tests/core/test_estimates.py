@@ -207,7 +207,7 @@ def test_projection_of_one_layer_is_its_perturbation_when_layers_add_up() -> Non
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda f: f.in_words())
 def test_every_form_is_exact_where_something_was_measured(form: Form) -> None:
-    """A single layer gives its perturbation and, with a residual, a uniform map what it gave."""
+    """A single layer gives its perturbation, and a uniform map what it gave."""
     layers = synthetic_layers(20)
     evidence = synthetic_evidence(layers)
     bent = replace(evidence, whole=(evidence.whole * 0.6).astype(np.float32))
@@ -222,8 +222,7 @@ def test_every_form_is_exact_where_something_was_measured(form: Form) -> None:
         )
     for p in (1, 2):
         codes = np.where(layers.computes, p, -1).astype(np.int8)
-        if form.residual is not None:
-            np.testing.assert_allclose(combiner.change(codes, form), bent.whole[p - 1], atol=1e-5)
+        np.testing.assert_allclose(combiner.change(codes, form), bent.whole[p - 1], atol=1e-5)
 
 
 def test_the_form_is_chosen_by_what_the_probes_show() -> None:

@@ -341,7 +341,8 @@ def test_probabilities_are_reduced_as_their_logits_are() -> None:
             log_softmax(reader.reduce(values, entries).reshape(5, 2, 9))
             for reader, values in ((own, z), (same, p))
         ]
-        np.testing.assert_allclose(found[0], found[1], atol=1e-4)
+        floored = np.maximum(found[0], np.log(reading.FLOOR))
+        np.testing.assert_allclose(floored, found[1], atol=5e-4)
     nothing = np.zeros((5, 200), np.float32)
     nothing[:, [0, 100]] = 1
 

@@ -35,8 +35,8 @@ from core.numerics import kernel_table
 from core.numerics import scheme as schemes
 from core.numerics.activation_grids import Grid, grid_of, round_to
 from core.numerics.calibrate import calibrators
+from core.numerics.calibrate.calibration import OUTPUT
 from core.numerics.precision import FP16, INT8
-from core.numerics.ranges import OUTPUT
 from core.numerics.rounding import Range, affine_grid, round_activation
 from core.numerics.saturation import WARNING, saturates, warning
 from core.numerics.scheme import (

@@ -18,8 +18,8 @@ from core.evidence.options import MeasureOptions
 from core.numerics import kernel_table
 from core.numerics import scheme as schemes
 from core.numerics.activation_grids import grid_of, round_to
+from core.numerics.calibrate.calibration import OUTPUT
 from core.numerics.precision import FP16, FP32, INT8
-from core.numerics.ranges import OUTPUT
 from core.numerics.rounding import Range
 from core.numerics.scheme import OPENVINO, ORT_CPU, ORT_CPU_ALL, TENSORRT, Scheme
 from core.numerics.states import under

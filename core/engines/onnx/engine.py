@@ -17,10 +17,11 @@ import torch
 from core.engines.engine import Pair
 from core.engines.onnx.replay import OnnxReplay
 from core.engines.onnx.runner import GraphRunner, has_kernels
+from core.numerics.calibrate.calibration import OUTPUT
 from core.numerics.calibrate.choose import Observed
 from core.numerics.kernel_table import BODIES
 from core.numerics.precision import Precision
-from core.numerics.ranges import MODULE_OUTPUT, OUTPUT, Site
+from core.numerics.ranges import MODULE_OUTPUT, Site
 from core.onnx_graph.forms import chunks, with_outputs
 from core.onnx_graph.marking import LayerMarks
 from core.onnx_graph.session import exact_sums

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from core.evidence.evidence import Evidence, MetricRuns, Partial
 from core.evidence.measure.keeper import Keeper
 from core.evidence.measure.runs import Run
+from core.evidence.shared_rounding import Pairs
 from core.layers import LayerTable
 from core.numerics.precision import Precision
 
@@ -35,6 +36,7 @@ class Assembler:
     reference: Floats
     targets: NDArray[Any] | None
     weight_sqnr_db: NDArray[np.float64]
+    shared: Pairs
     baseline: Floats = field(init=False)
 
     def __post_init__(self) -> None:
@@ -114,5 +116,6 @@ class Assembler:
             outputs=self.keeper.reader.outputs,
             metrics=metrics,
             measured=None if known is None else measured,
+            shared=self.shared,
             entries=None if self.keeper.entries is None else self.keeper.entries[rows],
         )  # fmt: skip

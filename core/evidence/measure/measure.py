@@ -29,6 +29,7 @@ from core.evidence.measure.run_cache import no_run_cache, open_run_cache
 from core.evidence.measure.runs import Run, prepare
 from core.evidence.measure.workers import Work, check
 from core.evidence.options import MeasureOptions
+from core.evidence.shared_rounding import shared_rounding
 from core.layers import LayerTable
 from core.numerics.calibrate.calibration import Calibration
 from core.numerics.precision import Precision
@@ -149,6 +150,7 @@ def measure(
     assembler = Assembler(
         layers, precisions, scheme.name, runs[1:], probe_codes(layers, precisions, options.probes), keeper,
         reference.held, targets, _weight_sqnr(source, layers, precisions),
+        shared_rounding(ranges, layers.index),
     )  # fmt: skip
     publish = None
     if on_partial is not None:

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from core.files import Position
 
+OUTPUT = -1
+"""The operand of an operation's output."""
+
 
 @dataclass(frozen=True, slots=True)
 class Calibration:

@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from core.numerics.calibrate.calibration import OUTPUT
 from core.numerics.precision import Precision
-from core.numerics.ranges import OUTPUT, Site
+from core.numerics.ranges import Site
 from core.numerics.rounding import Range, round_weight
 from core.numerics.scheme import NORMS, ONE_NORM, Scheme
 from core.source.form import is_about_form

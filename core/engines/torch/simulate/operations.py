@@ -17,9 +17,10 @@ from core.engines.torch.simulate.variant import AS_USUAL, Variant
 from core.layers import ROOT, LayerTable
 from core.numerics import kernel_table
 from core.numerics.activation_grids import grid_of, round_to
+from core.numerics.calibrate.calibration import OUTPUT
 from core.numerics.calibrate.calibrators import MIN_MAX, Calibrator
 from core.numerics.precision import Precision
-from core.numerics.ranges import OUTPUT, Ranges, Site
+from core.numerics.ranges import Ranges, Site
 from core.numerics.rounding import Range
 from core.numerics.scheme import Scheme
 from core.source.operations import Operation, Stored, operand, replace_operand
