@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -63,8 +63,37 @@ class Cutter:
             return None
         return Part(layer, tuple(found), tuple(reads))
 
-    def graph_of(self, part: Part) -> LayeredGraph:
-        """The graph of `part`, which takes what it reads."""
+    def alone(self, layer: str, outputs: Sequence[str]) -> Part | None:
+        """What makes `outputs` of the nodes of `layer` and what it reads; None where one of these
+        is no tensor.
+        """
+        own = {i for i, node in enumerate(self._nodes) if self.graph.layer_of[node.name] == layer}
+        changed: set[str] = set()
+        below = []
+        for i, node in enumerate(self._nodes):
+            if i in own or changed & set(self._reads[i]):
+                below.append(i)
+                changed.update(node.output)
+        wanted, found = set(outputs), list[int]()
+        for i in reversed(below):
+            if i in own or wanted & set(self._nodes[i].output):
+                found.append(i)
+                wanted.update(self._reads[i])
+        made = {name for i in found for name in self._nodes[i].output}
+        reads = dict.fromkeys(
+            name
+            for i in sorted(found)
+            for name in self._reads[i]
+            if name not in made and name not in self._constants
+        )
+        if any(name not in self.forms for name in (*reads, *outputs)):
+            return None
+        return Part(layer, tuple(sorted(found)), tuple(reads))
+
+    def graph_of(self, part: Part, outputs: Sequence[str] = ()) -> LayeredGraph:
+        """The graph of `part`, which takes what it reads and gives `outputs`, the judged one if
+        none are named.
+        """
         nodes = [self._nodes[i] for i in part.nodes]
         read = {name for i in part.nodes for name in self._reads[i]}
         made = {name for node in nodes for name in node.output}
@@ -79,6 +108,9 @@ class Cutter:
             self._inputs.get(name) or self.forms[name].info(name) for name in part.reads
         )
         graph.value_info.extend(v for name, v in self._infos.items() if name in made)
-        graph.output.extend(v for v in whole.graph.output if v.name == self.graph.output)
+        if outputs:
+            graph.output.extend(self.forms[name].info(name) for name in outputs)
+        else:
+            graph.output.extend(v for v in whole.graph.output if v.name == self.graph.output)
         layer_of = {node.name: self.graph.layer_of[node.name] for node in nodes}
-        return LayeredGraph(model, layer_of, part.reads, self.graph.output)
+        return LayeredGraph(model, layer_of, part.reads, next(iter(outputs), self.graph.output))

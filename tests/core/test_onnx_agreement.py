@@ -15,6 +15,10 @@ from numpy.typing import NDArray
 from core.engines.engine import Engine
 from core.engines.engines import engine_of, layers_of
 from core.engines.onnx.engine import OnnxEngine
+from core.evidence.diagnose.local_measure import with_local
+from core.evidence.evidence import Evidence, Measured
+from core.evidence.options import MeasureOptions
+from core.layers import LayerTable
 from core.numerics import precision as registry
 from core.numerics.scheme import ORT_CPU
 from core.onnx_graph.read_model import from_bytes
@@ -101,6 +105,53 @@ def test_both_engines_agree_layer_by_layer(
                 continue  # the graph rounds what its GELU, another layer, hands back to it
             effect = module.run({owner: precision}, source.selection.inputs) - base
             assert _db(effect, effect - (outputs - clean)) > LEAST_DB, (layer, owner, name)
+
+
+@pytest.mark.parametrize(
+    ("make", "units"), [(tiny_source, ("blocks.*.attention",)), (_conv_net, ())]
+)
+def test_remedies_of_a_file_are_those_of_its_module(
+    make: Callable[[], ModelSource], units: tuple[str, ...]
+) -> None:
+    """What rounding weights or activations alone, other ranges, equalised channels and FP16 do to a
+    layer's own output is the same of the module and of its file, within 0.2 dB.
+    """
+    source = make()
+    exported = _exported(source, units)
+    differences = []
+    found = []
+    for one in (source, exported):
+        layers = layers_of(one, ORT_CPU)
+        engine = _calibrated(one)
+        options = MeasureOptions(precisions=(registry.FP16, registry.INT8))
+        whole = Measured(_nothing_measured(layers), engine.ranges.to_store(), 0.0)
+        found.append((engine, layers, with_local(one, layers, options, whole).local))
+    (module, own, told), (_, others, seen) = found
+    assert told is not None
+    assert told.sqnr_db is not None
+    assert seen is not None
+    assert seen.sqnr_db is not None
+    assert seen.gradient_error is None
+    for layer, owner in _pairs(module, exported):
+        if owner.endswith("attention"):
+            continue  # other tensors leave the unit of the file than the module's forward returns
+        pair = seen.sqnr_db[:, others.index[layer]], told.sqnr_db[:, own.index[owner]]
+        known = np.isfinite(pair[0]) & np.isfinite(pair[1])
+        differences += list(np.abs(pair[0] - pair[1])[known])
+
+    assert len(differences) >= 20
+    assert max(differences) < 0.2
+
+
+def _nothing_measured(layers: LayerTable) -> Evidence:
+    """Evidence of no samples, in FP16 and INT8."""
+    none = np.zeros((2, len(layers), 0, 1), np.float32)
+    return Evidence(
+        precisions=("FP16", "INT8"), scheme="ort-cpu", baseline=none[0, 0], targets=None,
+        perturbations=none, whole=none[:, 0], probes=none[:0, 0],
+        probe_codes=np.zeros((0, len(layers)), np.int8),
+        weight_sqnr_db=np.zeros((2, len(layers))), allowed=np.ones((2, len(layers)), np.bool_),
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(

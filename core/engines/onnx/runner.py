@@ -88,7 +88,7 @@ class GraphRunner:
         key = part, tuple(sorted((name, p.name) for name, p in assignment.items()))
         found = self._sessions.get(key)
         if found is None:
-            model, disabled, unchanged = self._assembled(graph(), assignment)
+            model, disabled, unchanged = self.assembled(graph(), assignment)
             found = Made(self.open(model, disabled), unchanged)
             self._keep(key, found, model)
         return found
@@ -108,17 +108,21 @@ class GraphRunner:
             self._held += size
             self._sessions[key] = made
 
-    def _assembled(
-        self, graph: LayeredGraph, assignment: Assignment
+    def assembled(
+        self, graph: LayeredGraph, assignment: Assignment, ranges: Ranges | None = None
     ) -> tuple[onnx.ModelProto, tuple[str, ...], bool]:
-        """The graph with what is rounded under `assignment`, and the optimisers to leave out."""
+        """The graph with what is rounded under `assignment`, on `ranges` in place of those that
+        calibration saw; the optimisers to leave out; and whether nothing in it is rounded.
+        """
         asked = {n: p for n, p in assignment.items() if p.float_dtype != "float32"}
         built = {n: p for n, p in asked.items() if p.kind == "integer" or has_kernels(p)}
         halves = {n: p for n, p in asked.items() if n not in built}
         model, unchanged = graph.model, not asked
         disabled: tuple[str, ...] = ()
         if built:
-            made = assembled(graph, self.layers, built, self.ranges.to_store(), self.scheme)
+            made = assembled(
+                graph, self.layers, built, (ranges or self.ranges).to_store(), self.scheme
+            )
             model, disabled = made.model, made.disabled
             unchanged = not halves and built.keys() <= made.integers.reasons.keys()
         if halves:

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core.engines.torch.simulate.input_channels import InputChannels
-from core.engines.torch.simulate.simulator import Simulator
+from core.engines.variant import InputChannels
+from core.evidence.diagnose.own_output import LayerOutputs
 from core.numerics.calibrate.histograms import quantiles
 from core.numerics.ranges import Site
 from core.numerics.rounding import Range, observed
@@ -66,12 +66,12 @@ class ActivationStatistics:
         return Range(*quantiles(left, left + width, counts, (TAIL, 1 - TAIL)))
 
 
-def activation_statistics(simulator: Simulator, inputs: Inputs) -> dict[Site, ActivationStatistics]:
+def activation_statistics(own: LayerOutputs, inputs: Inputs) -> dict[Site, ActivationStatistics]:
     """What every calibrated activation holds on `inputs`, against its calibrated range."""
     found: dict[Site, ActivationStatistics] = {}
 
     def observe(site: Site, value: Tensor, channels: InputChannels | None) -> None:
-        whole = simulator.ranges.get(site)
+        whole = own.ranges.get(site)
         if whole is None or value.numel() == 0:
             return
         one = found.setdefault(
@@ -81,7 +81,7 @@ def activation_statistics(simulator: Simulator, inputs: Inputs) -> dict[Site, Ac
         if channels is not None and value.ndim >= 2 and torch.isfinite(value).all():
             one.add_channels(value, channels)
 
-    simulator.record(inputs, observe)
+    own.record(inputs, observe)
     return found
 
 

@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from core.engines.engines import stored_tensors
-from core.engines.torch.simulate.calibrated import calibrated_simulator
+from core.engines.engines import calibrated_engine, stored_tensors
 from core.engines.torch.simulate.folding import seen_at
+from core.engines.torch.simulate.simulator import Simulator
 from core.evidence.diagnose.curvature import Pulled, pull_back
-from core.evidence.diagnose.own_output import Outputs, OwnOutputs, error_of
+from core.evidence.diagnose.own_output import LayerOutputs, Outputs, OwnOutputs, error_of
 from core.evidence.diagnose.remedies import LayerProgress, examine
 from core.evidence.diagnose.weights import squares, stored_in, weight_kurtosis
 from core.evidence.evidence import Evidence, Measured, spread_by_sample
@@ -66,48 +66,57 @@ def _with_local(
 ) -> Evidence:  # fmt: skip
     evidence = measured.evidence
     kurtosis = weight_kurtosis(layers, stored_tensors(layers, source.model))
-    if not looks_inside(source):
-        return replace(evidence, local=LocalStatistics(weight_kurtosis=kurtosis))
     precisions = tuple(registry.get(name) for name in evidence.precisions)
-    simulator = calibrated_simulator(
-        source, layers, options.scheme, measured.ranges, expand_units=options.expand_units
-    )
-    simulator.hold_weights(0)  # each layer's are met a few times in a row, and then no more
-    own = OwnOutputs(simulator, layers)
-    limit = BATCH_BYTES if options.memory_bytes is None else options.memory_bytes // 4
-    orders = second_order(
-        source,
-        layers,
-        precisions,
-        own,
-        evidence,
-        progress,
-        kept,
-        most_bytes=min(BATCH_BYTES, limit),
-    )
+    own, orders = layer_outputs(source, layers, options, measured), None
+    if isinstance(own, OwnOutputs):
+        limit = BATCH_BYTES if options.memory_bytes is None else options.memory_bytes // 4
+        most_bytes = min(BATCH_BYTES, limit)
+        orders = second_order(
+            source, layers, precisions, own, evidence, progress, kept, most_bytes=most_bytes
+        )
     gradient, trace = orders or (None, None)
     narrowest = min(precisions, key=lambda p: p.bits)
     local = LocalStatistics(weight_kurtosis=kurtosis, gradient_error=gradient, trace_error=trace)
     if narrowest.kind == "integer":
+        before = len(layers) if has_gradients(source) else 0
         local = _with_remedies(
             local, source, layers, own, precisions, narrowest, kept,
-            lambda place, name: progress(len(layers) + place, name),
+            lambda place, name: progress(before + place, name),
         )  # fmt: skip
     return replace(evidence, local=local)
 
 
-def looks_inside(source: ModelSource) -> bool:
-    """Whether layers can be looked at by themselves: those of PyTorch modules can."""
+def layer_outputs(
+    source: ModelSource, layers: LayerTable, options: MeasureOptions, measured: Measured
+) -> LayerOutputs:
+    """What tells of single layers, on the ranges of `measured`."""
+    engine = calibrated_engine(
+        source, layers, options.scheme, measured.ranges, expand_units=options.expand_units
+    )
+    engine.hold_weights(0)  # each layer's are met a few times in a row, and then no more
+    if isinstance(engine, Simulator):
+        return OwnOutputs(engine, layers)
+    from core.engines.onnx.engine import OnnxEngine
+    from core.engines.onnx.layer_outputs import GraphLayerOutputs
+
+    assert isinstance(engine, OnnxEngine)
+    return GraphLayerOutputs(engine)
+
+
+def has_gradients(source: ModelSource) -> bool:
+    """Whether what runs `source` can be differentiated: PyTorch modules can."""
     return not is_graph(source.model)
 
 
 def local_steps(source: ModelSource, layers: LayerTable) -> int:
-    """How many steps `with_local` takes: the error of each layer, then its remedies."""
-    return 2 * len(layers) if looks_inside(source) else 0
+    """How many steps `with_local` takes: the error of each layer, where there are gradients, then
+    its remedies.
+    """
+    return (1 + has_gradients(source)) * len(layers)
 
 
 def _with_remedies(
-    local: LocalStatistics, source: ModelSource, layers: LayerTable, own: OwnOutputs,
+    local: LocalStatistics, source: ModelSource, layers: LayerTable, own: LayerOutputs,
     precisions: tuple[Precision, ...], integer: Precision, kept: LayerCache,
     progress: LayerProgress,
 ) -> LocalStatistics:  # fmt: skip

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -12,9 +12,11 @@ from torch import Tensor
 from core.engines.engine import Assignment
 from core.engines.torch.simulate.folding import clipped, clips, seen_at
 from core.engines.torch.simulate.simulator import Simulator
-from core.engines.torch.simulate.variant import AS_USUAL, Variant
+from core.engines.variant import AS_USUAL, InputChannels, Variant
 from core.layers import LayerTable
 from core.numerics.precision import Precision
+from core.numerics.ranges import Ranges, Site
+from core.numerics.scheme import Scheme
 from core.source.batches import Inputs, count
 from core.source.trees import tensors
 
@@ -26,17 +28,61 @@ class _Seen(BaseException):
     """The layer that is watched has run for the last time: no error, but nothing after it counts."""
 
 
-class OwnOutputs:
-    """Tells what each of `layers` itself gives, from passes of `simulator`.
+Observe = Callable[[Site, Tensor, InputChannels | None], None]
 
-    With one layer alone out of the reference precision, its inputs are the reference's.
-    """
+
+class LayerOutputs(Protocol):
+    """Tells what each layer itself gives, with the others and so its inputs as they are."""
+
+    @property
+    def ranges(self) -> Ranges:
+        """The calibrated ranges."""
+        ...
+
+    @property
+    def scheme(self) -> Scheme:
+        """How integers are done."""
+        ...
+
+    def record(self, inputs: Inputs, observe: Observe) -> None:
+        """Tell `observe` of every activation that the scheme may round, as it is."""
+        ...
+
+    def reference(self, inputs: Inputs) -> Outputs:
+        """Own outputs of every layer in the reference precision on one batch."""
+        ...
+
+    def of(
+        self, layer: str, precision: Precision, inputs: Inputs, variant: Variant = AS_USUAL
+    ) -> list[Tensor]:
+        """Own outputs of `layer` in `precision` on the batch that `reference` saw last; none where
+        they cannot be seen.
+        """
+        ...
+
+
+class OwnOutputs:
+    """`LayerOutputs` of a PyTorch module, from passes of `simulator`."""
 
     def __init__(self, simulator: Simulator, layers: LayerTable) -> None:
         self.simulator = simulator
         self._seen_at = seen_at(layers)
         self._clips = clips(layers, simulator.scheme.rounds_outputs)
         self._calls: Mapping[str, int] = {}
+
+    @property
+    def ranges(self) -> Ranges:
+        """The calibrated ranges."""
+        return self.simulator.ranges
+
+    @property
+    def scheme(self) -> Scheme:
+        """How integers are done."""
+        return self.simulator.scheme
+
+    def record(self, inputs: Inputs, observe: Observe) -> None:
+        """Tell `observe` of every activation that the scheme may round, as it is."""
+        self.simulator.record(inputs, observe)
 
     def reference(self, inputs: Inputs) -> Outputs:
         """Own outputs of every layer in the reference precision on one batch."""

@@ -15,14 +15,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from core.engines.torch.simulate.variant import AS_USUAL, Variant
+from core.engines.variant import AS_USUAL, Variant
 from core.evidence.diagnose.activations import (
     ActivationStatistics,
     Channels,
     activation_statistics,
     equalised,
 )
-from core.evidence.diagnose.own_output import Outputs, OwnOutputs, error_of
+from core.evidence.diagnose.own_output import LayerOutputs, Outputs, error_of
 from core.evidence.layer_alone import CLIPPED, VARIANTS
 from core.evidence.measure.run_cache import LayerCache
 from core.layers import Layer, LayerTable
@@ -55,7 +55,7 @@ class RemedyResult:
 
 
 def examine(
-    own: OwnOutputs, layers: LayerTable, integer: Precision, half: Precision | None,
+    own: LayerOutputs, layers: LayerTable, integer: Precision, half: Precision | None,
     calibration: Inputs, batch: Inputs, selection: Inputs, progress: LayerProgress,
     kept: LayerCache,
 ) -> RemedyResult:  # fmt: skip
@@ -69,14 +69,11 @@ def examine(
     known = [kept.get(row, (len(VARIANTS) + 2,)) for row in rows]
     activations, look = kept.get(ACTIVATIONS, (4, len(layers))), None
     if activations is None or any(one is None for one in known):
-        simulator = own.simulator
-        seen = activation_statistics(simulator, calibration)
-        inner = {site: one.inner(simulator.ranges[site]) for site, one in seen.items()}
+        seen = activation_statistics(own, calibration)
+        inner = {site: one.inner(own.ranges[site]) for site, one in seen.items()}
         if activations is None:
-            outside = activation_statistics(simulator, selection)
-            activations = _activations(
-                layers, simulator.ranges, seen, inner, outside, simulator.scheme
-            )
+            outside = activation_statistics(own, selection)
+            activations = _activations(layers, own.ranges, seen, inner, outside, own.scheme)
             few = take(selection, 0, count(batch))
             gains = _clipping_gains(own, layers, integer, few, outside, activations[-1])
             activations = np.vstack([activations, gains])
@@ -97,7 +94,7 @@ def examine(
 class _Look:
     """What looking at one layer takes: its own output as it is, and the ranges of the remedies."""
 
-    own: OwnOutputs
+    own: LayerOutputs
     integer: Precision
     half: Precision | None
     batch: Inputs
@@ -163,7 +160,7 @@ def _underflow(values: Tensor) -> float:
 
 
 def _clipping_gains(
-    own: OwnOutputs, layers: LayerTable, integer: Precision, selection: Inputs,
+    own: LayerOutputs, layers: LayerTable, integer: Precision, selection: Inputs,
     outside: Mapping[Site, ActivationStatistics], clipping: Doubles,
 ) -> Doubles:  # fmt: skip
     """What SQNR on `selection` gains with ranges that hold all of it, [L], for each layer much of

@@ -18,7 +18,7 @@ from core.evidence.diagnose.local_measure import (
     DRAWS,
     MOST_SAMPLES,
     REMEDY_SAMPLES,
-    looks_inside,
+    has_gradients,
 )
 from core.evidence.measure.outputs import Floats, OutputReader
 from core.evidence.measure.runs import Run, Runner
@@ -51,10 +51,8 @@ def forecast_seconds(
     passes = sum(shares.get(next(iter(r.assignment)) if r.layer else "", 1.0) for r in runs)
     holdout = 0 if source.holdout is None else len(source.holdout)
     once = len(source.calibration) + len(source.selection) + holdout
-    alone = gradients = 0.0
-    if looks_inside(source):
-        alone = _local_samples(runner, source, layers, options.precisions)
-        gradients = _gradient_seconds(source, layers)
+    alone = _local_samples(runner, source, layers, options.precisions)
+    gradients = _gradient_seconds(source, layers) if has_gradients(source) else 0.0
     shared, samples = passes * len(source.selection) / options.jobs, len(source.selection)
     return each * (shared + once + alone) + reducing * samples / options.jobs + gradients
 
@@ -78,9 +76,10 @@ def _local_samples(
     """
     before = runner.replayer.prefixes(take(source.selection.inputs, 0, min(TIMED, runner.batch)))
     few = min(len(source.calibration), MOST_SAMPLES)
+    back = few if has_gradients(source) else 0
     integer = min(precisions, key=lambda p: p.bits).kind == "integer"
     half = any(p.float_dtype == "float16" for p in precisions)
-    total = float(few)
+    total = float(back)
     if integer:
         total += len(source.calibration) + min(len(source.selection), MOST_SAMPLES) + REMEDY_SAMPLES
     ranges = {site[0] for site in runner.simulator.ranges}
@@ -88,7 +87,7 @@ def _local_samples(
         if not layer.computes_at_inference:
             continue
         variants = _variants(layer, layer.name in ranges) + half if integer else 0
-        samples = few * len(precisions) + min(few, REMEDY_SAMPLES) * variants
+        samples = back * len(precisions) + min(few, REMEDY_SAMPLES) * variants
         total += samples * before.get(layer.name, UNKNOWN_SHARE)
     return total
 

@@ -7,23 +7,13 @@ where an input channel is divided by a factor and the weights that it meets are 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 from torch.nn import functional as F
 
+from core.engines.variant import InputChannels
 from core.source.operations import Operation, operand, replace_operand
-
-
-@dataclass(frozen=True, eq=False)
-class InputChannels:
-    """`axis` of an operand along which its channels lie; `largest` |weight| that each of them
-    meets, shape (channels,), None where they are not to be scaled.
-    """
-
-    axis: int
-    largest: Tensor | None = None
 
 
 def input_channels(

@@ -11,9 +11,9 @@ from torch.overrides import TorchFunctionMode
 from core.engines.torch.simulate.dynamic import round_dynamic
 from core.engines.torch.simulate.folding import Folding
 from core.engines.torch.simulate.functions import Functions
-from core.engines.torch.simulate.input_channels import InputChannels, equalise, input_channels
+from core.engines.torch.simulate.input_channels import equalise, input_channels
 from core.engines.torch.simulate.stored_weights import StoredTensors, settled
-from core.engines.torch.simulate.variant import AS_USUAL, Variant
+from core.engines.variant import AS_USUAL, InputChannels, Variant
 from core.layers import ROOT, LayerTable
 from core.numerics import kernel_table
 from core.numerics.activation_grids import grid_of, round_to

@@ -20,7 +20,7 @@ from core.engines.engine import Assignment
 from core.engines.torch.replay.recording import version
 from core.engines.torch.simulate.operations import Observe, Operations
 from core.engines.torch.simulate.stored_weights import cast, give_back
-from core.engines.torch.simulate.variant import AS_USUAL, Variant
+from core.engines.variant import AS_USUAL, Variant
 from core.layers import ROOT, LayerTable
 from core.numerics.calibrate.calibrators import MIN_MAX, Calibrator
 from core.numerics.calibrate.choose import Observed

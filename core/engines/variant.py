@@ -27,3 +27,13 @@ class Variant:
 
 
 AS_USUAL = Variant()
+
+
+@dataclass(frozen=True, eq=False)
+class InputChannels:
+    """`axis` of an operand along which its channels lie; `largest` |weight| that each of them
+    meets, shape (channels,), None where they are not to be scaled.
+    """
+
+    axis: int
+    largest: Tensor | None = None
