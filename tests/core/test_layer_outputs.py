@@ -13,6 +13,7 @@ from core.evidence.diagnose.activations import activation_statistics, equalised
 from core.evidence.diagnose.own_output import Outputs
 from core.numerics import precision as registry
 from core.numerics.precision import Precision
+from core.numerics.rounding import Range
 from core.source.batches import take
 from core.source.contract import ModelSource
 from tests.core.test_onnx_engine import engine as engine_of_zoo
@@ -75,27 +76,23 @@ def test_equalised_channels_leave_the_function_as_it_is(name: str) -> None:
         assert float(one.factors.std()) > 0
 
 
-def test_an_unbalanced_channel_is_found_and_mended() -> None:
-    """A channel that is a hundred times as wide as the others, with weights as much smaller, is the
-    cause that is named, and equalising wins 10 dB and more.
+def test_a_wide_channel_takes_the_levels_of_the_others() -> None:
+    """With one channel a hundred times as wide, and its weights as much smaller, the layer errs by
+    10 dB more and better: that is what equalising would win back.
     """
-    _, _engine, own, _ = _looked_at("odd_names")
-    widths = np.ones(6, np.float32)
+    source, _, own, _ = _looked_at("odd_names")
+    inputs = take(source.calibration.inputs, 0, 16)
+    widths = torch.ones(6)
     widths[2] = 100
-    name = 'it\'s "odd" `${x}`'
-    site = next(s for s in own.ranges if s[0] == name and s[1] == 0 and s[2] == 0)
-    inputs = take(engine_of_zoo("odd_names")[0].calibration.inputs, 0, 16)
-    wide = Variant(factors={site: torch.from_numpy(1 / widths)})
+    site = ('it\'s "odd" `${x}`', 0, 0)
     seen = activation_statistics(own, inputs)[site]
     assert seen.low is not None
     assert seen.high is not None
-    low, high = seen.low * torch.from_numpy(widths), seen.high * torch.from_numpy(widths)
-    span = type(own.ranges[site])(float(low.min()), float(high.max()))
-    reference = own.reference(inputs)[name]
-    spoiled = _noise(
-        own.of(name, registry.INT8, inputs, Variant(ranges={site: span}, factors=wide.factors)),
-        reference,
-    )
-    mended = _noise(own.of(name, registry.INT8, inputs), reference)
+    span = Range(float((seen.low * widths).min()), float((seen.high * widths).max()))
+    reference = own.reference(inputs)[site[0]]
+    wide = Variant(ranges={site: span}, factors={site: 1 / widths})
 
+    spoiled = _noise(own.of(site[0], registry.INT8, inputs, wide), reference)
+
+    mended = _noise(own.of(site[0], registry.INT8, inputs), reference)
     assert 10 * np.log10(spoiled / mended) > 10
