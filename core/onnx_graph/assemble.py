@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import onnx
 
+from core.errors import ModelError
 from core.layers import LayerTable
 from core.numerics.calibrate.calibration import Calibration
 from core.numerics.precision import Precision
@@ -18,6 +19,10 @@ from core.onnx_graph.surgery import halved
 
 MERGES_ROUNDINGS = "DoubleQDQPairsRemover"
 """Makes one rounding of two, on a grid of its own."""
+TAKES_CASTS = "LayerNormFusionL1"
+"""Makes one node of a norm's, with the cast in front of them: a float operand and scales in half
+precision, which ONNX Runtime then refuses.
+"""
 SPOILERS = ("WeightBiasQuantization", "MatMulAddFusion", "GemmActivationFusion")
 """Optimisers of ONNX Runtime that may undo a map. The first quantizes float weights by itself
 where input and output of a product happen to be quantized; the second makes Gemms of MatMul and
@@ -95,7 +100,13 @@ def _faithful(
 ) -> tuple[tuple[str, ...], Executed]:
     """The optimisers to leave out, and what is executed then."""
     disabled = (MERGES_ROUNDINGS,) if _is_rounded_twice(model) else ()
-    best = executed_kernels(model, disabled)
+    try:
+        best = executed_kernels(model, disabled)
+    except ModelError:
+        if not any(node.op_type == "Cast" for node in model.graph.node):
+            raise
+        disabled = (*disabled, TAKES_CASTS)
+        best = executed_kernels(model, disabled)
     if not any(node.op_type == "DequantizeLinear" for node in model.graph.node):
         return disabled, best
     for name in SPOILERS:

@@ -9,10 +9,25 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from onnx.numpy_helper import to_array
 
 from core.analysis import store
+from core.analysis.analyze import analyze
 from core.cli.main import main
-from tests.zoo.graphs import opset_11, several_inputs
+from core.decide import answer
+from core.decide.policy.policy import Policy
+from core.decide.study import Study
+from core.evidence.options import MeasureOptions
+from core.numerics import precision as registry
+from core.numerics.precision import FP16, INT8
+from core.numerics.storage import GRID_BYTES
+from core.onnx_graph.session import open_session
+from core.runtime.build import assemble
+from core.runtime.graph import graph_of
+from core.runtime.inference import run
+from core.runtime.simulation import stored_simulator
+from tests.core.test_onnx_engine import source_of
+from tests.zoo.graphs import GRAPHS, opset_11, several_inputs
 
 Files = tuple[Path, list[str]]
 
@@ -231,3 +246,31 @@ def test_what_is_missing_is_named(
     """A file alone is not enough, and what belongs to a file goes with nothing else."""
     assert main(["analyze", *words, "--dry-run"]) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", GRAPHS)
+def test_a_file_is_built_as_planned(name: str) -> None:
+    """Every graph of the zoo is built in FP32, FP16 and INT8: numbers take the planned bytes, less
+    the grid that two layers share, and the file gives what the engine gave.
+    """
+    source = source_of(name)
+    analysis = analyze(source, MeasureOptions(precisions=(FP16, INT8), probes=2))
+    study, engine = Study(analysis), stored_simulator(source, analysis)
+    graph = graph_of(source, analysis.layers)
+    assert analysis.evidence is not None
+    for precision in ("FP32", "FP16", "INT8"):
+        chosen = answer.decide(study, Policy(strategy="uniform", uniform=precision))
+        built = assemble(graph, analysis, chosen)
+        numbers = [to_array(c) for c in built.model.graph.initializer]
+        held = sum(a.nbytes for a in numbers if a.dtype != bool)
+        shared = study.stored_bytes(chosen.codes) - held
+        at_most = len(analysis.evidence.shared) if precision == "INT8" else 0
+        assert shared % GRID_BYTES == 0, precision
+        assert 0 <= shared // GRID_BYTES <= at_most, precision
+        inputs = source.selection.inputs
+        ran = run(open_session(built.model, built.disabled), built, inputs, 100)
+        assignment = dict.fromkeys(analysis.layers.names, registry.get(precision))
+        expected = engine.run(assignment, inputs, 100)
+        half = 1e-2 * float(np.abs(expected).max()) if precision == "FP16" else 1e-5
+        np.testing.assert_allclose(ran, expected, atol=half)

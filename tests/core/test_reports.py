@@ -120,7 +120,8 @@ def test_totals_are_the_maps(tiny_study: Study) -> None:
                               strict=True):  # fmt: skip
         given = totals[key]
         scale = 1e-6 if given["unit"] == "bytes" else 1
-        found = [float(n) for n in re.findall(r"-?\d+\.\d+(?:e[-+]\d+)?", text)]
+        number = r"-?\d+(?:\.\d+(?:e[-+]\d+)?|e[-+]\d+)"
+        found = [float(n) for n in re.findall(number, text)]
         wanted = [given[k] * scale for k in ("value", "low", "high") if given[k] is not None]
         assert found == pytest.approx(wanted, rel=5e-3, abs=5e-3)
         split = " on the selection split" if key == "accuracy" else ""
