@@ -41,7 +41,7 @@ SCALED = "__equalised"
 
 
 @dataclass(frozen=True, eq=False)
-class _Part:
+class _LayerPart:
     """A layer's part of the graph, and what of it others read."""
 
     part: Part
@@ -68,7 +68,7 @@ class GraphLayerOutputs:
         return self._engine.scheme
 
     @cached_property
-    def _seen(self) -> dict[str, _Part]:
+    def _seen(self) -> dict[str, _LayerPart]:
         """Layer -> its part. What clips at the end of a product's kernel belongs to it: a grid that
         ends there clips too.
         """
@@ -83,7 +83,7 @@ class GraphLayerOutputs:
             outputs = [tensor for tensor in outputs if tensor in self._engine.floats]
             part = self._cutter.alone(name, outputs) if outputs else None
             if part is not None:
-                found[name] = _Part(part, tuple(dict.fromkeys(outputs)))
+                found[name] = _LayerPart(part, tuple(dict.fromkeys(outputs)))
         return found
 
     def record(
@@ -140,7 +140,7 @@ class GraphLayerOutputs:
             found += session.run(list(one.outputs), feed)
         return [torch.from_numpy(np.asarray(values)) for values in found]
 
-    def _graph_of(self, layer: str, one: _Part) -> LayeredGraph:
+    def _graph_of(self, layer: str, one: _LayerPart) -> LayeredGraph:
         """The graph of the layer that was asked for last: it comes in several variants."""
         if self._graph is None or self._graph[0] != layer:
             self._graph = layer, self._cutter.graph_of(one.part, one.outputs)
