@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import torch
 from onnx import NodeProto, helper, numpy_helper
 from torch import Tensor
 
 from core.engines.onnx.engine import OnnxEngine
 from core.engines.variant import AS_USUAL, InputChannels, Variant
+from core.errors import ModelError
 from core.numerics.calibrate.calibration import OUTPUT
 from core.numerics.precision import Precision
 from core.numerics.ranges import Ranges, Site
@@ -122,10 +124,25 @@ class GraphLayerOutputs:
     def of(
         self, layer: str, precision: Precision, inputs: Inputs, variant: Variant = AS_USUAL
     ) -> list[Tensor]:
-        """Own outputs of `layer` in `precision`, on the batch that `reference` saw last."""
+        """Own outputs of `layer` in `precision`, on the batch that `reference` saw last; none where
+        ONNX Runtime does not run it cut out.
+        """
         one = self._seen.get(layer)
         if one is None:
             return []
+        try:
+            session = self._session(layer, one, precision, variant)
+        except ModelError:
+            return []
+        found = []
+        for fed in self._fed:
+            feed = {name: fed[name] for name in one.part.reads}
+            found += session.run(list(one.outputs), feed)
+        return [torch.from_numpy(np.asarray(values)) for values in found]
+
+    def _session(
+        self, layer: str, one: _LayerPart, precision: Precision, variant: Variant
+    ) -> ort.InferenceSession:
         graph = self._graph_of(layer, one)
         if variant.factors:
             graph = self._equalised(graph, layer, variant.factors)
@@ -133,12 +150,7 @@ class GraphLayerOutputs:
         model, disabled, _ = self._engine.assembled(graph, {layer: precision}, ranges)
         if not (variant.weights and variant.activations):
             model, disabled = _without(model, graph.model, variant), (*disabled, *UNASKED)
-        session = self._engine.open(model, disabled)
-        found = []
-        for fed in self._fed:
-            feed = {name: fed[name] for name in one.part.reads}
-            found += session.run(list(one.outputs), feed)
-        return [torch.from_numpy(np.asarray(values)) for values in found]
+        return self._engine.open(model, disabled)
 
     def _graph_of(self, layer: str, one: _LayerPart) -> LayeredGraph:
         """The graph of the layer that was asked for last: it comes in several variants."""
