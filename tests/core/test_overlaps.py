@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from core.analysis import store
 from core.engines.engines import engine_of, layers_of
 from core.estimate.combine_perturbations import FIRST_ORDER, FORMS, Combiner, Form
 from core.estimate.map_objective import MapObjective
@@ -18,6 +19,7 @@ from core.evidence.shared_rounding import no_pairs, shared_rounding
 from core.numerics import precision as registry
 from core.numerics.calibrate.calibration import Calibration
 from core.numerics.scheme import ORT_CPU
+from core.source import samples
 from tests.core.interacting import interacting_evidence
 from tests.zoo.sources import tiny_source
 
@@ -160,3 +162,21 @@ def test_a_pair_costs_what_it_weighs_in_second_order() -> None:
             weights = shared.weights(picked[None])[0] if (a, b) in partner else np.ones(18)
             together = np.square((weights * picked) @ rows).sum()
             assert q[a, a] + q[b, b] + 2 * q[a, b] == pytest.approx(together, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", samples.names())
+def test_sums_of_every_sample_gain(name: str) -> None:
+    """On whole maps that were simulated, sums err by a tenth less and more than with every rounding
+    counted as often as layers do it.
+    """
+    evidence = store.load(samples.get(name).analysis).evidence
+    assert evidence is not None
+    assert len(evidence.shared) >= 15
+
+    def error(given: Evidence) -> float:
+        projector, codes = Projector(given, "FP32"), (given.probe_codes + 1).astype(np.int8)
+        projected = [projector.figures(projector.change(c, FIRST_ORDER)).kl for c in codes]
+        simulated = [projector.figures(change).kl for change in given.probes]
+        return float(np.abs(np.log(np.array(projected) / simulated)).mean())
+
+    assert error(evidence) < 0.9 * error(replace(evidence, shared=no_pairs()))
