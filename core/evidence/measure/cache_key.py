@@ -8,6 +8,7 @@ import json
 from dataclasses import asdict
 
 from core.engines.engine import Assignment, Engine
+from core.evidence.measure.outputs import FLOOR
 from core.layers import LayerTable
 from core.source.batches import Output
 from core.source.contract import ModelSource
@@ -48,7 +49,7 @@ def content_key(
         "layers": of_layers,
         "ranges": ranges,
         "reference": reference,
-        **({"entries": entries} if entries else {}),
+        **({"entries": entries, "floor": FLOOR} if entries else {}),
         "engine": simulator.identity(),
     }
     digest.update(json.dumps(parts, sort_keys=True, default=repr).encode())
