@@ -3,7 +3,7 @@
 A *form* says how they add. Where layers disturb different things, changes add up (power 1).
 Where they disturb the same few samples, for instance by tipping a discrete choice inside the
 model, a second layer adds little to the first, and the root of summed squares (power 2) is
-closer. Of two layers that round the same tensor a sum has that once (`core.estimate.overlaps`). What the uniform maps show beyond the combination, the residual, is shared out by the
+closer. What two layers that round the same tensor share may be in a sum once. What the uniform maps show beyond the combination, the residual, is shared out by the
 pairs of layers that a map brings together.
 """
 
@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from core.estimate.overlaps import overlaps
+from core.estimate.overlaps import Overlaps, overlaps
 from core.evidence.evidence import Evidence
 from core.lru import LRU
 
@@ -28,22 +28,30 @@ class Form:
 
     `power` 1 adds them; 2 takes the root of the sum of squares, of rises and falls apart.
     `residual` is the exponent of the pair share with which the residual enters; None leaves it
-    out. 1 suits interactions between pairs, 0.5 those that show as soon as a few layers meet.
+    out. 1 suits interactions between pairs, 0.5 those that show as soon as a few layers meet. With
+    `once` a sum has what two layers share once (`core.estimate.overlaps`).
     """
 
     power: int
     residual: float | None
+    once: bool = False
 
     def in_words(self) -> str:
         """The form's name for people."""
         how = "sum" if self.power == 1 else "root of summed squares"
+        how += ", what layers share once" if self.once else ""
         if self.residual is None:
             return how
         return f"{how}, residual with pair share^{self.residual:g}"
 
 
 FIRST_ORDER = Form(1, None)
-FORMS = (FIRST_ORDER, Form(1, 1.0), Form(1, 0.5), Form(2, 1.0), Form(2, 0.5))
+UNJUDGED = Form(1, 1.0)
+"""What is taken where no probe tells."""
+FORMS = (
+    FIRST_ORDER, UNJUDGED, Form(1, 0.5), Form(1, None, once=True), Form(1, 1.0, once=True),
+    Form(1, 0.5, once=True), Form(2, 1.0), Form(2, 0.5),
+)  # fmt: skip
 """Simplest first: a tie in cross-validation goes to the earlier one."""
 
 
@@ -71,10 +79,14 @@ class Combiner:
         self._rows = np.ascontiguousarray(evidence.perturbations).reshape(shape)
         self._whole = evidence.whole.reshape(-1, samples * outputs).astype(np.float64)
         like = evidence if like is None else like
-        self._overlaps, energy = overlaps(like), like.energy
+        self._like, energy = like, like.energy
         total = energy.sum(axis=1, keepdims=True)
         self._share = np.divide(energy, total, out=np.zeros_like(energy), where=total > 0)
-        self._residuals: LRU[tuple[int, int], Doubles] = LRU(2 * precisions)
+        self._residuals: LRU[tuple[int, int, bool], Doubles] = LRU(3 * precisions)
+
+    @cached_property
+    def _overlaps(self) -> Overlaps:
+        return overlaps(self._like)
 
     @cached_property
     def _squares(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -91,34 +103,35 @@ class Combiner:
         if whole.any() and len(self._whole):
             run: Doubles = self._whole[whole][0].reshape(self._shape)
             return run
-        total = self._combined(which * self._layers + layers, form.power)
+        total = self._combined(which * self._layers + layers, form)
         if form.residual is not None:
             for p in np.unique(which):
                 share = self._pair_share(int(p), layers[which == p])
-                total += share**form.residual * self._residual(int(p), form.power)
+                total += share**form.residual * self._residual(int(p), form)
         return total.reshape(self._shape)
 
-    def _combined(self, rows: NDArray[np.int64], power: int) -> Doubles:
-        if power == 1:
-            picked = np.zeros((1, len(self._rows)), np.bool_)
-            picked[0, rows] = True
+    def _combined(self, rows: NDArray[np.int64], form: Form) -> Doubles:
+        if form.power == 1:
             own = self._rows[rows]
-            own *= self._overlaps.weights(picked)[0, rows, None].astype(np.float32)
+            if form.once:
+                picked = np.zeros((1, len(self._rows)), np.bool_)
+                picked[0, rows] = True
+                own *= self._overlaps.weights(picked)[0, rows, None].astype(np.float32)
             added: Doubles = own.sum(axis=0, dtype=np.float64)
             return added
         rises, falls = (squares[rows].sum(axis=0, dtype=np.float64) for squares in self._squares)
         combined: Doubles = np.sqrt(rises) - np.sqrt(falls)
         return combined
 
-    def _residual(self, p: int, power: int) -> Doubles:
+    def _residual(self, p: int, form: Form) -> Doubles:
         """What the uniform map in precision `p` shows beyond the combination of all layers."""
 
         def make() -> Doubles:
             rows = np.arange(self._layers) + p * self._layers
-            residual: Doubles = self._whole[p] - self._combined(rows, power)
+            residual: Doubles = self._whole[p] - self._combined(rows, form)
             return residual
 
-        return self._residuals.get((p, power), make)
+        return self._residuals.get((p, form.power, form.once), make)
 
     def _pair_share(self, p: int, layers: NDArray[np.int64]) -> float:
         """Share of all pairs of layers, weighted by energy, that lies within `layers`.

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.estimate.loss_function import LossFunction, Target, loss_function
-from core.estimate.overlaps import Overlaps, overlaps
+from core.estimate.overlaps import NOTHING_SHARED, Overlaps
 from core.evidence.evidence import Evidence
 
 Doubles = NDArray[np.float64]
@@ -49,11 +49,13 @@ class Interactions:
 def interactions(evidence: Evidence, target: Target = "divergence") -> Interactions:
     """Q of `evidence`; raises `PolicyError` where `target` needs labels and there are none."""
     loss = loss_function(evidence, target)[0]
-    return interactions_of(loss, evidence.perturbations.shape[1], overlaps(evidence))
+    return interactions_of(loss, evidence.perturbations.shape[1])
 
 
-def interactions_of(loss: LossFunction, layers: int, shared: Overlaps) -> Interactions:
-    """Q of what a search weighs, of two layers that round one tensor with that once."""
+def interactions_of(
+    loss: LossFunction, layers: int, shared: Overlaps = NOTHING_SHARED
+) -> Interactions:
+    """Q of what a search weighs, with what two layers share once where it is `shared`."""
     whitened = loss.whitened()
     own = np.einsum("rk,rk->r", whitened, whitened, dtype=np.float64)
     matrix = None

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from core.estimate.combine_perturbations import Form, measured_whole
 from core.estimate.interactions import Interactions, interactions_of
 from core.estimate.loss_function import Target, loss_function
-from core.estimate.overlaps import overlaps
+from core.estimate.overlaps import NOTHING_SHARED, overlaps
 from core.estimate.subsampled_gains import CACHED_ELEMENTS, SubsampledGains
 from core.evidence.evidence import Evidence
 
@@ -52,7 +52,7 @@ class MapObjective:
         self._loss, counted = loss_function(evidence, target)
         self.power, self._exponent = form.power, form.residual
         self.precisions, self.layers = evidence.perturbations.shape[:2]
-        self._overlaps = overlaps(evidence)
+        self._overlaps = overlaps(evidence) if form.once else NOTHING_SHARED
         self.interactions: Interactions = interactions_of(self._loss, self.layers, self._overlaps)
         self._rows = self._loss.rows
         energy = evidence.energy

@@ -92,6 +92,9 @@ class Overlaps:
         return found
 
 
+NOTHING_SHARED = Overlaps(0, np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
+
+
 def overlaps(evidence: Evidence) -> Overlaps:
     """The pairs of rows of `evidence` whose layers share a tensor, in every two precisions."""
     precisions, layers, samples, outputs = evidence.perturbations.shape

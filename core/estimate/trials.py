@@ -9,7 +9,7 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from core.estimate.combine_perturbations import FIRST_ORDER, FORMS, Combiner, Form
+from core.estimate.combine_perturbations import FIRST_ORDER, FORMS, UNJUDGED, Combiner, Form
 from core.evidence.evidence import Evidence
 
 FLOOR = 1e-12
@@ -99,7 +99,7 @@ class MapProjector(ABC, Generic[F]):
         if self.evidence.measured is not None:
             return FIRST_ORDER
         if self._log_errors.shape[1] == 0:
-            return FORMS[1]
+            return UNJUDGED
         return FORMS[int(np.argmin(self._log_errors.mean(axis=1).round(6)))]
 
     @cached_property

@@ -23,6 +23,7 @@ from core.source import samples
 from tests.core.interacting import interacting_evidence
 from tests.zoo.sources import tiny_source
 
+ONCE = Form(1, None, once=True)
 PAIRS = np.array([[0, 1], [1, 2], [4, 6], [2, 6]])
 
 
@@ -59,7 +60,7 @@ def test_what_two_layers_share_is_in_their_sum_once() -> None:
     combiner = Combiner(evidence)
 
     def size(*codes: int) -> float:
-        return float(np.square(combiner.change(np.array(codes, np.int8), FIRST_ORDER)).sum())
+        return float(np.square(combiner.change(np.array(codes, np.int8), ONCE)).sum())
 
     assert size(1, 1, 0) == pytest.approx(1 + 0.25 + 4, rel=1e-5)
     assert size(1, 0, 0) == pytest.approx(1 + 4, rel=1e-5)
@@ -92,8 +93,7 @@ def test_a_norm_and_what_reads_it_are_projected_as_they_run() -> None:
         names = [layers.names[i] for i in pair]
         ran = np.square(engine.run(dict.fromkeys(names, registry.INT8), inputs) - base).sum()
         with_overlap, plain = (
-            np.square(Combiner(one).change(codes, FIRST_ORDER)).sum()
-            for one in (evidence, replace(evidence, shared=no_pairs()))
+            np.square(Combiner(evidence).change(codes, form)).sum() for form in (ONCE, FIRST_ORDER)
         )
         errors.append(np.log([with_overlap / ran, plain / ran]))
 
@@ -132,7 +132,7 @@ def test_gains_are_told_with_what_is_shared() -> None:
     """Of changes so small that costs are linear, what a search expects of a move is what it gets."""
     evidence = _sharing()
     small = replace(evidence, perturbations=evidence.perturbations * np.float32(1e-3))
-    objective = MapObjective(small, FIRST_ORDER, "labels")
+    objective = MapObjective(small, ONCE, "labels")
     rng = np.random.default_rng(2)
     for _ in range(5):
         codes = rng.integers(0, 3, 9).astype(np.int8)
@@ -173,10 +173,20 @@ def test_sums_of_every_sample_gain(name: str) -> None:
     assert evidence is not None
     assert len(evidence.shared) >= 15
 
-    def error(given: Evidence) -> float:
-        projector, codes = Projector(given, "FP32"), (given.probe_codes + 1).astype(np.int8)
-        projected = [projector.figures(projector.change(c, FIRST_ORDER)).kl for c in codes]
-        simulated = [projector.figures(change).kl for change in given.probes]
+    projector, codes = Projector(evidence, "FP32"), (evidence.probe_codes + 1).astype(np.int8)
+    simulated = [projector.figures(change).kl for change in evidence.probes]
+
+    def error(form: Form) -> float:
+        projected = [projector.figures(projector.change(c, form)).kl for c in codes]
         return float(np.abs(np.log(np.array(projected) / simulated)).mean())
 
-    assert error(evidence) < 0.9 * error(replace(evidence, shared=no_pairs()))
+    assert error(ONCE) < 0.9 * error(FIRST_ORDER)
+
+
+def test_where_layers_correlate_otherwise_they_are_added() -> None:
+    """Layers with an equal range whose changes really add up are projected as the plain sum, for
+    the probes show it.
+    """
+    evidence = replace(interacting_evidence(9, seed=3), shared=PAIRS)
+
+    assert Projector(evidence, "FP32").form == FIRST_ORDER
