@@ -2,6 +2,7 @@
 
     python -m tests.benchmarks.projection [--sample informer] [--maps 50] [--samples 1500] [--again]
     python -m tests.benchmarks.projection --sample informer --only stress --bits 3
+    python -m tests.benchmarks.projection --sample text_orientation --only 8-bit
     python -m tests.benchmarks.projection --zoo
 
 Every map is simulated directly and projected from layers measured one at a time. At 8 bits the
@@ -40,7 +41,9 @@ from core.estimate.combine_perturbations import FIRST_ORDER
 from core.estimate.metrics import kl_per_sample
 from core.estimate.projection import Figures, Projection, Projector
 from core.evidence.evidence import Evidence
+from core.evidence.measure.keeper import keep
 from core.evidence.measure.measure import assignment_of, make_simulator, measure
+from core.evidence.measure.outputs import read
 from core.evidence.options import MeasureOptions
 from core.evidence.scorers.logits import log_softmax
 from core.layers import LayerTable
@@ -136,16 +139,23 @@ def judge(
     ]
     log_p = log_softmax(evidence.baseline.astype(np.float64))
     rows = []
+    inputs = source.selection.inputs
+    keeper, _ = keep(read(source), source.selection, [simulator.run({}, inputs)])
+
+    def change_of(given: Inputs) -> NDArray[np.float32]:
+        ran = simulator.run(assignment, given)
+        return keeper.read(keeper.hold(ran)) - evidence.baseline
+
     other = shifted(source.selection.inputs) if again else None
     console = Console(stderr=True)
     maps = random_codes(layers, len(precisions), count)
     for codes in track(maps, description=title, console=console):
         assignment = assignment_of((codes - 1).astype(np.int8), layers, precisions)
         with np.errstate(invalid="ignore"):
-            change = simulator.run(assignment, source.selection.inputs) - evidence.baseline
+            change = change_of(inputs)
             second = float("nan")
             if other is not None:
-                second = projector.figures(simulator.run(assignment, other) - evidence.baseline).kl
+                second = projector.figures(change_of(other)).kl
         rows.append(
             Row(
                 projector.project(codes),
