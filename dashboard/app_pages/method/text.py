@@ -53,7 +53,8 @@ STATES = (
 
 PROJECTION = (
     "*y* are the model's outputs in FP32 on the selection samples. Δ*yᵢ* is their change when "
-    "layer *i* alone is in precision *pᵢ*, measured by simulation; *C* combines these changes. "
+    "layer *i* alone is in precision *pᵢ*, measured by simulation or, of an ONNX file, on ONNX "
+    "Runtime; *C* combines these changes. "
     "*rₚ* is what the layers do together beyond that, from one run with everything in *p*, and "
     "*uₚ* is the share of layer pairs, weighted by energy, that this map brings together in *p*: "
     "0 for one layer, 1 for all, so single layers and uniform maps are exact. Layers interact "

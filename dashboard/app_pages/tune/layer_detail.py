@@ -161,8 +161,9 @@ def _effect(view: View, name: str) -> None:
     elif not labels.labelled:
         st.caption(f"{UNKNOWN}: {NO_LABELS}.")
     st.caption(
-        "Everything else is in FP32. Alone: measured by simulation on the selection samples, with "
-        "the range of the sample; the others are projected, with a 90 % range."
+        "Everything else is in FP32. Alone: measured on the selection samples (a module is simulated, "
+        "an ONNX file runs on ONNX Runtime), with the range of the sample; the others are projected, "
+        "with a 90 % range."
         + (
             " These samples also set the ranges of activations: optimistic."
             if labels.optimistic
