@@ -74,7 +74,6 @@ class Combiner:
     def __init__(self, evidence: Evidence, like: Evidence | None = None) -> None:
         self._shape = evidence.baseline.shape
         precisions, self._layers, samples, outputs = evidence.perturbations.shape
-        self._precisions = precisions
         shape = (precisions * self._layers, samples * outputs)
         self._rows = np.ascontiguousarray(evidence.perturbations).reshape(shape)
         self._whole = evidence.whole.reshape(-1, samples * outputs).astype(np.float64)
@@ -97,26 +96,23 @@ class Combiner:
         """Change of the outputs [N, K] under `codes` (L,)."""
         layers = np.flatnonzero(codes > 0)
         which = codes[layers].astype(np.int64) - 1
-        chosen = np.zeros(self._precisions)
-        np.add.at(chosen, which, self._share[which, layers])
-        whole = measured_whole(chosen[None])[0]
-        if whole.any() and len(self._whole):
-            run: Doubles = self._whole[whole][0].reshape(self._shape)
-            return run
         total = self._combined(which * self._layers + layers, form)
         if form.residual is not None:
             for p in np.unique(which):
                 share = self._pair_share(int(p), layers[which == p])
                 total += share**form.residual * self._residual(int(p), form)
+        elif len(self._whole):
+            chosen = np.zeros((1, len(self._share)))
+            np.add.at(chosen[0], which, self._share[which, layers])
+            for p in np.flatnonzero(measured_whole(chosen)):
+                total = self._whole[p]
         return total.reshape(self._shape)
 
     def _combined(self, rows: NDArray[np.int64], form: Form) -> Doubles:
         if form.power == 1:
             own = self._rows[rows]
             if form.once:
-                picked = np.zeros((1, len(self._rows)), np.bool_)
-                picked[0, rows] = True
-                own *= self._overlaps.weights(picked)[0, rows, None].astype(np.float32)
+                own *= self._overlaps.together(rows)[:, None].astype(np.float32)
             added: Doubles = own.sum(axis=0, dtype=np.float64)
             return added
         rises, falls = (squares[rows].sum(axis=0, dtype=np.float64) for squares in self._squares)

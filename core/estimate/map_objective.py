@@ -186,9 +186,7 @@ class MapObjective:
 
     def _sums(self, rows: NDArray[np.int64]) -> Doubles:
         if self.power == 1:
-            picked = np.zeros((1, len(self._rows)), np.bool_)
-            picked[0, rows] = True
-            weights = self._overlaps.weights(picked)[0, rows]
+            weights = self._overlaps.together(rows)
             return np.asarray((weights @ self._rows[rows].astype(np.float64))[None])
         return np.stack(
             [part[rows].sum(axis=0, dtype=np.float64) for part in (self._rises, self._falls)]

@@ -44,6 +44,14 @@ class Overlaps:
         found[:, rows] = np.exp(np.add.reduceat(picked[:, others] * logs, starts, axis=1))
         return found
 
+    def together(self, rows: NDArray[np.int64]) -> Doubles:
+        """Weight of each of `rows` in the sum of them all."""
+        if not len(self.first):
+            return np.ones(len(rows))
+        picked = np.zeros((1, self.rows), np.bool_)
+        picked[0, rows] = True
+        return np.asarray(self.weights(picked)[0, rows])
+
     @cached_property
     def _ends(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], Doubles]:
         """Rows that are in a pair, and where the others of each start, with the logarithms of what

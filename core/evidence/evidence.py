@@ -98,9 +98,8 @@ class Evidence:
     metrics: MetricRuns | None = None
     local: LocalStatistics | None = None
     measured: NDArray[np.bool_] | None = None  # [P, L]; None: every pair, and whole maps
-    shared: Pairs = field(
-        default_factory=no_pairs
-    )  # [S, 2] layers of which one rounds what the other has rounded
+    shared: Pairs = field(default_factory=no_pairs)  # [S, 2] layers: the first rounds its output,
+    # and the second the same tensor
     entries: NDArray[np.int32] | None = None  # [N, positions, K / positions - 1] classes that are
     # kept one by one, rising; None where all are. `targets` then name places among them.
 

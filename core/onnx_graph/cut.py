@@ -50,18 +50,14 @@ class Cutter:
         would have to be kept is no tensor.
         """
         changed: set[str] = set()
-        found, reads = [], dict[str, None]()
+        found = []
         for i, node in enumerate(self._nodes):
             own = self.graph.layer_of[node.name] == layer
             if not own and (i not in self._useful or not changed & set(self._reads[i])):
                 continue
             found.append(i)
-            outside = [n for n in self._reads[i] if n not in changed and n not in self._constants]
-            reads |= dict.fromkeys(outside)
             changed.update(node.output)
-        if self.graph.output not in changed or any(n not in self.forms for n in reads):
-            return None
-        return Part(layer, tuple(found), tuple(reads))
+        return self._part(layer, found) if self.graph.output in changed else None
 
     def alone(self, layer: str, outputs: Sequence[str]) -> Part | None:
         """What makes `outputs` of the nodes of `layer` and what it reads; None where one of these
@@ -79,16 +75,16 @@ class Cutter:
             if i in own or wanted & set(self._nodes[i].output):
                 found.append(i)
                 wanted.update(self._reads[i])
-        made = {name for i in found for name in self._nodes[i].output}
-        reads = dict.fromkeys(
-            name
-            for i in sorted(found)
-            for name in self._reads[i]
-            if name not in made and name not in self._constants
-        )
-        if any(name not in self.forms for name in (*reads, *outputs)):
+        known = all(name in self.forms for name in outputs)
+        return self._part(layer, sorted(found)) if known else None
+
+    def _part(self, layer: str, places: list[int]) -> Part | None:
+        """The nodes at `places`, in order, with what they read that none of them makes."""
+        inside = {name for i in places for name in self._nodes[i].output} | self._constants.keys()
+        reads = dict.fromkeys(n for i in places for n in self._reads[i] if n not in inside)
+        if any(name not in self.forms for name in reads):
             return None
-        return Part(layer, tuple(sorted(found)), tuple(reads))
+        return Part(layer, tuple(places), tuple(reads))
 
     def graph_of(self, part: Part, outputs: Sequence[str] = ()) -> LayeredGraph:
         """The graph of `part`, which takes what it reads and gives `outputs`, the judged one if

@@ -24,7 +24,7 @@ from scipy.stats import kendalltau, spearmanr
 
 from core.analysis import store
 from core.analysis.analysis import Analysis
-from core.engines.torch.simulate.calibrated import calibrated_simulator
+from core.engines.engines import calibrated_engine
 from core.engines.torch.simulate.folding import stored_tensors
 from core.evidence.diagnose.local_measure import second_order
 from core.evidence.diagnose.own_output import OwnOutputs
@@ -97,7 +97,7 @@ def needs_seconds(source: ModelSource, analysis: Analysis, truth: Truth) -> dict
     rounded = time.process_time()
     weight_kurtosis(analysis.layers, tensors)
     counted = time.process_time()
-    simulator = calibrated_simulator(source, analysis.layers, analysis.rounding, analysis.ranges)
+    simulator = calibrated_engine(source, analysis.layers, analysis.rounding, analysis.ranges)
     outputs = OwnOutputs(simulator, analysis.layers)
     second_order(source, analysis.layers, precisions, outputs, evidence)
     pulled = time.process_time()

@@ -22,8 +22,8 @@ from core.decide import answer
 from core.decide.assess.outcome import outcome, uniform_map
 from core.decide.policy.policy import Policy
 from core.decide.study import Study
+from core.engines.engines import calibrated_engine
 from core.engines.torch.replay.replayer import Replayer
-from core.engines.torch.simulate.calibrated import calibrated_simulator
 from core.engines.torch.simulate.folding import stored_tensors
 from core.estimate import hardware
 from core.estimate.latency import LatencyModel
@@ -316,7 +316,7 @@ def test_a_layers_own_output_is_taken_behind_its_batch_norm() -> None:
     source = _source(fusing.ConvNormRelu)
     layers = take_inventory(source)
     analysis = analyze(source, MeasureOptions(precisions=(INT8,), probes=0))
-    own = OwnOutputs(calibrated_simulator(source, layers, ORT_CPU, analysis.ranges), layers)
+    own = OwnOutputs(calibrated_engine(source, layers, ORT_CPU, analysis.ranges), layers)
     x = source.selection.inputs
     model = source.model
     with torch.no_grad():

@@ -21,7 +21,7 @@ from core.decide.policy.budget import Budget
 from core.decide.policy.policy import Policy
 from core.decide.stability.budget_stability import resampled
 from core.decide.study import Study
-from core.engines.torch.simulate.calibrated import calibrated_simulator
+from core.engines.engines import calibrated_engine
 from core.errors import AnalysisError
 from core.estimate import loss_function
 from core.estimate.interactions import interactions
@@ -242,7 +242,7 @@ def test_the_true_divergence_is_a_little_larger(large: ModelSource, reduced: Ana
     few percent, and accuracy and changed predictions are those of all classes.
     """
     evidence = _evidence(reduced)
-    simulator = calibrated_simulator(large, reduced.layers, reduced.rounding, reduced.ranges)
+    simulator = calibrated_engine(large, reduced.layers, reduced.rounding, reduced.ranges)
     asked, inputs = read(large).asked, large.selection.inputs
     before, after = (
         simulator.run(chosen, inputs)
