@@ -62,6 +62,8 @@ bench: setup-test
 	done
 	$(BIN)/python -m tests.benchmarks.second_stage
 	$(BIN)/python -m tests.benchmarks.replay
+	$(BIN)/python -m tests.benchmarks.onnx_replay
+	$(BIN)/python -m tests.benchmarks.onnx_replay sample:text_orientation --samples 32
 	$(BIN)/python -m tests.benchmarks.scorers
 	$(BIN)/python -m tests.benchmarks.latency
 	$(BIN)/python -m tests.benchmarks.schemes

@@ -2,6 +2,8 @@
 
     python -m tests.benchmarks.replay [--sample informer] [--samples 100] [--rounds 3]
 
+Samples that are PyTorch modules; `tests.benchmarks.onnx_replay` is for ONNX files.
+
 Every computing layer alone in every precision on one batch, by full passes (the naive loop) and
 by replay, alternating; outputs are compared bit by bit. Then eight batches of 1/8 of the samples
 each by replay in this process and in two warm workers with as many threads, alternating: a real
@@ -38,6 +40,7 @@ from core.source import samples
 from core.source.batches import take
 from core.source.contract import ModelSource
 from core.source.inventory import take_inventory
+from tests.benchmarks.scorers import LISTED
 
 PRECISIONS = (FP16, INT8)
 BAR, IDEAL_BAR, TWO_BAR = 0.60, 0.52, 0.65
@@ -165,7 +168,7 @@ def _workers_cpu() -> float:
 def main() -> None:
     """Print one row per sample."""
     options = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    options.add_argument("--sample", choices=samples.names(), help="default: all")
+    options.add_argument("--sample", choices=LISTED, help="default: all")
     options.add_argument("--samples", type=int, default=BATCH, help="size of the batch")
     options.add_argument("--rounds", type=int, default=3)
     chosen = options.parse_args()
@@ -178,7 +181,7 @@ def main() -> None:
     ):  # fmt: skip
         table.add_column(column, justify="right")
     console = Console(stderr=True)
-    for name in [chosen.sample] if chosen.sample else samples.names():
+    for name in [chosen.sample] if chosen.sample else LISTED:
         table.add_row(*compare(name, min(chosen.samples, BATCH), chosen.rounds, console))
     Console(width=180).print(table)
 
