@@ -74,7 +74,8 @@ class TensorSpec:
     weight that has one scale per index; it says nothing where `channels` is 1. `width` are the bits
     of a value that no precision changes (a table of indices, a mask; 0: float32, which precisions
     change). `grids` are the scales that a bias is stored with, one per channel and product that
-    reads it (0: it has none of its own).
+    reads it (0: it has none of its own). `group_axis` is the axis of a matrix along which the inputs
+    of its product lie, where formats of weights alone have groups (-1: none of them takes it).
     """
 
     name: str
@@ -86,6 +87,7 @@ class TensorSpec:
     channel_axis: Count = 0
     width: Count = 0
     grids: Count = 0
+    group_axis: Position = -1
 
     @property
     def size(self) -> int:

@@ -70,8 +70,8 @@ def samples(options: argparse.Namespace) -> None:
 def _precisions(options: argparse.Namespace) -> tuple[Precision, ...]:
     """The precisions to measure, without the reference, which is measured anyway."""
     wanted = options.precisions
-    names = registry.simulated() if wanted is None else wanted.upper().split(",")
-    found = tuple(dict.fromkeys(registry.get(name.strip()) for name in names))
+    names = registry.FIRST_VISIT if wanted is None else wanted.split(",")
+    found = tuple(dict.fromkeys(registry.get(registry.as_named(name)) for name in names))
     simulated = tuple(p for p in found if p.name != registry.REFERENCE)
     if not simulated:
         raise PolicyError(
@@ -189,7 +189,7 @@ def policy_from(options: argparse.Namespace, usual: Policy) -> Policy:
     for level in ("high", "medium", "low", "uniform"):
         given = getattr(options, level)
         if given is not None:
-            changes[level] = given.upper()
+            changes[level] = registry.as_named(given)
     if options.top_k is not None:
         changes |= {"top_k": options.top_k, "strategy": "top-k"}
     if options.strategy is not None:

@@ -115,7 +115,8 @@ def _analyze(command: _Commands[argparse.ArgumentParser]) -> None:
     sub.add_argument(
         "--precisions",
         metavar="NAME,...",
-        help=f"precisions to measure (default: {','.join(registry.simulated())})",
+        help=f"precisions to measure, of {', '.join(registry.simulated())} "
+        f"(default: {','.join(registry.FIRST_VISIT)})",
     )
     sub.add_argument(
         "--memory",

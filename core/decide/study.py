@@ -50,14 +50,17 @@ class Study:
         self._derived: LRU[Callable[[Study], object], object] = LRU(MOST_KEPT)
 
     @cached_property
-    def narrowest(self) -> str:
-        """The precision with the fewest bits: the one that scores speak of."""
-        return min(self.precisions, key=lambda name: registry.get(name).bits)
+    def score_precision(self) -> str:
+        """The precision that scores speak of: the narrowest in which products are of integers, since
+        formats of weights alone leave most kinds of layers as they are; else the narrowest.
+        """
+        integers = [name for name in self.precisions if registry.get(name).is_calibrated]
+        return min(integers or self.precisions, key=registry.width)
 
     @cached_property
     def scores(self) -> dict[str, NDArray[np.float64]]:
         """Scores by scorer, each of shape (L,)."""
-        found = score_table(self.layers, self.analysis.evidence, self.narrowest)
+        found = score_table(self.layers, self.analysis.evidence, self.score_precision)
         if self.unknown is None:
             return found
         # A layer that was not measured yet would score 0, as if it were harmless.

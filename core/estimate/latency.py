@@ -17,6 +17,7 @@ from core.estimate.hardware import Hardware
 from core.layers import Layer, LayerTable
 from core.numerics import precision as registry
 from core.numerics.precision import Precision
+from core.numerics.states import state_in
 from core.numerics.storage import FLOAT_BYTES
 from core.quantity import Quantity
 
@@ -65,17 +66,19 @@ class Crossings:
 def _runs_as(precision: Precision, hardware: Hardware) -> str:
     if hardware.has_kernels_for(precision.name):
         return precision.name
-    if precision.kind == "integer" and hardware.has_kernels_for("INT8"):
+    if precision.is_calibrated and hardware.has_kernels_for("INT8"):
         return "INT8"
     return registry.REFERENCE
 
 
 def _forms(layer: Layer, precision: Precision, hardware: Hardware) -> tuple[str, str]:
     """The form a layer takes its input in, and the form it leaves its output in."""
-    if precision.kind == "float":
+    if precision.is_cast:
         native = hardware.has_kernels_for(precision.name)
         form = precision.name if native else registry.REFERENCE
         return form, form
+    if precision.is_weights_only:
+        return registry.REFERENCE, registry.REFERENCE
     rounds_input = layer.state in {"computes", "rounds input"} and not layer.dynamic
     takes = QUANTIZED if rounds_input else registry.REFERENCE
     leaves = QUANTIZED if layer.quantizes_output else registry.REFERENCE
@@ -105,8 +108,8 @@ class LatencyModel:
                 if layer.state == "nothing":
                     continue
                 moved, fixed = _traffic(layer, precision, hardware, int(sizes[p, i]))
-                integer_kernel = precision.kind == "float" or layer.state == "computes"
-                runs_as = _runs_as(precision, hardware) if integer_kernel else registry.REFERENCE
+                has_kernel = state_in(layer, precision) == "computes"
+                runs_as = _runs_as(precision, hardware) if has_kernel else registry.REFERENCE
                 peak = hardware.peak_gmac_per_s[runs_as] * 1e9
                 for level, work in self._work_s.items():
                     share = getattr(hardware.efficiency, level)
@@ -114,7 +117,7 @@ class LatencyModel:
                 self._fixed_s[p, i] = fixed
         self._own_s = self._work_s["typical"] + self._fixed_s
         self._takes, self._leaves = takes, leaves
-        self._integer = np.array([precision.kind == "integer" for precision in chosen])
+        self._integer = np.array([precision.is_calibrated for precision in chosen])
         pairs = layers.kernels
         self._before = np.array([a for a, _ in pairs], dtype=np.int64)
         self._behind = np.array([b for _, b in pairs], dtype=np.int64)
@@ -250,7 +253,7 @@ def _traffic(
     """Bytes moved by a layer and its fixed cost in seconds."""
     values = layer.input_elements + layer.output_elements
     fixed = hardware.overhead_us / US_PER_S
-    if precision.kind == "integer":
+    if precision.is_calibrated:
         read = INT_BYTES if layer.state == "computes" else FLOAT_BYTES
         moved = layer.input_elements * read + layer.output_elements * FLOAT_BYTES + stored_bytes
         if layer.dynamic:  # it takes floats and quantizes them itself
@@ -260,6 +263,8 @@ def _traffic(
             moved += layer.output_elements * INT_BYTES
             fixed += 0.0 if layer.state == "computes" else hardware.boundary_us / US_PER_S
         return moved, fixed
+    if precision.is_weights_only:  # its product unpacks what it reads
+        return values * FLOAT_BYTES + stored_bytes, fixed
     if hardware.has_kernels_for(precision.name):
         return values * precision.bytes_per_weight + stored_bytes, fixed
     # No kernels: everything is cast up on the way in and down on the way out, and what is stored

@@ -40,7 +40,7 @@ class MeasuredLatency(LatencyModel):
         own = own + profile.rest_ms * share / max(float(share.sum()), 1e-30)
         values = np.array([x.input_elements + x.output_elements for x in layers])
         casts = profile.half.fixed_ms + profile.half.per_element_ms * values
-        is_half = [registry.get(n).kind == "float" and n != registry.REFERENCE for n in precisions]
+        is_half = [registry.get(n).is_cast and n != registry.REFERENCE for n in precisions]
         own[is_half] += casts
         own[:, ~layers.computes] = 0.0
         factor = float(np.exp(Z90 * profile.spread))

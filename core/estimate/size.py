@@ -1,7 +1,7 @@
 """Bytes of a map's tensors, as `core.numerics.storage` keeps each: exact, equal to those of a file.
 
-A layer in integers also holds a float32 scale and a zero point per rounded activation; one without
-an integer kernel keeps its tensors in float32 and has those alone besides.
+A layer whose products are of integers also holds a float32 scale and a zero point per rounded
+activation; one without a kernel keeps its tensors in float32 and has those alone besides.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from core.numerics.storage import GRID_BYTES, storage
 def layer_bytes(layer: Layer, precision: Precision) -> int:
     """Stored bytes of a layer in `precision`."""
     stored = sum(storage(spec, precision).bytes for spec in layer.tensors)
-    return stored + (layer.activation_scales * GRID_BYTES if precision.kind == "integer" else 0)
+    return stored + (layer.activation_scales * GRID_BYTES if precision.is_calibrated else 0)
 
 
 def glue_bytes(layers: LayerTable) -> int:

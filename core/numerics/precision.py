@@ -1,8 +1,7 @@
-"""The precisions a layer can be given, as data.
+"""The precisions a layer can be given, as data: a pair of formats, of weights and of activations.
 
-Adding a precision means adding one entry here: the simulator reads `kind` and `bits`, the size
-estimate reads `bits`, hardware profiles name a precision or fall back, and the pages draw
-whatever an analysis carries.
+Adding a precision means adding one entry here, what targets do with it in `kernel_table.toml`, and
+its peak where hardware profiles know one. Everything else reads `route` and the two formats.
 """
 
 from __future__ import annotations
@@ -13,49 +12,154 @@ from typing import Literal
 from core.errors import PolicyError
 
 Kind = Literal["float", "integer"]
+Scales = Literal["none", "tensor", "channel", "group"]
+Route = Literal["cast", "calibrated", "weights"]
+"""How a layer runs in a precision. *cast*: weights and every result are cast to a float format.
+*calibrated*: both operands of its products lie on integer grids, those of activations found before.
+*weights*: the weights of its products are rounded and nothing else.
+"""
+
+
+Width = tuple[float, bool, str]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorFormat:
+    """How one tensor is kept: numbers of `bits` each, and what shares a scale.
+
+    A float format is torch's `dtype` and needs no scale. Integers have one scale per tensor, per
+    output channel, or per `group` of neighbours along the inputs of a product.
+    """
+
+    kind: Kind
+    bits: int
+    scales: Scales = "none"
+    group: int = 0
+    dtype: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """One numeric format.
+    """Formats of a layer's `weights` and of its `activations` (None: they stay as they come).
 
-    `bits` is the storage of one weight. A `float` format casts weights and activations
-    (`float_dtype` is torch's name of it); an `integer` format maps them to a grid with scales.
     `short` is the label drawn beside the colour, `marker` the second cue of a chart.
     """
 
     name: str
-    bits: int
-    kind: Kind
+    weights: TensorFormat
+    activations: TensorFormat | None
     short: str
-    float_dtype: str = ""
     marker: str = "circle"
 
     @property
+    def bits(self) -> int:
+        """Storage of one weight, scales left out."""
+        return self.weights.bits
+
+    @property
     def bytes_per_weight(self) -> float:
-        """Bytes that one stored weight takes (0.5 for a 4-bit format)."""
-        return self.bits / 8
+        """Bytes that one stored weight takes (0.5 for a 4-bit format), scales left out."""
+        return self.weights.bits / 8
+
+    @property
+    def width(self) -> Width:
+        """What precisions are ordered by: bits a weight with its share of a float32 scale (0 where a
+        whole channel shares one); of as many those that leave activations alone are wider; the name.
+        """
+        kept = self.weights
+        return (
+            kept.bits + (32 / kept.group if kept.group else 0),
+            self.activations is None,
+            self.name,
+        )
+
+    @property
+    def float_dtype(self) -> str:
+        """Torch's name of the float format that weights are cast to; "" for integers."""
+        return self.weights.dtype
+
+    @property
+    def route(self) -> Route:
+        """How a layer runs in it."""
+        if self.activations is None:
+            return "weights"
+        return "cast" if self.weights.kind == "float" else "calibrated"
+
+    @property
+    def is_cast(self) -> bool:
+        """Whether a layer is cast to a float format."""
+        return self.route == "cast"
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether products are of integers on both sides, on ranges found before."""
+        return self.route == "calibrated"
+
+    @property
+    def is_weights_only(self) -> bool:
+        """Whether weights alone are rounded."""
+        return self.route == "weights"
 
 
-FP32 = Precision("FP32", 32, "float", "32", "float32", "square")
-FP16 = Precision("FP16", 16, "float", "16", "float16", "triangle-up")
-BF16 = Precision("BF16", 16, "float", "b16", "bfloat16", "triangle-down")
-INT8 = Precision("INT8", 8, "integer", "8", marker="circle")
+def _cast(name: str, dtype: str, bits: int, short: str, marker: str) -> Precision:
+    kept = TensorFormat("float", bits, dtype=dtype)
+    return Precision(name, kept, kept, short, marker)
 
-_REGISTRY: dict[str, Precision] = {p.name: p for p in (FP32, FP16, BF16, INT8)}
+
+def integers(name: str, bits: int, short: str, marker: str = "circle") -> Precision:
+    """Products of integers: weights of `bits` with a scale per output channel, activations of 8
+    bits with one per tensor, on the grids that a scheme says.
+    """
+    activations = TensorFormat("integer", 8, "tensor")
+    return Precision(name, TensorFormat("integer", bits, "channel"), activations, short, marker)
+
+
+def _grouped(bits: int, group: int, name: str, short: str, marker: str) -> Precision:
+    return Precision(name, TensorFormat("integer", bits, "group", group), None, short, marker)
+
+
+FP32 = _cast("FP32", "float32", 32, "32", "square")
+FP16 = _cast("FP16", "float16", 16, "16", "triangle-up")
+BF16 = _cast("BF16", "bfloat16", 16, "b16", "triangle-down")
+INT8 = integers("INT8", 8, "8")
+INT8_W = _grouped(8, 128, "INT8-W", "8w", "hexagon")
+INT4_G32 = _grouped(4, 32, "INT4-g32", "4", "diamond")
+INT4_G128 = _grouped(4, 128, "INT4-g128", "4+", "cross")
+INT2_G32 = _grouped(2, 32, "INT2-g32", "2", "star")
+
+_REGISTRY: dict[str, Precision] = {
+    p.name: p for p in (FP32, FP16, BF16, INT8, INT8_W, INT4_G32, INT4_G128, INT2_G32)
+}
 
 REFERENCE = FP32.name
 """The precision a model is trained in; every difference is measured against it."""
 
 
+FIRST_VISIT = ("FP16", "BF16", "INT8", "INT4-g32")
+"""What an analysis measures beside the reference unless it is told otherwise."""
+
+
+def width(name: str) -> Width:
+    """What the precision called `name` is ordered by: the least is the narrowest."""
+    return get(name).width
+
+
 def names() -> tuple[str, ...]:
     """All registered precisions, from the widest to the narrowest."""
-    return tuple(sorted(_REGISTRY, key=lambda n: (-_REGISTRY[n].bits, n)))
+    return tuple(sorted(_REGISTRY, key=lambda n: (-width(n)[0], not width(n)[1], n)))
 
 
 def simulated() -> tuple[str, ...]:
     """All registered precisions but the reference, from the widest to the narrowest."""
     return tuple(name for name in names() if name != REFERENCE)
+
+
+def as_named(typed: str) -> str:
+    """The name of the precision that a person has typed in letters of any case; what was typed where
+    there is none.
+    """
+    wanted = typed.strip()
+    return next((name for name in _REGISTRY if name.upper() == wanted.upper()), wanted)
 
 
 def get(name: str) -> Precision:

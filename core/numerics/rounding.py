@@ -75,7 +75,7 @@ def weight_scales(weight: Tensor, bits: int, channel_axis: int | None = 0) -> Te
 
 def round_weight(weight: Tensor, precision: Precision, channel_axis: int | None = 0) -> Tensor:
     """A weight of a product or convolution as `precision` stores it."""
-    if precision.kind == "float":
+    if precision.is_cast:
         return round_float(weight, precision)
     scales = weight_scales(weight, precision.bits, channel_axis)
     limit = 2 ** (precision.bits - 1) - 1
@@ -90,7 +90,7 @@ def round_weight(weight: Tensor, precision: Precision, channel_axis: int | None 
 
 def round_table(table: Tensor, precision: Precision) -> Tensor:
     """An embedding table: one affine grid for the whole tensor, as ORT stores Gather's input."""
-    if precision.kind == "float":
+    if precision.is_cast:
         return round_float(table, precision)
     seen = Range(float(table.min()), float(table.max()))
     return round_activation(table.detach(), seen, precision.bits)

@@ -3,18 +3,46 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from core.layers import Layer, LayerTable, State, TensorSpec
 from core.numerics import kernel_table
 from core.numerics.calibrate.calibration import Calibration
+from core.numerics.precision import Precision
 from core.numerics.scheme import ONE_NORM, Scheme
 
 
 def states(layers: Iterable[Layer], scheme: Scheme) -> tuple[State, ...]:
     """What INT8 means for each of `layers` under `scheme`, whichever they were measured under."""
     return tuple(kernel_table.state(scheme.name, kernel_table.runs(x), x.kind) for x in layers)
+
+
+def state_in(layer: Layer, precision: Precision) -> State:
+    """What `precision` means for `layer` under the scheme that its `state` speaks of."""
+    if layer.state == "nothing" or precision.is_cast:
+        return "nothing" if layer.state == "nothing" else "computes"
+    if precision.is_calibrated:
+        return layer.state
+    return "computes" if any(spec.group_axis >= 0 for spec in layer.tensors) else "float"
+
+
+def with_groups(
+    tensors: Iterable[TensorSpec], runs: str, apart: Collection[str] = ()
+) -> tuple[TensorSpec, ...]:
+    """The tensors of a layer that `runs` such a row of the table of kernels, with the axis along
+    which formats of weights alone have groups: of matrices that products read, not those `apart`.
+    """
+    return tuple(
+        replace(spec, group_axis=1 - spec.channel_axis)
+        if runs in ("linear", "matmul")
+        and spec.kind == "weight"
+        and len(spec.shape) == 2
+        and spec.shape[spec.channel_axis] == spec.channels
+        and not (spec.width or spec.name in apart)
+        else spec
+        for spec in tensors
+    )
 
 
 def under(layers: LayerTable, scheme: Scheme) -> LayerTable:

@@ -4,7 +4,8 @@ In a float precision every tensor is cast. In integers a weight lies on symmetri
 output channel, and an embedding table on an affine one, each with a float32 scale and a zero point;
 a bias is int32, with a float32 scale and an int32 zero point per channel where ONNX has it as an
 input of the product (Conv, Gemm), and is added in float32 after a MatMul; all else stays float32, or
-what it is where it is no float32 (an index, a mask, complex numbers). Which of these a tensor
+what it is where it is no float32 (an index, a mask, complex numbers). In a format of weights alone the
+matrices that have groups are packed with a float32 scale a group, and all else stays. Which of these a tensor
 is (`TensorSpec.kind`) follows from the layer's state under a scheme (`core.numerics.states.under`).
 """
 
@@ -15,13 +16,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from core.layers import TensorSpec
+from core.numerics.groups import SCALE_BYTES, grouped_bytes
 from core.numerics.precision import Precision
 
-Form = Literal["float", "symmetric", "affine", "int32", "complex"]
+Form = Literal["float", "symmetric", "affine", "groups", "int32", "complex"]
 
 FLOAT_BYTES = 4  # float32
 COMPLEX_BYTES = 8  # complex64
-SCALE_BYTES = FLOAT_BYTES
 ZERO_POINT_BYTES = 1
 GRID_BYTES = SCALE_BYTES + ZERO_POINT_BYTES
 BIAS_BYTES = 4  # int32
@@ -29,8 +30,8 @@ BIAS_BYTES = 4  # int32
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """A tensor as a precision keeps it: `size` values of `bits` each, packed, and `grids` pairs of
-    a scale and a zero point, of `grid_bytes` together.
+    """A tensor as a precision keeps it: `size` values of `bits` each, packed, and `grids` scales,
+    each with its zero point if it has one, of `grid_bytes` together.
     """
 
     form: Form
@@ -51,8 +52,15 @@ def storage(spec: TensorSpec, precision: Precision) -> Storage:
         return Storage("complex", spec.size, 8 * COMPLEX_BYTES)
     if spec.width:
         return Storage("float", spec.size, spec.width)
-    if precision.kind == "float":
+    if precision.is_cast:
         return Storage("float", spec.size, precision.bits)
+    if precision.is_weights_only:
+        if spec.group_axis < 0:
+            return Storage("float", spec.size, 8 * FLOAT_BYTES)
+        inputs = spec.shape[spec.group_axis]
+        packed, scales = grouped_bytes(spec.size // max(inputs, 1), inputs, precision.weights)
+        bits = precision.bits
+        return Storage("groups", packed * 8 // bits, bits, scales, SCALE_BYTES)
     if spec.kind == "bias":
         size = spec.grids or spec.size  # one for each product that reads it
         return Storage("int32", size, 8 * BIAS_BYTES, spec.grids, SCALE_BYTES + BIAS_BYTES)

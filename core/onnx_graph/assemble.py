@@ -13,6 +13,7 @@ from core.numerics.calibrate.calibration import Calibration
 from core.numerics.precision import Precision
 from core.numerics.scheme import Scheme
 from core.onnx_graph.executed_kernels import Executed, executed_kernels
+from core.onnx_graph.group_weights import pack_weights
 from core.onnx_graph.layered_graph import LayeredGraph, float_kernels, layer_of_node
 from core.onnx_graph.quantize import Integers, quantize
 from core.onnx_graph.surgery import halved
@@ -32,14 +33,15 @@ in float. Each is left out where that puts more products where they were asked f
 
 @dataclass(frozen=True, eq=False)
 class Assembled:
-    """`model` with Q, DQ and casts; sessions leave the optimisers `disabled` out, and then execute
-    `executed`.
+    """`model` with Q, DQ, packed weights and casts; sessions leave the optimisers `disabled` out, and
+    then execute `executed`. `levels` are the accuracy levels of layers with packed weights.
     """
 
     model: onnx.ModelProto
     integers: Integers
     disabled: tuple[str, ...]
     executed: Executed
+    levels: Mapping[str, int]
 
 
 def assembled(
@@ -47,30 +49,33 @@ def assembled(
     ranges: Sequence[Calibration], scheme: Scheme,
 ) -> Assembled:  # fmt: skip
     """`graph` with every layer in the precision that is `asked` of it, where that can be built."""
-    wanted = [name for name, precision in asked.items() if precision.kind == "integer"]
+    wanted = [name for name, precision in asked.items() if precision.is_calibrated]
     half = {n for n, p in asked.items() if p.float_dtype == "float16"}
-    made = _assembled(graph, layers, wanted, half, ranges, scheme)
+    few = {n: p for n, p in asked.items() if p.is_weights_only}
+    made = _assembled(graph, layers, wanted, few, half, ranges, scheme)
     multiplied = [n for n in wanted if layers.layers[layers.index[n]].state == "computes"]
     lost = _lost(multiplied, made.integers, made.executed, float_kernels(scheme))
     if not lost:
         return made
     # Rounding for a kernel that multiplies floats all the same would cost and gain nothing.
     kept = [name for name in wanted if name not in lost]
-    made = _assembled(graph, layers, kept, half, ranges, scheme)
+    made = _assembled(graph, layers, kept, few, half, ranges, scheme)
     reasons = {**made.integers.reasons, **lost}
     return replace(made, integers=replace(made.integers, reasons=reasons))
 
 
 def _assembled(
-    graph: LayeredGraph, layers: LayerTable, wanted: list[str], half: Collection[str],
-    ranges: Iterable[Calibration], scheme: Scheme,
+    graph: LayeredGraph, layers: LayerTable, wanted: list[str], few: Mapping[str, Precision],
+    half: Collection[str], ranges: Iterable[Calibration], scheme: Scheme,
 ) -> Assembled:  # fmt: skip
     integers = quantize(graph, layers, wanted, ranges, scheme)
-    nodes = {n.name for n in integers.model.graph.node if layer_of_node(n) in half}
-    model = halved(integers.model, nodes)
+    packed = pack_weights(integers.model, graph, layers, few)
+    integers = replace(integers, reasons={**integers.reasons, **packed.reasons})
+    nodes = {n.name for n in packed.model.graph.node if layer_of_node(n) in half}
+    model = halved(packed.model, nodes)
     _trim(model)
     disabled, found = _faithful(model, set(wanted) - integers.reasons.keys(), float_kernels(scheme))
-    return Assembled(model, integers, disabled, found)
+    return Assembled(model, integers, disabled, found, packed.levels)
 
 
 def _lost(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import onnx
 
@@ -47,6 +48,12 @@ class LayeredGraph:
             for node in self.model.graph.node
             if node.op_type in HEAVY and self.layer_of[node.name] == layer
         ]
+
+
+def attribute(node: onnx.NodeProto, name: str, usual: Any) -> Any:
+    """The attribute `name` of a node, and what stands for it where it is not written."""
+    found = next((a for a in node.attribute if a.name == name), None)
+    return usual if found is None else onnx.helper.get_attribute_value(found)
 
 
 def layer_of_node(node: onnx.NodeProto) -> str | None:

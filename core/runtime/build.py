@@ -16,9 +16,11 @@ from core.decide.policy.decision import PrecisionMap
 from core.errors import ModelError
 from core.layers import Layer
 from core.numerics import precision as registry
+from core.numerics.precision import Precision
 from core.numerics.scheme import check_built
-from core.onnx_graph.assemble import assembled
+from core.onnx_graph.assemble import Assembled, assembled
 from core.onnx_graph.executed_kernels import Executed
+from core.onnx_graph.group_weights import FLOATS, NBITS
 from core.onnx_graph.layered_graph import LayeredGraph, float_kernels
 from core.onnx_graph.quantize import Integers
 from core.runtime import one_way
@@ -106,11 +108,10 @@ def assemble(graph: LayeredGraph, analysis: Analysis, chosen: PrecisionMap) -> B
         name: registry.get(given) for name, given in chosen.by_layer.items() if given is not None
     }
     made = assembled(graph, layers, asked, analysis.ranges, analysis.rounding)
-    integers, found = made.integers, made.executed
+    found = made.executed
     floats = float_kernels(analysis.rounding)
     report = tuple(
-        _report(layer, chosen.by_layer[layer.name], graph, integers, found, floats)
-        for layer in layers
+        _report(layer, chosen.by_layer[layer.name], graph, made, floats) for layer in layers
     )
     return Built(made.model, report, made.disabled, graph.inputs, graph.output, found.counts)
 
@@ -125,9 +126,9 @@ def check_same_model(source: ModelSource, analysis: Analysis) -> None:
 
 
 def _report(
-    layer: Layer, asked: str | None, graph: LayeredGraph, integers: Integers, found: Executed,
-    floats: frozenset[str],
+    layer: Layer, asked: str | None, graph: LayeredGraph, made: Assembled, floats: frozenset[str]
 ) -> LayerReport:  # fmt: skip
+    integers, found = made.integers, made.executed
     kernels = found.of(layer.name)
     if asked is None:
         into = layer.folded_into
@@ -146,8 +147,10 @@ def _report(
             else "the output that is judged does not need it, so the file leaves it out"
         )
         return LayerReport(layer.name, asked, reference, "no node of its own", why)
-    if precision.kind == "integer":
+    if precision.is_calibrated:
         return _integer_report(layer, asked, integers, found, floats)
+    if precision.is_weights_only:
+        return _packed_report(layer, precision, made)
     on_integers, _ = found.split(layer.name)
     if on_integers:
         why = "ONNX Runtime quantized its weights by itself, between two quantized neighbours"
@@ -164,6 +167,23 @@ def _report(
     if precision.float_dtype in BUILDABLE_FLOATS and found.runs_half(layer.name):
         ran, why = asked, ""
     return LayerReport(layer.name, asked, ran, "float kernel", why, kernels)
+
+
+def _packed_report(layer: Layer, precision: Precision, made: Assembled) -> LayerReport:
+    kernels = made.executed.of(layer.name)
+    reason = made.integers.reasons.get(layer.name, "")
+    if not reason and NBITS not in kernels:
+        reason = f"ONNX Runtime runs {', '.join(kernels) or 'it'} in its place"
+    if reason:
+        return LayerReport(
+            layer.name, precision.name, registry.REFERENCE, "float kernel", reason, kernels
+        )
+    with_bytes = made.levels[layer.name] != FLOATS
+    how = "8-bit integers" if with_bytes else registry.REFERENCE
+    return LayerReport(
+        layer.name, precision.name, precision.name,
+        f"{NBITS}: weights in {precision.bits} bits, multiplied in {how}", "", kernels,
+    )  # fmt: skip
 
 
 def _integer_report(

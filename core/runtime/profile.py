@@ -61,7 +61,7 @@ def profiled_maps(study: Study, precisions: Sequence[str], count: int = MAPS) ->
     """
     rng = np.random.default_rng(SEED)
     names, narrow = study.layers.names, precisions[-1]
-    half = [p for p in precisions[1:] if registry.get(p).kind == "float"]
+    half = [p for p in precisions[1:] if registry.get(p).is_cast]
     found = [_given(study, dict.fromkeys(names, p)) for p in precisions]
     for m in range(count):
         share = (m + 1) / (count + 1)
@@ -75,7 +75,7 @@ def profiled_maps(study: Study, precisions: Sequence[str], count: int = MAPS) ->
 
 def _is_built(name: str) -> bool:
     precision = registry.get(name)
-    return precision.kind == "integer" or precision.float_dtype in BUILDABLE_FLOATS
+    return precision.is_calibrated or precision.float_dtype in BUILDABLE_FLOATS
 
 
 def _given(study: Study, by_layer: Mapping[str, str]) -> PrecisionMap:
@@ -249,7 +249,7 @@ def _features(study: Study, precisions: Sequence[str], one: PrecisionMap, own: F
     half = [
         layer.input_elements + layer.output_elements
         for layer, name in zip(study.layers, one.assigned, strict=True)
-        if name is not None and name != registry.REFERENCE and registry.get(name).kind == "float"
+        if name is not None and name != registry.REFERENCE and registry.get(name).is_cast
     ]
     return np.array([
         layers, 1.0, crossing.sum(), elements[crossing].sum(), len(half), sum(half),

@@ -19,6 +19,7 @@ from torch import nn
 from core.errors import ModelError
 from core.layers import ROOT, Edge, Fused, Layer, LayerTable, State, TensorSpec
 from core.numerics import kernel_table
+from core.numerics.states import with_groups
 from core.source.batches import (
     SEED,
     call,
@@ -222,8 +223,10 @@ def _table(source: ModelSource, observer: Observer, some: Collection[str]) -> La
                 output_shape=seen.output_shape,
                 parts=tuple(parts.get(name, ())),
                 operations=tuple(sorted(seen.operations.items())),
-                tensors=tuple(
-                    _unless_added_in_float(spec, state, in_float) for spec in owned.get(name, ())
+                tensors=with_groups(
+                    [_unless_added_in_float(x, state, in_float) for x in owned.get(name, ())],
+                    runs,
+                    in_float,
                 ),
                 activation_scales=0
                 if dynamic

@@ -20,6 +20,7 @@ from core.errors import ModelError
 from core.layers import Edge, Layer, LayerTable, TensorSpec
 from core.numerics import kernel_table
 from core.numerics.einsum import channel_axis, products
+from core.numerics.states import with_groups
 from core.onnx_graph.forms import FEW, FLOAT
 from core.onnx_graph.grouping import (
     ACTIVATIONS,
@@ -31,6 +32,7 @@ from core.onnx_graph.grouping import (
     attention_products,
     grouped,
 )
+from core.onnx_graph.layered_graph import attribute
 from core.onnx_graph.node_table import PRODUCTS, RECURRENT
 from core.onnx_graph.read_model import readers_of, reads_of, subgraphs
 from core.source.contract import ModelSource
@@ -150,9 +152,12 @@ class _Inventory:
             draft,
             state=state,
             dynamic=kernel_table.is_dynamic(kernel_table.DEFAULT, *what),
-            tensors=tuple(
-                replace(s, kind="float", grids=0) if s.kind == "bias" and in_float else s
-                for s in draft.tensors
+            tensors=with_groups(
+                (
+                    replace(s, kind="float", grids=0) if s.kind == "bias" and in_float else s
+                    for s in draft.tensors
+                ),
+                what[0],
             ),
             quantizes_output=draft.role == "pooling" or state == "rounds output"
             or (state == "computes" and "conv" in operations and "linear" not in operations),
@@ -273,10 +278,10 @@ class _Inventory:
         if node.op_type == "ConvTranspose":
             return 1
         if node.op_type == "Gemm":
-            return 0 if _attribute(node, "transB", 0) else 1
+            return 0 if attribute(node, "transB", 0) else 1
         if node.op_type == "Einsum":
             operands = [_Ranked(self._whole(name)) for name in node.input]
-            return channel_axis(_attribute(node, "equation", b"").decode(), slot, operands)
+            return channel_axis(attribute(node, "equation", b"").decode(), slot, operands)
         return rank - 1 if slot == 1 else None
 
     # ---- what it costs
@@ -296,11 +301,11 @@ class _Inventory:
         elif node.op_type == "ConvTranspose":
             found = math.prod(shapes[0]) * math.prod(shapes[1][1:])
         elif node.op_type == "Gemm":
-            found = made * shapes[0][0 if _attribute(node, "transA", 0) else 1]
+            found = made * shapes[0][0 if attribute(node, "transA", 0) else 1]
         elif node.op_type == "MatMul":
             found = made * shapes[0][-1]
         elif node.op_type == "Einsum":
-            equation = _attribute(node, "equation", b"").decode()
+            equation = attribute(node, "equation", b"").decode()
             found = int(products(equation, [_Ranked(shape) for shape in shapes]))
         elif node.op_type in RECURRENT:
             steps = math.prod(shapes[0][:2])
@@ -385,8 +390,3 @@ class _Ranked:
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self.shape, self.ndim = shape, len(shape)
-
-
-def _attribute(node: NodeProto, name: str, usual: Any) -> Any:
-    found = next((a for a in node.attribute if a.name == name), None)
-    return usual if found is None else onnx.helper.get_attribute_value(found)

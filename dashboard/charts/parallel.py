@@ -29,7 +29,7 @@ LABEL_CHARACTERS = 16
 
 def draw(view: View, sides: Sequence[Strategy], look: Theme) -> None:
     """The chart, its legend and its data."""
-    found, labels = axes(sides, view.study.narrowest), view.loss_labels
+    found, labels = axes(sides, view.study.score_precision), view.loss_labels
     st.plotly_chart(
         _figure(view, sides, found, look),
         key="compare_parallel",
@@ -39,7 +39,7 @@ def draw(view: View, sides: Sequence[Strategy], look: Theme) -> None:
     kinds = ", ".join(f"{plain(_title(axis.name, view))} {_kinds(labels, axis)}" for axis in found)
     st.caption(
         f"Up is better on every axis: less size, time and loss, more layers in "
-        f"{view.study.narrowest}. The ends of an axis are the worst and the best of the strategies "
+        f"{view.study.score_precision}. The ends of an axis are the worst and the best of the strategies "
         f"shown, so a long way may be a small difference. {kinds}."
     )
     figure.offer_data(
@@ -66,7 +66,7 @@ def takeaway(view: View, sides: Sequence[Strategy], found: Sequence[Axis]) -> st
 def _title(name: str, view: View) -> str:
     """Title of an axis on one line; a metric's name is as its author wrote it."""
     if name == NARROW_LAYERS:
-        return f"{view.study.narrowest} layers"
+        return f"{view.study.score_precision} layers"
     return COSTS.get(name) or view.loss_labels.mark(name)
 
 

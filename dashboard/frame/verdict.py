@@ -141,7 +141,7 @@ def _delta(unit: str, gain: Gain) -> str | int | None:
 
 
 def _layers_card(view: View, against: str) -> None:
-    chosen, narrow = view.now.chosen, view.study.narrowest
+    chosen, narrow = view.now.chosen, view.study.score_precision
     computing = int(view.study.layers.computes.sum())
     with st.container(border=True, height="stretch", gap="xxsmall"):
         st.metric(

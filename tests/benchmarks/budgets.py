@@ -69,7 +69,7 @@ def bytes_of(study: Study, codes: Codes) -> int:
 
 def thresholds(study: Study, budget: float) -> Codes:
     """The document's scores: the highest threshold whose map keeps the budget."""
-    narrow = study.narrowest
+    narrow = study.score_precision
     scores = answer.decide(study, Policy()).scores
     for threshold in sorted({0.0, 1.0, *scores.tolist()}):
         policy = Policy(high_threshold=threshold, medium_threshold=min(threshold, 0.4),

@@ -43,7 +43,7 @@ def write_tensors(analysis: Analysis, chosen: PrecisionMap, model: nn.Module, pa
         precision = registry.get(name)
         for spec in layer.tensors:
             stored |= _tensor(spec, state, precision, layer, analysis)
-        if precision.kind == "integer":
+        if precision.is_calibrated:
             stored |= _activation_grids(layer, analysis)
     for spec in chosen.layers.glue_tensors:
         stored |= _tensor(spec, state, reference, chosen.layers.layers[0], analysis)
@@ -59,7 +59,7 @@ def _tensor(
     value = state[spec.name].detach()
     if value.dtype != torch.float32:
         return {spec.name: value}
-    if precision.kind == "float":
+    if precision.is_cast:
         return {spec.name: value.to(getattr(torch, precision.float_dtype))}
     if spec.kind == "weight":
         axis = spec.scale_axis

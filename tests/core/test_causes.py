@@ -321,7 +321,7 @@ def test_causes_and_remedies_are_said_in_commands_too(
     assert main(["report", folder, map_]) == 0
     report = capsys.readouterr().out
 
-    assert f"Main cause in {study.narrowest}: {expected.cause}." in said
+    assert f"Main cause in {study.score_precision}: {expected.cause}." in said
     for remedy in expected.remedies:
         gain = "no error left" if math.isinf(remedy.gain_db) else f"{remedy.gain_db:+.1f} dB"
         assert f"{remedy.title}: {gain}" in said

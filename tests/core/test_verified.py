@@ -180,7 +180,7 @@ def test_maps_are_compared_by_figures_of_one_split() -> None:
         return (
             found.dominances,
             found.fronts,
-            axes(sides, study.narrowest),
+            axes(sides, study.score_precision),
             [line.dominating(s.outcome.comparable) is None for s in sides],
             advice.recommendations(study, Policy()),
         )

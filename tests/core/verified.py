@@ -61,7 +61,7 @@ def with_runs(analysis: Analysis, *runs: Verification) -> Study:
 def narrowed(study: Study, count: int, **changes: str) -> PrecisionMap:
     """The first `count` computing layers in the narrowest precision, the rest in FP32."""
     names = [layer.name for layer in study.layers if layer.computes_at_inference][:count]
-    given = tuple((name, study.narrowest) for name in names)
+    given = tuple((name, study.score_precision) for name in names)
     return answer.decide(study, Policy(strategy="manual", high="FP32", overrides=given, **changes))  # type: ignore[arg-type]
 
 

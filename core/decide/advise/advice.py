@@ -148,11 +148,11 @@ def _limit(value: float, unit: str) -> str:
 def _most_sensitive(study: Study, chosen: PrecisionMap) -> str:
     """The narrow layer that alone changes the outputs most, as the end of a sentence."""
     scored = study.scores.get("output_error")
-    narrow = [i for i, name in enumerate(chosen.assigned) if name == study.narrowest]
+    narrow = [i for i, name in enumerate(chosen.assigned) if name == study.score_precision]
     if scored is None or not narrow:
         return ""
     worst = max(narrow, key=lambda i: float(scored[i]))
-    return f"; of the {study.narrowest} layers {study.layers.names[worst]} alone changes most"
+    return f"; of the {study.score_precision} layers {study.layers.names[worst]} alone changes most"
 
 
 def considerations(study: Study, chosen: PrecisionMap) -> tuple[str, ...]:
@@ -192,7 +192,7 @@ def _measured_worst(study: Study) -> list[str]:
     found = diagnosis_of(study, worst)
     advice = f" {found.advice}" if found is not None and found.advice else ""
     said = (
-        f"The layer that hurts most in {study.narrowest} by measurement is {study.layers.names[worst]} "
+        f"The layer that hurts most in {study.score_precision} by measurement is {study.layers.names[worst]} "
         f"(output error {scored[worst]:.2f} of 1).{advice}"
     )
     return [said]
@@ -211,7 +211,7 @@ def _rounded_glue(study: Study) -> tuple[str, ...]:
     more = f" and {len(found) - GLUE_NAMED} more" if len(found) > GLUE_NAMED else ""
     name = next(layer.name for layer in study.layers if layer.role == "glue")
     said = (
-        f"Operations between layers that {study.analysis.scheme} rounds in {study.narrowest} are layers "
+        f"Operations between layers that {study.analysis.scheme} rounds in {study.score_precision} are layers "
         f"of the role glue: {'; '.join(found[:GLUE_NAMED])}{more}. Each can stay in float, as by the "
         f"override {name}={registry.REFERENCE}."
     )
@@ -234,7 +234,7 @@ def recommendations(study: Study, policy: Policy) -> tuple[Recommendation, ...]:
             Recommendation(use, title, candidates[title], f"by rule: {what} is measured yet")
             for use, title in (
                 ("production", "Document thresholds"),
-                ("edge", f"All {study.narrowest}"),
+                ("edge", f"All {study.score_precision}"),
                 ("high precision", f"All {study.precisions[1]}"),
             )
             if title in candidates

@@ -130,7 +130,7 @@ def why_sensitive(study: Study, i: int) -> tuple[str, ...]:
     found = diagnosis_of(study, i)
     if found is None:
         return ()
-    cause = f"Main cause in {study.narrowest}: {found.cause}. {found.sentence} {found.half}"
+    cause = f"Main cause in {study.score_precision}: {found.cause}. {found.sentence} {found.half}"
     said = [" ".join(f"{cause} {found.advice}".split())]
     if found.remedies:
         listed = "; ".join(f"{r.title}: {gain_in_words(r)}" for r in found.remedies)

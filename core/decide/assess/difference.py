@@ -24,7 +24,7 @@ def difference(before: PrecisionMap, after: PrecisionMap) -> tuple[Change, ...]:
     for name, old, new in zip(after.layers.names, before.assigned, after.assigned, strict=True):
         if old is None or new is None or old == new:
             continue
-        narrower = registry.get(new).bits < registry.get(old).bits
+        narrower = registry.width(new) < registry.width(old)
         changes.append(Change(name, old, new, -1 if narrower else 1))
     return tuple(changes)
 

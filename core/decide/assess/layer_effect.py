@@ -80,5 +80,5 @@ def by_precision(study: Study, layer: str, hardware: str) -> dict[str, tuple[int
 
 
 def integer_precisions(study: Study) -> tuple[str, ...]:
-    """Precisions of the study that have a grid, the widest first."""
-    return tuple(name for name in study.precisions if registry.get(name).kind == "integer")
+    """Precisions of the study whose products are of integers, the widest first."""
+    return tuple(name for name in study.precisions if registry.get(name).is_calibrated)

@@ -242,7 +242,7 @@ def _fastest_uniform(
     times = {
         name: time
         for name, time in study.uniform_ms(hardware).items()
-        if registry.get(name).kind == "float"
+        if registry.get(name).is_cast
     }
     name, best = min(times.items(), key=lambda item: item[1])
     return (name, best) if best < 0.99 * latency.value else None
@@ -253,13 +253,13 @@ def _float_layers(study: Study, chosen: PrecisionMap) -> list[str]:
     convolution computes while it rounds.
     """
     found: dict[str, list[str]] = {}
-    integer = [name is not None and registry.get(name).kind == "integer"
+    integer = [name is not None and registry.get(name).is_calibrated
                for name in chosen.assigned]  # fmt: skip
     in_kernel = {behind for before, behind in study.layers.kernels if integer[before]}
     for i, layer in enumerate(study.layers):
         if integer[i] and layer.state != "computes" and i not in in_kernel:
             found.setdefault(layer.state, []).append(layer.name)
-    integers = sum(chosen.count(n) for n in study.precisions if registry.get(n).kind == "integer")
+    integers = sum(chosen.count(n) for n in study.precisions if registry.get(n).is_calibrated)
     if not found:
         return []
     meaning = {
@@ -269,5 +269,5 @@ def _float_layers(study: Study, chosen: PrecisionMap) -> list[str]:
         "float": f"stay in float ({listed(found.get('float', ()))})",
     }
     parts = " and ".join(f"{len(names)} {meaning[state]}" for state, names in found.items())
-    names = "/".join(n for n in study.precisions if registry.get(n).kind == "integer")
+    names = "/".join(n for n in study.precisions if registry.get(n).is_calibrated)
     return [f"Of {integers} {names} layers, {parts}: there is no integer kernel for them."]

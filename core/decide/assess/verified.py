@@ -191,7 +191,7 @@ def half_layers(study: Study, found: Verification) -> list[str]:
         layer.name
         for layer in found.otherwise
         if layer.asked is not None
-        and registry.get(layer.asked).kind == "float"
+        and registry.get(layer.asked).is_cast
         and layer.got == registry.REFERENCE
     ]
 
@@ -202,9 +202,7 @@ def without_kernels(study: Study, chosen: PrecisionMap) -> list[str]:
     return [
         name
         for name in study.precisions[1:]
-        if chosen.count(name)
-        and registry.get(name).kind == "float"
-        and not profile.has_kernels_for(name)
+        if chosen.count(name) and registry.get(name).is_cast and not profile.has_kernels_for(name)
     ]
 
 
@@ -212,7 +210,7 @@ def without_half(policy: Policy) -> Policy:
     """`policy` with the reference precision in place of half ones, wherever it sends layers."""
 
     def widened(name: str) -> str:
-        return registry.REFERENCE if registry.get(name).kind == "float" else name
+        return registry.REFERENCE if registry.get(name).is_cast else name
 
     return replace(
         policy,

@@ -28,6 +28,7 @@ from core.errors import PolicyError
 from core.evidence.scorers import priors
 from core.layers import LayerTable
 from core.numerics import precision as registry
+from core.numerics.states import state_in
 
 NO_PRECISION = -1
 BY_STRATEGY, BY_PIN, BY_OVERRIDE, BY_LACK, BY_KERNEL = range(5)
@@ -73,8 +74,8 @@ class PrecisionMap:
         return tuple(group for group in groups if len({int(self.codes[i]) for i in group}) > 1)
 
     def _stays_behind(self, i: int) -> bool:
-        """Whether layer `i` is in the reference because integers mean that for it."""
-        return bool(self.layers.in_float[i]) and self.codes[i] == 0
+        """Whether layer `i` is in the reference because what its group has means that for it."""
+        return self.codes[i] == 0 and bool(without_kernel(self.layers, self.precisions)[:, i].any())
 
     def count(self, precision: str) -> int:
         """How many layers are in `precision`."""
@@ -98,7 +99,7 @@ class PrecisionMap:
             set_by = (
                 "Set to {} by hand" if self.origin[i] == BY_OVERRIDE else "Pinned to {} by a rule"
             )
-            lacks = layer.state == "float" and registry.get(str(name)).kind == "integer"
+            lacks = state_in(layer, registry.get(str(name))) == "float"
             vain = f", where it runs in {registry.REFERENCE}: {NO_KERNEL}" if lacks else ""
             return f"{set_by.format(name)}{vain}."
         if self.origin[i] == BY_KERNEL:
@@ -202,7 +203,7 @@ def _move_together(
         if members:
             codes[members] = max(
                 (codes[i] for i in leading(group, layers)),
-                key=lambda c: registry.get(precisions[c]).bits,
+                key=lambda c: registry.width(precisions[c]),
             )
 
 

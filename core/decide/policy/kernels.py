@@ -1,6 +1,6 @@
-"""Layers for which the target has nothing in integers: no kernel, and no weight to store.
+"""Layers for which the target has nothing in a precision: no kernel, and no weight to store.
 
-An integer precision means for them what the reference does, in bytes, time and outputs, so no
+Such a precision means for them what the reference does, in bytes, time and outputs, so no
 strategy chooses it: they stay in the reference. A person's own word (a pin, an override, a map from
 a file) is kept and said to have no effect. Where a group goes to integers, such a layer of it stays
 behind and holds nobody back.
@@ -13,14 +13,17 @@ from numpy.typing import NDArray
 
 from core.layers import LayerTable
 from core.numerics import precision as registry
+from core.numerics.states import state_in
 
 NO_KERNEL = "no kernel of the target computes it in integers and it has no weight to store in them"
 
 
 def without_kernel(layers: LayerTable, precisions: tuple[str, ...]) -> NDArray[np.bool_]:
-    """[P, L]: True where a precision is an integer one and the layer has none."""
-    integer = np.array([registry.get(name).kind == "integer" for name in precisions], np.bool_)
-    return np.logical_and.outer(integer, layers.in_float)
+    """[P, L]: True where a precision means for a layer what the reference does."""
+    rows = [
+        [state_in(layer, registry.get(name)) == "float" for layer in layers] for name in precisions
+    ]
+    return np.array(rows, np.bool_).reshape(len(precisions), len(layers))
 
 
 def stay_behind(codes: NDArray[np.int8], lacking: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -33,7 +36,7 @@ def stay_behind(codes: NDArray[np.int8], lacking: NDArray[np.bool_]) -> NDArray[
 
 
 def leading(group: tuple[int, ...], layers: LayerTable) -> list[int]:
-    """The layers of a group that decide its precision: those that integers mean something for, or
+    """The layers of a group that decide its precision: those that INT8 means something for, or
     where there are none all that compute.
     """
     members = [i for i in group if layers.computes[i]]

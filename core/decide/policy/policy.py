@@ -90,9 +90,8 @@ def default_policy(precisions: Collection[str], hardware: str) -> Policy:
 def _measured(name: str, precisions: Collection[str]) -> str:
     if name in precisions:
         return name
-    bits = registry.get(name).bits
-    wide = [p for p in precisions if registry.get(p).bits >= bits]
-    return min(wide, key=lambda p: registry.get(p).bits, default=registry.REFERENCE)
+    wide = [p for p in precisions if registry.width(p) >= registry.width(name)]
+    return min(wide, key=registry.width, default=registry.REFERENCE)
 
 
 def _check(policy: Policy) -> None:
@@ -177,7 +176,7 @@ def parse_rules(text: str) -> tuple[tuple[str, str], ...]:
                 f"The rule {part!r} is not LAYER=PRECISION.",
                 "Write for instance head*=FP16; * matches any characters.",
             )
-        name = precision.strip().upper()
+        name = registry.as_named(precision)
         registry.get(name)
         rules.append((pattern.strip(), name))
     return tuple(rules)

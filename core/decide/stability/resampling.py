@@ -65,7 +65,7 @@ def resampled_scores(study: Study) -> Resampled:
     """Measured scores of `study` on samples drawn again with replacement."""
     evidence = study.analysis.evidence
     counts = draws(0 if evidence is None else evidence.samples)
-    found = sample_table(evidence if study.unknown is None else None, study.narrowest)
+    found = sample_table(evidence if study.unknown is None else None, study.score_precision)
     scores = {name: samples.scores(counts) for name, samples in found.items()}
     return Resampled(counts.shape[1], scores)
 
@@ -133,13 +133,14 @@ def _decided(
     else:
         wanted = policy.uniform if policy.strategy == "uniform" else policy.high
         codes = np.full(total.shape, code[wanted], dtype=np.int8)
-    bits = np.array([registry.get(name).bits for name in precisions])
+    widths = sorted(registry.width(name) for name in precisions)
+    rank = np.array([widths.index(registry.width(name)) for name in precisions])
     groups, _ = groups_of(layers, policy.groups)
     for group in groups:
         members = [i for i in group if layers.computes[i]]
         if members:
             held = codes[:, leading(group, layers)]
-            first = bits[held].argmax(axis=1)[:, None]
+            first = rank[held].argmax(axis=1)[:, None]
             codes[:, members] = np.take_along_axis(held, first, axis=1)
     stay_behind(codes, lacking)
     if policy.strategy != "uniform":

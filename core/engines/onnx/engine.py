@@ -120,7 +120,7 @@ class OnnxEngine(GraphRunner):
 
     def notes(self, precisions: Sequence[Precision]) -> tuple[str, ...]:
         """What was simulated, what was set, and what cannot be known."""
-        halves = [p.name for p in precisions if p.kind == "float" and not has_kernels(p)]
+        halves = [p.name for p in precisions if p.is_cast and not has_kernels(p)]
         found = []
         if halves:
             found.append(SIMULATED.format(version=ort.__version__, names=" and ".join(halves)))

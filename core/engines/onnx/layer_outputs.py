@@ -28,7 +28,7 @@ from core.numerics.ranges import Ranges, Site
 from core.numerics.scheme import Scheme
 from core.onnx_graph.cut import Cutter, Part
 from core.onnx_graph.forms import chunks, with_outputs
-from core.onnx_graph.layered_graph import LayeredGraph
+from core.onnx_graph.layered_graph import LayeredGraph, attribute
 from core.onnx_graph.marking import LayerMarks
 from core.onnx_graph.session import Feed
 from core.onnx_graph.surgery import replace_nodes
@@ -175,7 +175,7 @@ class GraphLayerOutputs:
         """The weight that a product multiplies its operand with; None where it has none, or where
         its channels are not known.
         """
-        if node.op_type not in ("Conv", "Gemm", "MatMul") or _attribute(node, "transA"):
+        if node.op_type not in ("Conv", "Gemm", "MatMul") or attribute(node, "transA", 0):
             return None
         held = next((c for c in model.graph.initializer if c.name == node.input[1]), None)
         if held is None or (node.op_type != "Conv" and len(held.dims) != 2):
@@ -213,10 +213,6 @@ class GraphLayerOutputs:
         return LayeredGraph(model, layer_of, graph.inputs, graph.output)
 
 
-def _attribute(node: NodeProto, name: str) -> int:
-    return next((a.i for a in node.attribute if a.name == name), 0)
-
-
 def _axis(node: NodeProto, weight: Any) -> int:
     """The axis of an operand along which its channels lie, counted from behind."""
     return 1 - weight.ndim if node.op_type == "Conv" else -1
@@ -227,14 +223,14 @@ def _by_channel(node: NodeProto, weight: Any) -> Any:
     stands at [group, :, input].
     """
     if node.op_type == "Conv":
-        groups = _attribute(node, "group") or 1
+        groups = attribute(node, "group", 1)
         return weight.reshape(groups, len(weight) // groups, weight.shape[1], -1)
-    rows = weight if _attribute(node, "transB") else weight.T
+    rows = weight if attribute(node, "transB", 0) else weight.T
     return rows[None, :, :, None]
 
 
 def _by_group(node: NodeProto, weight: Any, by: Any) -> Any:
-    groups = (_attribute(node, "group") or 1) if node.op_type == "Conv" else 1
+    groups = attribute(node, "group", 1) if node.op_type == "Conv" else 1
     return by.reshape(groups, 1, -1, 1)
 
 
@@ -243,7 +239,7 @@ def _as_held(node: NodeProto, by_channel: Any, shape: tuple[int, ...]) -> Any:
     if node.op_type == "Conv":
         return by_channel.reshape(shape)
     rows = by_channel[0, :, :, 0]
-    return rows if _attribute(node, "transB") else rows.T
+    return rows if attribute(node, "transB", 0) else rows.T
 
 
 def _without(

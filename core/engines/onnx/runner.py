@@ -115,7 +115,7 @@ class GraphRunner:
         calibration saw; the optimisers to leave out; and whether nothing in it is rounded.
         """
         asked = {n: p for n, p in assignment.items() if p.float_dtype != "float32"}
-        built = {n: p for n, p in asked.items() if p.kind == "integer" or has_kernels(p)}
+        built = {n: p for n, p in asked.items() if not p.is_cast or has_kernels(p)}
         halves = {n: p for n, p in asked.items() if n not in built}
         model, unchanged = graph.model, not asked
         disabled: tuple[str, ...] = ()

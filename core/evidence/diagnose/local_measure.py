@@ -75,9 +75,10 @@ def _with_local(
             source, layers, precisions, own, evidence, progress, kept, most_bytes=most_bytes
         )
     gradient, trace = orders or (None, None)
-    narrowest = min(precisions, key=lambda p: p.bits)
+    integers = [p for p in precisions if p.is_calibrated]
     local = LocalStatistics(weight_kurtosis=kurtosis, gradient_error=gradient, trace_error=trace)
-    if narrowest.kind == "integer":
+    if integers:
+        narrowest = min(integers, key=lambda p: p.bits)
         before = len(layers) if has_gradients(source) else 0
         local = _with_remedies(
             local, source, layers, own, precisions, narrowest, kept,

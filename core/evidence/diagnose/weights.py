@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from core.layers import Layer, LayerTable, TensorSpec
+from core.numerics.groups import round_grouped
 from core.numerics.precision import Precision
 from core.numerics.rounding import round_float, round_table, round_weight
 from core.numerics.storage import storage
@@ -23,7 +24,9 @@ def stored_in(spec: TensorSpec, weight: Tensor, precision: Precision) -> Tensor 
         return round_weight(weight, precision, spec.scale_axis)
     if form == "affine":
         return round_table(weight, precision)
-    return round_float(weight, precision) if form == precision.kind == "float" else None
+    if form == "groups":
+        return round_grouped(weight, precision.weights, spec.group_axis)
+    return round_float(weight, precision) if form == "float" and precision.is_cast else None
 
 
 PART = 2**22

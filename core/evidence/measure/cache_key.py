@@ -58,7 +58,8 @@ def content_key(
 
 def run_key(assignment: Assignment) -> str:
     """What identifies a run: the precision of each layer that leaves the reference."""
-    chosen = [(x, p.name, p.bits, p.kind, p.float_dtype) for x, p in sorted(assignment.items())]
+    chosen = [(x, asdict(p.weights), p.activations and asdict(p.activations))
+              for x, p in sorted(assignment.items())]  # fmt: skip
     return hashlib.sha256(json.dumps(chosen).encode()).hexdigest()
 
 

@@ -48,7 +48,9 @@ def forecast_seconds(
     each = (time.perf_counter() - start) / count(inputs)
     reducing = len(runs) * _reducing_seconds(reader, outputs[:REDUCED])
     shares = {} if runner.reason else runner.replayer.shares(inputs)
-    passes = sum(shares.get(next(iter(r.assignment)) if r.layer else "", 1.0) for r in runs)
+    passes = sum(
+        shares.get(next(iter(r.assignment)) if r.layer else "", 1.0) for r in runs if not r.idle
+    )
     holdout = 0 if source.holdout is None else len(source.holdout)
     once = len(source.calibration) + len(source.selection) + holdout
     alone = _local_samples(runner, source, layers, options.precisions)
@@ -77,7 +79,7 @@ def _local_samples(
     before = runner.replayer.prefixes(take(source.selection.inputs, 0, min(TIMED, runner.batch)))
     few = min(len(source.calibration), MOST_SAMPLES)
     back = few if has_gradients(source) else 0
-    integer = min(precisions, key=lambda p: p.bits).kind == "integer"
+    integer = any(p.is_calibrated for p in precisions)
     half = any(p.float_dtype == "float16" for p in precisions)
     total = float(back)
     if integer:

@@ -33,6 +33,7 @@ from core.evidence.shared_rounding import shared_rounding
 from core.layers import LayerTable
 from core.numerics.calibrate.calibration import Calibration
 from core.numerics.precision import Precision
+from core.numerics.states import state_in
 from core.source.contract import ModelSource
 
 OnPartial = Callable[[Evidence, tuple[Calibration, ...], Partial], None]
@@ -45,17 +46,27 @@ def probe_codes(
     """Whole maps spread over the shares of the narrowest precision, shape [M, L].
 
     Map m puts a random (m + 1) / (count + 1) of the computing layers into the narrowest
-    precision; each of the others is equally likely to be in any wider one or the reference.
+    precision; each of the others is equally likely to be in any other one or the reference. Where
+    formats of weights alone are measured too, maps take turns: the narrowest that rounds
+    activations, and the narrowest of weights alone, in which a layer without such weights takes
+    the other.
     """
     rng = np.random.default_rng(PROBE_SEED)
     codes = np.full((count, len(layers)), -1, dtype=np.int8)
     movable = np.flatnonzero(layers.computes)
-    narrowest = int(np.argmin([p.bits for p in precisions]))
-    others = [-1, *(i for i in range(len(precisions)) if i != narrowest)]
+    by_width = sorted(range(len(precisions)), key=lambda i: precisions[i].width)
+    turns = [
+        next(i for i in by_width if precisions[i].is_weights_only == alone)
+        for alone in sorted({p.is_weights_only for p in precisions})
+    ]
+    lacks = np.array([[state_in(x, p) == "float" for x in layers] for p in precisions], np.bool_)
     for m in range(count):
+        narrowest = turns[m % len(turns)]
+        others = [-1, *(i for i in range(len(precisions)) if i != narrowest)]
         chosen = rng.permutation(movable)
         cut = round(len(movable) * (m + 1) / (count + 1))
-        codes[m, chosen[:cut]] = narrowest
+        narrow = chosen[:cut]
+        codes[m, narrow] = np.where(lacks[narrowest, narrow], turns[0], narrowest)
         codes[m, chosen[cut:]] = rng.choice(others, size=len(movable) - cut)
     return codes
 
@@ -72,7 +83,12 @@ def planned_runs(layers: LayerTable, options: MeasureOptions) -> list[Run]:
     precisions = options.precisions
     runs = [Run("baseline", {})]
     runs += [
-        Run(f"{layer.name} in {precision.name}", {layer.name: precision}, layer.name)
+        Run(
+            f"{layer.name} in {precision.name}",
+            {layer.name: precision},
+            layer.name,
+            idle=precision.is_weights_only and state_in(layer, precision) == "float",
+        )
         for layer in layers
         if layer.computes_at_inference
         for precision in precisions

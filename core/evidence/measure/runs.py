@@ -33,12 +33,14 @@ from core.source.contract import ModelSource
 class Run:
     """One run over the selection split: which layers leave the reference precision.
 
-    `layer` is the one that does so alone, "" for the baseline and whole maps.
+    `layer` is the one that does so alone, "" for the baseline and whole maps; `idle` says that
+    its precision means nothing for it, so that the baseline stands for the run.
     """
 
     label: str
     assignment: Assignment
     layer: str = ""
+    idle: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +79,12 @@ class Runner:
         """
         others = runs[1:]
         alone = [run for run in others if run.layer]
-        pairs = [(run.layer, run.assignment[run.layer]) for run in alone]
-        yield from self.replayer.run(batch, pairs, first)
+        pairs = [(run.layer, run.assignment[run.layer]) for run in alone if not run.idle]
+        found = self.replayer.run(batch, pairs, first)
+        clean = next(found)
+        yield clean
+        for run in alone:
+            yield clean if run.idle else next(found)
         for run in others[len(alone) :]:  # in a whole map nearly everything changes
             yield self.simulator.run(run.assignment, batch, count(batch), first)
 
@@ -142,8 +148,10 @@ def prepare(
     # Outputs of all runs are held, and their changes beside them; a custom metric reads them all.
     held = reader.columns + (reader.columns if source.metric is None else found.shape[1])
     precisions, jobs = options.precisions, options.jobs
-    kinds = {p.kind: p for p in sorted(precisions, key=lambda p: -p.bits)}  # the narrowest of each
-    check = [(name, p) for name in simulator.varied for p in kinds.values()]
+    routes = {
+        p.route: p for p in sorted(precisions, key=lambda p: -p.bits)
+    }  # the narrowest of each
+    check = [(name, p) for name in simulator.varied for p in routes.values()]
     simulator.hold_weights(limit // 4)  # until it is known what a batch needs
     replayer = simulator.replay(pilot, check)
     weights, buffers, largest = simulator.stored_bytes()

@@ -59,7 +59,7 @@ def _causes(given: Material) -> tuple[Section, ...]:
         for name, d in known[:MOST_CAUSES]
     )  # fmt: skip
     columns = (
-        Column("Layer", "name"), Column(f"Main cause in {study.narrowest}"),
+        Column("Layer", "name"), Column(f"Main cause in {study.score_precision}"),
         Column("SQNR of its own output (measured)", "number"),
         Column("What would help (gain, measured)", "prose"),
     )  # fmt: skip

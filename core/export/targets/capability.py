@@ -54,7 +54,7 @@ class Capability(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def integers(self) -> tuple[str, ...]:
         """The integer precisions that it knows."""
-        return tuple(p for p in self.precisions if registry.get(p).kind == "integer")
+        return tuple(p for p in self.precisions if registry.get(p).is_calibrated)
 
     def means(self, kind: str) -> str:
         """What an integer precision means for a module class or node type; "" for nothing."""

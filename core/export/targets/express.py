@@ -20,7 +20,7 @@ def common_float(target: Capability, chosen: PrecisionMap) -> str:
     wide ones that of most layers.
     """
     asked = [name for name in target.precisions if name in chosen.assigned]
-    floats = [n for n in asked if registry.get(n).kind == "float"]
+    floats = [n for n in asked if registry.get(n).is_cast]
     return max(
         floats,
         key=lambda n: (registry.get(n).bits, chosen.assigned.count(n)),

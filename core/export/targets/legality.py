@@ -54,7 +54,7 @@ def meaning(
         known = ", ".join(target.precisions)
         return Meaning("", why=f"{target.title} knows {known} and no {precision}")
     kinds = _kinds(target, layer, graph)
-    if registry.get(precision).kind == "float":
+    if registry.get(precision).is_cast:
         nodes = () if graph is None else graph.of.get(layer.name, ())
         if target.speaks == "nodes":
             return Meaning("float", tuple(node.name for node in nodes))
@@ -157,11 +157,8 @@ def legality(
 def _nearest(
     study: Study, target: Capability, layer: Layer, asked: str, graph: Graph | None
 ) -> str:
-    bits = registry.get(asked).bits
-    wider = sorted(
-        (p for p in study.precisions if registry.get(p).bits >= bits and p != asked),
-        key=lambda p: (registry.get(p).bits, study.precisions.index(p)),
-    )
+    least = registry.width(asked)
+    wider = sorted((p for p in study.precisions if registry.width(p) > least), key=registry.width)
     for precision in wider:
         if meaning(target, layer, precision, graph).state:
             return precision
@@ -174,5 +171,5 @@ def _keep_together(study: Study, chosen: PrecisionMap, codes: np.ndarray) -> Non
         members = [i for i in group if codes[i] >= 0]
         if len({int(chosen.codes[i]) for i in members}) == 1:
             codes[members] = max(
-                (codes[i] for i in members), key=lambda c: registry.get(study.precisions[c]).bits
+                (codes[i] for i in members), key=lambda c: registry.width(study.precisions[c])
             )

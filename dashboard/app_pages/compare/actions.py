@@ -85,7 +85,7 @@ def _default(view: View, offers: Mapping[str, Offer]) -> tuple[str, ...]:
     there, the ones that give another map than the one on screen.
     """
     mine = [CURRENT, PINNED, *(offer.name for offer in offers.values() if offer.own)]
-    narrow_first = sorted(view.study.precisions, key=lambda name: registry.get(name).bits)
+    narrow_first = sorted(view.study.precisions, key=registry.width)
     names = [name for name in mine if name in offers][:MOST]
     for name in (DOCUMENT, *(f"All {precision}" for precision in narrow_first)):
         if len(names) < MOST and name in offers and name not in names:

@@ -20,7 +20,7 @@ def draw(view: View, i: int) -> None:
         st.caption(f"Why it is sensitive: {UNKNOWN}, its own output was not measured.")
         return
     title = "none" if found.cause == "none" else found.cause
-    said = f"**Main cause in {view.study.narrowest}: {title}.** {found.sentence} {found.half}"
+    said = f"**Main cause in {view.study.score_precision}: {title}.** {found.sentence} {found.half}"
     st.markdown(typeset(f"{said} {found.advice}".strip()))
     if not found.remedies:
         return

@@ -140,7 +140,7 @@ def _shape(shape: tuple[int, ...]) -> str:
 
 
 def _effect(view: View, name: str) -> None:
-    low = view.policy.low if view.policy.low in view.study.precisions else view.study.narrowest
+    low = view.policy.low if view.policy.low in view.study.precisions else view.study.score_precision
     effect = studies.effect(view.opened, name, low, view.policy.hardware)
     if effect is None:
         st.caption("It does nothing at inference, so no precision has an effect.")
@@ -197,7 +197,7 @@ def _weights(view: View, name: str) -> None:
     grids = integer_precisions(view.study)
     with st.grid(2, min_column_width=CHART_PX, gap="small"):
         with st.container():
-            _histogram(view, profile, grids[-1] if grids else view.study.narrowest)
+            _histogram(view, profile, grids[-1] if grids else view.study.score_precision)
         with st.container():
             _channels(view, profile)
 

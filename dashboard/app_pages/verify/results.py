@@ -161,13 +161,13 @@ def learnt(view: View) -> None:
 
 def _row(view: View, one: Residual, divergence: str) -> dict[str, str]:
     run, figures = one.verification, loss_figures(accuracy_totals(view.study, None))
-    narrow = sum(name == view.study.narrowest for name in run.precisions)
+    narrow = sum(name == view.study.score_precision for name in run.precisions)
     error = one.log_error(divergence)
     nothing = unknown("", "measured")
     estimated, measured = one.estimated_ms, run.timing.map_ms
     return {
         "Map": run.label or run.created[:16],
-        f"Layers in {view.study.narrowest}": f"{narrow:,}",
+        f"Layers in {view.study.score_precision}": f"{narrow:,}",
         "Loss, projected": with_range(one.projected[figures.loss]),
         "Loss, measured": format_quantity(one.measured(figures.loss) or nothing),
         "Divergence, projected": format_quantity(one.projected[divergence]),

@@ -47,6 +47,9 @@ class Operations(TorchFunctionMode):
         self._weight_only = {layer.name for layer in layers if layer.state == "stores"}
         self._dynamic = {layer.name for layer in layers if layer.dynamic}
         self._in_float = {layer.name for layer in layers if layer.state == "float"}
+        self._in_groups = {
+            layer.name for layer in layers if any(spec.group_axis >= 0 for spec in layer.tensors)
+        }
         self._states = {
             special: kernel_table.operation_state(scheme.name, special)
             for special in ("", *kernel_table.UNLIKE_PRODUCTS)
@@ -157,6 +160,16 @@ class Operations(TorchFunctionMode):
 
         given, named = map_tensors((args, kwargs), stored)
         return settled(func(*given, **named), (given, named), precision)
+
+    def _weights_operation(
+        self, name: str, operation: Operation, precision: Precision, func: Callable[..., Any],
+        args: tuple[Any, ...], kwargs: dict[str, Any],
+    ) -> Any:  # fmt: skip
+        """A product of floats with a weight that is kept in few bits, where its layer has such."""
+        given, named = list(args), dict(kwargs)
+        if name in self._in_groups and self._variant.weights:
+            self._stored_tensors.place_groups(operation, precision, given, named)
+        return func(*given, **named)
 
     def _integer_operation(
         self,

@@ -3,7 +3,8 @@
 Integers: operands of products and convolutions are rounded to the scheme's grids and the
 product is taken in float32, which equals the integer kernel up to the order of summation
 (Jacob et al. 2018, arXiv:1712.05877). Half precision: weights and every result of a layer are
-rounded to the format while sums stay in float32, as tensor cores do.
+rounded to the format while sums stay in float32, as tensor cores do. Weights alone: those of matrix
+products are rounded by groups, and everything is computed in float32.
 """
 
 from __future__ import annotations
@@ -224,8 +225,10 @@ class Simulator(Operations):
             precision = self._assignment.get(name)
             if self._folding.is_done(func, path):
                 return func(*args, **kwargs) if precision is None else args[0].clone()
-            if precision is not None and precision.kind == "float":
+            if precision is not None and precision.is_cast:
                 return self._float_function(precision, func, args, kwargs)
+            if precision is not None and precision.is_weights_only:
+                return func(*args, **kwargs)
             if self._observe is not None or precision is not None:
                 return self._other_function(name, precision, func, args, kwargs)
             return func(*args, **kwargs)
@@ -237,10 +240,12 @@ class Simulator(Operations):
         if precision is None:
             return func(*args, **kwargs)
         args, kwargs = self._folding.operands(operation, args, kwargs)
-        if precision.kind == "float":
+        if precision.is_cast:
             slots = (operation.weight, operation.bias)
             held = [id(operand(slot, args, kwargs)) for slot in slots if slot]
             return self._float_function(precision, func, args, kwargs, frozenset(held))
+        if precision.is_weights_only:
+            return self._weights_operation(name, operation, precision, func, args, kwargs)
         return self._integer_operation(name, number, operation, precision, func, args, kwargs)
 
     def _entered(
@@ -251,7 +256,7 @@ class Simulator(Operations):
         self._functions.entered(self.owner, self._stack.paths)
         versions = [version(value) if isinstance(value, Tensor) else 0 for value in args]
         # Glue hands values on to the layers below it: what it computes itself is rounded, no more.
-        is_cast = precision is not None and precision.kind == "float" and name not in self._glue
+        is_cast = precision is not None and precision.is_cast and name not in self._glue
         self._given.append(((args, kwargs) if is_cast else None, versions))
         if precision is None or not is_cast:
             return None
@@ -282,7 +287,7 @@ class Simulator(Operations):
                 self._observe(site, values[0], None)
             return None
         precision = self._assignment.get(name)
-        if precision is None or precision.kind != "integer":
+        if precision is None or not precision.is_calibrated:
             return None
         rounded = self._rounded(site, values[0])
         now = version(values[0])

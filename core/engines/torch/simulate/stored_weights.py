@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from core.numerics.groups import round_grouped
 from core.numerics.precision import Precision
 from core.numerics.rounding import (
     round_bias,
@@ -82,6 +83,27 @@ class StoredTensors:
         if self._stored.root(weight) is weight:  # the id of anything else may be taken again
             self._keep(key, rounded)
         return rounded
+
+    def place_groups(
+        self, operation: Operation, precision: Precision, args: list[Any], kwargs: dict[str, Any]
+    ) -> None:
+        """Put the weight of `operation` on its grids by groups if it is a matrix of a plain product.
+        Mutates `args` and `kwargs`.
+        """
+        weight = operand(operation.weight, args, kwargs) if operation.weight else None
+        plain = operation.kind == "linear" and not operation.special
+        axis = operation.out_channel_axis
+        if not (plain and operation.weight and weight is not None and axis is not None):
+            return
+        if weight.ndim != 2 or weight.dtype != torch.float32:
+            return
+        key = (id(weight), precision.name, axis)
+        found = self._rounded.get(key)
+        if found is None:
+            found = round_grouped(weight, precision.weights, 1 - axis % 2), weight
+            if self._stored.root(weight) is weight:
+                self._keep(key, found)
+        replace_operand(operation.weight, found[0], args, kwargs)
 
     def _table(self, table: Tensor, precision: Precision) -> Tensor:
         if self._scheme.table == "float":

@@ -1,0 +1,172 @@
+"""Products with a weight in few bits: MatMulNBits of ONNX Runtime's own operators.
+
+MatMulNBits (onnxruntime, docs/ContribOperators.md) reads a packed weight [N, groups, bytes] and its
+float32 scales [N, groups]. Its attribute `accuracy_level` lets the kernel round what it multiplies:
+0 leaves that in float32, 4 rounds it to 8 bits, by groups too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto
+
+from core.layers import Layer, LayerTable
+from core.numerics.groups import grouped
+from core.numerics.precision import Precision, TensorFormat
+from core.numerics.states import state_in
+from core.onnx_graph.layered_graph import LayeredGraph, attribute
+from core.onnx_graph.surgery import MARK, copied, replace_nodes
+from core.onnx_graph.weights_only import MICROSOFT, drop_unread
+
+NBITS = "MatMulNBits"
+FLOATS, BYTES = 0, 4
+"""Accuracy levels: what the kernel multiplies is left in float32, or rounded to 8 bits."""
+FEW_ROWS, LONG_INPUTS = 16, 512
+"""Rows a sample and inputs of a product from which the level of bytes was the faster one
+(`python -m tests.benchmarks.weight_formats`)."""
+SAFE_BITS = 4
+"""Up to so many bits a weight errs at least 20 dB more than what level 4 rounds; with 8 both err as
+much."""
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """`model` with packed weights. `reasons` says of layers why their weights stay in float,
+    `levels` at which accuracy level the products of the others run.
+    """
+
+    model: ModelProto
+    reasons: Mapping[str, str]
+    levels: Mapping[str, int]
+
+
+def accuracy_level(bits: int, rows: int, inputs: int) -> int:
+    """The level at which a product runs that meets `rows` a sample with `inputs` each: that of bytes
+    where it is the faster and errs far less than the weights.
+    """
+    faster = rows <= FEW_ROWS or inputs >= LONG_INPUTS
+    return BYTES if bits <= SAFE_BITS and faster else FLOATS
+
+
+def pack_weights(
+    model: ModelProto, graph: LayeredGraph, layers: LayerTable, asked: Mapping[str, Precision]
+) -> Packed:
+    """A copy of `model`, made of `graph`, in which the layers `asked` keep the weights of their
+    products in few bits, where those are matrices that the graph holds as constants.
+    """
+    if not asked:
+        return Packed(model, {}, {})
+    model = copied(model)
+    packer = _Packer(model)
+    reasons, levels = {}, {}
+    for name, precision in asked.items():
+        layer = layers.layers[layers.index[name]]
+        if state_in(layer, precision) == "float":
+            reasons[name] = f"{NBITS} takes weights of matrix products alone"
+            continue
+        nodes = [packer.node[n.name] for n in graph.products(name) if n.name in packer.node]
+        found = [(node, why) for node in nodes if (why := packer.refused(node)) != ACTIVATIONS]
+        whys = [why for _, why in found if why]
+        if whys or not found:
+            reasons[name] = whys[0] if whys else "the graph holds none of its weights as constants"
+            continue
+        levels[name] = _level(layer, precision)
+        for node, _ in found:
+            packer.pack(node, precision.weights, levels[name])
+    packer.finish()
+    return Packed(model, reasons, levels)
+
+
+def _level(layer: Layer, precision: Precision) -> int:
+    weights = [spec for spec in layer.tensors if spec.group_axis >= 0]
+    rows = layer.macs // max(sum(spec.size for spec in weights), 1)
+    inputs = min(spec.shape[spec.group_axis] for spec in weights)
+    return accuracy_level(precision.bits, rows, inputs)
+
+
+ACTIVATIONS = "it multiplies activations"
+
+
+class _Packer:
+    """Puts MatMulNBits in the place of products of `model`."""
+
+    def __init__(self, model: ModelProto) -> None:
+        self.model = model
+        self.node = {node.name: node for node in model.graph.node}
+        self._held = {c.name: c for c in model.graph.initializer}
+        self._instead: dict[str, list[NodeProto]] = {}
+        self._made: dict[tuple[str, bool, TensorFormat], tuple[str, str]] = {}
+        if MICROSOFT not in {one.domain for one in model.opset_import}:
+            model.opset_import.append(onnx.helper.make_opsetid(MICROSOFT, 1))
+
+    def refused(self, node: NodeProto) -> str:
+        """Why the product `node` cannot be packed; "" where it can."""
+        constant = [name in self._held for name in node.input[:2]]
+        if not any(constant):
+            return ACTIVATIONS
+        if node.op_type not in ("MatMul", "Gemm"):
+            return f"{NBITS} stands for MatMul and Gemm, not for {node.op_type}"
+        if not constant[1] or constant[0]:
+            return f"the weight of {node.name} is on the left of its product"
+        if len(self._held[node.input[1]].dims) != 2:
+            return f"the weight of {node.name} is no matrix"
+        if attribute(node, "transA", 0) or attribute(node, "alpha", 1.0) != 1.0:
+            return f"{node.name} transposes or scales what it multiplies"
+        if len(node.input) > 2 and node.input[2] and attribute(node, "beta", 1.0) != 1.0:
+            return f"{node.name} scales what it adds"
+        return ""
+
+    def pack(self, node: NodeProto, kept: TensorFormat, level: int) -> None:
+        """Have a MatMulNBits stand for `node`, and an Add of what a Gemm adds."""
+        is_rows = node.op_type == "Gemm" and bool(attribute(node, "transB", 0))
+        dims = self._held[node.input[1]].dims
+        outputs, inputs = dims if is_rows else reversed(dims)
+        codes, scales = self._weight(node.input[1], kept, is_rows=is_rows)
+        added = node.input[2] if len(node.input) > 2 else ""
+        out = node.output[0]
+        made = f"{out}{MARK}_product" if added else out
+        product = onnx.helper.make_node(
+            NBITS, [node.input[0], codes, scales], [made], node.name, domain=MICROSOFT,
+            K=inputs, N=outputs, bits=kept.bits, block_size=kept.group,
+        )  # fmt: skip
+        if level:
+            product.attribute.append(onnx.helper.make_attribute("accuracy_level", level))
+        new = [product]
+        if added:
+            new.append(onnx.helper.make_node("Add", [made, added], [out], f"{node.name}{MARK}_add"))
+        for one in new:
+            one.metadata_props.extend(node.metadata_props)
+        self._instead[node.name] = new
+
+    def finish(self) -> None:
+        """Put what was packed in its place. Mutates the model."""
+        nodes = [
+            one for node in self.model.graph.node for one in self._instead.get(node.name, [node])
+        ]
+        replace_nodes(self.model, nodes)
+        drop_unread(self.model)
+
+    def _weight(self, name: str, kept: TensorFormat, *, is_rows: bool) -> tuple[str, str]:
+        """Names of the packed codes and the scales of the constant `name`."""
+        key = name, is_rows, kept
+        if key not in self._made:
+            values = onnx.numpy_helper.to_array(self._held[name])
+            weight = torch.from_numpy(np.array(values if is_rows else values.T))
+            found = grouped(weight, kept)
+            stem = f"{name}{MARK}_{kept.bits}b{kept.group}" + ("_rows" if is_rows else "")
+            self._made[key] = (
+                self._add(f"{stem}_codes", found.packed().numpy()),
+                self._add(f"{stem}_scales", found.scales.numpy()),
+            )
+        return self._made[key]
+
+    def _add(self, name: str, values: NDArray[Any]) -> str:
+        self.model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+        return name
