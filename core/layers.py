@@ -137,7 +137,9 @@ class Layer:
     `params` counts what the model has; `tensors` are what a runtime stores, so that those of a
     folded batch norm are in the weight and bias of the layer `folded_into` ("" = not folded).
     `fused` says what follows its products in the same kernel. `dynamic` tells that the integer
-    kernel takes floats and sets the ranges of its activations while it runs.
+    kernel takes floats and sets the ranges of its activations while it runs. `in_groups` tells that
+    a product of it reads a matrix that formats of weights alone keep by groups, its own or one that
+    another layer owns.
     """
 
     name: str
@@ -158,6 +160,7 @@ class Layer:
     folded_into: str = ""
     fused: tuple[Fused, ...] = ()
     dynamic: bool = False
+    in_groups: bool = False
 
     @property
     def idles(self) -> str:

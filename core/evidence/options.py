@@ -12,16 +12,16 @@ from core.numerics.scheme import ORT_CPU, Scheme
 PROBES = 12
 
 
-def _registered() -> tuple[Precision, ...]:
-    """Every registered precision but the reference."""
-    return tuple(registry.get(name) for name in registry.simulated())
+def _first_visit() -> tuple[Precision, ...]:
+    """What is measured where nothing else is asked for."""
+    return tuple(registry.get(name) for name in registry.FIRST_VISIT)
 
 
 @dataclass(frozen=True, slots=True)
 class MeasureOptions:
     """Whose integers are simulated, and what is run.
 
-    `precisions` are those that each layer is put into, all that are registered by default.
+    `precisions` are those that each layer is put into, by default those of a first visit.
     `expand_units` takes declared units apart. `probes` is the number of mixed maps that are run to
     learn how far projections err. `memory_bytes` bounds the memory that all processes together take
     beside what Python, the model and its data hold (None: half of what is free) and `jobs` is their number; neither changes what is measured.
@@ -29,7 +29,7 @@ class MeasureOptions:
 
     scheme: Scheme = ORT_CPU
     calibrator: Calibrator = MIN_MAX
-    precisions: tuple[Precision, ...] = field(default_factory=_registered)
+    precisions: tuple[Precision, ...] = field(default_factory=_first_visit)
     expand_units: bool = False
     probes: int = PROBES
     memory_bytes: int | None = None

@@ -9,15 +9,12 @@ the code 0, which nothing is multiplied with.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from core.numerics.precision import TensorFormat
-
-SCALE_BYTES = 4  # float32
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,9 +68,3 @@ def round_grouped(weight: Tensor, kept: TensorFormat, axis: int) -> Tensor:
     if axis % 2:
         return grouped(weight, kept).restored()
     return grouped(weight.T, kept).restored().T.contiguous()
-
-
-def grouped_bytes(outputs: int, inputs: int, kept: TensorFormat) -> tuple[int, int]:
-    """Bytes of the packed codes, and the number of scales."""
-    groups = outputs * math.ceil(inputs / kept.group)
-    return groups * kept.group * kept.bits // 8, groups

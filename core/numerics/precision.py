@@ -20,7 +20,7 @@ Route = Literal["cast", "calibrated", "weights"]
 """
 
 
-Width = tuple[float, bool, str]
+Width = tuple[float, bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +62,24 @@ class Precision:
         return self.weights.bits / 8
 
     @property
+    def meaning(self) -> str:
+        """What it rounds, in a few words."""
+        if self.is_cast:
+            return f"{self.bits} bits: weights and every result are cast"
+        if self.is_weights_only:
+            return (
+                f"{self.bits} bits in groups of {self.weights.group}: weights of matrix products "
+                "alone; convolutions and all else stay as they are"
+            )
+        return f"{self.bits} bits: weights and activations, over ranges that calibration found"
+
+    @property
     def width(self) -> Width:
         """What precisions are ordered by: bits a weight with its share of a float32 scale (0 where a
-        whole channel shares one); of as many those that leave activations alone are wider; the name.
+        whole channel shares one); of as many those that leave activations alone are wider.
         """
         kept = self.weights
-        return (
-            kept.bits + (32 / kept.group if kept.group else 0),
-            self.activations is None,
-            self.name,
-        )
+        return kept.bits + (32 / kept.group if kept.group else 0), self.activations is None
 
     @property
     def float_dtype(self) -> str:

@@ -24,7 +24,11 @@ def state_in(layer: Layer, precision: Precision) -> State:
         return "nothing" if layer.state == "nothing" else "computes"
     if precision.is_calibrated:
         return layer.state
-    return "computes" if any(spec.group_axis >= 0 for spec in layer.tensors) else "float"
+    return "computes" if layer.in_groups else "float"
+
+
+PACKS = ("linear", "matmul")
+"""What layers run, as rows of the table of kernels, whose products take weights by groups."""
 
 
 def with_groups(
@@ -35,7 +39,7 @@ def with_groups(
     """
     return tuple(
         replace(spec, group_axis=1 - spec.channel_axis)
-        if runs in ("linear", "matmul")
+        if runs in PACKS
         and spec.kind == "weight"
         and len(spec.shape) == 2
         and spec.shape[spec.channel_axis] == spec.channels

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from core.layers import TensorSpec
-from core.numerics.groups import SCALE_BYTES, grouped_bytes
-from core.numerics.precision import Precision
+from core.numerics.precision import Precision, TensorFormat
 
 Form = Literal["float", "symmetric", "affine", "groups", "int32", "complex"]
 
 FLOAT_BYTES = 4  # float32
 COMPLEX_BYTES = 8  # complex64
+SCALE_BYTES = FLOAT_BYTES
 ZERO_POINT_BYTES = 1
 GRID_BYTES = SCALE_BYTES + ZERO_POINT_BYTES
 BIAS_BYTES = 4  # int32
@@ -44,6 +44,14 @@ class Storage:
     def bytes(self) -> int:
         """All that is stored; bits that fill no whole byte take one."""
         return math.ceil(self.size * self.bits / 8) + self.grids * self.grid_bytes
+
+
+def grouped_bytes(outputs: int, inputs: int, kept: TensorFormat) -> tuple[int, int]:
+    """Bytes of the packed codes of a matrix in groups along its inputs, the last one filled up, and
+    the number of scales.
+    """
+    groups = outputs * math.ceil(inputs / kept.group)
+    return groups * kept.group * kept.bits // 8, groups
 
 
 def storage(spec: TensorSpec, precision: Precision) -> Storage:

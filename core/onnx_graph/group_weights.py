@@ -72,7 +72,7 @@ def pack_weights(
             reasons[name] = f"{NBITS} takes weights of matrix products alone"
             continue
         nodes = [packer.node[n.name] for n in graph.products(name) if n.name in packer.node]
-        found = [(node, why) for node in nodes if (why := packer.refused(node)) != ACTIVATIONS]
+        found = [(node, why) for node in nodes if (why := packer.refused(node)) != BESIDE]
         whys = [why for _, why in found if why]
         if whys or not found:
             reasons[name] = whys[0] if whys else "the graph holds none of its weights as constants"
@@ -86,12 +86,14 @@ def pack_weights(
 
 def _level(layer: Layer, precision: Precision) -> int:
     weights = [spec for spec in layer.tensors if spec.group_axis >= 0]
+    if not weights:  # another layer's
+        return FLOATS
     rows = layer.macs // max(sum(spec.size for spec in weights), 1)
     inputs = min(spec.shape[spec.group_axis] for spec in weights)
     return accuracy_level(precision.bits, rows, inputs)
 
 
-ACTIVATIONS = "it multiplies activations"
+BESIDE = "it multiplies activations, or is no plain product: it stays as it is beside the others"
 
 
 class _Packer:
@@ -110,9 +112,9 @@ class _Packer:
         """Why the product `node` cannot be packed; "" where it can."""
         constant = [name in self._held for name in node.input[:2]]
         if not any(constant):
-            return ACTIVATIONS
+            return BESIDE
         if node.op_type not in ("MatMul", "Gemm"):
-            return f"{NBITS} stands for MatMul and Gemm, not for {node.op_type}"
+            return BESIDE
         if not constant[1] or constant[0]:
             return f"the weight of {node.name} is on the left of its product"
         if len(self._held[node.input[1]].dims) != 2:

@@ -19,7 +19,7 @@ from torch import nn
 from core.errors import ModelError
 from core.layers import ROOT, Edge, Fused, Layer, LayerTable, State, TensorSpec
 from core.numerics import kernel_table
-from core.numerics.states import with_groups
+from core.numerics.states import PACKS, with_groups
 from core.source.batches import (
     SEED,
     call,
@@ -243,6 +243,7 @@ def _table(source: ModelSource, observer: Observer, some: Collection[str]) -> La
                 output_elements=seen.output_elements,
                 folded_into=folded.get(name, "") or (ROOT if name in folded else ""),
                 fused=fused.get(name, ()),
+                in_groups=name in observer.in_groups and runs in PACKS,
             )
         )
     index = {"" if layer.name == ROOT else layer.name: i for i, layer in enumerate(layers)}

@@ -81,6 +81,8 @@ class Observer(TorchFunctionMode):
         self.grids: dict[int, int] = {}
         """Bias (id) -> scales that its products store it with."""
         self.multiplied_in_float: set[int] = set()
+        self.in_groups: set[str] = set()
+        """Layers with a product that reads a matrix of weights."""
         """Weights (by id) of products whose kernels take no integers."""
         self.outside: dict[int, Tensor] = {}
         """Tensors (by id) that are read and neither stored nor made in the pass."""
@@ -263,6 +265,7 @@ class Observer(TorchFunctionMode):
         self.outside |= other.outside
         self.grids = {**other.grids, **self.grids}
         self.multiplied_in_float |= other.multiplied_in_float
+        self.in_groups |= other.in_groups
         beside = {end for edge in other.flows if set(edge) & set(new) for end in edge}
         joins = {JOIN % k: JOIN % (self.joins + k) for k in range(other.joins)}
         kept = {name for name in joins if name in beside} | set(new)
@@ -307,6 +310,9 @@ class Observer(TorchFunctionMode):
             state = kernel_table.operation_state(kernel_table.DEFAULT, operation.special)
             if state != "computes":
                 self.multiplied_in_float.add(id(root))
+            plain = operation.kind == "linear" and not operation.special and weight.ndim == 2
+            if plain and self.kinds[id(root)][0] == "weight":
+                self.in_groups.add(name)
             self.reader.setdefault(id(root), name)
         if bias is not None:
             self.kinds.setdefault(id(bias), ("bias", 1, number, 0))

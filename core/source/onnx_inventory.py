@@ -20,7 +20,7 @@ from core.errors import ModelError
 from core.layers import Edge, Layer, LayerTable, TensorSpec
 from core.numerics import kernel_table
 from core.numerics.einsum import channel_axis, products
-from core.numerics.states import with_groups
+from core.numerics.states import PACKS, with_groups
 from core.onnx_graph.forms import FEW, FLOAT
 from core.onnx_graph.grouping import (
     ACTIVATIONS,
@@ -90,6 +90,7 @@ class _Inventory:
         self.outputs = {v.name for v in self.graph.output}
         self.owner = self._owners()
         self.counted: set[str] = set()
+        self.tables = {n.input[0] for n in self.graph.node if n.op_type == "Gather"}
         linear = [
             n.name for n in self.graph.node
             if n.op_type in ("Gemm", "MatMul") and self.constants.keys() & set(n.input[:2])
@@ -158,10 +159,19 @@ class _Inventory:
                     for s in draft.tensors
                 ),
                 what[0],
+                {name for node in nodes if node.op_type == "Einsum" for name in node.input},
             ),
+            in_groups=what[0] in PACKS and any(self._packs(node) for node in nodes),
             quantizes_output=draft.role == "pooling" or state == "rounds output"
             or (state == "computes" and "conv" in operations and "linear" not in operations),
         )  # fmt: skip
+
+    def _packs(self, node: NodeProto) -> bool:
+        """Whether a node is a product that formats of weights alone keep the weight of by groups."""
+        if node.op_type not in ("MatMul", "Gemm") or node.input[1] in self.tables:
+            return False
+        held = self.constants.get(node.input[1])
+        return held is not None and held.data_type == TensorProto.FLOAT and len(held.dims) == 2
 
     def _operations(self, node: NodeProto) -> dict[str, int]:
         """The kinds of operation that a node runs, as `Layer.operations` names them."""

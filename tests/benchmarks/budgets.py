@@ -37,13 +37,13 @@ from core.evidence.measure.measure import assignment_of, make_simulator, measure
 from core.evidence.options import MeasureOptions
 from core.evidence.scorers.logits import log_softmax
 from core.numerics import precision as registry
-from core.numerics.precision import Precision
+from core.numerics.precision import integers
 from core.numerics.scheme import SCHEMES
 from core.source import samples
 from core.source.contract import ModelSource, Split
 from tests.zoo.precisions import registered
 
-INT4 = Precision("INT4-stress", 4, "integer", "4")
+INT4 = integers("INT4-stress", 4, "4")
 SHARES = (0.05, 0.15, 0.3, 0.5, 0.75)
 """Budgets: this share of the way from the least size to that of no loss."""
 TIGHT = (0.02, 0.05, 0.08, 0.1, 0.12, 0.15, 0.18, 0.2, 0.25, 0.3, 0.35, 0.4)

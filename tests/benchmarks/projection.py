@@ -48,7 +48,7 @@ from core.evidence.options import MeasureOptions
 from core.evidence.scorers.logits import log_softmax
 from core.layers import LayerTable
 from core.numerics import precision as registry
-from core.numerics.precision import Precision
+from core.numerics.precision import integers
 from core.numerics.scheme import SCHEMES
 from core.source import samples
 from core.source.batches import Inputs
@@ -260,7 +260,7 @@ def rows_of(
             source,
             selection=Split(source.selection.inputs[:n], None if targets is None else targets[:n]),
         )
-        narrow = Precision(f"INT{bits}-stress", bits, "integer", str(bits))
+        narrow = integers(f"INT{bits}-stress", bits, str(bits))
         with registered(narrow):
             console = Console(stderr=True)
             console.print(f"measuring {len(analysis.layers)} layers with {bits}-bit weights")

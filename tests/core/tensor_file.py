@@ -25,6 +25,7 @@ from core.errors import MapError
 from core.layers import Layer, TensorSpec
 from core.numerics import precision as registry
 from core.numerics.activation_grids import grid_of
+from core.numerics.groups import grouped
 from core.numerics.precision import Precision
 from core.numerics.rounding import Range, affine_grid, weight_scales
 
@@ -59,6 +60,8 @@ def _tensor(
     value = state[spec.name].detach()
     if value.dtype != torch.float32:
         return {spec.name: value}
+    if precision.is_weights_only:
+        return _groups(spec, value, precision)
     if precision.is_cast:
         return {spec.name: value.to(getattr(torch, precision.float_dtype))}
     if spec.kind == "weight":
@@ -95,6 +98,14 @@ def _tensor(
             del found[spec.name]
         return found
     return {spec.name: value}
+
+
+def _groups(spec: TensorSpec, value: Tensor, precision: Precision) -> dict[str, Tensor]:
+    """A weight of matrix products by groups, as MatMulNBits reads it; all else as it is."""
+    if spec.group_axis < 0:
+        return {spec.name: value}
+    found = grouped(value if spec.group_axis == 1 else value.T, precision.weights)
+    return {spec.name: found.packed(), f"{spec.name}.scale": found.scales}
 
 
 def _integer_bias(

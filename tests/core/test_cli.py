@@ -257,7 +257,7 @@ def test_dry_run_counts_and_measures_nothing(
 
 
 @pytest.mark.parametrize(("text", "message"), [
-    ("int4", "Unknown precision 'INT4'"), ("fp32", "leaves nothing to measure"),
+    ("int4", "Unknown precision 'int4'"), ("fp32", "leaves nothing to measure"),
 ])  # fmt: skip
 def test_precisions_to_measure_are_checked(
     text: str, message: str, capsys: pytest.CaptureFixture[str]

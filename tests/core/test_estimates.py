@@ -26,7 +26,7 @@ from core.estimate.projection import Projector
 from core.evidence.measure.measure import assignment_of, make_simulator
 from core.evidence.options import MeasureOptions
 from core.evidence.scorers.logits import log_softmax
-from core.numerics.precision import FP16, INT8, Precision
+from core.numerics.precision import FP16, INT8, integers
 from tests.core.synthetic import synthetic_analysis, synthetic_evidence, synthetic_layers
 from tests.core.tensor_file import write_tensors
 from tests.zoo import models
@@ -86,7 +86,7 @@ def test_sizes_of_the_zoo_equal_written_files(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_four_bit_weights_are_packed_two_to_a_byte(tmp_path: Path) -> None:
     """A precision that is only registered is written and counted without further code."""
-    int4 = Precision("INT4-test", 4, "integer", "4")
+    int4 = integers("INT4-test", 4, "4")
     source = tiny_source()
     with registered(int4):
         analysis = analyze(source, MeasureOptions(precisions=(FP16, int4), probes=0))

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from onnxruntime.capi import _pybind_state as native
 
 from core.numerics import precision as registry
-from core.numerics.groups import SCALE_BYTES, grouped, grouped_bytes, round_grouped
+from core.numerics.groups import grouped, round_grouped
 from core.numerics.precision import TensorFormat
+from core.numerics.storage import SCALE_BYTES, grouped_bytes
 
 FORMATS = [p for p in map(registry.get, registry.names()) if p.is_weights_only]
 

@@ -20,7 +20,7 @@ from core.decide.policy.policy import Policy
 from core.decide.study import Study
 from core.evidence.options import MeasureOptions
 from core.numerics import precision as registry
-from core.numerics.precision import FP16, INT8
+from core.numerics.precision import FP16, INT4_G32, INT8, INT8_W
 from core.numerics.storage import GRID_BYTES
 from core.onnx_graph.session import open_session
 from core.runtime.build import assemble
@@ -252,15 +252,15 @@ def test_what_is_missing_is_named(
 @pytest.mark.slow
 @pytest.mark.parametrize("name", GRAPHS)
 def test_a_file_is_built_as_planned(name: str) -> None:
-    """Every graph of the zoo is built in FP32, FP16 and INT8: numbers take the planned bytes, less
+    """Every graph of the zoo is built in every kind of precision: numbers take the planned bytes, less
     the grid that two layers share, and the file gives what the engine gave.
     """
     source = source_of(name)
-    analysis = analyze(source, MeasureOptions(precisions=(FP16, INT8), probes=2))
+    analysis = analyze(source, MeasureOptions(precisions=(FP16, INT8, INT8_W, INT4_G32), probes=2))
     study, engine = Study(analysis), stored_simulator(source, analysis)
     graph = graph_of(source, analysis.layers)
     assert analysis.evidence is not None
-    for precision in ("FP32", "FP16", "INT8"):
+    for precision in ("FP32", "FP16", "INT8", "INT8-W", "INT4-g32"):
         chosen = answer.decide(study, Policy(strategy="uniform", uniform=precision))
         built = assemble(graph, analysis, chosen)
         numbers = [to_array(c) for c in built.model.graph.initializer]

@@ -135,7 +135,7 @@ def test_every_precision_has_a_second_cue() -> None:
 
 def test_a_new_precision_gets_a_colour_of_its_own() -> None:
     """A precision that the theme does not know is drawn in a spare colour, not in a known one."""
-    fresh = registry.Precision("INT4", 4, "integer", "4", marker="diamond")
+    fresh = registry.integers("INT4", 4, "4", marker="diamond")
     with registered(fresh):
         fill = LIGHT.of("INT4").fill
 

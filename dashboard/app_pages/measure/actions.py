@@ -60,7 +60,11 @@ def request(source: LaunchedSource) -> Request:
     how = options.chosen()
     asked = Request(
         source.reference,
-        tuple(n for n in registry.simulated() if st.session_state.get(precision_key(n), True)),
+        tuple(
+            n
+            for n in registry.simulated()
+            if st.session_state.get(precision_key(n), n in registry.FIRST_VISIT)
+        ),
         expand_units=bool(st.session_state.get(UNITS, False)),
         csv="" if csv is None else csv.name,
         csv_digest="" if csv is None else digest(csv.content),

@@ -88,10 +88,10 @@ def _precisions() -> None:
             one = registry.get(name)
             st.checkbox(
                 name,
-                value=True,
+                value=name in registry.FIRST_VISIT,
                 key=actions.precision_key(name),
                 persist_state="session",
-                help=f"{one.bits} bits, {one.kind}.",
+                help=f"{one.meaning}.",
             )
     st.checkbox(
         "Take attention and feed-forward units apart",

@@ -140,7 +140,9 @@ def _shape(shape: tuple[int, ...]) -> str:
 
 
 def _effect(view: View, name: str) -> None:
-    low = view.policy.low if view.policy.low in view.study.precisions else view.study.score_precision
+    low = (
+        view.policy.low if view.policy.low in view.study.precisions else view.study.score_precision
+    )
     effect = studies.effect(view.opened, name, low, view.policy.hardware)
     if effect is None:
         st.caption("It does nothing at inference, so no precision has an effect.")

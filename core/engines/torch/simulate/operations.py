@@ -47,9 +47,7 @@ class Operations(TorchFunctionMode):
         self._weight_only = {layer.name for layer in layers if layer.state == "stores"}
         self._dynamic = {layer.name for layer in layers if layer.dynamic}
         self._in_float = {layer.name for layer in layers if layer.state == "float"}
-        self._in_groups = {
-            layer.name for layer in layers if any(spec.group_axis >= 0 for spec in layer.tensors)
-        }
+        self._in_groups = {layer.name for layer in layers if layer.in_groups}
         self._states = {
             special: kernel_table.operation_state(scheme.name, special)
             for special in ("", *kernel_table.UNLIKE_PRODUCTS)
