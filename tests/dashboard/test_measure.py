@@ -129,7 +129,7 @@ def test_start_asks_for_what_the_form_says(
     app.button(key="_measure_start").click().run()
     app.button(key="_measure_predict").click().run()
 
-    wanted = Request(MINE, ("FP16", "INT8"), expand_units=True, cwd=str(tmp_path))
+    wanted = Request(MINE, ("FP16", "INT8", "INT4-g32"), expand_units=True, cwd=str(tmp_path))
     assert started == [wanted, msgspec.structs.replace(wanted, dry_run=True)]
     assert failures(app) == []
 
@@ -137,7 +137,7 @@ def test_start_asks_for_what_the_form_says(
 def test_no_precision_is_nothing_to_measure(open_page: Open) -> None:
     """Without a precision nothing can be started, and the reason stands beside the buttons."""
     app = open_page("measured", page="measure")
-    for name in ("FP16", "BF16", "INT8"):
+    for name in ("FP16", "BF16", "INT8", "INT4-g32"):
         app.checkbox(key=f"measure_{name}").uncheck()
     app.run()
 
@@ -355,7 +355,7 @@ def test_a_prediction_is_shown_for_the_choices_it_was_made_for(
 ) -> None:
     """The plan of a dry run stands below the form, and goes when the form asks for other things."""
     make("mine-run-1", "done", request={
-        "precisions": ["BF16", "FP16", "INT8"], "dry_run": True, "cwd": str(tmp_path),
+        "precisions": ["BF16", "FP16", "INT8", "INT4-g32"], "dry_run": True, "cwd": str(tmp_path),
     }, result={"layers": 57, "runs": 163, "samples": 1500, "predicted_seconds": 75.2,
                "perturbation_bytes": 2_500_000, "outputs": "128 of 18,710 classes"})  # fmt: skip
     app = open_page("measured", page="measure")
@@ -371,7 +371,7 @@ def test_a_prediction_is_shown_for_the_choices_it_was_made_for(
 def test_a_prediction_without_figures_says_na(open_page: Open, make: Make, tmp_path: Path) -> None:
     """A plan that lacks a figure reads n/a there, never 0."""
     make("mine-run-1", "done", request={
-        "precisions": ["BF16", "FP16", "INT8"], "dry_run": True, "cwd": str(tmp_path),
+        "precisions": ["BF16", "FP16", "INT8", "INT4-g32"], "dry_run": True, "cwd": str(tmp_path),
     }, result={"layers": 57})  # fmt: skip
 
     (shown,) = open_page("measured", page="measure").info

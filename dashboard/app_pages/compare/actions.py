@@ -82,10 +82,17 @@ def chosen(view: View, offers: Mapping[str, Offer]) -> tuple[str, ...]:
 
 def _default(view: View, offers: Mapping[str, Offer]) -> tuple[str, ...]:
     """The map on screen, the pinned one and the person's own; then, of those that are always
-    there, the ones that give another map than the one on screen.
+    there, the ones that give another map than the one on screen, formats that a first visit does
+    not measure last.
     """
     mine = [CURRENT, PINNED, *(offer.name for offer in offers.values() if offer.own)]
-    narrow_first = sorted(view.study.precisions, key=registry.width)
+    narrow_first = sorted(
+        view.study.precisions,
+        key=lambda name: (
+            name not in (*registry.FIRST_VISIT, registry.REFERENCE),
+            registry.width(name),
+        ),
+    )
     names = [name for name in mine if name in offers][:MOST]
     for name in (DOCUMENT, *(f"All {precision}" for precision in narrow_first)):
         if len(names) < MOST and name in offers and name not in names:
