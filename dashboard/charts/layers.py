@@ -17,7 +17,7 @@ from core.decide.policy.scoring import LEVELS
 from core.numerics import precision as registry
 from dashboard.charts.template import Spec, filled, named, template
 from dashboard.display.text import arrow, counts_in_words, role_title
-from dashboard.display.theme import Mode, Theme, by_mode, marker
+from dashboard.display.theme import Mode, Theme, by_mode, marker, short
 from dashboard.session import state
 from dashboard.session.selection import PICK
 from dashboard.session.view import View
@@ -27,7 +27,9 @@ STRIP_HEIGHT = 164
 GAPS_UP_TO = 400
 """Beyond this many layers a 1 px gap would be wider than a layer."""
 LABEL_PX = 15
-"""Narrower segments carry no label."""
+"""Narrower segments carry no label of up to two characters."""
+CHARACTER_PX = 7
+"""What each further character needs."""
 IDLE = "no precision"
 LAYERS = "layers"
 CHANGED = "datum.change != ''"
@@ -109,7 +111,7 @@ def strip(view: View, measure: str, look: Theme) -> Spec:
     widest = max(registry.get(name).bits for name in view.study.precisions)
     assigned = view.now.chosen.assigned
     data["height"] = [registry.get(name).bits / widest if name else 0.0 for name in assigned]
-    data["short"] = [registry.get(name).short if name else "" for name in assigned]
+    data["short"] = [short(name) if name else "" for name in assigned]
     # A layer of no width cannot be seen; drawing it would only cost time.
     data = data[data["end"] > data["start"]]
     spec = _strip(look.mode, shown(view), view.pinned, len(view.study.layers) <= GAPS_UP_TO)
@@ -164,7 +166,8 @@ def _strip(mode: Mode, names: tuple[str, ...], pinned: bool, gaps: bool) -> Spec
         label = named(LAYERS).mark_text(
             baseline="bottom", dy=-4, fontSize=12, fontWeight=600, color=look.of(name).text
         )
-        wide = f"(datum.end - datum.start) * width > {LABEL_PX}"
+        room = LABEL_PX + CHARACTER_PX * max(len(short(name)) - 2, 0)
+        wide = f"(datum.end - datum.start) * width > {room}"
         parts.append(
             label.encode(x=middle, y=alt.YDatum(0), text="short:N").transform_filter(
                 f"datum.precision == '{name}' && {wide}"
