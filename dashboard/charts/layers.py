@@ -7,6 +7,7 @@ would change the colours between two moves of a slider.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import altair as alt
 import numpy as np
@@ -30,6 +31,8 @@ LABEL_PX = 15
 """Narrower segments carry no label of up to two characters."""
 CHARACTER_PX = 7
 """What each further character needs."""
+MOST_IN_A_ROW = 6
+"""Precisions whose names fit side by side above the narrowest chart on a desk."""
 IDLE = "no precision"
 LAYERS = "layers"
 CHANGED = "datum.change != ''"
@@ -49,6 +52,12 @@ def colours(names: tuple[str, ...], look: Theme) -> alt.Scale:
 def shapes(names: tuple[str, ...]) -> alt.Scale:
     """Precision to marker: the second cue."""
     return alt.Scale(domain=list(names), range=[marker(name) for name in names])
+
+
+def legend(names: tuple[str, ...], **given: Any) -> alt.Legend:
+    """Precisions above a chart, in two rows where one would be cut off."""
+    columns = -(-len(names) // 2) if len(names) > MOST_IN_A_ROW else alt.Undefined
+    return alt.Legend(title=None, orient="top", columns=columns, **given)
 
 
 def in_words(view: View) -> str:
@@ -149,13 +158,11 @@ def _strip(mode: Mode, names: tuple[str, ...], pinned: bool, gaps: bool) -> Spec
         )
         .add_params(pick())
     )
-    legend = alt.Legend(
-        title=None, orient="top", symbolType="square", direction="horizontal", offset=0
-    )
+    above = legend(names, symbolType="square", direction="horizontal", offset=0)
     bars = base.mark_rect(stroke=look.background, strokeWidth=gap).encode(
         y=alt.Y("height:Q", axis=None, scale=y),
         y2=alt.Y2Datum(0),
-        color=alt.Color("precision:N", scale=colours(names, look), legend=legend),
+        color=alt.Color("precision:N", scale=colours(names, look), legend=above),
     )
     ring = base.mark_rect(filled=False, stroke=look.text, strokeWidth=2).encode(
         y=alt.YDatum(1, axis=None, scale=y), y2=alt.Y2Datum(0)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from core.numerics import precision as registry
 from core.numerics import precision_marks
+from dashboard.charts import layers
 from dashboard.display import theme
 from dashboard.display.strategy_marks import MARKS
 from dashboard.display.theme import DARK, LIGHT, Theme
@@ -204,3 +205,11 @@ def test_a_new_precision_gets_a_colour_of_its_own() -> None:
             assert contrast(colour.fill, look.background) >= 3
             assert contrast(colour.text, colour.fill) >= 4.5
         assert theme.short("INT4") == "INT4"
+
+
+@pytest.mark.parametrize(("count", "columns"), [(3, {}), (6, {}), (7, {4}), (10, {5})])
+def test_a_long_legend_takes_two_rows(count: int, columns: set[int]) -> None:
+    """Up to six precisions stand in one row above a chart, more in two rows of as many."""
+    made = layers.legend(NAMES[:count], offset=2).to_dict()
+
+    assert {made[key] for key in ("columns",) if key in made} == set(columns)

@@ -40,7 +40,7 @@ function strip(figure) {
       });
       if (wide <= 3) rect.classList.add("thin");
       const label = layer.precision === null ? "" : shortOf[layer.precision];
-      if (label && wide >= Math.max(14, 7 * label.length)) {
+      if (label && wide >= Math.max(14, 10 * label.length - 6)) {
         draw(svg, "text", {
           class: "on", "data-precision": layer.precision, x: x + wide / 2, y: (HEIGHT - FOOT) / 2 + 4,
           "text-anchor": "middle",
