@@ -42,14 +42,12 @@ class TensorFormat:
 class Precision:
     """Formats of a layer's `weights` and of its `activations` (None: they stay as they come).
 
-    `short` is the label drawn beside the colour, `marker` the second cue of a chart.
+    How each is drawn stands in `precision_marks.toml`.
     """
 
     name: str
     weights: TensorFormat
     activations: TensorFormat | None
-    short: str
-    marker: str = "circle"
 
     @property
     def bits(self) -> int:
@@ -109,31 +107,31 @@ class Precision:
         return self.route == "weights"
 
 
-def _cast(name: str, dtype: str, bits: int, short: str, marker: str) -> Precision:
+def _cast(name: str, dtype: str, bits: int) -> Precision:
     kept = TensorFormat("float", bits, dtype=dtype)
-    return Precision(name, kept, kept, short, marker)
+    return Precision(name, kept, kept)
 
 
-def integers(name: str, bits: int, short: str, marker: str = "circle") -> Precision:
+def integers(name: str, bits: int) -> Precision:
     """Products of integers: weights of `bits` with a scale per output channel, activations of 8
     bits with one per tensor, on the grids that a scheme says.
     """
     activations = TensorFormat("integer", 8, "tensor")
-    return Precision(name, TensorFormat("integer", bits, "channel"), activations, short, marker)
+    return Precision(name, TensorFormat("integer", bits, "channel"), activations)
 
 
-def _grouped(bits: int, group: int, name: str, short: str, marker: str) -> Precision:
-    return Precision(name, TensorFormat("integer", bits, "group", group), None, short, marker)
+def _grouped(name: str, bits: int, group: int) -> Precision:
+    return Precision(name, TensorFormat("integer", bits, "group", group), None)
 
 
-FP32 = _cast("FP32", "float32", 32, "32", "square")
-FP16 = _cast("FP16", "float16", 16, "16", "triangle-up")
-BF16 = _cast("BF16", "bfloat16", 16, "b16", "triangle-down")
-INT8 = integers("INT8", 8, "8")
-INT8_W = _grouped(8, 128, "INT8-W", "8w", "hexagon")
-INT4_G32 = _grouped(4, 32, "INT4-g32", "4", "diamond")
-INT4_G128 = _grouped(4, 128, "INT4-g128", "4+", "cross")
-INT2_G32 = _grouped(2, 32, "INT2-g32", "2", "star")
+FP32 = _cast("FP32", "float32", 32)
+FP16 = _cast("FP16", "float16", 16)
+BF16 = _cast("BF16", "bfloat16", 16)
+INT8 = integers("INT8", 8)
+INT8_W = _grouped("INT8-W", 8, 128)
+INT4_G32 = _grouped("INT4-g32", 4, 32)
+INT4_G128 = _grouped("INT4-g128", 4, 128)
+INT2_G32 = _grouped("INT2-g32", 2, 32)
 
 _REGISTRY: dict[str, Precision] = {
     p.name: p for p in (FP32, FP16, BF16, INT8, INT8_W, INT4_G32, INT4_G128, INT2_G32)

@@ -7,6 +7,7 @@ would change the colours between two moves of a slider.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import altair as alt
 import numpy as np
@@ -17,7 +18,7 @@ from core.decide.policy.scoring import LEVELS
 from core.numerics import precision as registry
 from dashboard.charts.template import Spec, filled, named, template
 from dashboard.display.text import arrow, counts_in_words, role_title
-from dashboard.display.theme import Mode, Theme, by_mode, marker
+from dashboard.display.theme import Mode, Theme, by_mode, marker, short
 from dashboard.session import state
 from dashboard.session.selection import PICK
 from dashboard.session.view import View
@@ -27,7 +28,11 @@ STRIP_HEIGHT = 164
 GAPS_UP_TO = 400
 """Beyond this many layers a 1 px gap would be wider than a layer."""
 LABEL_PX = 15
-"""Narrower segments carry no label."""
+"""Narrower segments carry no label of up to two characters."""
+CHARACTER_PX = 7
+"""What each further character needs."""
+MOST_IN_A_ROW = 6
+"""Precisions whose names fit side by side above the narrowest chart on a desk."""
 IDLE = "no precision"
 LAYERS = "layers"
 CHANGED = "datum.change != ''"
@@ -47,6 +52,12 @@ def colours(names: tuple[str, ...], look: Theme) -> alt.Scale:
 def shapes(names: tuple[str, ...]) -> alt.Scale:
     """Precision to marker: the second cue."""
     return alt.Scale(domain=list(names), range=[marker(name) for name in names])
+
+
+def legend(names: tuple[str, ...], **given: Any) -> alt.Legend:
+    """Precisions above a chart, in two rows where one would be cut off."""
+    columns = -(-len(names) // 2) if len(names) > MOST_IN_A_ROW else alt.Undefined
+    return alt.Legend(title=None, orient="top", columns=columns, **given)
 
 
 def in_words(view: View) -> str:
@@ -109,7 +120,7 @@ def strip(view: View, measure: str, look: Theme) -> Spec:
     widest = max(registry.get(name).bits for name in view.study.precisions)
     assigned = view.now.chosen.assigned
     data["height"] = [registry.get(name).bits / widest if name else 0.0 for name in assigned]
-    data["short"] = [registry.get(name).short if name else "" for name in assigned]
+    data["short"] = [short(name) if name else "" for name in assigned]
     # A layer of no width cannot be seen; drawing it would only cost time.
     data = data[data["end"] > data["start"]]
     spec = _strip(look.mode, shown(view), view.pinned, len(view.study.layers) <= GAPS_UP_TO)
@@ -147,13 +158,11 @@ def _strip(mode: Mode, names: tuple[str, ...], pinned: bool, gaps: bool) -> Spec
         )
         .add_params(pick())
     )
-    legend = alt.Legend(
-        title=None, orient="top", symbolType="square", direction="horizontal", offset=0
-    )
+    above = legend(names, symbolType="square", direction="horizontal", offset=0)
     bars = base.mark_rect(stroke=look.background, strokeWidth=gap).encode(
         y=alt.Y("height:Q", axis=None, scale=y),
         y2=alt.Y2Datum(0),
-        color=alt.Color("precision:N", scale=colours(names, look), legend=legend),
+        color=alt.Color("precision:N", scale=colours(names, look), legend=above),
     )
     ring = base.mark_rect(filled=False, stroke=look.text, strokeWidth=2).encode(
         y=alt.YDatum(1, axis=None, scale=y), y2=alt.Y2Datum(0)
@@ -164,7 +173,8 @@ def _strip(mode: Mode, names: tuple[str, ...], pinned: bool, gaps: bool) -> Spec
         label = named(LAYERS).mark_text(
             baseline="bottom", dy=-4, fontSize=12, fontWeight=600, color=look.of(name).text
         )
-        wide = f"(datum.end - datum.start) * width > {LABEL_PX}"
+        room = LABEL_PX + CHARACTER_PX * max(len(short(name)) - 2, 0)
+        wide = f"(datum.end - datum.start) * width > {room}"
         parts.append(
             label.encode(x=middle, y=alt.YDatum(0), text="short:N").transform_filter(
                 f"datum.precision == '{name}' && {wide}"

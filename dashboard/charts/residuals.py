@@ -48,5 +48,5 @@ def _chart(mode: Mode, title: str) -> Spec:
     line = named(EQUAL).mark_line(strokeDash=[4, 4], color=look.muted).encode(x=x, y=y)
     tip = [alt.Tooltip("map:N", title="Map"), alt.Tooltip("projected_said:N", title="Projected"),
            alt.Tooltip("measured_said:N", title="Measured")]  # fmt: skip
-    marks = named(MAPS).mark_point(filled=True, size=80, color=look.spare[0].fill)
+    marks = named(MAPS).mark_point(filled=True, size=80, color=look.accent)
     return template(alt.layer(line, marks.encode(x=x, y=y, tooltip=tip)).properties(height=HEIGHT))

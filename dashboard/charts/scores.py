@@ -15,6 +15,7 @@ from dashboard.charts.layers import (
     SELECTED,
     colours,
     layer_data,
+    legend,
     pick,
     shapes,
     shown,
@@ -81,7 +82,7 @@ def _scores(mode: Mode, names: tuple[str, ...], pinned: bool, count: int, brushe
         scale=alt.Scale(domain=[0, 1.06], nice=False),
         axis=alt.Axis(values=[0, 0.2, 0.4, 0.6, 0.8, 1.0], format=".1f"),
     )
-    legend = alt.Legend(title=None, orient="top", offset=2)
+    above = legend(names, offset=2)
     base = named(LAYERS)
     idle = base.mark_point(shape="cross", size=30, color=look.muted, filled=True, opacity=0.8)
     size = 80 if count <= MANY else 28
@@ -96,8 +97,8 @@ def _scores(mode: Mode, names: tuple[str, ...], pinned: bool, count: int, brushe
         active.encode(
             x=x,
             y=y,
-            color=alt.Color("now:N", scale=colours(names, look), legend=legend),
-            shape=alt.Shape("now:N", scale=shapes(names), legend=legend),
+            color=alt.Color("now:N", scale=colours(names, look), legend=above),
+            shape=alt.Shape("now:N", scale=shapes(names), legend=above),
             tooltip=tooltip(pinned=pinned),
         )
         .transform_filter(f"datum.precision != '{IDLE}'")

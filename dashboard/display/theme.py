@@ -1,7 +1,8 @@
-"""Colours of precisions and levels, in light and dark, each with a second cue.
+"""Colours of precisions and pages, in light and dark, each with a second cue.
 
 Colour is never alone: a precision also has a short label, a marker and, in the layer strip, a
-height. The values are held to contrast and colour-blindness thresholds by a test.
+height. What a precision looks like is `core.numerics.precision_marks`, which reports read too;
+the values are held to contrast and colour-blindness thresholds by a test.
 """
 
 from __future__ import annotations
@@ -12,9 +13,15 @@ from typing import Literal
 import streamlit as st
 
 from core.decide.policy.decision import PrecisionMap
-from core.numerics import precision as registry
+from core.numerics import precision_marks
 
 Mode = Literal["light", "dark"]
+
+VEGA_SHAPES = frozenset(
+    ("circle", "square", "diamond", "triangle-up", "triangle-down", "triangle-right",
+     "triangle-left")
+)  # fmt: skip
+"""Markers that Vega draws by name; of others it takes the outline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +35,8 @@ class Colour:
 
 @dataclass(frozen=True, slots=True)
 class Theme:
-    """Everything that charts need to know of the current mode.
-
-    The first of `spare` keeps its distance from all of `precisions` for every eye and in grey;
-    there is no fifth such colour, so from there on labels and markers tell precisions apart.
+    """Everything that charts need to know of the current mode. `accent` marks what is no
+    precision.
     """
 
     mode: Mode
@@ -39,17 +44,13 @@ class Theme:
     text: str
     muted: str
     ghost: str
-    precisions: dict[str, Colour]
-    spare: tuple[Colour, ...]
+    accent: str
 
     def of(self, precision: str) -> Colour:
         """The colour of `precision`; a spare one for a precision that has none of its own."""
-        known = self.precisions.get(precision)
-        if known is not None:
-            return known
-        strangers = [name for name in registry.names() if name not in self.precisions]
-        place = strangers.index(precision) if precision in strangers else 0
-        return self.spare[place % len(self.spare)]
+        mark = precision_marks.of(precision)
+        fill = mark.dark if self.mode == "dark" else mark.light
+        return Colour(fill, precision_marks.readable_on(fill), mark.hue)
 
 
 LIGHT = Theme(
@@ -58,12 +59,7 @@ LIGHT = Theme(
     text="#31333F",
     muted="#5F6470",
     ghost="#E9EAEE",
-    precisions={
-        "FP32": Colour("#1C1C1C", "#FFFFFF", "gray"),
-        "FP16": Colour("#DB6A00", "#000000", "orange"),
-        "INT8": Colour("#0072B2", "#FFFFFF", "blue"),
-    },
-    spare=(Colour("#872D00", "#FFFFFF", "red"), Colour("#9B3B8C", "#FFFFFF", "violet")),
+    accent="#9B3B8C",
 )
 DARK = Theme(
     mode="dark",
@@ -71,12 +67,7 @@ DARK = Theme(
     text="#FAFAFA",
     muted="#B4B5BA",
     ghost="#2E2D2B",
-    precisions={
-        "FP32": Colour("#E0E0E0", "#000000", "gray"),
-        "FP16": Colour("#F0A030", "#000000", "orange"),
-        "INT8": Colour("#2E8BC9", "#000000", "blue"),
-    },
-    spare=(Colour("#875A1E", "#FFFFFF", "red"), Colour("#C77DBB", "#000000", "violet")),
+    accent="#C77DBB",
 )
 
 NOTHING_MARKER = "cross"
@@ -94,16 +85,29 @@ def by_mode(mode: Mode) -> Theme:
 
 def badge(precision: str) -> str:
     """A precision as a coloured Markdown badge."""
-    return f":{LIGHT.of(precision).badge}-badge[{precision}]"
+    return f":{precision_marks.of(precision).hue}-badge[{precision}]"
 
 
 def badges(chosen: PrecisionMap) -> str:
     """How many layers of a map have each precision, as badges."""
     counts = [(name, chosen.count(name)) for name in chosen.precisions]
-    drawn = (f":{LIGHT.of(name).badge}-badge[{count:,} {name}]" for name, count in counts if count)
+    drawn = (
+        f":{precision_marks.of(name).hue}-badge[{count:,} {name}]"
+        for name, count in counts
+        if count
+    )
     return " ".join(drawn) or "no layer computes"
 
 
+def short(precision: str) -> str:
+    """The label that is drawn beside or on the colour of a precision."""
+    return precision_marks.of(precision).short
+
+
 def marker(precision: str) -> str:
-    """The Vega shape of a precision."""
-    return registry.get(precision).marker
+    """The Vega shape of a precision: a name that Vega knows, or an SVG path."""
+    name = precision_marks.of(precision).marker
+    if name in VEGA_SHAPES:
+        return name
+    corners = precision_marks.outlines()[name]
+    return "M" + "L".join(f"{x:g},{y:g}" for x, y in corners) + "Z"

@@ -43,7 +43,7 @@ from core.source import samples
 from core.source.contract import ModelSource, Split
 from tests.zoo.precisions import registered
 
-INT4 = integers("INT4-stress", 4, "4")
+INT4 = integers("INT4-stress", 4)
 SHARES = (0.05, 0.15, 0.3, 0.5, 0.75)
 """Budgets: this share of the way from the least size to that of no loss."""
 TIGHT = (0.02, 0.05, 0.08, 0.1, 0.12, 0.15, 0.18, 0.2, 0.25, 0.3, 0.35, 0.4)

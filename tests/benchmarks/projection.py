@@ -260,7 +260,7 @@ def rows_of(
             source,
             selection=Split(source.selection.inputs[:n], None if targets is None else targets[:n]),
         )
-        narrow = integers(f"INT{bits}-stress", bits, str(bits))
+        narrow = integers(f"INT{bits}-stress", bits)
         with registered(narrow):
             console = Console(stderr=True)
             console.print(f"measuring {len(analysis.layers)} layers with {bits}-bit weights")

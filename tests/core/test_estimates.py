@@ -86,7 +86,7 @@ def test_sizes_of_the_zoo_equal_written_files(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_four_bit_weights_are_packed_two_to_a_byte(tmp_path: Path) -> None:
     """A precision that is only registered is written and counted without further code."""
-    int4 = integers("INT4-test", 4, "4")
+    int4 = integers("INT4-test", 4)
     source = tiny_source()
     with registered(int4):
         analysis = analyze(source, MeasureOptions(precisions=(FP16, int4), probes=0))

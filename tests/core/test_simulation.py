@@ -204,7 +204,7 @@ def test_probes_cover_the_shares_of_the_narrowest_precision() -> None:
 
 def test_narrower_weights_disturb_more() -> None:
     """Four-bit weights change the outputs more than eight-bit weights in every product layer."""
-    int4 = integers("INT4-test", 4, "4")
+    int4 = integers("INT4-test", 4)
     source = tiny_source()
     layers = take_inventory(source)
     with registered(int4):
@@ -269,7 +269,7 @@ def test_rounding_an_activation_is_idempotent_and_close(
 def test_rounded_weights_use_at_most_the_grid(seed: int, bits: int) -> None:
     """Each output channel holds at most 2^b - 1 distinct values, symmetric around zero."""
     weight = torch.randn(3, 50, generator=torch.Generator().manual_seed(seed))
-    rounded = round_weight(weight, integers("test", bits, "t"))
+    rounded = round_weight(weight, integers("test", bits))
 
     for channel, original in zip(rounded, weight, strict=True):
         assert len(channel.unique()) <= 2**bits - 1

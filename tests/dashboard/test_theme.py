@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
 from itertools import combinations
+from typing import Any
 
 import numpy as np
+import plotly.graph_objects as go
 import pytest
 from numpy.typing import NDArray
 
 from core.numerics import precision as registry
+from core.numerics import precision_marks
+from dashboard.charts import layers
+from dashboard.display import theme
+from dashboard.display.strategy_marks import MARKS
 from dashboard.display.theme import DARK, LIGHT, Theme
+from tests.conftest import REPOSITORY
 from tests.zoo.precisions import registered
 
 Rgb = NDArray[np.float64]
@@ -70,16 +79,30 @@ def delta_e(first: Rgb, second: Rgb) -> float:
     return float(np.sqrt(x * x + y * y + z * z + r_t * y * z))
 
 
-PAIRS = [
-    pytest.param(look, a, b, id=f"{look.mode}-{a}-{b}")
-    for look in (LIGHT, DARK)
-    for a, b in combinations(registry.names(), 2)
-]
+NAMES = tuple(precision_marks.marks())
+COMMON = ("FP32", "FP16", "BF16", "INT8")
+"""What most analyses hold: four colours can be further apart than ten."""
+BADGES = {"blue", "green", "orange", "red", "violet", "gray", "yellow"}
+"""Colours that Streamlit's Markdown has badges of."""
 EACH = [
-    pytest.param(look, name, id=f"{look.mode}-{name}")
-    for look in (LIGHT, DARK)
-    for name in registry.names()
+    pytest.param(look, name, id=f"{look.mode}-{name}") for look in (LIGHT, DARK) for name in NAMES
 ]
+
+
+def pairs(names: tuple[str, ...]) -> list[Any]:
+    """Every two of `names` in every look."""
+    return [
+        pytest.param(look, a, b, id=f"{look.mode}-{a}-{b}")
+        for look in (LIGHT, DARK)
+        for a, b in combinations(names, 2)
+    ]
+
+
+def least_distance(first: str, second: str) -> float:
+    """ΔE2000 of two colours as those eyes see them that tell them apart worst."""
+    colours = linear(first), linear(second)
+    seen = [[lab(np.array(m) @ c) for c in colours] for m in MACHADO.values()]
+    return min(delta_e(*both) for both in ([lab(c) for c in colours], *seen))
 
 
 def test_the_difference_formula_is_right() -> None:
@@ -101,22 +124,18 @@ def test_graphics_stand_out_from_the_background(look: Theme, name: str) -> None:
     assert contrast(colour.text, colour.fill) >= 4.5
 
 
-@pytest.mark.parametrize(("look", "a", "b"), PAIRS)
+@pytest.mark.parametrize(("look", "a", "b"), pairs(NAMES))
 def test_fills_differ_for_every_eye(look: Theme, a: str, b: str) -> None:
-    """ΔE2000 is 20 or more, also in a simulation of the three colour blindnesses."""
-    first, second = linear(look.of(a).fill), linear(look.of(b).fill)
-
-    assert delta_e(lab(first), lab(second)) >= 20
-    for matrix in MACHADO.values():
-        seen = [lab(np.array(matrix) @ colour) for colour in (first, second)]
-        assert delta_e(*seen) >= 20
+    """ΔE2000 is 13 or more, also in a simulation of the three colour blindnesses."""
+    assert least_distance(look.of(a).fill, look.of(b).fill) >= 13
 
 
-@pytest.mark.parametrize(("look", "a", "b"), PAIRS)
-def test_fills_differ_in_grey(look: Theme, a: str, b: str) -> None:
-    """Printed without colour, ΔE2000 is 10 or more."""
+@pytest.mark.parametrize(("look", "a", "b"), pairs(COMMON))
+def test_common_precisions_differ_more(look: Theme, a: str, b: str) -> None:
+    """ΔE2000 of the four common precisions is 20 or more for every eye, and 10 or more in grey."""
     greys = [lab(np.full(3, linear(look.of(name).fill) @ LUMA)) for name in (a, b)]
 
+    assert least_distance(look.of(a).fill, look.of(b).fill) >= 20
     assert delta_e(*greys) >= 10
 
 
@@ -127,16 +146,70 @@ def test_quiet_text_can_be_read(look: Theme) -> None:
 
 
 def test_every_precision_has_a_second_cue() -> None:
-    """Labels and markers differ as colours do."""
-    known = [registry.get(name) for name in registry.names()]
+    """All labels differ and all markers differ, those of spare marks and of idle layers included."""
+    known = precision_marks.marks().values()
+    spare = {precision_marks.of(name).marker for name in ("new", "other", "third", "fourth")}
+    shapes = [theme.marker(name) for name in NAMES]
 
-    assert len({p.short for p in known}) == len({p.marker for p in known}) == len(known)
+    assert len({mark.short for mark in known}) == len(known)
+    assert len({mark.marker for mark in known}) == len(set(shapes)) == len(known)
+    assert not spare & {mark.marker for mark in known}
+    assert theme.NOTHING_MARKER not in shapes
+
+
+@pytest.mark.parametrize("marker", precision_marks.outlines())
+def test_a_marker_is_known_to_both_chart_libraries(marker: str) -> None:
+    """Plotly takes every marker by its name; Vega takes it by name or as a closed path."""
+    go.scatter.Marker(symbol=marker)  # raises for an unknown symbol
+
+    if marker not in theme.VEGA_SHAPES:
+        assert len(precision_marks.outlines()[marker]) > 2
+    for name, mark in precision_marks.marks().items():
+        if mark.marker == marker and marker not in theme.VEGA_SHAPES:
+            assert re.fullmatch(r"M[-\d.,]+(L[-\d.,]+)+Z", theme.marker(name))
+
+
+def test_badges_are_of_colours_that_pages_have() -> None:
+    """Every hue is one of Streamlit's badge colours, and the three that the configuration sets are
+    those of the palette.
+    """
+    shown = tomllib.loads((REPOSITORY / ".streamlit" / "config.toml").read_text("utf-8"))["theme"]
+
+    assert {LIGHT.of(name).badge for name in (*NAMES, "new", "other")} <= BADGES
+    for look in (LIGHT, DARK):
+        colours = shown[look.mode]
+        assert [colours[f"{hue}Color"] for hue in ("gray", "orange", "blue")] == [
+            look.of(name).fill for name in ("FP32", "FP16", "INT8")
+        ]
+
+
+def test_nothing_else_has_the_colour_of_a_precision() -> None:
+    """Strategies, and marks of what is no precision, are drawn in colours that no precision has."""
+    for look in (LIGHT, DARK):
+        fills = {look.of(name).fill for name in NAMES}
+        assert not fills & {look.accent, *(mark.colour(look.mode) for mark in MARKS)}
+
+
+def test_every_registered_precision_has_a_mark_of_its_own() -> None:
+    """No precision of the registry is drawn with a spare mark."""
+    assert set(registry.names()) <= set(NAMES)
 
 
 def test_a_new_precision_gets_a_colour_of_its_own() -> None:
-    """A precision that the theme does not know is drawn in a spare colour, not in a known one."""
-    fresh = registry.integers("INT4", 4, "4", marker="diamond")
+    """A precision that the palette does not know is drawn in a spare colour, not in a known one."""
+    fresh = registry.integers("INT4", 4)
     with registered(fresh):
-        fill = LIGHT.of("INT4").fill
+        for look in (LIGHT, DARK):
+            colour = look.of("INT4")
+            assert colour.fill not in {look.of(name).fill for name in NAMES}
+            assert contrast(colour.fill, look.background) >= 3
+            assert contrast(colour.text, colour.fill) >= 4.5
+        assert theme.short("INT4") == "INT4"
 
-    assert fill not in {colour.fill for colour in LIGHT.precisions.values()}
+
+@pytest.mark.parametrize(("count", "columns"), [(3, {}), (6, {}), (7, {4}), (10, {5})])
+def test_a_long_legend_takes_two_rows(count: int, columns: set[int]) -> None:
+    """Up to six precisions stand in one row above a chart, more in two rows of as many."""
+    made = layers.legend(NAMES[:count], offset=2).to_dict()
+
+    assert {made[key] for key in ("columns",) if key in made} == set(columns)

@@ -16,6 +16,7 @@ from core.decide.assess.loss import loss_figures
 from core.decide.policy.decision import PrecisionMap
 from core.decide.study import Study
 from core.export.map import words
+from core.export.report import palette
 from core.export.report.assemble import assemble
 from core.export.report.blocks import (
     Block,
@@ -30,6 +31,8 @@ from core.export.report.blocks import (
 )
 from core.export.report.html_data import figure_data, script_json
 from core.export.report.material import Material, gather
+from core.export.report.results import NOTHING
+from core.numerics import precision as registry
 from core.quantity import UNKNOWN, Quantity, written
 
 SCRIPTS = ("shared.js", "strip.js", "scores.js", "trade.js", "table.js")
@@ -46,7 +49,7 @@ def to_html(study: Study, chosen: PrecisionMap) -> bytes:
 
 def render(report: Report, given: Material) -> str:
     """`report` as a whole page with the figures of `given`."""
-    style, script = _style(), _script()
+    style, script = _style(given.study.precisions), _script()
     policy = (
         f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; "
         "base-uri 'none'; form-action 'none'"
@@ -163,7 +166,7 @@ def _cell(column: Column, cell: str, *, first: bool) -> str:
     text = escape(cell)
     if column.kind == "name":
         text = f"<code>{text}</code>"
-    elif column.kind == "precision" and cell.isalnum():
+    elif column.kind == "precision" and cell in (*registry.names(), NOTHING):
         text = f'<span class="precision" data-precision="{text}">{text}</span>'
     if first:
         return f'<th scope="row" class="cell-{column.kind}">{text}</th>'
@@ -176,8 +179,8 @@ def _asset(name: str) -> str:
 
 
 @cache
-def _style() -> str:
-    return "\n".join(_asset(name) for name in STYLES)
+def _style(precisions: tuple[str, ...]) -> str:
+    return "\n".join((*(_asset(name) for name in STYLES), palette.css(precisions)))
 
 
 @cache

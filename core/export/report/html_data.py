@@ -12,7 +12,7 @@ from core.decide.policy.scoring import LEVELS
 from core.export.map import words
 from core.export.map.precision_map import ORIGINS
 from core.export.report.material import THIS_MAP, Material
-from core.numerics import precision as registry
+from core.numerics import precision_marks
 from core.quantity import Quantity
 
 LAYER_FIELDS = (
@@ -35,9 +35,11 @@ def figure_data(given: Material) -> dict[str, Any]:
             for name in (judged.loss, judged.divergence)
         ],
         "precisions": [
-            {"name": p.name, "short": p.short, "marker": p.marker}
-            for p in map(registry.get, given.study.precisions)
+            {"name": name, "short": mark.short, "marker": mark.marker}
+            for name in given.study.precisions
+            for mark in (precision_marks.of(name),)
         ],
+        "outlines": precision_marks.outlines(),
         "thresholds": {"high": given.policy.high_threshold, "medium": given.policy.medium_threshold},
         "score_kind": given.score_kind,
         "layer_fields": LAYER_FIELDS,

@@ -8,7 +8,7 @@ import streamlit as st
 from core.decide.advise import advice as rules
 from core.estimate import hardware as hardware_profiles
 from core.numerics import precision as registry
-from core.numerics import storage
+from core.numerics import precision_marks, storage
 from dashboard.app_pages.method import text as words
 from dashboard.display import theme
 
@@ -65,8 +65,8 @@ def palette() -> None:
     """Colours with their second cues."""
     st.subheader("Colours, and what stands beside them", anchor="palette")
     rows = [
-        (theme.badge(name), registry.get(name).bits, registry.get(name).short,
-         registry.get(name).marker.replace("-", " "))
+        (theme.badge(name), registry.get(name).bits, theme.short(name),
+         precision_marks.of(name).marker.replace("-", " "))
         for name in registry.names()
     ]  # fmt: skip
     st.table(

@@ -25,7 +25,7 @@ function scores(figure) {
     order.forEach((i, rank) => {
       const layer = layers[i];
       const drawn = marker(svg, layer.precision === null ? "diamond" : shapeOf[layer.precision],
-        place(rank), y(layer.score), radius, { class: style(layer.precision) });
+        place(rank), y(layer.score), radius, look(layer.precision));
       if (radius < 3) drawn.classList.add("thin");
       marks[i] = drawn;
     });

@@ -3,9 +3,9 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const field = Object.fromEntries(data.layer_fields.map((name, i) => [name, i]));
 const layers = data.layers.map((row) =>
   Object.fromEntries(data.layer_fields.map((name, i) => [name, row[i]])));
-const known = new Set(["FP32", "FP16", "INT8"]);
-const style = (precision) =>
-  precision === null ? "p-none" : known.has(precision) ? `p-${precision}` : "p-other";
+// Colours follow from the name: the page's styles have a rule for each precision.
+const look = (precision) => (precision === null ? { class: "p-none" }
+  : { class: "p-given", "data-precision": precision });
 const SVG = "http:" + "//www.w3.org/2000/svg"; // a name, not an address: nothing is loaded
 
 function node(tag, attributes = {}, ...children) {
@@ -38,21 +38,11 @@ function responsive(figure, height, paint) {
     svg.setAttribute("viewBox", `0 0 ${width} ${tall}`);
     svg.setAttribute("height", tall);
     svg.replaceChildren();
-    hatch(svg);
     paint(svg, width, tall);
   };
   new ResizeObserver(() => redraw(false)).observe(figure);
   redraw(true);
   return { svg, redraw: () => redraw(true) };
-}
-
-function hatch(svg) {
-  if (document.getElementById("hatch") && !svg.contains(document.getElementById("hatch"))) return;
-  const pattern = draw(draw(svg, "defs"), "pattern", {
-    id: "hatch", width: 6, height: 6, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)",
-  });
-  draw(pattern, "rect", { class: "hatch-ground", width: 6, height: 6 });
-  draw(pattern, "line", { class: "hatch-line", x1: 1.5, y1: 0, x2: 1.5, y2: 6 });
 }
 
 const tip = document.getElementById("tip");
@@ -86,13 +76,9 @@ function choose(i, from) {
 }
 
 function marker(parent, shape, x, y, radius, attributes) {
-  const points = {
-    "triangle-up": [[0, -1.25], [1.1, 0.8], [-1.1, 0.8]],
-    square: [[-0.9, -0.9], [0.9, -0.9], [0.9, 0.9], [-0.9, 0.9]],
-    diamond: [[0, -1.3], [1.1, 0], [0, 1.3], [-1.1, 0]],
-  }[shape];
-  if (!points) return draw(parent, "circle", { cx: x, cy: y, r: radius, ...attributes });
-  const path = points.map(([dx, dy]) => `${x + dx * radius},${y + dy * radius}`).join(" ");
+  const corners = data.outlines[shape];
+  if (!corners.length) return draw(parent, "circle", { cx: x, cy: y, r: radius, ...attributes });
+  const path = corners.map(([dx, dy]) => `${x + dx * radius},${y + dy * radius}`).join(" ");
   return draw(parent, "polygon", { points: path, ...attributes });
 }
 const shapeOf = Object.fromEntries(data.precisions.map((p) => [p.name, p.marker]));

@@ -35,14 +35,16 @@ function strip(figure) {
       const gap = wide > 3 ? 1.5 : 0;
       const inset = layer.precision === null ? 20 : 4;
       const rect = draw(svg, "rect", {
-        class: style(layer.precision), x: x + gap / 2, y: inset, rx: wide > 6 ? 2 : 0,
+        ...look(layer.precision), x: x + gap / 2, y: inset, rx: wide > 6 ? 2 : 0,
         width: Math.max(wide - gap, 0.3), height: HEIGHT - FOOT - 2 * inset,
       });
       if (wide <= 3) rect.classList.add("thin");
-      if (wide >= 14 && layer.precision !== null) {
+      const label = layer.precision === null ? "" : shortOf[layer.precision];
+      if (label && wide >= Math.max(14, 10 * label.length - 6)) {
         draw(svg, "text", {
-          class: `on on-${layer.precision}`, x: x + wide / 2, y: (HEIGHT - FOOT) / 2 + 4, "text-anchor": "middle",
-        }, shortOf[layer.precision]);
+          class: "on", "data-precision": layer.precision, x: x + wide / 2, y: (HEIGHT - FOOT) / 2 + 4,
+          "text-anchor": "middle",
+        }, label);
       }
       rects.push(rect);
       x += wide;
