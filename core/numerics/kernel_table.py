@@ -65,10 +65,30 @@ MOVES = frozenset(
 _UNROLLED = frozenset(("LSTM", "RNN", "LSTMCell", "GRUCell", "RNNCell"))
 
 
+Rows = dict[str, dict[str, dict[str, str]]]
+FORMATS = "formats"
+"""The part of the file that speaks of formats of weights alone."""
+FORMATS_AS = {"ort-cpu-all": "ort-cpu", "openvino-mixed": "openvino"}
+"""Schemes of one runtime: it has the same kernels for formats of weights alone."""
+
+
 @cache
-def table() -> dict[str, dict[str, dict[str, str]]]:
-    """Scheme -> what a layer runs, or its module type -> {state, source}."""
+def _file() -> dict[str, Rows]:
     return tomllib.loads(files("core.numerics").joinpath("kernel_table.toml").read_text("utf-8"))
+
+
+@cache
+def table() -> Rows:
+    """Scheme -> what a layer runs, or its module type -> {state, source}."""
+    found: Rows = {name: dict(rows) for name, rows in _file().items() if name != FORMATS}  # type: ignore[arg-type]
+    return found
+
+
+def format_row(scheme: str, precision: str) -> dict[str, str]:
+    """`state` and `source` of matrix products with weights in a format of weights alone, at the
+    target of `scheme`.
+    """
+    return _file()[FORMATS][FORMATS_AS.get(scheme, scheme)][precision]
 
 
 def row(scheme: str, runs: str, kind: str = "") -> dict[str, str]:
