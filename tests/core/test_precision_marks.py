@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from unittest.mock import patch
 
 import pytest
 
@@ -12,7 +13,9 @@ from core.decide import answer
 from core.decide.policy.policy import Policy
 from core.decide.study import Study
 from core.export.report import palette
-from core.export.report.html import to_html
+from core.export.report.blocks import Column
+from core.export.report.html import _cell, to_html
+from core.numerics import precision as registry
 from core.numerics import precision_marks
 from tests.conftest import REPOSITORY
 from tests.core.synthetic import synthetic_analysis
@@ -80,6 +83,17 @@ def test_the_report_draws_precisions_as_the_palette_says() -> None:
         assert f'[data-precision="{name}"] {{ --fill: {mark.dark};' in dark
     style = page[page.index("<style>") : page.index("</style>")].replace(rules, "")
     assert not re.search(r"--(fill|on): ?#|data-precision=.(?!none)", style)
+
+
+@pytest.mark.parametrize(
+    ("cell", "drawn"), [("INT8-W", True), ("none", True), ("3 INT8-W", False), ("mixed", False)]
+)
+def test_cells_of_one_precision_are_drawn(cell: str, drawn: bool) -> None:
+    """A cell that is a precision's name, whatever its characters, or none at all, has a swatch."""
+    with patch.object(registry, "names", return_value=("FP32", "INT8-W")):
+        made = _cell(Column("precision", "precision"), cell, first=False)
+
+    assert (f'data-precision="{cell}"' in made) == drawn
 
 
 def test_a_name_with_quotes_stays_inside_its_selector() -> None:
