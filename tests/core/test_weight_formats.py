@@ -1,0 +1,187 @@
+"""Formats of weights alone: what they round, what they leave, and that nothing else has to know."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from core.analysis.analyze import analyze
+from core.decide import answer
+from core.decide.policy.policy import Policy
+from core.decide.study import Study
+from core.evidence.measure.measure import make_simulator
+from core.evidence.options import MeasureOptions
+from core.numerics import kernel_table, scheme
+from core.numerics import precision as registry
+from core.numerics.groups import grouped
+from core.numerics.precision import FP16, INT4_G32, INT8, Precision, TensorFormat
+from core.numerics.states import state_in
+from core.onnx_graph.group_weights import BYTES, FLOATS, NBITS, accuracy_level
+from core.onnx_graph.layered_graph import attribute
+from core.runtime.build import build
+from core.source.contract import ModelSource
+from core.source.inventory import take_inventory
+from tests.core.runtime_case import case_of, decibels
+from tests.zoo import models
+from tests.zoo.precisions import registered
+from tests.zoo.sources import source_of, tiny_source
+
+FORMATS = [name for name in registry.names() if registry.get(name).is_weights_only]
+
+
+class Mixed(nn.Module):
+    """A convolution, and two linear layers with a norm between them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 6, 3)
+        self.first = nn.Linear(6 * 36, 40)
+        self.norm = nn.LayerNorm(40)
+        self.second = nn.Linear(40, 5, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """One after the other."""
+        found = self.norm(torch.relu(self.first(torch.relu(self.conv(x)).flatten(1))))
+        return self.second(found)  # type: ignore[no-any-return]
+
+
+def _mixed() -> ModelSource:
+    torch.manual_seed(0)
+    return source_of(Mixed(), (1, 8, 8))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_linear_weights_are_rounded_and_nothing_else(name: str) -> None:
+    """The simulation gives, bit for bit, what the model gives whose linear weights were replaced by
+    what their packed groups stand for.
+    """
+    source, precision = _mixed(), registry.get(name)
+    simulator = make_simulator(source, take_inventory(source), MeasureOptions())
+    by_hand = copy.deepcopy(source.model)
+    for layer in (by_hand.first, by_hand.second):
+        layer.weight.data = grouped(layer.weight.data, precision.weights).restored()
+    x = source.selection.inputs
+    with torch.no_grad():
+        expected = by_hand(x).numpy()
+
+    found = simulator.run(dict.fromkeys(simulator.varied, precision), x)
+
+    assert np.array_equal(found, expected)
+    assert not np.array_equal(found, simulator.run({}, x))
+
+
+def test_a_layer_without_such_weights_costs_nothing_and_is_not_chosen() -> None:
+    """A convolution or norm in a format of weights alone is the reference: no change is measured, no
+    strategy gives it the format, and set by hand it is said to stay.
+    """
+    source = _mixed()
+    analysis = analyze(source, MeasureOptions(precisions=(INT8, INT4_G32), probes=2))
+    study, evidence = Study(analysis), analysis.evidence
+    assert evidence is not None
+    row = evidence.precisions.index("INT4-g32")
+    changed = {
+        layer.name
+        for i, layer in enumerate(analysis.layers)
+        if np.any(evidence.perturbations[row, i])
+    }
+    chosen = answer.decide(study, Policy(strategy="uniform", uniform="INT4-g32"))
+    by_hand = answer.decide(
+        study, Policy(strategy="manual", high="FP32", overrides=(("conv", "INT4-g32"),))
+    )
+
+    assert changed == {"first", "second"}
+    assert [n for n, p in chosen.by_layer.items() if p == "INT4-g32"] == ["first", "second"]
+    assert "runs in FP32" in by_hand.reason(analysis.layers.index["conv"])
+
+
+def test_a_map_of_three_routes_is_built_as_asked() -> None:
+    """INT8, FP16 and INT4 stand side by side in one file, each by its own kernels, and it answers as
+    it was simulated.
+    """
+    case = case_of(_mixed())
+    chosen = case.map({"conv": "INT8", "first": "INT4-g32", "norm": "FP16", "second": "INT8"})
+    built = case.built(chosen)
+    got = {row.name: row.got for row in built.report}
+    x = case.source.selection.inputs
+    ran, simulated = case.ran(built, x), case.simulated(built, x)
+
+    assert (got["conv"], got["first"], got["second"]) == ("INT8", "INT4-g32", "INT8")
+    assert got["norm"] in ("FP16", "FP32")  # by the processor's kernels
+    assert built.kernels[NBITS] == 1
+    reference = case.simulator.run({}, x)
+    assert decibels(reference, ran - simulated) > decibels(reference, simulated - reference) + 10
+
+
+def test_the_accuracy_level_is_written_where_it_is_not_zero() -> None:
+    """Products of few rows in 4 bits multiply bytes; with 8 bits, whose weights err as little as the
+    bytes would, they multiply floats; the report says which.
+    """
+    case = case_of(_mixed())
+    for name, level in (("INT4-g32", BYTES), ("INT2-g32", BYTES), ("INT8-W", FLOATS)):
+        built = case.built(case.map({"first": name}))
+        (node,) = [n for n in built.model.graph.node if n.op_type == NBITS]
+        row = next(r for r in built.report if r.name == "first")
+
+        assert attribute(node, "accuracy_level", 0) == level
+        assert ("8-bit integers" in row.how) == (level == BYTES)
+    assert accuracy_level(4, rows=60, inputs=64) == FLOATS
+    assert accuracy_level(4, rows=60, inputs=512) == BYTES
+
+
+def test_a_weight_on_the_left_stays_in_float() -> None:
+    """MatMulNBits has its weight on the right: a product with one on the left says so."""
+    case = case_of(source_of(models.LoopedModule(), (5,)))
+    layer = next(x for x in case.analysis.layers if x.in_groups)
+    graph = onnx.ModelProto.FromString(case.graph.model.SerializeToString())
+    node = next(n for n in graph.graph.node if n.name == case.graph.products(layer.name)[0].name)
+    assert state_in(layer, INT4_G32) == "computes"
+
+    from core.onnx_graph.group_weights import _Packer
+
+    node.op_type = "MatMul"
+    node.input[0], node.input[1] = node.input[1], node.input[0]
+    assert "on the left" in _Packer(graph).refused(node)
+
+
+def test_every_target_says_what_it_does_with_every_format() -> None:
+    """The table has a row with a source for each scheme and format, and no row of an unknown one."""
+    for name in scheme.names():
+        for precision in FORMATS:
+            row = kernel_table.format_row(name, precision)
+            assert row["state"] in ("computes", "float")
+            assert len(row["source"]) > 10
+    assert {p for rows in kernel_table._file()[kernel_table.FORMATS].values() for p in rows} == set(
+        FORMATS
+    )
+
+
+def test_a_new_format_is_one_entry_of_the_registry() -> None:
+    """Four bits in groups of 64, registered and nowhere else said, are measured, sized, planned,
+    built and run.
+    """
+    fresh = Precision("INT4-g64", TensorFormat("integer", 4, "group", 64), None)
+    with registered(fresh):
+        source = tiny_source()
+        analysis = analyze(source, MeasureOptions(precisions=(FP16, INT8, fresh), probes=3))
+        study = Study(analysis)
+        chosen = answer.decide(study, Policy(strategy="uniform", uniform="INT4-g64"))
+        built = build(source, analysis, chosen)
+        sized = study.stored_bytes(chosen.codes)
+        whole = study.stored_bytes(np.where(chosen.codes >= 0, 0, chosen.codes).astype(np.int8))
+
+    packed = [n for n in built.model.graph.node if n.op_type == NBITS]
+    assert built.as_asked
+    assert {attribute(n, "block_size", 0) for n in packed} == {64}
+    assert built.kernels[NBITS] == len(packed) > 4
+    assert sized < whole
+
+
+@pytest.mark.parametrize("typed", ["int4-g32", "INT4-G32", " Int4-g32 "])
+def test_names_are_read_in_letters_of_any_case(typed: str) -> None:
+    """A person may type the name of a precision in any case."""
+    assert registry.as_named(typed) == "INT4-g32"
