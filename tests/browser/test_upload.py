@@ -54,6 +54,7 @@ def test_a_file_becomes_a_verified_map(plain: str, visit: Visit, tmp_path: Path)
     expect(button(page, "Open it")).to_be_visible(timeout=PATIENCE_MS)
     button(page, "Open it").click()
     expect(page.get_by_text("my_model-run-1").first).to_be_visible()
+    settle(page)
 
     page.get_by_role("link", name="Tune").click()
     expect(main(page).get_by_text("Score of each layer")).to_be_visible()

@@ -238,7 +238,8 @@ def test_dry_run_counts_and_measures_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A dry run prints layers, predicted time, and a pass for the baseline, for every precision of
-    each computing layer and of the whole, and for every probe; it leaves no folder.
+    each computing layer and of the whole, and for every probe; it leaves no folder. Weights by
+    groups are measured where a layer has such.
     """
     layers = store.load(samples.get("digits_vit").analysis).layers
     out_dir = tmp_path / "a"
@@ -251,7 +252,11 @@ def test_dry_run_counts_and_measures_nothing(
         assert code == 0, err
         plan = json.loads(out)
         assert plan["layers"] == len(layers)
-        assert plan["runs"] == 1 + precisions * (int(layers.computes.sum()) + 1) + PROBES
+        in_groups = (
+            0 if options else 1 + 5 * 2 + 1
+        )  # attention, feed-forward, the head; all at once
+        expected = 1 + precisions * (int(layers.computes.sum()) + 1) + in_groups + PROBES
+        assert plan["runs"] == expected
         assert plan["predicted_seconds"] > 0
     assert not out_dir.exists()
 

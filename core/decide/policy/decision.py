@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from core.decide.policy.budget import bounds_in_words
 from core.decide.policy.grouping import groups_of
-from core.decide.policy.kernels import NO_KERNEL, leading, stay_behind, without_kernel
+from core.decide.policy.kernels import NO_KERNEL, homes, leading, stay_behind, without_kernel
 from core.decide.policy.policy import Policy
 from core.decide.policy.scoring import HIGH, LEVELS, LOW, levels, total_scores
 from core.decide.policy.unmeasured import Unmeasured, hold_back
@@ -75,7 +75,8 @@ class PrecisionMap:
 
     def _stays_behind(self, i: int) -> bool:
         """Whether layer `i` is in the reference because what its group has means that for it."""
-        return self.codes[i] == 0 and bool(without_kernel(self.layers, self.precisions)[:, i].any())
+        waits = self.codes[i] == 0 or self.origin[i] == BY_KERNEL
+        return waits and bool(without_kernel(self.layers, self.precisions)[:, i].any())
 
     def count(self, precision: str) -> int:
         """How many layers are in `precision`."""
@@ -178,7 +179,8 @@ def decide(
     groups, strangers = groups_of(layers, policy.groups)
     _move_together(codes, layers, groups, precisions)
     origin = np.zeros(len(layers), dtype=np.int8)
-    origin[stay_behind(codes, lacking)] = BY_KERNEL
+    home = homes(lacking, precisions, policy.permits)
+    origin[stay_behind(codes, lacking, home)] = BY_KERNEL
     if policy.strategy != "uniform":  # a person named the one precision that every layer gets
         origin[hold_back(codes, layers, unknown, groups)] = BY_LACK
     ignored = list(strangers)

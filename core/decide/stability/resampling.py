@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from core.decide.policy.decision import NO_PRECISION, PrecisionMap, pattern_hits
 from core.decide.policy.grouping import groups_of
-from core.decide.policy.kernels import leading, stay_behind, without_kernel
+from core.decide.policy.kernels import homes, leading, stay_behind, without_kernel
 from core.decide.policy.policy import Policy
 from core.decide.policy.scoring import levels, total_scores
 from core.decide.policy.unmeasured import Unmeasured, hold_back
@@ -143,7 +143,7 @@ def _decided(
             held = codes[:, leading(group, layers)]
             first = rank[held].argmax(axis=1)[:, None]
             codes[:, members] = np.take_along_axis(held, first, axis=1)
-    stay_behind(codes, lacking)
+    stay_behind(codes, lacking, homes(lacking, precisions, policy.permits))
     if policy.strategy != "uniform":
         hold_back(codes, layers, unknown, groups)
     for hits, precision, _ in pattern_hits(policy.pins, layers.names):

@@ -79,12 +79,8 @@ class Runner:
         """
         others = runs[1:]
         alone = [run for run in others if run.layer]
-        pairs = [(run.layer, run.assignment[run.layer]) for run in alone if not run.idle]
-        found = self.replayer.run(batch, pairs, first)
-        clean = next(found)
-        yield clean
-        for run in alone:
-            yield clean if run.idle else next(found)
+        pairs = [(run.layer, run.assignment[run.layer]) for run in alone]
+        yield from self.replayer.run(batch, pairs, first)
         for run in others[len(alone) :]:  # in a whole map nearly everything changes
             yield self.simulator.run(run.assignment, batch, count(batch), first)
 
@@ -102,10 +98,24 @@ class Runner:
         what is kept.
         """
         batch = take(inputs, part.start, part.stop)
-        outputs = self.run(batch, [runs[0], *(runs[i] for i in positions)], part.start)
-        next(outputs)
+        made = [i for i in positions if not runs[i].idle]
+        outputs = self.run(batch, [runs[0], *(runs[i] for i in made)], part.start)
+        clean = next(outputs)
+        finite = bool(np.isfinite(clean).all())
+        # What is kept of it is little, all of it may be much.
+        held = (
+            keeper.hold(clean, part.start)
+            if len(made) < len(positions)
+            else np.empty(0, np.float32)
+        )
+        del clean
         before = self.replayer.full_passes
-        for i, found in zip(positions, outputs, strict=True):
+        for i in positions:
+            if runs[i].idle:
+                key = run_key(runs[i].assignment)
+                yield Unit(key, part.start, part.stop, held, finite, in_full=False)
+                continue
+            found = next(outputs)
             if found.shape[1] != width:
                 raise sizes_differ()
             in_full = self.replayer.full_passes > before  # a whole map is no exception
