@@ -293,5 +293,10 @@ class LayerTable:
 
     @cached_property
     def in_float(self) -> NDArray[np.bool_]:
-        """Which layers stay in float in every precision of integers, shape (L,)."""
+        """Which layers stay in float in INT8, shape (L,)."""
         return np.array([layer.state == "float" for layer in self.layers], dtype=np.bool_)
+
+    @cached_property
+    def takes_groups(self) -> NDArray[np.bool_]:
+        """Which layers formats of weights alone mean something for, shape (L,)."""
+        return np.array([layer.in_groups for layer in self.layers], dtype=np.bool_)

@@ -68,7 +68,7 @@ _UNROLLED = frozenset(("LSTM", "RNN", "LSTMCell", "GRUCell", "RNNCell"))
 Rows = dict[str, dict[str, dict[str, str]]]
 FORMATS = "formats"
 """The part of the file that speaks of formats of weights alone."""
-FORMATS_AS = {"ort-cpu-all": "ort-cpu", "openvino-mixed": "openvino"}
+FORMATS_AS = {**SAME_AS, "ort-cpu-all": "ort-cpu"}
 """Schemes of one runtime: it has the same kernels for formats of weights alone."""
 
 

@@ -6,6 +6,9 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from core.layers import Layer, LayerTable, State, TensorSpec
 from core.numerics import kernel_table
 from core.numerics.calibrate.calibration import Calibration
@@ -25,6 +28,20 @@ def state_in(layer: Layer, precision: Precision) -> State:
     if precision.is_calibrated:
         return layer.state
     return "computes" if layer.in_groups else "float"
+
+
+def lacking(layers: LayerTable, precisions: Iterable[Precision]) -> NDArray[np.bool_]:
+    """[P, L]: True where a precision means for a layer what the reference does: `state_in` is float,
+    for all layers at once.
+    """
+    none = np.zeros(len(layers), np.bool_)
+    by_route = {
+        "cast": none,
+        "calibrated": layers.in_float,
+        "weights": layers.computes & ~layers.takes_groups,
+    }
+    rows = [by_route[p.route] for p in precisions]
+    return np.array(rows, np.bool_).reshape(len(rows), len(layers))
 
 
 PACKS = ("linear", "matmul")

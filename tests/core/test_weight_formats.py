@@ -20,7 +20,7 @@ from core.numerics import kernel_table, scheme
 from core.numerics import precision as registry
 from core.numerics.groups import grouped
 from core.numerics.precision import FP16, INT4_G32, INT8, Precision, TensorFormat
-from core.numerics.states import state_in
+from core.numerics.states import lacking, state_in
 from core.onnx_graph.group_weights import BYTES, FLOATS, NBITS, accuracy_level
 from core.onnx_graph.layered_graph import attribute
 from core.runtime.build import build
@@ -97,6 +97,17 @@ def test_a_layer_without_such_weights_costs_nothing_and_is_not_chosen() -> None:
     assert changed == {"first", "second"}
     assert [n for n, p in chosen.by_layer.items() if p == "INT4-g32"] == ["first", "second"]
     assert "runs in FP32" in by_hand.reason(analysis.layers.index["conv"])
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_what_lacks_a_precision_is_the_same_for_one_layer_and_for_all(name: str) -> None:
+    """The table of all layers agrees with the state of each."""
+    precision = registry.get(name)
+    for source in (_mixed(), tiny_source()):
+        layers = take_inventory(source)
+        alone = [state_in(layer, precision) == "float" for layer in layers]
+
+        assert lacking(layers, [precision])[0].tolist() == alone
 
 
 def test_a_map_of_three_routes_is_built_as_asked() -> None:

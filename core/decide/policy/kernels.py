@@ -1,9 +1,9 @@
 """Layers for which the target has nothing in a precision: no kernel, and no weight to store.
 
 Such a precision means for them what the reference does, in bytes, time and outputs, so no
-strategy chooses it: they stay in the reference, or where that is not allowed in what is. A person's own word (a pin, an override, a map from
-a file) is kept and said to have no effect. Where a group goes to integers, such a layer of it stays
-behind and holds nobody back.
+strategy chooses it: they stay in the reference, or where that is not allowed in what is. A person's
+own word (a pin, an override, a map from a file) is kept and said to have no effect. Where a group
+goes to integers, such a layer of it stays behind and holds nobody back.
 """
 
 from __future__ import annotations
@@ -15,42 +15,39 @@ from numpy.typing import NDArray
 
 from core.layers import LayerTable
 from core.numerics import precision as registry
-from core.numerics.states import state_in
+from core.numerics.states import lacking
 
 NO_KERNEL = "no kernel of the target computes it in integers and it has no weight to store in them"
 
 
 def without_kernel(layers: LayerTable, precisions: tuple[str, ...]) -> NDArray[np.bool_]:
     """[P, L]: True where a precision means for a layer what the reference does."""
-    rows = [
-        [state_in(layer, registry.get(name)) == "float" for layer in layers] for name in precisions
-    ]
-    return np.array(rows, np.bool_).reshape(len(precisions), len(layers))
+    return lacking(layers, map(registry.get, precisions))
 
 
 def homes(
-    lacking: NDArray[np.bool_], precisions: tuple[str, ...], permits: Callable[[str], bool]
+    lacks: NDArray[np.bool_], precisions: tuple[str, ...], permits: Callable[[str], bool]
 ) -> NDArray[np.int8]:
     """Where each layer goes (L,) that what was chosen means nothing for: the reference if that is
     permitted, else the widest permitted precision that means something, else the reference.
     """
-    found = np.zeros(lacking.shape[1], np.int8)
+    found = np.zeros(lacks.shape[1], np.int8)
     if permits(registry.REFERENCE):
         return found
     narrow_first = sorted(filter(permits, precisions), key=registry.width)
     for name in narrow_first:
         code = precisions.index(name)
-        found[~lacking[code]] = code
+        found[~lacks[code]] = code
     return found
 
 
 def stay_behind(
-    codes: NDArray[np.int8], lacking: NDArray[np.bool_], home: NDArray[np.int8]
+    codes: NDArray[np.int8], lacks: NDArray[np.bool_], home: NDArray[np.int8]
 ) -> NDArray[np.bool_]:
-    """Put codes [..., L] of pairs that are `lacking` into the layer's `home` (L,). Mutates `codes`;
+    """Put codes [..., L] of pairs that are lacking into the layer's `home` (L,). Mutates `codes`;
     returns where, [..., L].
     """
-    found: NDArray[np.bool_] = lacking[codes, np.arange(codes.shape[-1])] & (codes > 0)
+    found: NDArray[np.bool_] = lacks[codes, np.arange(codes.shape[-1])] & (codes > 0)
     np.copyto(codes, home, where=found)
     return found
 

@@ -33,7 +33,7 @@ from core.evidence.shared_rounding import shared_rounding
 from core.layers import LayerTable
 from core.numerics.calibrate.calibration import Calibration
 from core.numerics.precision import Precision
-from core.numerics.states import state_in
+from core.numerics.states import lacking, state_in
 from core.source.contract import ModelSource
 
 OnPartial = Callable[[Evidence, tuple[Calibration, ...], Partial], None]
@@ -59,7 +59,7 @@ def probe_codes(
         next(i for i in by_width if precisions[i].is_weights_only == alone)
         for alone in sorted({p.is_weights_only for p in precisions})
     ]
-    lacks = np.array([[state_in(x, p) == "float" for x in layers] for p in precisions], np.bool_)
+    lacks = lacking(layers, precisions)
     for m in range(count):
         narrowest = turns[m % len(turns)]
         others = [-1, *(i for i in range(len(precisions)) if i != narrowest)]
