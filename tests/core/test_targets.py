@@ -293,6 +293,16 @@ def test_what_the_nearest_map_costs_is_what_it_costs() -> None:
     assert sizes[1] > sizes[0]
 
 
+def test_a_format_of_the_same_width_is_nearer_than_a_wider_one() -> None:
+    """BF16 goes to FP16 where a target knows that alone, not to FP32."""
+    unmeasured = Study(replace(STUDY.analysis, evidence=None))  # open to all that is registered
+    found = legality(
+        unmeasured, deployable.chosen(unmeasured, ("head", "BF16")), get("onnxruntime")
+    )
+
+    assert [(one.layer, one.nearest) for one in found.illegal] == [("head", "FP16")]
+
+
 ASKED = st.fixed_dictionaries(
     {name: st.sampled_from(["FP32", "FP16", "INT8"]) for name, _ in deployable.MIXED}
 )

@@ -158,7 +158,10 @@ def _nearest(
     study: Study, target: Capability, layer: Layer, asked: str, graph: Graph | None
 ) -> str:
     least = registry.width(asked)
-    wider = sorted((p for p in study.precisions if registry.width(p) > least), key=registry.width)
+    wider = sorted(
+        (p for p in study.precisions if registry.width(p) >= least and p != asked),
+        key=registry.width,
+    )
     for precision in wider:
         if meaning(target, layer, precision, graph).state:
             return precision
