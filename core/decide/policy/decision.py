@@ -67,16 +67,18 @@ class PrecisionMap:
     def split_groups(self) -> tuple[tuple[int, ...], ...]:
         """Layers that compute of each group that pins or overrides took apart."""
         found, _ = groups_of(self.layers, self.policy.groups)
-        behind = self._stay_behind()
+        lacks = np.logical_or.reduce(without_kernel(self.layers, self.precisions))
         groups = (
-            tuple(i for i in group if self.codes[i] >= 0 and not behind[i]) for group in found
+            tuple(
+                i for i in group if self.codes[i] >= 0 and not (lacks[i] and self._stays_behind(i))
+            )
+            for group in found
         )
         return tuple(group for group in groups if len({int(self.codes[i]) for i in group}) > 1)
 
-    def _stay_behind(self) -> NDArray[np.bool_]:
-        """Which layers are elsewhere because what their group has means nothing for them, (L,)."""
-        waits: NDArray[np.bool_] = (self.codes == 0) | (self.origin == BY_KERNEL)
-        return waits & without_kernel(self.layers, self.precisions).any(axis=0)
+    def _stays_behind(self, i: int) -> bool:
+        """Whether layer `i`, which something measured means nothing for, is where that puts it."""
+        return bool(self.codes[i] == 0 or self.origin[i] == BY_KERNEL)
 
     def count(self, precision: str) -> int:
         """How many layers are in `precision`."""
