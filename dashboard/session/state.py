@@ -92,7 +92,6 @@ def _legalise(key: str, control: Control) -> None:
         if key not in {
             "pins",
             "overrides",
-            "allowed",
             "also",
         }:  # half-typed rules stay on screen with their message
             st.session_state[key] = control.default

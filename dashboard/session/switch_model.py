@@ -20,7 +20,7 @@ from dashboard.session.controls import weight_key
 Rules = tuple[tuple[str, str], ...]
 MOST_NAMED = 3
 TITLES = {"uniform": "uniform precision", "high": "HIGH to", "medium": "MEDIUM to",
-          "low": "LOW to", "hardware": "hardware", "allowed": "allowed precisions"}  # fmt: skip
+          "low": "LOW to", "hardware": "hardware"}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ def switch_model(
             known[key].read(str(values[key]))
         except ValueError:
             found.writes[key] = known[key].default
-            dropped.append(f"{title} {values[key]} (now {known[key].default or 'all'})")
+            dropped.append(f"{title} {values[key]} (now {known[key].default})")
     said = []
     if dropped:
         said.append(f"{new} cannot take over: {'; '.join(dropped)}.")
