@@ -26,7 +26,7 @@ from core.decide.policy.budget import (
     parse_budgets,
 )
 from core.decide.policy.decision import PrecisionMap
-from core.decide.policy.policy import Policy, parse_allowed, parse_groups, parse_rules
+from core.decide.policy.policy import Policy, parse_groups, parse_rules
 from core.decide.solve.certificate import certify
 from core.decide.solve.solver import Solver
 from core.decide.stability.budget_stability import budget_stability
@@ -73,7 +73,6 @@ def add_budget_options(sub: argparse.ArgumentParser) -> None:
         metavar="PATTERN",
         help="layers that match a wildcard share one precision",
     )
-    _add_allow(sub)
     sub.add_argument(
         "--certify",
         type=float,
@@ -84,15 +83,6 @@ def add_budget_options(sub: argparse.ArgumentParser) -> None:
         "--stability",
         action="store_true",
         help="solve for resampled data and say how often each layer keeps its precision",
-    )
-
-
-def _add_allow(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument(
-        "--allow",
-        metavar="NAME,...",
-        help="the only precisions that a layer may be given, but for pins, overrides, and FP32 where "
-        "it can have none of them; default: all that were measured",
     )
 
 
@@ -108,7 +98,6 @@ def add_commands(add: Any, json_option: Any) -> None:
         sub.add_argument(option, action="append", default=[], metavar="PATTERN=P", help=text)
     sub.add_argument("--group", action="append", default=[], metavar="PATTERN",
                      help="layers that match a wildcard share one precision")  # fmt: skip
-    _add_allow(sub)
     sub.add_argument("--hardware", metavar="NAME", help="latency profile")
     json_option(sub)
     sub.set_defaults(run=run_frontier)
@@ -126,7 +115,6 @@ def add_commands(add: Any, json_option: Any) -> None:
 def budget_changes(options: argparse.Namespace) -> dict[str, Any]:
     """The fields of a policy that the budget options of `plan` set."""
     changes: dict[str, Any] = {"groups": tuple(g for t in options.group for g in parse_groups(t))}
-    changes["allowed"] = parse_allowed(options.allow or "")
     budgets = checked(b for text in options.budget for b in parse_budgets(text, options.loss_by))
     if not budgets:
         if options.minimise is not None or options.certify is not None:
@@ -208,7 +196,6 @@ def _rules(options: argparse.Namespace, usual: Policy) -> Policy:
         pins=tuple(rule for text in options.pin for rule in parse_rules(text)),
         overrides=tuple(rule for text in options.override for rule in parse_rules(text)),
         groups=tuple(g for text in options.group for g in parse_groups(text)),
-        allowed=parse_allowed(options.allow or ""),
         hardware=options.hardware or usual.hardware,
     )
 

@@ -8,7 +8,6 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from core.decide.policy.decision import sides
-from core.decide.policy.policy import Policy
 from core.decide.study import Study
 from core.errors import MAX_NAMED, InfeasibleError, PolicyError, QuantscapeError, listed
 from core.estimate import hardware as hardware_profiles
@@ -30,7 +29,7 @@ from dashboard.session.view import View
 
 IN_VIEW = ("theory", "importance", "empirical", "output_error", "kl")
 """Scorers whose sliders come first; the others are behind an expander of their own."""
-RULES = ("pins", "overrides", "groups", "allowed", "also")
+RULES = ("pins", "overrides", "groups", "also")
 """Keys of the texts with rules."""
 MOST_NAMED = 5
 STRATEGY_HELP = (
@@ -313,33 +312,8 @@ def _rules(view: View, problems: dict[str, PolicyError], why: Mapping[str, str])
         below("overrides")
         budgets.groups()
         below("groups")
-        st.text_input(
-            "Allowed precisions",
-            key="allowed",
-            bind="query-params",
-            placeholder=", ".join(precisions_offered(view.study)),
-            help="The only ones that a layer may be given, separated by commas; nothing written: all "
-            "that were measured. Pins and overrides go beyond them, and a layer that can have none of "
-            "them stays in FP32.",
-        )
-        below("allowed")
-        if moved := _elsewhere(view.policy):
-            st.caption(moved)
         budgets.further()
         below("also")
-
-
-def _elsewhere(policy: Policy) -> str:
-    """Where levels go that point to a precision that is not allowed; "" where none does."""
-    used = {"thresholds": ("high", "medium", "low"), "top-k": ("high", "low"),
-            "uniform": ("uniform",), "manual": ("high",)}  # fmt: skip
-    within = policy.within()
-    moved = [
-        f"{key.upper()} to {getattr(policy, key)} goes to {getattr(within, key)}"
-        for key in used.get(policy.strategy, ())
-        if getattr(policy, key) != getattr(within, key)
-    ]
-    return f"Not allowed: {'; '.join(moved)}." if moved else ""
 
 
 def _unmatched(view: View) -> dict[str, list[str]]:

@@ -14,7 +14,6 @@ from core.decide.policy.policy import (
     Policy,
     Strategy,
     format_rules,
-    parse_allowed,
     parse_groups,
     parse_rules,
 )
@@ -48,19 +47,6 @@ def _rules(text: str) -> str:
     return text
 
 
-def _allowed(measured: tuple[str, ...]) -> Callable[[str], str]:
-    """A reader of names of precisions that were `measured`."""
-
-    def read(text: str) -> str:
-        try:
-            parse_allowed(text, measured)
-        except PolicyError as error:
-            raise ValueError(text) from error
-        return text
-
-    return read
-
-
 def weight_key(scorer: str) -> str:
     """The key of a scorer's weight."""
     return WEIGHT_PREFIX + scorer
@@ -89,7 +75,6 @@ def controls(study: Study) -> dict[str, Control]:
         Control("overrides", "", _rules),
         Control("hardware", study.default_hardware, choice(hardware_profiles.names())),
         Control("groups", "", str),
-        Control("allowed", "", _allowed(precisions)),
         *budget_controls.listed(study),
     ]
     return {control.key: control for control in listed}
@@ -105,7 +90,6 @@ def to_values(policy: Policy, study: Study) -> dict[str, Value]:
     return {
         "strategy": policy.strategy,
         "groups": ", ".join(policy.groups),
-        "allowed": ", ".join(policy.allowed),
         **budget_controls.to_values(policy, study),
         "high_at": policy.high_threshold,
         "medium_at": policy.medium_threshold,
@@ -137,10 +121,6 @@ def to_policy(
             problems[key] = error
             return kept
 
-    try:
-        allowed = parse_allowed(str(values["allowed"]), study.precisions)
-    except PolicyError as error:
-        problems["allowed"], allowed = error, last.allowed
     weights = tuple(
         (name, float(values[weight_key(name)]))
         for name in SCORERS
@@ -175,7 +155,6 @@ def to_policy(
         overrides=_last_wins(rules("overrides", last.overrides)),
         hardware=str(values["hardware"]),
         groups=parse_groups(str(values["groups"])),
-        allowed=allowed,
         **asked,
     )
     return policy, problems

@@ -25,7 +25,6 @@ def test_a_link_restores_every_control(open_app: Open) -> None:
     app.selectbox(key="medium").set_value("FP32")
     app.selectbox(key="hardware").set_value("datacenter-gpu-t4")
     app.text_input(key="pins").set_value("*pooling=FP16")
-    app.text_input(key="allowed").set_value("FP16, INT8")
     app.text_input(key="overrides").set_value("block.3.output_projection=FP32").run()
 
     copy = open_app("measured", "unmeasured", **link(app))

@@ -290,21 +290,6 @@ def test_bad_pins_are_named_and_the_last_valid_ones_stay(open_app: Open) -> None
     assert kpis(app) == before
 
 
-def test_allowed_precisions_hold_and_levels_beyond_them_are_said(open_app: Open) -> None:
-    """No layer gets another precision; a level that points elsewhere says where it goes; what was
-    not measured is named, and the last valid set stays.
-    """
-    app = open_app("measured", allowed="FP32, INT8")
-    assigned = set(view(app).now.chosen.assigned) - {None}
-
-    assert assigned == {"FP32", "INT8"}
-    assert "HIGH to FP16 goes to FP32" in said(app)
-    app.text_input(key="allowed").set_value("FP12").run()
-    assert "Unknown precision 'FP12'" in said(app)
-    assert set(view(app).now.chosen.assigned) - {None} == assigned
-    assert failures(app) == []
-
-
 def test_what_is_to_stay_precise_stays_so_without_half_precisions() -> None:
     """An analysis of INT8 alone sends HIGH layers to FP32 at first, not to INT8 with the rest."""
     analysis = synthetic_analysis(12, samples=20)

@@ -161,9 +161,6 @@ def decide(
             )
         return code[name]
 
-    for name in policy.allowed:
-        code_of(name)
-    asked, policy = policy, policy.within()
     scores = total_scores(table, policy, len(layers))
     level = levels(scores, policy)
     lacking = without_kernel(layers, precisions)
@@ -197,7 +194,7 @@ def decide(
             continue
         codes[position], origin[position] = code_of(precision), BY_OVERRIDE
     codes[~layers.computes] = NO_PRECISION
-    return PrecisionMap(layers, precisions, codes, scores, level, origin, asked, tuple(ignored))
+    return PrecisionMap(layers, precisions, codes, scores, level, origin, policy, tuple(ignored))
 
 
 def _move_together(

@@ -34,9 +34,6 @@ class Policy:
     *uniform* every layer goes to `uniform`; under *manual* to `high`. `pins` are (wildcard,
     precision), the last that matches wins; `overrides` are (layer, precision) and beat a pin.
     `groups` are wildcards: the layers that one of them matches share a precision.
-    No layer is given a precision that is not `allowed` (empty: all are), but for a pin or override,
-    and for the reference where a layer can have none of them; a level that points to another one
-    goes to the next wider that is allowed (`within`).
 
     Under *budget* the map with the least `minimise` is looked for that keeps every one of
     `budgets`. A loss that is minimised is how far the outputs move, or the loss against labels
@@ -59,7 +56,6 @@ class Policy:
     budgets: tuple[Budget, ...] = ()
     minimise: Axis = "loss"
     target: Target = "divergence"
-    allowed: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check(self)
@@ -68,22 +64,6 @@ class Policy:
         """Scorer -> share; shares add up to 1."""
         total = sum(weight for _, weight in self.weights)
         return {name: weight / total for name, weight in self.weights if weight > 0}
-
-    def permits(self, precision: str) -> bool:
-        """Whether a strategy may give `precision`."""
-        return not self.allowed or precision in self.allowed
-
-    def within(self) -> Policy:
-        """This policy with levels that point to allowed precisions alone."""
-        if not self.allowed:
-            return self
-        return replace(
-            self,
-            high=_nearest(self.high, self.allowed),
-            medium=_nearest(self.medium, self.allowed),
-            low=_nearest(self.low, self.allowed),
-            uniform=_nearest(self.uniform, self.allowed),
-        )
 
     def with_override(self, layer: str, precision: str | None) -> Policy:
         """A policy with `layer` overridden, or its override removed for None."""
@@ -105,14 +85,6 @@ def default_policy(precisions: Collection[str], hardware: str) -> Policy:
         low=_measured(plain.low, precisions),
         uniform=_measured(plain.uniform, precisions),
     )
-
-
-def _nearest(name: str, allowed: Collection[str]) -> str:
-    """`name` if it is allowed, else the next wider one that is, else the widest."""
-    if name in allowed:
-        return name
-    wider = [p for p in allowed if registry.width(p) >= registry.width(name)]
-    return min(wider, key=registry.width, default=max(allowed, key=registry.width))
 
 
 def _measured(name: str, precisions: Collection[str]) -> str:
@@ -158,14 +130,7 @@ def _check(policy: Policy) -> None:
         )
     _check_budgets(policy)
     wanted = (policy.high, policy.medium, policy.low, policy.uniform)
-    if len(set(policy.allowed)) != len(policy.allowed):
-        raise PolicyError("A precision is allowed twice.", "Name each once.")
-    for precision in (
-        *wanted,
-        *policy.allowed,
-        *(p for _, p in policy.pins),
-        *(p for _, p in policy.overrides),
-    ):
+    for precision in (*wanted, *(p for _, p in policy.pins), *(p for _, p in policy.overrides)):
         registry.get(precision)
 
 
@@ -220,21 +185,6 @@ def parse_rules(text: str) -> tuple[tuple[str, str], ...]:
 def format_rules(rules: Iterable[tuple[str, str]]) -> str:
     """The text that `parse_rules` reads back as `rules`."""
     return ", ".join(f"{pattern}={precision}" for pattern, precision in rules)
-
-
-def parse_allowed(text: str, measured: Collection[str] = ()) -> tuple[str, ...]:
-    """`FP16, INT8` as names; raises `PolicyError` for one that is no precision, or where some are
-    known as `measured`, none of those.
-    """
-    names = tuple(dict.fromkeys(registry.as_named(part) for part in _parts(text)))
-    for name in names:
-        registry.get(name)
-        if measured and name not in measured:
-            raise PolicyError(
-                f"This analysis holds no evidence for {name}.",
-                f"Allow some of {', '.join(measured)}.",
-            )
-    return names
 
 
 def parse_groups(text: str) -> tuple[str, ...]:

@@ -76,15 +76,12 @@ def choices(
 ) -> Choices:
     """What `policy` leaves open. A pin or override takes its layers out of their groups.
 
-    A pair that was not measured yet is not open, nor one for which the target has nothing, nor a
-    precision that the policy does not allow; a unit for which nothing is left has the reference.
+    A pair that was not measured yet is not open, nor integers for which the target has nothing.
     Raises `PolicyError` for a precision without evidence, and for rules that leave a layer only pairs
     that are not known or not finite.
     """
     count = len(layers)
     code = {name: i for i, name in enumerate(precisions)}
-    for name in policy.allowed:
-        _code(code, name)
     fixed = np.zeros(count, dtype=np.int8)
     origin = np.zeros(count, dtype=np.int8)
     ignored: list[str] = []
@@ -126,8 +123,6 @@ def choices(
     for number, unit in enumerate(units):
         behind = lacking[:, unit]
         options[:, number] = (allowed[:, unit] | behind).all(axis=1) & ~behind.all(axis=1)
-    options &= np.array([policy.permits(name) for name in precisions])[:, None]
-    options[0, ~options.any(axis=0)] = True
     return Choices(tuple(units), options, fixed, origin, (*strangers, *ignored), unit_of, lacking)
 
 

@@ -56,7 +56,7 @@ def infeasible(
         return InfeasibleError(
             cause, f"The least that was found of each without the others: {each}."
         )
-    free = replace(policy, pins=(), overrides=(), groups=(), allowed=())
+    free = replace(policy, pins=(), overrides=(), groups=())
     said, nearest = list[str](), list[Budget]()
     for budget in (b for b in policy.budgets if b.axis in least):
         axis, others = budget.axis, [b for b in policy.budgets if b.axis != budget.axis]
@@ -70,9 +70,7 @@ def infeasible(
             without = "that budget" if len(others) == 1 else "those budgets"
             freed, found = policy, alone[budget]
         elif free != policy:
-            without = "pins, overrides and groups" + (
-                " and with all precisions" if policy.allowed else ""
-            )
+            without = "pins, overrides and groups"
             freed, found = free, solver.least(free, axis)
         else:
             continue

@@ -182,14 +182,7 @@ class Solver:
     # ---- how
 
     def _rules(self, policy: Policy) -> Hashable:
-        return (
-            policy.hardware,
-            policy.pins,
-            policy.overrides,
-            policy.groups,
-            policy.target,
-            policy.allowed,
-        )
+        return (policy.hardware, policy.pins, policy.overrides, policy.groups, policy.target)
 
     def _unmeasured(self) -> PolicyError:
         return PolicyError(

@@ -120,7 +120,6 @@ def _decided(
     unknown: Unmeasured | None = None,
 ) -> NDArray[np.int8]:  # fmt: skip
     """Codes (R, L) of every draw's scores, by the rules of `decide`."""
-    policy = policy.within()
     code = {name: i for i, name in enumerate(precisions)}
     lacking = without_kernel(layers, precisions)
     if policy.strategy == "thresholds":

@@ -60,7 +60,6 @@ def plan_command(chosen: PrecisionMap, folder: str = FOLDER) -> str | None:
         option("override", f"{layer}={precision}")
     for pattern in policy.groups:
         option("group", pattern)
-    option("allow", ",".join(policy.allowed), "")
     option("hardware", policy.hardware, default.hardware)
     return shlex.join([*words, "--out", MAP])
 
