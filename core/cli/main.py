@@ -177,6 +177,7 @@ def _plan(command: _Commands[argparse.ArgumentParser]) -> None:
             help=f"where {level.upper()} layers go; default: {getattr(default, level)}, or the "
             "narrowest measured one that is as wide",
         )
+    budget.add_allow(sub)
     sub.add_argument("--uniform", metavar="PRECISION", help="precision of --strategy uniform")
     sub.add_argument("--top-k", type=int, metavar="K", help="the K least sensitive layers go low")
     sub.add_argument(

@@ -317,12 +317,12 @@ def test_holding_back_is_done_layer_by_layer(data: st.DataObject) -> None:
     )
     codes = np.array(rows, dtype=np.int8)
     together = codes.copy()
-    hold_back(together, layers, unknown, layers.groups)
+    hold_back(together, layers, unknown, layers.groups, np.zeros(count, np.int8))
 
     for row, alone in zip(rows, together, strict=True):
         assert alone.tolist() == by_hand(row, layers, unknown, groups)
     nothing = codes.copy()
-    hold_back(nothing, layers, None, layers.groups)
+    hold_back(nothing, layers, None, layers.groups, np.zeros(count, np.int8))
     np.testing.assert_array_equal(nothing, codes)
 
 

@@ -1,7 +1,8 @@
 """Layers for which the target has nothing in integers: no kernel, and no weight to store.
 
 An integer precision means for them what the reference does, in bytes, time and outputs, so no
-strategy chooses it: they stay in the reference. A person's own word (a pin, an override, a map from
+strategy chooses it: they stay in the reference (or where a person allows no reference, in the widest
+float that is allowed). A person's own word (a pin, an override, a map from
 a file) is kept and said to have no effect. Where a group goes to integers, such a layer of it stays
 behind and holds nobody back.
 """
@@ -23,12 +24,14 @@ def without_kernel(layers: LayerTable, precisions: tuple[str, ...]) -> NDArray[n
     return np.logical_and.outer(integer, layers.in_float)
 
 
-def stay_behind(codes: NDArray[np.int8], lacking: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Put codes [..., L] of pairs that are `lacking` into the reference. Mutates `codes`; returns
-    where, [..., L].
+def stay_behind(
+    codes: NDArray[np.int8], lacking: NDArray[np.bool_], home: NDArray[np.int8]
+) -> NDArray[np.bool_]:
+    """Put codes [..., L] of pairs that are `lacking` where each layer waits, `home` (L,). Mutates
+    `codes`; returns where, [..., L].
     """
     found: NDArray[np.bool_] = lacking[codes, np.arange(codes.shape[-1])] & (codes > 0)
-    codes[found] = 0
+    np.copyto(codes, home, where=found)
     return found
 
 

@@ -1,0 +1,214 @@
+"""What a person allows of the precisions is all that is chosen from."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from core.analysis import store
+from core.cli.main import main
+from core.decide import answer
+from core.decide.assess.outcome import outcome
+from core.decide.policy.allowed import format_allowed, parse_allowed
+from core.decide.policy.decision import BY_KERNEL, BY_LACK
+from core.decide.policy.policy import DOCUMENT_WEIGHTS, Policy, redirected
+from core.decide.stability.resampling import _decided
+from core.decide.study import Study
+from core.errors import PolicyError
+from tests.core.allowing import PRECISIONS, four_precisions, partly_known
+
+FLOAT, BESIDE = 3, 10
+"""A layer that integers mean nothing for, and one with a kernel that shares its group."""
+STUDY = Study(four_precisions(14, float_only=FLOAT, groups=((FLOAT, BESIDE),)))
+WITHOUT_KERNEL = {STUDY.layers.names[FLOAT]}
+
+sets = st.lists(st.sampled_from(PRECISIONS), min_size=1, max_size=4, unique=True)
+names = st.sampled_from(PRECISIONS)
+
+
+@st.composite
+def policies(draw: st.DrawFn) -> Policy:
+    """Any policy of a strategy by rules, without pins and overrides, under any set."""
+    low, high = sorted((draw(st.floats(0, 1)), draw(st.floats(0, 1))))
+    return Policy(
+        strategy=draw(st.sampled_from(["thresholds", "top-k", "uniform", "manual"])),
+        high_threshold=high, medium_threshold=low, high=draw(names), medium=draw(names),
+        low=draw(names), uniform=draw(names), top_k=draw(st.integers(0, 14)),
+        groups=tuple(draw(st.lists(st.sampled_from(["block.1*", "*norm", "*"]), max_size=2))),
+        allowed=tuple(draw(sets)),
+    )  # fmt: skip
+
+
+def beyond(policy: Policy, assigned: tuple[str | None, ...]) -> set[str]:
+    """Names of layers in a precision that `policy` does not allow."""
+    return {
+        name
+        for name, got in zip(STUDY.layers.names, assigned, strict=True)
+        if got is not None and got not in policy.allowed
+    }
+
+
+@settings(max_examples=300, deadline=None)
+@given(policies())
+def test_no_strategy_leaves_the_set(policy: Policy) -> None:
+    """Whatever thresholds, top-k, one precision or manual ask for, a layer is in an allowed precision;
+    where only integers are allowed, the layer without a kernel for them stays in FP32 and is named.
+    """
+    chosen = answer.decide(STUDY, policy)
+
+    outside = beyond(policy, chosen.assigned)
+    floats = set(policy.allowed) & {"FP32", "FP16", "BF16"}
+    assert outside == (set() if floats else WITHOUT_KERNEL)
+    if outside:
+        assert chosen.assigned[FLOAT] == "FP32"
+        said = [s for s in outcome(STUDY, chosen).warnings if "serves it" in s]
+        why = "since nothing of the allowed INT8 serves it"
+        assert said == [f"1 layer stays in FP32, {why}: {STUDY.layers.names[FLOAT]}."]
+
+
+@settings(max_examples=100, deadline=None)
+@given(policies(), st.integers(0, 1000))
+def test_resamples_obey_the_set_as_the_decision_does(policy: Policy, seed: int) -> None:
+    """Every draw of the scores gives what deciding with these scores gives."""
+    scores = np.random.default_rng(seed).random((3, len(STUDY.layers))).round(6)
+    rows = _decided(STUDY.layers, scores, policy, STUDY.precisions)
+
+    for row, drawn in zip(rows, scores, strict=True):
+        policy = replace(policy, weights=(("theory", 1.0),))
+        found = answer.decision.decide(STUDY.layers, {"theory": drawn}, policy, STUDY.precisions)
+        assert row.tolist() == found.codes.tolist()
+
+
+def test_an_unmeasured_layer_waits_in_the_widest_allowed_one() -> None:
+    """Where BF16 is known and INT8 is not, a layer goes to the allowed BF16, not to FP32; where nothing
+    allowed is known it stays in FP32 and is named.
+    """
+    first, second = 0, 1
+    study = Study(
+        partly_known(four_precisions(14), ("INT8", first), *((p, second) for p in PRECISIONS[1:]))
+    )
+    manual = Policy(strategy="manual", high="INT8", allowed=("BF16", "INT8"))
+    chosen = answer.decide(study, manual)
+
+    assert chosen.assigned[:3] == ("BF16", "FP32", "INT8")
+    assert chosen.origin[[first, second]].tolist() == [BY_LACK, BY_LACK]
+    assert any(
+        f"serves it: {study.layers.names[second]}." in s for s in outcome(study, chosen).warnings
+    )
+    everything = answer.decide(study, replace(manual, allowed=()))
+    assert everything.assigned[:3] == ("FP32", "FP32", "INT8")
+
+
+def test_a_layer_without_a_kernel_waits_in_an_allowed_float() -> None:
+    """Under FP16 and INT8 the layer that integers mean nothing for is in FP16, and says why."""
+    chosen = answer.decide(STUDY, Policy(strategy="uniform", allowed=("FP16", "INT8")))
+
+    assert chosen.assigned[FLOAT] == "FP16"
+    assert chosen.assigned[BESIDE] == "INT8"
+    assert chosen.origin[FLOAT] == BY_KERNEL
+    assert chosen.reason(FLOAT).startswith("Stays in FP16: no kernel")
+
+
+def test_levels_go_to_the_next_wider_allowed_precision() -> None:
+    """A level that points to what is not allowed goes to the next wider allowed one, or to the widest
+    there is, and a sentence says so.
+    """
+    before = Policy(weights=DOCUMENT_WEIGHTS)
+
+    def goes(*allowed: str) -> tuple[str, str, str, str]:
+        found = replace(before, allowed=allowed)
+        return found.high, found.medium, found.low, found.uniform
+
+    assert goes("FP32", "BF16") == ("BF16", "BF16", "BF16", "BF16")
+    assert goes("FP32", "INT8") == ("FP32", "INT8", "INT8", "INT8")
+    assert goes("INT8") == ("INT8", "INT8", "INT8", "INT8")
+    assert goes() == ("FP16", "INT8", "INT8", "INT8")
+    fields = {"high": "FP16", "medium": "INT8", "low": "INT8", "uniform": "INT8"}
+    assert redirected(fields, replace(before, allowed=("INT8",))) == [
+        "HIGH layers go to INT8, since FP16 is not allowed."
+    ]
+
+
+def test_a_rule_of_a_persons_own_beats_the_set_and_is_named() -> None:
+    """A pin and an override may name what is not allowed; the layers are named beside the map."""
+    names_ = STUDY.layers.names
+    policy = Policy(
+        pins=((names_[0], "FP32"),), overrides=((names_[1], "BF16"),), allowed=("FP16", "INT8")
+    )
+    chosen = answer.decide(STUDY, policy)
+
+    assert chosen.assigned[:2] == ("FP32", "BF16")
+    assert chosen.outside == (0, 1)
+    assert (
+        f"A pin or an override beats the allowed FP16 and INT8: {names_[0]} FP32, {names_[1]} BF16."
+        in outcome(STUDY, chosen).warnings
+    )
+
+
+@pytest.mark.parametrize("name", ["INT3", "nonsense"])
+def test_what_an_analysis_does_not_hold_cannot_be_allowed(name: str) -> None:
+    """The refusal names what was asked for and what the analysis holds."""
+    with pytest.raises(PolicyError, match="holds no evidence") as refused:
+        answer.decide(STUDY, Policy(allowed=("FP16", name)))
+
+    assert name in refused.value.cause
+    assert "It holds FP32, FP16, BF16, INT8" in refused.value.next_step
+
+
+@given(sets)
+def test_a_set_is_written_as_it_is_read(given_: list[str]) -> None:
+    """Any order and spelling of names is one set, the widest first, and an empty text is none."""
+    found = parse_allowed(" , ".join(name.lower() for name in (*given_, given_[0])))
+
+    assert sorted(found) == sorted(given_)
+    assert found == Policy(allowed=tuple(given_)).allowed
+    assert parse_allowed(format_allowed(found)) == found
+    assert parse_allowed(" ") == ()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder of an analysis that holds four precisions."""
+    target = tmp_path_factory.mktemp("four") / "analysis"
+    store.save(four_precisions(14), target)
+    return str(target)
+
+
+@pytest.mark.parametrize("options", [
+    (), ("--strategy", "uniform"), ("--top-k", "5"), ("--strategy", "manual"),
+], ids=" ".join)  # fmt: skip
+def test_plan_takes_the_set(
+    options: tuple[str, ...], folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`plan --allow fp32,int8` writes a map of these alone, notes where FP16 goes, and its file, read
+    back, keeps the set.
+    """
+    path = tmp_path / "map.json"
+
+    assert main(["plan", folder, "--allow", "fp32,int8", *options, "--out", str(path)]) == 0
+    noted = capsys.readouterr().err
+    content = json.loads(path.read_text())
+    assert {row["precision"] for row in content["layers"]} <= {"FP32", "INT8", None}
+    assert content["policy"]["allowed"] == ["FP32", "INT8"]
+    assert ("HIGH layers go to FP32, since FP16 is not allowed" in noted) == (
+        "uniform" not in options
+    )
+    assert main(["show", folder, str(path), "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["policy"]["allowed"] == ["FP32", "INT8"]
+
+
+def test_plan_refuses_what_contradicts_itself(
+    folder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A level sent by name to what is not allowed, and a name that is not held, end with 2."""
+    assert main(["plan", folder, "--allow", "FP32,INT8", "--high", "FP16"]) == 2
+    assert "--high FP16 is none of the allowed FP32 and INT8" in capsys.readouterr().err
+    assert main(["plan", folder, "--allow", "FP32,INT9"]) == 2
+    assert "It holds FP32, FP16, BF16, INT8" in capsys.readouterr().err
