@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -14,13 +15,19 @@ from hypothesis import strategies as st
 from core.analysis import store
 from core.cli.main import main
 from core.decide import answer
+from core.decide.assess.compare import Cost
+from core.decide.assess.frontier import frontier
 from core.decide.assess.outcome import outcome
 from core.decide.policy.allowed import format_allowed, parse_allowed
+from core.decide.policy.budget import Axis, parse_budgets
 from core.decide.policy.decision import BY_KERNEL, BY_LACK
 from core.decide.policy.policy import DOCUMENT_WEIGHTS, Policy, redirected
+from core.decide.solve.certificate import certify
+from core.decide.solve.solver import Solver
+from core.decide.stability.budget_stability import budget_stability
 from core.decide.stability.resampling import _decided
 from core.decide.study import Study
-from core.errors import PolicyError
+from core.errors import InfeasibleError, PolicyError
 from tests.core.allowing import PRECISIONS, four_precisions, partly_known
 
 FLOAT, BESIDE = 3, 10
@@ -149,6 +156,131 @@ def test_a_rule_of_a_persons_own_beats_the_set_and_is_named() -> None:
         f"A pin or an override beats the allowed FP16 and INT8: {names_[0]} FP32, {names_[1]} BF16."
         in outcome(STUDY, chosen).warnings
     )
+
+
+SEVEN = Study(four_precisions(7, seed=5, float_only=2, groups=((2, 5),)))
+BUDGETS = ("size=0.6", "latency=0.9", "size=0.5, latency=1.1", "loss=0.0005nats")
+
+
+def _every_map(study: Study, allowed: tuple[str, ...]) -> np.ndarray:
+    """All maps (M, L) over `allowed` in which the group of layers 2 and 5 is together but for the layer
+    that integers mean nothing for, without the search's own code.
+    """
+    held = study.precisions
+    floats = [held.index(p) for p in held if p in allowed and p != "INT8"] or [0]
+    free = [i for i in np.flatnonzero(study.layers.computes) if i != 2]
+    codes = [held.index(p) for p in held if p in allowed]
+    rows = []
+    for picked in itertools.product(codes, repeat=len(free)):
+        row = np.full(len(study.layers), -1, np.int8)
+        row[free] = picked
+        # the widest allowed float, where its group is in integers
+        row[2] = floats[0] if held[row[5]] == "INT8" else row[5]
+        rows.append(row)
+    return np.stack(rows)
+
+
+@pytest.mark.parametrize("allowed", [
+    ("FP16", "INT8"), ("BF16", "INT8"), ("INT8",), ("FP16", "BF16"), ("FP32", "INT8"), ("FP16", "BF16", "INT8"),
+], ids="-".join)  # fmt: skip
+def test_budgets_give_the_best_of_all_allowed_maps(allowed: tuple[str, ...]) -> None:
+    """Of every budget the map that was found is allowed, and no allowed map is better; where none keeps
+    the budget, that is said.
+    """
+    study, solver = SEVEN, Solver(SEVEN, 0.0)
+    codes = _every_map(study, allowed)
+    projector = study.projector
+    assert projector is not None
+    loss = np.array([projector.figures(projector.change(row)).divergence for row in codes])
+    size = np.array([study.stored_bytes(row) for row in codes], float)
+    ms = study.latency(Policy().hardware).times_ms(codes)
+    figures = {"size": size, "latency": ms, "loss": loss}
+    for text in BUDGETS:
+        minimise: Axis = "size" if text.startswith("loss") else "loss"
+        policy = Policy(
+            strategy="budget", budgets=parse_budgets(text, "point"), minimise=minimise,
+            allowed=allowed,
+        )  # fmt: skip
+        kept = np.ones(len(codes), np.bool_)
+        for budget in policy.budgets:
+            kept &= figures[budget.axis] <= solver.limit(budget, policy.hardware) * (1 + 1e-9)
+        if not kept.any():
+            with pytest.raises(InfeasibleError):
+                solver.solve(policy)
+            continue
+        found = solver.decide(policy)
+        at = np.flatnonzero((codes == found.codes).all(axis=1))
+        assert len(at) == 1, (text, found.assigned)
+        assert kept[at[0]], text
+        goal = figures[minimise]
+        assert goal[at[0]] <= goal[kept].min() * (1 + 1e-6) + 1e-12, text
+
+
+def test_a_budget_that_the_set_keeps_away_says_so() -> None:
+    """Where the set alone is in the way, the refusal says what there is with all precisions."""
+    policy = Policy(strategy="budget", budgets=parse_budgets("size=0.3"), allowed=("FP32", "FP16"))
+
+    with pytest.raises(InfeasibleError, match="With more than FP32 and FP16 allowed it is 2"):
+        answer.decide(STUDY, policy)
+    answer.decide(STUDY, replace(policy, allowed=()))
+
+
+@settings(max_examples=25, deadline=None)
+@given(sets, st.sampled_from(["size=0.55", "latency=0.95", "loss=0.01nats"]), st.booleans())
+def test_no_budget_leaves_the_set(given_: list[str], text: str, together: bool) -> None:
+    """Solved maps, and those of resampled data, hold nothing but what is allowed, but for the layer
+    that nothing allowed serves.
+    """
+    policy = Policy(
+        strategy="budget", budgets=parse_budgets(text), minimise="loss", allowed=tuple(given_),
+        groups=("block.1*",) if together else (),
+    )  # fmt: skip
+    try:
+        chosen = answer.decide(STUDY, policy)
+    except InfeasibleError:
+        return
+
+    floats = set(policy.allowed) - {"INT8"}
+    assert beyond(policy, chosen.assigned) == (set() if floats else WITHOUT_KERNEL)
+
+
+def test_resampled_budgets_obey_the_set() -> None:
+    """No draw of the samples gives a layer what is not allowed."""
+    policy = Policy(strategy="budget", budgets=parse_budgets("size=0.6"), allowed=("BF16", "INT8"))
+    found = budget_stability(SEVEN, policy, draws=4)
+
+    assert found.solved
+    for code, name in enumerate(SEVEN.precisions):
+        assert name in policy.allowed or not found.frequency[code].any()
+
+
+@pytest.mark.parametrize("axis", ["size", "latency"])
+def test_a_frontier_obeys_the_set(axis: Cost) -> None:
+    """Every point of a frontier is a map of what is allowed, and its policy says so and gives it again;
+    the frontier of the smaller set is nowhere better.
+    """
+    allowed = ("BF16", "INT8")
+    found = frontier(SEVEN, Policy(allowed=allowed), axis, points=6)
+    best = frontier(SEVEN, Policy(), axis, points=6)
+
+    assert found.points
+    for point in found.points:
+        assert {SEVEN.precisions[c] for c in point.codes if c >= 0} <= set(allowed)
+        assert point.policy.allowed == allowed
+        assert answer.decide(SEVEN, point.policy).codes.tolist() == point.codes.tolist()
+    assert min(p.loss for p in best.points) == pytest.approx(0.0, abs=1e-12)
+    assert min(p.loss for p in found.points) > 1e-9
+
+
+def test_a_certificate_bounds_the_allowed_maps() -> None:
+    """The bound of a set is no better than that of all precisions, and the map keeps it."""
+    policy = Policy(strategy="budget", budgets=parse_budgets("size=0.6"), allowed=("BF16", "INT8"))
+    bounded = certify(SEVEN, policy, 5)
+    free = certify(SEVEN, replace(policy, allowed=()), 5)
+
+    assert bounded.bound is not None
+    assert free.bound is not None
+    assert free.bound <= bounded.bound <= bounded.value * (1 + 1e-9)
 
 
 @pytest.mark.parametrize("name", ["INT3", "nonsense"])

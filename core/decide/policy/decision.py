@@ -75,8 +75,12 @@ class PrecisionMap:
         return tuple(group for group in groups if len({int(self.codes[i]) for i in group}) > 1)
 
     def _stays_behind(self, i: int) -> bool:
-        """Whether layer `i` is in the reference because integers mean that for it."""
-        return bool(self.layers.in_float[i]) and self.codes[i] == 0
+        """Whether layer `i` waits because integers mean nothing for it: in the reference, or where
+        that is not allowed, wherever no rule put it.
+        """
+        ruled = self.origin[i] in (BY_PIN, BY_OVERRIDE)
+        waits = not ruled and not self.policy.allows(registry.REFERENCE)
+        return bool(self.layers.in_float[i]) and (self.codes[i] == 0 or waits)
 
     def count(self, precision: str) -> int:
         """How many layers are in `precision`."""
