@@ -264,8 +264,9 @@ def _frontier_table(study: Study, found: Frontier) -> Table:
 def run_explain(options: argparse.Namespace) -> None:
     """Explain one layer of a map."""
     study = study_of(options.folder)
-    found = explain(study, precision_map.read(options.map, study), options.layer)
-    causes = why_sensitive(study, study.layers.index[options.layer])
+    chosen = precision_map.read(options.map, study)
+    found = explain(study, chosen, options.layer)
+    causes = why_sensitive(study, study.layers.index[options.layer], chosen.policy)
     if options.json:
         print_json({"words": found.in_words(), "explanation": found, "causes": causes})
         return

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import itertools
 import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.analysis import store
-from core.cli.main import main
+from core.cli.commands import policy_from
+from core.cli.main import main, parser
 from core.decide import answer
+from core.decide.advise.advice import considerations, recommendations
+from core.decide.advise.explain import explain
 from core.decide.assess.compare import Cost
 from core.decide.assess.frontier import frontier
 from core.decide.assess.outcome import outcome
+from core.decide.assess.strategies import named_strategies
+from core.decide.assess.verified import faster_without_half
 from core.decide.policy.allowed import format_allowed, parse_allowed
 from core.decide.policy.budget import Axis, parse_budgets
 from core.decide.policy.decision import BY_KERNEL, BY_LACK
@@ -27,8 +34,14 @@ from core.decide.solve.solver import Solver
 from core.decide.stability.budget_stability import budget_stability
 from core.decide.stability.resampling import _decided
 from core.decide.study import Study
-from core.errors import InfeasibleError, PolicyError
+from core.errors import InfeasibleError, MapError, PolicyError
+from core.export.map import session_file
+from core.export.map.reproduce import plan_command
+from core.export.report.markdown import to_markdown
+from core.export.targets import registry
+from core.export.targets.legality import legality
 from tests.core.allowing import PRECISIONS, four_precisions, partly_known
+from tests.core.synthetic import synthetic_analysis
 
 FLOAT, BESIDE = 3, 10
 """A layer that integers mean nothing for, and one with a kernel that shares its group."""
@@ -344,3 +357,129 @@ def test_plan_refuses_what_contradicts_itself(
     assert "--high FP16 is none of the allowed FP32 and INT8" in capsys.readouterr().err
     assert main(["plan", folder, "--allow", "FP32,INT9"]) == 2
     assert "It holds FP32, FP16, BF16, INT8" in capsys.readouterr().err
+
+
+def test_strategies_and_advice_obey_the_set(informer_study: Study) -> None:
+    """Of the named strategies those of what is allowed are left, beside the reference to hold them
+    against; advice recommends none of FP32, and names no FP16 that was left out.
+    """
+    policy = Policy(allowed=("INT8",))
+    found = named_strategies(informer_study, policy)
+
+    assert set(found) == {"All FP32", "All INT8", "Top-k 25%", "Top-k 50%", "Top-k 75%"}
+    for title, one in found.items():
+        used = set(answer.decide(informer_study, one).assigned) - {None}
+        assert used == ({"FP32"} if title == "All FP32" else {"INT8"})
+    uses = recommendations(informer_study, policy)
+    assert len(uses) == 3
+    assert {use.policy.allowed for use in uses} == {("INT8",)}
+    chosen = answer.decide(informer_study, policy)
+    assert "FP16" in " ".join(
+        considerations(informer_study, answer.decide(informer_study, Policy()))
+    )
+    assert "FP16" not in " ".join(considerations(informer_study, chosen))
+    assert "FP32 is the faster choice" not in " ".join(outcome(informer_study, chosen).warnings)
+
+
+def test_advice_without_measurements_obeys_the_set() -> None:
+    """By rule, too, nothing is recommended that is not allowed."""
+    study = Study(synthetic_analysis(14, measured=False))
+    uses = recommendations(study, Policy(allowed=("FP16", "INT8")))
+
+    assert {use.use: use.strategy for use in uses} == {
+        "production": "Document thresholds", "edge": "All INT8", "high precision": "All FP16",
+    }  # fmt: skip
+
+
+def test_where_nothing_allowed_is_good_enough_the_best_of_it_is_recommended() -> None:
+    """Under a loss that no allowed map keeps, what moves the outputs least is recommended, and the reason
+    says that none stays within.
+    """
+    analysis = four_precisions(14)
+    assert analysis.evidence is not None
+    loud = replace(analysis.evidence, perturbations=analysis.evidence.perturbations * 400,
+                   whole=analysis.evidence.whole * 400)  # fmt: skip
+    uses = recommendations(
+        Study(replace(analysis, evidence=loud)), Policy(allowed=("BF16", "INT8"))
+    )
+
+    assert all("none stays within" in use.why for use in uses)
+    assert all(use.policy.allowed == ("BF16", "INT8") for use in uses)
+
+
+def test_faster_without_half_is_not_offered_where_fp32_is_left_out(informer_study: Study) -> None:
+    """The one-click map with FP32 in place of FP16 is no offer where FP32 is not allowed."""
+    policy = Policy()
+    assert faster_without_half(informer_study, answer.decide(informer_study, policy)) is not None
+
+    narrow = answer.decide(informer_study, replace(policy, allowed=("FP16", "INT8")))
+    assert faster_without_half(informer_study, narrow) is None
+
+
+def test_an_explanation_weighs_what_is_allowed_alone() -> None:
+    """Alternatives are allowed ones, the set is said, and with one precision nothing else can flip it."""
+    layer = STUDY.layers.names[0]
+    budget = Policy(strategy="budget", budgets=parse_budgets("size=0.6"), allowed=("FP16", "INT8"))
+    found = explain(STUDY, answer.decide(STUDY, budget), layer)
+    alone = explain(STUDY, answer.decide(STUDY, replace(budget, allowed=("BF16",))), layer)
+
+    assert {a.precision for a in found.alternatives} == {"FP16", "INT8"} - {found.precision}
+    assert found.in_words().endswith("FP16 and INT8 alone may be chosen.")
+    assert alone.alternatives == ()
+    assert "allowing another precision could flip it" in alone.in_words()
+
+
+def test_a_report_and_its_command_say_the_set() -> None:
+    """The method's text names what may be chosen, and the command gives the map again."""
+    chosen = answer.decide(STUDY, Policy(allowed=("BF16", "INT8"), hardware="datacenter-gpu-t4"))
+    text = to_markdown(STUDY, chosen).decode()
+
+    assert "Of the precisions BF16 and INT8 alone may be chosen" in text
+    command = plan_command(chosen)
+    assert command is not None
+    assert "--allow=BF16,INT8" in command
+    typed = parser().parse_args(shlex.split(command)[3:])
+    again = answer.decide(STUDY, policy_from(typed, STUDY.default_policy))
+    assert again.assigned == chosen.assigned
+    assert again.policy.allowed == chosen.policy.allowed
+
+
+def test_sessions_keep_the_set_and_older_ones_allow_all() -> None:
+    """A session file carries the set of its policy; one written before there were sets allows all."""
+    policy = Policy(allowed=("FP16", "INT8"))
+    kept = session_file.Session(STUDY.analysis.identity, policy)
+    raw = session_file.to_json(kept)
+    older = json.loads(raw)
+    del older["policy"]["allowed"]
+
+    assert session_file.from_json(raw, STUDY).policy == policy
+    assert session_file.from_json(json.dumps(older).encode(), STUDY).policy == replace(
+        policy, allowed=()
+    )
+    older["policy"]["allowed"] = ["FP16", "FP9"]
+    with pytest.raises(MapError, match=r"FP9.* cannot be allowed"):
+        session_file.from_json(json.dumps(older).encode(), STUDY)
+
+
+def test_the_frontier_command_takes_the_set(
+    folder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`frontier --allow` lists maps of these alone."""
+    assert main(["frontier", folder, "--allow", "bf16,int8", "--json"]) == 0
+    points = json.loads(capsys.readouterr().out)["points"]
+
+    assert points
+    for point in points:
+        assert set(point["layers"].values()) <= {"BF16", "INT8", None}
+
+
+def test_the_nearest_map_of_a_tool_keeps_to_the_set_where_it_can() -> None:
+    """Of what a tool takes, the allowed comes before a narrower one that is not."""
+    chosen = answer.decide(STUDY, Policy(strategy="manual", high="BF16", allowed=("FP32", "BF16")))
+    known = msgspec.structs.replace(registry.get("tensorrt"), precisions=("FP32", "FP16", "INT8"))
+    found = legality(STUDY, chosen, known)
+
+    assert found.illegal
+    assert {one.nearest for one in found.illegal} == {"FP32"}
+    every = legality(STUDY, replace(chosen, policy=Policy()), known)
+    assert {one.nearest for one in every.illegal} == {"FP16"}
