@@ -37,6 +37,7 @@ EPILOG = """examples:
   python -m core analyze model.onnx --calibration c.npz --task classification --out runs/file
   python -m core plan runs/informer --pin 'head*=FP16' --out map.json
   python -m core plan runs/informer --budget size=0.4 --budget latency=0.9 --out map.json
+  python -m core plan runs/informer --allow FP16,INT8 --out map.json
   python -m core frontier runs/informer --axis latency --json
   python -m core explain runs/informer map.json head
   python -m core show runs/informer map.json
