@@ -274,6 +274,6 @@ def describe(policy: Policy) -> str:
         "manual": "manual",
         "budget": bounds_in_words(policy.budgets),
     }[policy.strategy]
-    if policy.allowed:
-        text += f" of {allowed_in_words(policy.allowed)}"
+    if policy.allowed and policy.strategy != "uniform":
+        text += f", {allowed_in_words(policy.allowed)} alone"
     return f"{text} + {extra} rule{'s' if extra > 1 else ''}" if extra else text

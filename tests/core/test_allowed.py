@@ -135,6 +135,24 @@ def test_a_layer_without_a_kernel_waits_in_an_allowed_float() -> None:
     assert chosen.reason(FLOAT).startswith("Stays in FP16: no kernel")
 
 
+def test_a_layer_that_overflows_in_all_that_is_allowed_stays_in_fp32() -> None:
+    """A budget never chooses outputs that are not finite: the layer stays in FP32, its reason and a warning
+    say so.
+    """
+    analysis = four_precisions(7)
+    assert analysis.evidence is not None
+    finite = analysis.evidence.allowed.copy()
+    finite[PRECISIONS.index("FP16") - 1, 1] = False
+    study = Study(replace(analysis, evidence=replace(analysis.evidence, allowed=finite)))
+    policy = Policy(strategy="budget", budgets=parse_budgets("size=0.9"), allowed=("FP16",))
+    chosen = answer.decide(study, policy)
+
+    assert chosen.outside == (1,)
+    assert chosen.assigned[1] == "FP32"
+    assert chosen.reason(1) == "Stays in FP32: nothing of what is allowed (FP16) serves it."
+    assert any(f"serves it: {study.layers.names[1]}." in s for s in outcome(study, chosen).warnings)
+
+
 def test_levels_go_to_the_next_wider_allowed_precision() -> None:
     """A level that points to what is not allowed goes to the next wider allowed one, or to the widest
     there is, and a sentence says so.

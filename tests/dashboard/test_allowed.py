@@ -49,6 +49,7 @@ def test_a_smaller_set_is_all_that_levels_offer(open_app: Open) -> None:
     assert app.selectbox(key="high").value == "FP32"
     assert "HIGH layers go to FP32, since FP16 is not allowed." in said(app)
     assert view(app).policy.allowed == ("FP32", "INT8")
+    assert view(app).now.label == "thresholds 0.70 / 0.40, FP32 and INT8 alone"
     assert used(app) == {"FP32", "INT8"}
 
     allow(app, *ALL)

@@ -119,8 +119,9 @@ class PrecisionMap:
             return f"Stays in {name}: {NO_KERNEL}."
         if self.origin[i] == BY_LACK:
             return f"Stays in {name}: not measured yet in what the strategy would choose."
-        if i in self.outside:
-            return f"Stays in {name}: nothing of what is allowed ({allowed_in_words(self.policy.allowed)}) serves it."
+        if not self.policy.allows(str(name)):
+            allowed = allowed_in_words(self.policy.allowed)
+            return f"Stays in {name}: nothing of what is allowed ({allowed}) serves it."
         score = f"score {self.scores[i]:.3f}"
         if i in self.layers.group_of and self.policy.strategy != "budget":
             return f"{name}, the widest that the strategy gives a layer of its group ({score})."

@@ -81,11 +81,11 @@ def infeasible(
         if amount != now:
             said.append(f"Without {without} it is {amount}.")
         if policy.allowed:
-            amount = _amount(solver, every, budget, solver.least(every, axis))
-            if amount != now:
+            more = _amount(solver, every, budget, solver.least(every, axis))
+            if more != (amount if others else now):
                 allowed = allowed_in_words(policy.allowed)
                 said.append(
-                    f"With more than {allowed} allowed it is {amount}{' alone' if others else ''}."
+                    f"With more than {allowed} allowed{' as well' if others else ''} it is {more}."
                 )
     first = nearest[0]
     return InfeasibleError(cause, " ".join(said), first.axis, first.amount, first.unit)
