@@ -16,6 +16,7 @@ from core.decide import answer
 from core.decide.advise.explain import explain, why_sensitive
 from core.decide.assess.compare import COSTS
 from core.decide.assess.frontier import UNITS, Frontier, frontier
+from core.decide.policy.allowed import parse_allowed
 from core.decide.policy.budget import (
     AXES,
     BY_IN_WORDS,
@@ -96,6 +97,7 @@ def add_commands(add: Any, json_option: Any) -> None:
         ("--override", "set one layer; beats every pin"),
     ):
         sub.add_argument(option, action="append", default=[], metavar="PATTERN=P", help=text)
+    add_allow(sub)
     sub.add_argument("--group", action="append", default=[], metavar="PATTERN",
                      help="layers that match a wildcard share one precision")  # fmt: skip
     sub.add_argument("--hardware", metavar="NAME", help="latency profile")
@@ -110,6 +112,17 @@ def add_commands(add: Any, json_option: Any) -> None:
     sub.add_argument("layer", metavar="LAYER", help="name of the layer; `show` lists them")
     json_option(sub)
     sub.set_defaults(run=run_explain)
+
+
+def add_allow(sub: argparse.ArgumentParser) -> None:
+    """The option that says which precisions may be chosen."""
+    sub.add_argument(
+        "--allow",
+        default="",
+        metavar="NAME,...",
+        help="precisions that may be chosen, such as FP16,INT8; default: all that the analysis holds. "
+        "A pin or an override may name another",
+    )
 
 
 def budget_changes(options: argparse.Namespace) -> dict[str, Any]:
@@ -197,6 +210,7 @@ def _rules(options: argparse.Namespace, usual: Policy) -> Policy:
         overrides=tuple(rule for text in options.override for rule in parse_rules(text)),
         groups=tuple(g for text in options.group for g in parse_groups(text)),
         hardware=options.hardware or usual.hardware,
+        allowed=parse_allowed(options.allow),
     )
 
 
@@ -250,8 +264,9 @@ def _frontier_table(study: Study, found: Frontier) -> Table:
 def run_explain(options: argparse.Namespace) -> None:
     """Explain one layer of a map."""
     study = study_of(options.folder)
-    found = explain(study, precision_map.read(options.map, study), options.layer)
-    causes = why_sensitive(study, study.layers.index[options.layer])
+    chosen = precision_map.read(options.map, study)
+    found = explain(study, chosen, options.layer)
+    causes = why_sensitive(study, study.layers.index[options.layer], chosen.policy)
     if options.json:
         print_json({"words": found.in_words(), "explanation": found, "causes": causes})
         return

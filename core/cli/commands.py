@@ -20,8 +20,16 @@ from core.decide import answer
 from core.decide.advise.advice import considerations, feasibility, recommendations
 from core.decide.advise.document import applies_to, comparisons
 from core.decide.assess.outcome import OPTIMISTIC, outcome
+from core.decide.policy.allowed import allowed_in_words, parse_allowed
 from core.decide.policy.decision import PrecisionMap
-from core.decide.policy.policy import Policy, parse_rules, parse_thresholds, parse_weights
+from core.decide.policy.policy import (
+    GOES_TO,
+    Policy,
+    parse_rules,
+    parse_thresholds,
+    parse_weights,
+    redirected,
+)
 from core.decide.study import Study
 from core.errors import PolicyError
 from core.evidence.options import MeasureOptions
@@ -181,6 +189,7 @@ def _summary(analysis: Analysis, folder: Path) -> dict[str, Any]:
 def policy_from(options: argparse.Namespace, usual: Policy) -> Policy:
     """The policy that the options of `plan` describe; what they leave open is as `usual`."""
     changes: dict[str, Any] = {"hardware": options.hardware or usual.hardware}
+    changes["allowed"] = parse_allowed(options.allow)
     if options.weights is not None:
         changes["weights"] = parse_weights(options.weights)
     if options.thresholds is not None:
@@ -190,6 +199,7 @@ def policy_from(options: argparse.Namespace, usual: Policy) -> Policy:
         given = getattr(options, level)
         if given is not None:
             changes[level] = registry.as_named(given)
+            _check_level(level, changes[level], changes["allowed"])
     if options.top_k is not None:
         changes |= {"top_k": options.top_k, "strategy": "top-k"}
     if options.strategy is not None:
@@ -202,10 +212,23 @@ def policy_from(options: argparse.Namespace, usual: Policy) -> Policy:
     return replace(usual, **changes)
 
 
+def _check_level(level: str, named: str, allowed: tuple[str, ...]) -> None:
+    """Raise `PolicyError` where a person sends layers to what the same person does not allow."""
+    if allowed and named not in allowed:
+        raise PolicyError(
+            f"--{level} {named} is none of the allowed {allowed_in_words(allowed)}.",
+            f"Allow {named} too, or send these layers to one of them.",
+        )
+
+
 def plan(options: argparse.Namespace) -> None:
     """Decide a map and write it."""
     study = study_of(options.folder)
-    chosen = answer.decide(study, policy_from(options, study.default_policy))
+    usual = study.default_policy
+    chosen = answer.decide(study, policy_from(options, usual))
+    left_open = {f: getattr(usual, f) for f in GOES_TO if getattr(options, f) is None}
+    for sentence in redirected(left_open, chosen.policy):
+        note(sentence)
     unknown = [name for name, _ in chosen.policy.overrides if name not in study.layers.index]
     if unknown:
         raise PolicyError(

@@ -37,6 +37,7 @@ EPILOG = """examples:
   python -m core analyze model.onnx --calibration c.npz --task classification --out runs/file
   python -m core plan runs/informer --pin 'head*=FP16' --out map.json
   python -m core plan runs/informer --budget size=0.4 --budget latency=0.9 --out map.json
+  python -m core plan runs/informer --allow FP16,INT8 --out map.json
   python -m core frontier runs/informer --axis latency --json
   python -m core explain runs/informer map.json head
   python -m core show runs/informer map.json
@@ -178,6 +179,7 @@ def _plan(command: _Commands[argparse.ArgumentParser]) -> None:
             help=f"where {level.upper()} layers go; default: {getattr(default, level)}, or the "
             "narrowest measured one that is as wide",
         )
+    budget.add_allow(sub)
     sub.add_argument("--uniform", metavar="PRECISION", help="precision of --strategy uniform")
     sub.add_argument("--top-k", type=int, metavar="K", help="the K least sensitive layers go low")
     sub.add_argument(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import streamlit as st
 
+from core.decide.study import Study
 from dashboard.session import links, state
 from dashboard.session.control import Control
 
 
-def draw(known: dict[str, Control]) -> None:
+def draw(known: dict[str, Control], study: Study) -> None:
     """The buttons and the link."""
     tab = state.session()
     with st.grid(2, min_column_width=100, gap="xsmall"):
@@ -43,7 +44,7 @@ def draw(known: dict[str, Control]) -> None:
         st.button(
             "Reset",
             on_click=state.reset,
-            args=(known,),
+            args=(study,),
             key="_reset",
             width="stretch",
             help="The document's method again; Undo brings yours back.",

@@ -20,7 +20,8 @@ from dashboard.display.boundary import show_expected
 from dashboard.display.text import format_number, plain
 from dashboard.frame import actions, budgets
 from dashboard.frame.budgets import beside
-from dashboard.session import idle, state, studies
+from dashboard.session import allowed_control, fit_allowed, idle, state, studies
+from dashboard.session.allowed_control import ALLOW
 from dashboard.session.budget_controls import AXIS_OF, STRATEGIES
 from dashboard.session.control import Control
 from dashboard.session.controls import MODEL, movable_layers, precisions_offered, weight_key
@@ -91,6 +92,7 @@ def draw(view: View, known: dict[str, Control], problems: dict[str, PolicyError]
     actions_slot = st.container()
     why = idle.reasons(view, state.values_of(known))
     said_slot = _strategy(view, known, why).empty()
+    _allowed(view)
     _weights(study, known, problems.get("weights"), why)
     weights_slot = st.container()
     _rules(view, problems, why)
@@ -120,7 +122,7 @@ def draw(view: View, known: dict[str, Control], problems: dict[str, PolicyError]
     else:
         said_slot.caption(f"Gives {in_words(view)}.")
     with actions_slot:
-        actions.draw(known)
+        actions.draw(known, study)
 
 
 def _strategy(view: View, known: dict[str, Control], why: Mapping[str, str]) -> DeltaGenerator:
@@ -156,7 +158,7 @@ def _strategy(view: View, known: dict[str, Control], why: Mapping[str, str]) -> 
     elif strategy == "uniform":
         st.segmented_control(
             "Precision of every layer",
-            precisions_offered(study),
+            precisions_offered(study, allowed_control.current(study)),
             default=known["uniform"].default,
             key="uniform",
             bind="query-params",
@@ -203,7 +205,7 @@ def _destinations(
 ) -> None:
     needed = {"thresholds": ("high", "medium", "low"), "top-k": ("high", "low")}
     keys = needed.get(strategy, ("high",))
-    offered = precisions_offered(study)
+    offered = precisions_offered(study, allowed_control.current(study))
     grid = st.grid(len(keys), min_column_width=64, gap="xsmall")
     for key in keys:
         grid.selectbox(
@@ -215,6 +217,26 @@ def _destinations(
         )
     if said := " ".join(dict.fromkeys(why[key] for key in keys if key in why)):
         st.caption(said)
+
+
+def _allowed(view: View) -> None:
+    """Which precisions may be chosen, and which levels go elsewhere since theirs may not."""
+    study = view.study
+    every = precisions_offered(study)
+    chosen = st.pills(
+        "Allowed precisions",
+        every,
+        selection_mode="multi",
+        default=every,
+        key=ALLOW,
+        bind="query-params",
+        help="Strategies choose among these alone, budgets and the frontier too. A pin or an override "
+        "may name another. A layer that none of them serves stays in FP32 and is named.",
+    )
+    if not chosen:
+        st.caption("None is chosen, so all are allowed.")
+    for sentence in fit_allowed.said(state.session(), view.policy):
+        st.caption(f":orange[:material/warning:] {sentence}")
 
 
 def _opens(name: str, said: bool) -> bool:

@@ -7,6 +7,7 @@ say which parts of a link were ignored.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, get_args
 
 from core.decide.policy.policy import (
@@ -22,7 +23,8 @@ from core.errors import PolicyError
 from core.estimate import hardware as hardware_profiles
 from core.evidence.scorers import SCORERS
 from core.numerics import precision as registry
-from dashboard.session import budget_controls
+from dashboard.session import allowed_control, budget_controls
+from dashboard.session.allowed_control import ALLOW
 from dashboard.session.control import Control, Value, choice, number
 
 DEFAULTS = Policy()
@@ -57,9 +59,12 @@ def movable_layers(study: Study) -> int:
     return int(study.layers.computes.sum())
 
 
-def controls(study: Study) -> dict[str, Control]:
-    """Every control of a policy by key, for what `study` can answer."""
-    precisions = study.precisions
+def controls(study: Study, allowed: tuple[str, ...] = ()) -> dict[str, Control]:
+    """Every control of a policy by key, for what `study` can answer; of its precisions `allowed` ones
+    alone, or all where that is empty.
+    """
+    precisions = allowed or study.precisions
+    usual = replace(study.default_policy, allowed=allowed)
     weights = dict(DOCUMENT_WEIGHTS)
     listed = [
         Control("strategy", DEFAULTS.strategy, choice(budget_controls.STRATEGIES)),
@@ -67,7 +72,7 @@ def controls(study: Study) -> dict[str, Control]:
         Control("medium_at", DEFAULTS.medium_threshold, number(0, 1)),
         Control("k", min(movable_layers(study) // 2, 10_000), _count(movable_layers(study))),
         *(
-            Control(key, getattr(study.default_policy, key), choice(precisions))
+            Control(key, getattr(usual, key), choice(precisions))
             for key in ("uniform", "high", "medium", "low")
         ),
         *(Control(weight_key(name), weights.get(name, 0.0), number(0, 1)) for name in SCORERS),
@@ -75,6 +80,7 @@ def controls(study: Study) -> dict[str, Control]:
         Control("overrides", "", _rules),
         Control("hardware", study.default_hardware, choice(hardware_profiles.names())),
         Control("groups", "", str),
+        allowed_control.control(study),
         *budget_controls.listed(study),
     ]
     return {control.key: control for control in listed}
@@ -90,6 +96,7 @@ def to_values(policy: Policy, study: Study) -> dict[str, Value]:
     return {
         "strategy": policy.strategy,
         "groups": ", ".join(policy.groups),
+        ALLOW: allowed_control.value_of(policy, study),
         **budget_controls.to_values(policy, study),
         "high_at": policy.high_threshold,
         "medium_at": policy.medium_threshold,
@@ -155,6 +162,7 @@ def to_policy(
         overrides=_last_wins(rules("overrides", last.overrides)),
         hardware=str(values["hardware"]),
         groups=parse_groups(str(values["groups"])),
+        allowed=allowed_control.allowed(values[ALLOW], study),
         **asked,
     )
     return policy, problems
@@ -164,6 +172,8 @@ def _last_wins(rules: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...
     return tuple(dict(rules).items())
 
 
-def precisions_offered(study: Study) -> tuple[str, ...]:
-    """Precisions of `study` in the order of the registry, the widest first."""
-    return tuple(name for name in registry.names() if name in study.precisions)
+def precisions_offered(study: Study, allowed: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """Precisions of `study` in the order of the registry, the widest first; of them `allowed` ones alone,
+    or all where that is empty.
+    """
+    return tuple(name for name in registry.names() if name in (allowed or study.precisions))

@@ -11,7 +11,8 @@ import streamlit as st
 from core.decide.policy.policy import parse_rules
 from core.decide.study import Study
 from core.errors import PolicyError
-from dashboard.session import studies
+from dashboard.session import allowed_control, studies
+from dashboard.session.allowed_control import ALLOW, as_drawn
 from dashboard.session.budget_controls import LOSS_BY, UNSAID, limits_loss
 from dashboard.session.control import Clamped, Control, Value
 from dashboard.session.controls import MODEL
@@ -64,6 +65,17 @@ def read(given: Mapping[str, str], known: Mapping[str, Control], study: Study) -
     return Read(values, repairs, fitted, tuple(notices))
 
 
+def take_allowed(given: Mapping[str, str], study: Study) -> None:
+    """Put the allowed precisions of a link into their control, before those that name a precision are
+    read: what they may name depends on it. What cannot be read is left to `read`.
+    """
+    try:
+        value = allowed_control.control(study).read(given[ALLOW])
+    except (KeyError, ValueError):
+        return
+    st.session_state[ALLOW] = as_drawn(ALLOW, value)
+
+
 def _strangers(text: str, study: Study) -> list[str]:
     try:
         rules = parse_rules(text)
@@ -76,13 +88,17 @@ def write(values: Mapping[str, Value], known: Mapping[str, Control], model: str)
     """The full URL of the page on screen; values at their default are left out, but for what keeps
     a loss budget.
     """
-    changed = {k: text(v) for k, v in values.items() if v != known[k].default}
+    changed: dict[str, str | list[str]] = {
+        k: as_drawn(k, v) if k == ALLOW else text(v)
+        for k, v in values.items()
+        if v != known[k].default
+    }
     if limits_loss(values):
         changed[LOSS_BY] = str(values[LOSS_BY])
     if model != next(iter(studies.entries())):
         changed = {MODEL: model, **changed}
     address = (st.context.url or "").rstrip("/") or NO_ADDRESS
-    return f"{address}/?{urlencode(changed)}" if changed else address
+    return f"{address}/?{urlencode(changed, doseq=True)}" if changed else address
 
 
 def correct(numbers: Mapping[str, Value]) -> None:

@@ -11,11 +11,13 @@ from dataclasses import replace
 import streamlit as st
 
 from core.decide import answer
+from core.decide.policy.allowed import allowed_in_words, format_allowed
 from core.decide.policy.budget import bounds_in_words
 from core.decide.policy.policy import Policy, format_rules
 from core.decide.study import Study
 from core.errors import PolicyError
-from dashboard.session import links, studies
+from dashboard.session import fit_allowed, links, studies
+from dashboard.session.allowed_control import ALLOW, as_drawn, as_value
 from dashboard.session.budget_controls import AXIS_OF, LOSS_BY, MAIN, budget_ends
 from dashboard.session.control import Clamped, Control, Value
 from dashboard.session.controls import controls, to_policy, to_values
@@ -32,7 +34,10 @@ ROUNDED = 1e-5
 def session() -> Tab:
     """This tab's session; made on the first run, before any widget, to keep the raw link."""
     if SESSION not in st.session_state:
-        st.session_state[SESSION] = Tab(link=st.query_params.to_dict())
+        link = st.query_params.to_dict()
+        if ALLOW in link:  # one parameter for each name
+            link[ALLOW] = format_allowed(st.query_params.get_all(ALLOW))
+        st.session_state[SESSION] = Tab(link=link)
     found: Tab = st.session_state[SESSION]
     return found
 
@@ -40,20 +45,24 @@ def session() -> Tab:
 def begin(opened: Opened) -> dict[str, Control]:
     """Make the controls of `opened` ready to draw: repairs, the link's values, legal ranges."""
     tab = session()
-    known = controls(opened.study)
     for key, value in tab.repairs.items():
-        st.session_state[key] = value
+        st.session_state[key] = as_drawn(key, value)
     tab.repairs.clear()
+    if not tab.link_read:
+        links.take_allowed(tab.link, opened.study)
+    allowed = fit_allowed.fit(tab, opened.study, opened.name)
+    known = controls(opened.study, allowed)
     if not tab.link_read:
         tab.link_read = True
         found = links.read(tab.link, known, opened.study)
         for key, value in found.values.items():
-            st.session_state[key] = value
+            st.session_state[key] = as_drawn(key, value)
         tab.repairs.update(found.repairs)
         tab.fitted.update(found.fitted)
         tab.notices.extend(found.notices)
         if found.fitted:
             links.correct({key: one.value for key, one in found.fitted.items()})
+    fit_allowed.redirect(tab, opened.study, allowed)
     if tab.model != opened.name:
         if tab.model:
             _switch_model(tab, opened, known)
@@ -82,7 +91,7 @@ def _switch_model(tab: Tab, opened: Opened, known: dict[str, Control]) -> None:
 
 def _legalise(key: str, control: Control) -> None:
     """A value kept from another model may not exist here."""
-    held = st.session_state[key]
+    held = as_value(key, st.session_state[key], control.default)
     try:
         value = control.read(str(held))
         if not isinstance(value, str) and value != held:
@@ -94,7 +103,7 @@ def _legalise(key: str, control: Control) -> None:
             "overrides",
             "also",
         }:  # half-typed rules stay on screen with their message
-            st.session_state[key] = control.default
+            st.session_state[key] = as_drawn(key, control.default)
 
 
 def fitted(key: str) -> str:
@@ -105,7 +114,10 @@ def fitted(key: str) -> str:
 
 def values_of(known: dict[str, Control]) -> dict[str, Value]:
     """What every control holds, drawn or not."""
-    return {key: st.session_state.get(key, c.default) for key, c in known.items()}
+    return {
+        key: as_value(key, st.session_state.get(key, c.default), c.default)
+        for key, c in known.items()
+    }
 
 
 def settle(opened: Opened, known: dict[str, Control]) -> dict[str, PolicyError]:
@@ -186,13 +198,13 @@ def move(step: int) -> None:
 def write(values: dict[str, Value]) -> None:
     """Write controls that differ from what they hold. Run before they are drawn."""
     for key, value in values.items():
-        if st.session_state.get(key) != value:
-            st.session_state[key] = value
+        if as_value(key, st.session_state.get(key, ()), "") != value:
+            st.session_state[key] = as_drawn(key, value)
 
 
-def reset(known: dict[str, Control]) -> None:
+def reset(study: Study) -> None:
     """All controls of the policy to their defaults; the model stays. Run from a callback."""
-    write({key: control.default for key, control in known.items()})
+    write({key: control.default for key, control in controls(study).items()})
 
 
 def load(policy: Policy, study: Study) -> None:
@@ -262,4 +274,6 @@ def describe(policy: Policy) -> str:
         "manual": "manual",
         "budget": bounds_in_words(policy.budgets),
     }[policy.strategy]
+    if policy.allowed and policy.strategy != "uniform":
+        text += f", {allowed_in_words(policy.allowed)} alone"
     return f"{text} + {extra} rule{'s' if extra > 1 else ''}" if extra else text

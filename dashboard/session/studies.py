@@ -158,10 +158,10 @@ def _recommended(key: str, policy: Policy, _study: Study) -> tuple[Recommendatio
 
 
 def recommended(opened: Opened, policy: Policy) -> tuple[Recommendation, ...]:
-    """Recommended strategies; they depend on weights, precisions and hardware alone."""
+    """Recommended strategies; they depend on weights, precisions, what is allowed and hardware."""
     asked = replace(
         opened.study.default_policy, weights=policy.weights, high=policy.high, low=policy.low,
-        hardware=policy.hardware,
+        hardware=policy.hardware, allowed=policy.allowed,
     )  # fmt: skip
     return _recommended(opened.key, asked, opened.study)
 

@@ -60,6 +60,8 @@ class Tab:
     `fitted` are numbers that were asked for and did not fit, by control, `ends` those between which
     the sliders of budgets were drawn last.
     `opened` names the expanders of the sidebar that opened by themselves.
+    `offered` are the precisions that the model on screen holds, `redirected` the controls that name one
+    which is not allowed: what they named, and where they go instead.
     """
 
     link: dict[str, str]
@@ -85,3 +87,5 @@ class Tab:
     in_browser: dict[str, str] = field(default_factory=dict)
     forgotten: set[str] = field(default_factory=set)
     opened: set[str] = field(default_factory=set)
+    offered: tuple[str, ...] = ()
+    redirected: dict[str, tuple[str, str]] = field(default_factory=dict)

@@ -51,7 +51,7 @@ def test_a_figure_of_the_row_is_not_cut_off(width: int, visit: Visit, large: str
 
 
 def test_tab_reaches_everything_in_the_sidebar_and_shows_where_it_is(visit: Visit) -> None:
-    """Tab goes through model, actions, strategy, thresholds and hardware in this order, and whatever
+    """Tab goes through model, actions, strategy, thresholds, precisions and hardware in this order, and whatever
     it reaches in the first screen looks different with the focus than without.
     """
     page = visit("/")
@@ -64,7 +64,7 @@ def test_tab_reaches_everything_in_the_sidebar_and_shows_where_it_is(visit: Visi
         page.keyboard.press("Tab")
 
     wanted = ["Model", "Pin", "Reset", "Copy link", "thresholds", "HIGH from score",
-              "MEDIUM from score", "HIGH to", "Scorer weights",
+              "MEDIUM from score", "HIGH to", "FP32", "Scorer weights",
               "Pins, overrides, further budgets", "Hardware", "Overview", "Tune", "Verify"]  # fmt: skip
     places = [
         next((i for i, text in enumerate(reached) if title in text.split("\n")), -1)

@@ -159,7 +159,7 @@ def considerations(study: Study, chosen: PrecisionMap) -> tuple[str, ...]:
     """What to know about this model: what was measured, then what rules say, per role that is in
     it.
     """
-    said = _measured_worst(study)
+    said = _measured_worst(study, chosen.policy)
     counts = {role: study.layers.roles.count(role) for role in ROLES}
     high = [
         (role, sum(1 for r, v in zip(study.layers.roles, chosen.levels, strict=True)
@@ -180,16 +180,16 @@ def considerations(study: Study, chosen: PrecisionMap) -> tuple[str, ...]:
             f"{counts['dropout']} dropout layers do nothing at inference; counting them as "
             "quantized would flatter the ratio."
         )
-    return (*said, *_rounded_glue(study))
+    return (*said, *_rounded_glue(study, chosen.policy))
 
 
-def _measured_worst(study: Study) -> list[str]:
+def _measured_worst(study: Study, policy: Policy) -> list[str]:
     """The layer that changes the outputs most, with what would help it."""
     scored = study.scores.get("output_error")
     if scored is None or not len(study.layers):
         return []
     worst = int(scored.argmax())
-    found = diagnosis_of(study, worst)
+    found = diagnosis_of(study, worst, policy)
     advice = f" {found.advice}" if found is not None and found.advice else ""
     said = (
         f"The layer that hurts most in {study.score_precision} by measurement is {study.layers.names[worst]} "
@@ -198,7 +198,7 @@ def _measured_worst(study: Study) -> list[str]:
     return [said]
 
 
-def _rounded_glue(study: Study) -> tuple[str, ...]:
+def _rounded_glue(study: Study, policy: Policy) -> tuple[str, ...]:
     """Which containers' operations the scheme rounds, and how to keep them in float."""
     rounded = study.analysis.rounding.functions
     found = [
@@ -212,9 +212,12 @@ def _rounded_glue(study: Study) -> tuple[str, ...]:
     name = next(layer.name for layer in study.layers if layer.role == "glue")
     said = (
         f"Operations between layers that {study.analysis.scheme} rounds in {study.score_precision} are layers "
-        f"of the role glue: {'; '.join(found[:GLUE_NAMED])}{more}. Each can stay in float, as by the "
-        f"override {name}={registry.REFERENCE}."
+        f"of the role glue: {'; '.join(found[:GLUE_NAMED])}{more}."
     )
+    floats = [p for p in study.precisions if policy.allows(p) and registry.get(p).is_cast]
+    if floats:
+        widest = max(floats, key=registry.width)
+        said += f" Each can stay in float, as by the override {name}={widest}."
     return (said,)
 
 
@@ -225,17 +228,24 @@ def recommendations(study: Study, policy: Policy) -> tuple[Recommendation, ...]:
     1 pt over its whole 90 % range; *edge* the smallest within 2 pts; *high precision* the
     smallest within 0.5 pts; of equals the one that loses least. A model whose outputs are values is
     held to as many percent of its metric. Losses are the projected ones of all, so that those of one
-    split are compared. Without measurements the document's own advice is given.
+    split are compared. Without measurements the document's own advice is given. What `policy` does not
+    allow is not recommended: where nothing that it does allow stays within, what loses least is.
     """
-    candidates = named_strategies(study, policy)
+    candidates = {
+        title: one
+        for title, one in named_strategies(study, policy).items()
+        if one.allowed == policy.allowed
+    }
     if study.projector is None or study.unknown is not None:
         what = "nothing" if study.projector is None else "not every layer"
+        allowed = [name for name in study.precisions if policy.allows(name)]
+        narrow = [name for name in allowed if name != registry.REFERENCE] or allowed
         return tuple(
             Recommendation(use, title, candidates[title], f"by rule: {what} is measured yet")
             for use, title in (
                 ("production", "Document thresholds"),
-                ("edge", f"All {study.score_precision}"),
-                ("high precision", f"All {study.precisions[1]}"),
+                ("edge", f"All {min(allowed, key=registry.width)}"),
+                ("high precision", f"All {narrow[0]}"),
             )
             if title in candidates
         )
@@ -256,9 +266,13 @@ def recommendations(study: Study, policy: Policy) -> tuple[Recommendation, ...]:
             for title, totals in priced.items()
             if (bound := bounds[title]) is not None and bound <= limit
         }
-        title = min(order, key=order.__getitem__, default=f"All {registry.REFERENCE}")
         unit = next(totals[judged.loss].unit for totals in priced.values())
         why = f"the {word} whose projected loss stays within {_limit(limit, unit)}"
+        if order or policy.allows(registry.REFERENCE):
+            title = min(order, key=order.__getitem__, default=f"All {registry.REFERENCE}")
+        else:
+            title = min(priced, key=lambda t: _or_infinite(priced[t][judged.divergence]))
+            why = f"of what is allowed it moves the outputs least; none stays within {_limit(limit, unit)}"
         if all(bound is None for bound in bounds.values()):
             why = "without labels no loss is known"
         found.append(Recommendation(use, title, candidates[title], why))

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from core.decide.advise.budget_words import loss_amount, unit_of
+from core.decide.policy.allowed import allowed_in_words
 from core.decide.policy.budget import AXES, BY_IN_WORDS, Axis, Budget, loss_budget
 from core.decide.policy.decision import BY_KERNEL, BY_OVERRIDE, BY_PIN, NO_PRECISION, PrecisionMap
 from core.decide.policy.kernels import NO_KERNEL
+from core.decide.policy.policy import Policy
 from core.decide.policy.scoring import LEVELS
 from core.decide.solve.solver import Solver
 from core.decide.study import Study
 from core.errors import PolicyError
-from core.evidence.diagnose.causes import Diagnosis, Remedy, diagnose
+from core.evidence.diagnose.causes import TO_HALF, Diagnosis, Remedy, diagnose
 from core.quantity import Quantity, written
 
 Figures = tuple[float, float, float, float | None]
@@ -42,7 +44,8 @@ class Alternative:
 @dataclass(frozen=True, slots=True)
 class Explanation:
     """One layer of a map. `saves_bytes`, `saves_ms` and `costs` are against the reference
-    precision for this layer alone, with the rest of the map as it is.
+    precision for this layer alone, with the rest of the map as it is. `alternatives` are those that
+    are `allowed`, which is empty where all are.
     """
 
     layer: str
@@ -54,6 +57,7 @@ class Explanation:
     decided: str
     flip: str
     alternatives: tuple[Alternative, ...] = ()
+    allowed: tuple[str, ...] = ()
 
     def in_words(self) -> str:
         """All of it in one line."""
@@ -70,8 +74,11 @@ class Explanation:
             parts.append(f"costs {written(self.costs.value, self.costs.unit)} (projected)")
         return (
             f"{self.layer}{beside}: {self.precision} {', '.join(parts)}; "
-            f"{self.decided}; {self.flip}."
+            f"{self.decided}; {self.flip}{self._allowed()}."
         )
+
+    def _allowed(self) -> str:
+        return f"; {allowed_in_words(self.allowed)} alone may be chosen" if self.allowed else ""
 
 
 def explain(study: Study, chosen: PrecisionMap, layer: str) -> Explanation:
@@ -94,6 +101,7 @@ def explain(study: Study, chosen: PrecisionMap, layer: str) -> Explanation:
         if code != chosen.codes[i]
     }
     reference = rows.get(study.precisions[0], here)
+    rows = {name: figures for name, figures in rows.items() if chosen.policy.allows(name)}
     limits = _limits(study, chosen)
     alternatives = tuple(
         Alternative(
@@ -114,20 +122,28 @@ def explain(study: Study, chosen: PrecisionMap, layer: str) -> Explanation:
         decided=_decided(chosen, i, alternatives),
         flip=_flip(study, chosen, i, alternatives, limits, here),
         alternatives=alternatives,
+        allowed=chosen.policy.allowed,
     )
 
 
-def diagnosis_of(study: Study, i: int) -> Diagnosis | None:
-    """Why layer `i` is sensitive; None where it does not compute or was not looked at by itself."""
+def diagnosis_of(study: Study, i: int, policy: Policy) -> Diagnosis | None:
+    """Why layer `i` is sensitive, and of what would help that which `policy` allows; None where the
+    layer does not compute or was not looked at by itself.
+    """
     evidence = study.analysis.evidence
     if evidence is None or not study.layers.layers[i].computes_at_inference:
         return None
-    return diagnose(evidence, i)
+    found = diagnose(evidence, i)
+    if found is None:
+        return None
+    gone = {name for name, precision in TO_HALF.items() if not policy.allows(precision)}
+    remedies = tuple(remedy for remedy in found.remedies if remedy.name not in gone)
+    return replace(found, remedies=remedies, half="" if gone else found.half)
 
 
-def why_sensitive(study: Study, i: int) -> tuple[str, ...]:
+def why_sensitive(study: Study, i: int, policy: Policy) -> tuple[str, ...]:
     """The main cause of layer `i`'s error, and what would help with its measured gain."""
-    found = diagnosis_of(study, i)
+    found = diagnosis_of(study, i, policy)
     if found is None:
         return ()
     cause = f"Main cause in {study.score_precision}: {found.cause}. {found.sentence} {found.half}"
@@ -245,6 +261,8 @@ def _flip(
     if policy.strategy != "budget" or limits is None:
         return "setting it by hand would flip it"
     better = [a for a in alternatives if _improves(policy.minimise, a)]
+    if not alternatives:
+        return "allowing another precision could flip it"
     if not better:
         nearest = min(alternatives, key=lambda a: abs(a.loss))
         return f"only a rule would make it {nearest.precision}"

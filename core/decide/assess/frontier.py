@@ -79,7 +79,7 @@ def frontier_policy(policy: Policy) -> Policy:
     """What a frontier depends on of a policy, and nothing else: a key for caches."""
     return replace(
         type(policy)(), hardware=policy.hardware, pins=policy.pins, overrides=policy.overrides,
-        groups=policy.groups, target=policy.target,
+        groups=policy.groups, target=policy.target, allowed=policy.allowed,
     )  # fmt: skip
 
 

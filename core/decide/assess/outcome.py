@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from core.decide import answer
 from core.decide.assess.verified import sentences, verification_of, with_measured, without_kernels
-from core.decide.policy.decision import BY_LACK, PrecisionMap
+from core.decide.policy.allowed import allowed_in_words, in_order
+from core.decide.policy.decision import BY_LACK, BY_OVERRIDE, BY_PIN, PrecisionMap
 from core.decide.policy.policy import Policy
 from core.decide.policy.unmeasured import held_back
 from core.decide.study import Study
@@ -155,11 +156,13 @@ def _warnings(
             f"{written(faster[1], 'ms')}): precision boundaries and layers without kernels cost more "
             "than the narrow layers save."
         )
+    faster_choice = f" {registry.REFERENCE} is the faster choice."
     said += [
         f"{profile.title.split(' (')[0]} has no {name} kernels: {name} makes the file smaller "
-        f"there but gains no speed. {registry.REFERENCE} is the faster choice."
+        f"there but gains no speed.{faster_choice if chosen.policy.allows(registry.REFERENCE) else ''}"
         for name in without_kernels(study, chosen)
     ]
+    said += allowed_warning(chosen)
     said += _float_layers(study, chosen)
     run = verification_of(study, chosen)
     if run is not None:
@@ -185,10 +188,10 @@ def partial_warning(study: Study, chosen: PrecisionMap) -> list[str]:
     said = [so_far]
     if study.unknown is None:
         return said
-    stay = int((chosen.origin == BY_LACK).sum())
+    stay = [str(chosen.assigned[i]) for i in np.flatnonzero(chosen.origin == BY_LACK)]
     if stay:
-        verb = "layers not measured yet stay" if stay > 1 else "layer not measured yet stays"
-        said.append(f"{stay:,} {verb} in {registry.REFERENCE}.")
+        verb = "layers not measured yet stay" if len(stay) > 1 else "layer not measured yet stays"
+        said.append(f"{len(stay):,} {verb} in {allowed_in_words(in_order(stay))}.")
     named = held_back(chosen.codes, study.unknown)
     if named.any():
         noun = "layers are" if named.sum() > 1 else "layer is"
@@ -211,6 +214,28 @@ def overflow_warning(forbidden: tuple[str, ...]) -> list[str]:
 def rules_warning(chosen: PrecisionMap) -> list[str]:
     """A sentence on pins and overrides that match no layer, where there are any."""
     return [f"No layer matches {', '.join(chosen.ignored[:5])}."] if chosen.ignored else []
+
+
+def allowed_warning(chosen: PrecisionMap) -> list[str]:
+    """Sentences on layers in a precision that the policy does not allow: by a rule, and since nothing
+    that is allowed serves them.
+    """
+    if not chosen.outside:
+        return []
+    allowed = allowed_in_words(chosen.policy.allowed)
+    ruled = [i for i in chosen.outside if chosen.origin[i] in {BY_PIN, BY_OVERRIDE}]
+    stay = [chosen.layers.names[i] for i in chosen.outside if i not in set(ruled)]
+    said = []
+    if ruled:
+        names = listed([f"{chosen.layers.names[i]} {chosen.assigned[i]}" for i in ruled])
+        said.append(f"A pin or an override beats the allowed {allowed}: {names}.")
+    if stay:
+        verb = "layers stay" if len(stay) > 1 else "layer stays"
+        said.append(
+            f"{len(stay):,} {verb} in {registry.REFERENCE}, since nothing of the allowed {allowed} "
+            f"serves {'them' if len(stay) > 1 else 'it'}: {listed(stay)}."
+        )
+    return said
 
 
 def groups_warning(chosen: PrecisionMap) -> list[str]:
@@ -242,8 +267,10 @@ def _fastest_uniform(
     times = {
         name: time
         for name, time in study.uniform_ms(hardware).items()
-        if registry.get(name).is_cast
+        if registry.get(name).is_cast and chosen.policy.allows(name)
     }
+    if not times:
+        return None
     name, best = min(times.items(), key=lambda item: item[1])
     return (name, best) if best < 0.99 * latency.value else None
 

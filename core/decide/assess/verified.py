@@ -226,10 +226,12 @@ def without_half(policy: Policy) -> Policy:
 def faster_without_half(study: Study, chosen: PrecisionMap) -> PrecisionMap | None:
     """The map of the same policy with the reference precision in place of half ones, where the
     device has no kernels for these and the map is estimated faster. None for a budget, which
-    weighs this itself.
+    weighs this itself, and where the reference is not allowed.
     """
     policy = chosen.policy
-    if policy.strategy == "budget" or not without_kernels(study, chosen):
+    if policy.strategy == "budget" or not policy.allows(registry.REFERENCE):
+        return None
+    if not without_kernels(study, chosen):
         return None
     other = answer.decide(study, without_half(policy))
     model = study.latency(policy.hardware)

@@ -3,8 +3,9 @@
 Precedence: a layer's override beats a pin (the last that matches wins), which beats a group (its
 layers take the widest precision that the strategy gives any of them), which beats the strategy.
 Layers that do nothing at inference get no precision. A strategy gives a layer no precision in
-which it was not measured yet (`core.decide.policy.unmeasured`), and none of integers that the target
-has nothing for (`core.decide.policy.kernels`).
+which it was not measured yet (`core.decide.policy.unmeasured`), none of integers that the target
+has nothing for (`core.decide.policy.kernels`), and none that a person left out while another serves
+(`core.decide.policy.allowed`).
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from core.decide.policy.allowed import allowed_in_words, check_allowed, homes, served
 from core.decide.policy.budget import bounds_in_words
 from core.decide.policy.grouping import groups_of
-from core.decide.policy.kernels import NO_KERNEL, homes, leading, stay_behind, without_kernel
+from core.decide.policy.kernels import NO_KERNEL, leading, stay_behind, without_kernel
 from core.decide.policy.policy import Policy
 from core.decide.policy.scoring import HIGH, LEVELS, LOW, levels, total_scores
 from core.decide.policy.unmeasured import Unmeasured, hold_back
@@ -77,12 +79,24 @@ class PrecisionMap:
         return tuple(group for group in groups if len({int(self.codes[i]) for i in group}) > 1)
 
     def _stays_behind(self, i: int) -> bool:
-        """Whether layer `i`, which something measured means nothing for, is where that puts it."""
-        return bool(self.codes[i] == 0 or self.origin[i] == BY_KERNEL)
+        """Whether layer `i`, which something measured means nothing for, waits: in the reference, or
+        where that is not allowed, wherever no rule put it.
+        """
+        ruled = self.origin[i] in (BY_PIN, BY_OVERRIDE)
+        waits = not ruled and not self.policy.allows(registry.REFERENCE)
+        return bool(self.codes[i] == 0 or waits)
 
     def count(self, precision: str) -> int:
         """How many layers are in `precision`."""
         return sum(1 for name in self.assigned if name == precision)
+
+    @cached_property
+    def outside(self) -> tuple[int, ...]:
+        """Layers in a precision that the policy does not allow: by a rule, or since nothing allowed
+        serves them.
+        """
+        allows = self.policy.allows
+        return tuple(i for i, p in enumerate(self.assigned) if p is not None and not allows(p))
 
     def document_precision(self, i: int) -> str:
         """What the reference document would write for layer `i`: FP16 for HIGH, else INT8, a
@@ -109,6 +123,9 @@ class PrecisionMap:
             return f"Stays in {name}: {NO_KERNEL}."
         if self.origin[i] == BY_LACK:
             return f"Stays in {name}: not measured yet in what the strategy would choose."
+        if not self.policy.allows(str(name)):
+            allowed = allowed_in_words(self.policy.allowed)
+            return f"Stays in {name}: nothing of what is allowed ({allowed}) serves it."
         score = f"score {self.scores[i]:.3f}"
         if i in self.layers.group_of and self.policy.strategy != "budget":
             return f"{name}, the widest that the strategy gives a layer of its group ({score})."
@@ -163,6 +180,7 @@ def decide(
 
     scores = total_scores(table, policy, len(layers))
     level = levels(scores, policy)
+    may = check_allowed(policy.allowed, precisions)
     lacking = without_kernel(layers, precisions)
     if policy.strategy == "thresholds":
         by_level = [code_of(policy.low), code_of(policy.medium), code_of(policy.high)]
@@ -178,10 +196,10 @@ def decide(
     groups, strangers = groups_of(layers, policy.groups)
     _move_together(codes, layers, groups, precisions)
     origin = np.zeros(len(layers), dtype=np.int8)
-    home = homes(lacking, precisions, policy.permits)
+    home = homes(layers, precisions, served(may, lacking, unknown), groups)
     origin[stay_behind(codes, lacking, home)] = BY_KERNEL
     if policy.strategy != "uniform":  # a person named the one precision that every layer gets
-        origin[hold_back(codes, layers, unknown, groups)] = BY_LACK
+        origin[hold_back(codes, layers, unknown, groups, home)] = BY_LACK
     ignored = list(strangers)
     for hits, precision, pattern in pattern_hits(policy.pins, layers.names):
         codes[hits], origin[hits] = code_of(precision), BY_PIN

@@ -1,14 +1,13 @@
 """Layers for which the target has nothing in a precision: no kernel, and no weight to store.
 
 Such a precision means for them what the reference does, in bytes, time and outputs, so no
-strategy chooses it: they stay in the reference, or where that is not allowed in what is. A person's
-own word (a pin, an override, a map from a file) is kept and said to have no effect. Where a group
-goes to integers, such a layer of it stays behind and holds nobody back.
+strategy chooses it: they stay in the reference (or where a person allows no reference, in the widest
+precision that is allowed and serves them). A person's own word (a pin, an override, a map from a
+file) is kept and said to have no effect. Where a group goes to integers, such a layer of it stays
+behind and holds nobody back.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,27 +24,11 @@ def without_kernel(layers: LayerTable, precisions: tuple[str, ...]) -> NDArray[n
     return lacking(layers, map(registry.get, precisions))
 
 
-def homes(
-    lacks: NDArray[np.bool_], precisions: tuple[str, ...], permits: Callable[[str], bool]
-) -> NDArray[np.int8]:
-    """Where each layer goes (L,) that what was chosen means nothing for: the reference if that is
-    permitted, else the widest permitted precision that means something, else the reference.
-    """
-    found = np.zeros(lacks.shape[1], np.int8)
-    if permits(registry.REFERENCE):
-        return found
-    narrow_first = sorted(filter(permits, precisions), key=registry.width)
-    for name in narrow_first:
-        code = precisions.index(name)
-        found[~lacks[code]] = code
-    return found
-
-
 def stay_behind(
     codes: NDArray[np.int8], lacks: NDArray[np.bool_], home: NDArray[np.int8]
 ) -> NDArray[np.bool_]:
-    """Put codes [..., L] of pairs that are lacking into the layer's `home` (L,). Mutates `codes`;
-    returns where, [..., L].
+    """Put codes [..., L] of pairs that are lacking where each layer waits, `home` (L,). Mutates
+    `codes`; returns where, [..., L].
     """
     found: NDArray[np.bool_] = lacks[codes, np.arange(codes.shape[-1])] & (codes > 0)
     np.copyto(codes, home, where=found)

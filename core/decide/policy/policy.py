@@ -6,10 +6,11 @@ A `Policy` is hashable, so that it can key a cache and sit in an undo history.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+from core.decide.policy.allowed import in_order, stand_in, within
 from core.decide.policy.budget import AXES, Axis, Budget, checked
 from core.errors import PolicyError
 from core.estimate import hardware as hardware_profiles
@@ -22,6 +23,8 @@ STRATEGIES: tuple[str, ...] = get_args(Strategy)
 
 DOCUMENT_WEIGHTS = (("theory", 0.4), ("importance", 0.4), ("empirical", 0.2))
 MAX_RULES = 10_000
+GOES_TO = ("high", "medium", "low", "uniform")
+"""Fields that name a precision to go to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,10 @@ class Policy:
     Under *budget* the map with the least `minimise` is looked for that keeps every one of
     `budgets`. A loss that is minimised is how far the outputs move, or the loss against labels
     if `target` says so.
+
+    `allowed` are the precisions that a strategy may choose from, the widest first; empty for all that
+    the analysis holds. A level or `uniform` that names another one goes to the next wider allowed one,
+    else to the widest. Pins and overrides are a person's own word and may name any.
     """
 
     strategy: Strategy = "thresholds"
@@ -56,9 +63,18 @@ class Policy:
     budgets: tuple[Budget, ...] = ()
     minimise: Axis = "loss"
     target: Target = "divergence"
+    allowed: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check(self)
+        if self.allowed:
+            object.__setattr__(self, "allowed", in_order(self.allowed))
+            for field in GOES_TO:
+                object.__setattr__(self, field, within(getattr(self, field), self.allowed))
+
+    def allows(self, precision: str) -> bool:
+        """Whether a strategy may choose `precision`."""
+        return not self.allowed or precision in self.allowed
 
     def normalised_weights(self) -> dict[str, float]:
         """Scorer -> share; shares add up to 1."""
@@ -78,20 +94,10 @@ def default_policy(precisions: Collection[str], hardware: str) -> Policy:
     the narrowest that was and is at least as wide.
     """
     plain = Policy(hardware=hardware)
-    return replace(
-        plain,
-        high=_measured(plain.high, precisions),
-        medium=_measured(plain.medium, precisions),
-        low=_measured(plain.low, precisions),
-        uniform=_measured(plain.uniform, precisions),
+    high, medium, low, uniform = (
+        stand_in(getattr(plain, field), precisions, registry.REFERENCE) for field in GOES_TO
     )
-
-
-def _measured(name: str, precisions: Collection[str]) -> str:
-    if name in precisions:
-        return name
-    wide = [p for p in precisions if registry.width(p) >= registry.width(name)]
-    return min(wide, key=registry.width, default=registry.REFERENCE)
+    return replace(plain, high=high, medium=medium, low=low, uniform=uniform)
 
 
 def _check(policy: Policy) -> None:
@@ -144,6 +150,28 @@ def _check_budgets(policy: Policy) -> None:
             raise PolicyError(f"Nothing {label} is called {value!r}.", f"Use {', '.join(known)}.")
     if policy.strategy == "budget" and not policy.budgets:
         raise PolicyError("No budget is given.", "Write for instance --budget size=0.5.")
+
+
+STEERS: Mapping[Strategy, tuple[str, ...]] = {
+    "thresholds": ("high", "medium", "low"),
+    "top-k": ("high", "low"),
+    "uniform": ("uniform",),
+    "manual": ("high",),
+    "budget": (),
+}
+"""Which of `GOES_TO` a strategy sends layers by."""
+
+
+def redirected(before: Mapping[str, str], policy: Policy) -> list[str]:
+    """A sentence on each field of `before`, with where it pointed, that `policy` sends elsewhere since
+    that is not allowed.
+    """
+    return [
+        f"{'Every layer goes' if field == 'uniform' else f'{field.upper()} layers go'} to "
+        f"{getattr(policy, field)}, since {before[field]} is not allowed."
+        for field in STEERS[policy.strategy]
+        if field in before and not policy.allows(before[field])
+    ]
 
 
 def parse_weights(text: str) -> tuple[tuple[str, float], ...]:

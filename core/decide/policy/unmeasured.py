@@ -39,10 +39,11 @@ def hold_back(
     layers: LayerTable,
     unknown: Unmeasured | None,
     groups: Iterable[tuple[int, ...]],
+    home: NDArray[np.int8],
 ) -> Any:
-    """Put unknown pairs of `codes` [..., L] back into the reference, with the layers that have to
-    share their precision (`groups`). Mutates `codes`; returns where, [..., L], or False for
-    nowhere.
+    """Put unknown pairs of `codes` [..., L] back where their layers wait, `home` (L,), with the layers
+    that have to share their precision (`groups`). Mutates `codes`; returns where, [..., L], or False
+    for nowhere.
     """
     if unknown is None:
         return False
@@ -50,5 +51,5 @@ def hold_back(
     for group in groups:
         members = [i for i in group if layers.computes[i]]
         held[..., members] |= held[..., members].any(axis=-1, keepdims=True)
-    codes[held] = 0
+    np.copyto(codes, home, where=held)
     return held

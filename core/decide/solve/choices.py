@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from core.decide.policy.allowed import check_allowed, homes, served
 from core.decide.policy.decision import BY_LACK, BY_OVERRIDE, BY_PIN, NO_PRECISION, pattern_hits
 from core.decide.policy.grouping import groups_of
 from core.decide.policy.kernels import without_kernel
@@ -26,7 +27,8 @@ class Choices:
     `members` are the layers of each unit [U], `options` [P, U] the precisions open to it,
     `fixed` [L] the codes of layers that rules decided (-1 where a layer does nothing, 0 where
     the search decides), `origin` [L] and `ignored` as in a `PrecisionMap`. `lacking` [P, L] are
-    pairs for which the target has nothing: there a layer of a unit stays in the reference.
+    pairs for which the target has nothing: there a layer of a unit waits in its `home` [L], the
+    reference where that is allowed.
     """
 
     members: tuple[NDArray[np.int64], ...]
@@ -36,6 +38,7 @@ class Choices:
     ignored: tuple[str, ...]
     unit_of: NDArray[np.int64]  # [L]; -1 where rules decided
     lacking: NDArray[np.bool_]
+    home: NDArray[np.int8]
 
     def __len__(self) -> int:
         return len(self.members)
@@ -48,9 +51,12 @@ class Choices:
         """Codes (M, L) of maps, from the precision of each unit (M, U)."""
         free = np.flatnonzero(self.unit_of >= 0)
         codes = np.repeat(self.fixed[None], len(picked), axis=0)
-        chosen = picked[:, self.unit_of[free]]
-        codes[:, free] = np.where(self.lacking[chosen, free], 0, chosen)
+        codes[:, free] = self.got(picked[:, self.unit_of[free]], free)
         return codes
+
+    def got(self, codes: NDArray[np.int64], layers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """What `layers` [...] of units that go to `codes` [...] get: what serves them."""
+        return np.where(self.lacking[codes, layers], self.home[layers], codes)
 
     def picked(self, codes: NDArray[np.int8]) -> NDArray[np.int64]:
         """The precision of each unit (U,) under `codes`."""
@@ -66,7 +72,9 @@ class Choices:
         """Figures by precision and layer (P, L) added up over units, (P, U)."""
         free = np.flatnonzero(self.unit_of >= 0)
         found = np.zeros((len(by_layer), len(self.members)))
-        for row, figures in zip(found, np.where(self.lacking, by_layer[0], by_layer), strict=True):
+        every = np.arange(by_layer.shape[1])
+        waiting = by_layer[self.home, every]
+        for row, figures in zip(found, np.where(self.lacking, waiting, by_layer), strict=True):
             row[:] = np.bincount(self.unit_of[free], figures[free], len(self.members))
         return found
 
@@ -76,7 +84,8 @@ def choices(
 ) -> Choices:
     """What `policy` leaves open. A pin or override takes its layers out of their groups.
 
-    A pair that was not measured yet is not open, nor integers for which the target has nothing.
+    A pair that was not measured yet is not open, nor integers for which the target has nothing, nor
+    what is not allowed; the reference is open to what nothing else is.
     Raises `PolicyError` for a precision without evidence, and for rules that leave a layer only pairs
     that are not known or not finite.
     """
@@ -96,9 +105,9 @@ def choices(
             continue
         fixed[position], origin[position] = _code(code, name), BY_OVERRIDE
     fixed[~layers.computes] = NO_PRECISION
-    allowed = np.concatenate([np.ones((1, count), np.bool_), evidence.allowed])
+    finite = np.concatenate([np.ones((1, count), np.bool_), evidence.allowed])
     ruled = np.flatnonzero((origin > 0) & (fixed >= 0))
-    bad = ruled[~allowed[fixed[ruled], ruled]]
+    bad = ruled[~finite[fixed[ruled], ruled]]
     if len(bad):
         i = int(bad[0])
         raise PolicyError(
@@ -113,17 +122,22 @@ def choices(
     for number, unit in enumerate(units):
         unit_of[unit] = number
     unknown = unmeasured(layers, evidence)
+    lacking = without_kernel(layers, precisions)
+    may = check_allowed(policy.allowed, precisions)
+    open_to = served(may, ~finite, unknown)
     if unknown is not None:
         _refuse_unknown(unknown, fixed, ruled, layers, precisions)
-        allowed &= ~unknown
-        held = free & ~allowed[1:].any(axis=0) & unknown.any(axis=0)
+        held = free & ~open_to[1:].any(axis=0) & unknown[may].any(axis=0)
         origin[held] = BY_LACK
     options = np.ones((len(precisions), len(units)), np.bool_)
-    lacking = without_kernel(layers, precisions)
     for number, unit in enumerate(units):
-        behind = lacking[:, unit]
-        options[:, number] = (allowed[:, unit] | behind).all(axis=1) & ~behind.all(axis=1)
-    return Choices(tuple(units), options, fixed, origin, (*strangers, *ignored), unit_of, lacking)
+        behind = lacking[:, unit] & may[:, None]
+        options[:, number] = (open_to[:, unit] | behind).all(axis=1) & ~behind.all(axis=1)
+    options[0, ~options.any(axis=0)] = True
+    home = homes(layers, precisions, open_to & ~lacking, ())
+    return Choices(
+        tuple(units), options, fixed, origin, (*strangers, *ignored), unit_of, lacking, home
+    )
 
 
 def _refuse_unknown(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from core.decide.policy.allowed import allowed_in_words
 from core.decide.policy.budget import Axis, Budget, bounds_in_words, in_words
 from core.decide.policy.decision import BY_LACK, BY_OVERRIDE, BY_PIN
 from core.decide.solve.search import SearchResult
@@ -57,6 +58,7 @@ def infeasible(
             cause, f"The least that was found of each without the others: {each}."
         )
     free = replace(policy, pins=(), overrides=(), groups=())
+    every = replace(policy, allowed=())
     said, nearest = list[str](), list[Budget]()
     for budget in (b for b in policy.budgets if b.axis in least):
         axis, others = budget.axis, [b for b in policy.budgets if b.axis != budget.axis]
@@ -73,10 +75,18 @@ def infeasible(
             without = "pins, overrides and groups"
             freed, found = free, solver.least(free, axis)
         else:
-            continue
+            without, freed, found = "", policy, least[axis]
+        now = _amount(solver, policy, budget, least[axis])
         amount = _amount(solver, freed, budget, found)
-        if amount != _amount(solver, policy, budget, least[axis]):
+        if amount != now:
             said.append(f"Without {without} it is {amount}.")
+        if policy.allowed:
+            more = _amount(solver, every, budget, solver.least(every, axis))
+            if more != (amount if others else now):
+                allowed = allowed_in_words(policy.allowed)
+                said.append(
+                    f"With more than {allowed} allowed{' as well' if others else ''} it is {more}."
+                )
     first = nearest[0]
     return InfeasibleError(cause, " ".join(said), first.axis, first.amount, first.unit)
 

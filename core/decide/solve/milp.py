@@ -132,7 +132,8 @@ class Milp:
             return {int(table[code, layer]): [(-1, 1.0)]}
         found: dict[int, list[Term]] = {}
         for p in range(self.precisions):
-            found.setdefault(int(table[p, layer]), []).append((self.pick(p, unit), 1.0))
+            code = int(self.tables.choices.got(np.array(p), np.array(layer)))
+            found.setdefault(int(table[code, layer]), []).append((self.pick(p, unit), 1.0))
         return found
 
     def _row(self, terms: list[Term], low: float, high: float) -> None:

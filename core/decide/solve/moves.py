@@ -117,7 +117,7 @@ class Moves:
         members = self.tables.choices.members
         layers = np.concatenate([members[u] for u in units])
         given = [np.full(len(members[u]), c) for u, c in zip(units, codes, strict=True)]
-        return layers, np.concatenate(given)
+        return layers, self.tables.choices.got(np.concatenate(given), layers)
 
     def _moves(self, here: Here, tried: int, held: int) -> list[tuple[Ints, Ints]]:
         """The most promising flips and swaps, as (units, codes)."""

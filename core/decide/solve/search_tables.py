@@ -76,7 +76,8 @@ class SearchTables:
             if len(unit) > 1:
                 base = np.where(self.choices.fixed < 0, -1, 0).astype(np.int8)
                 place = self.objective.place(base)
-                changes = [(unit, np.full(len(unit), p)) for p in range(len(found))]
+                gets = self.choices.got
+                changes = [(unit, gets(np.full(len(unit), p), unit)) for p in range(len(found))]
                 found[:, u] = self.objective.moved(place, changes)
         return np.where(self.choices.options, found, np.inf)
 
@@ -94,9 +95,11 @@ class SearchTables:
         free = np.flatnonzero(self.choices.unit_of >= 0)
         owner = self.choices.unit_of[free]
         full = np.zeros((precisions, units, precisions, units))
+        got = self.choices.got(np.arange(precisions)[:, None], free)
+        at, there = np.maximum(got - 1, 0) * count + free, got > 0
         for a in range(1, precisions):
             for b in range(1, precisions):
-                block = matrix[np.ix_((a - 1) * count + free, (b - 1) * count + free)]
+                block = matrix[np.ix_(at[a], at[b])] * np.logical_and.outer(there[a], there[b])
                 if len(free) == units:
                     full[a, :, b, :] = block
                 else:

@@ -182,7 +182,10 @@ class Solver:
     # ---- how
 
     def _rules(self, policy: Policy) -> Hashable:
-        return (policy.hardware, policy.pins, policy.overrides, policy.groups, policy.target)
+        return (
+            policy.hardware, policy.pins, policy.overrides, policy.groups, policy.target,
+            policy.allowed,
+        )  # fmt: skip
 
     def _unmeasured(self) -> PolicyError:
         return PolicyError(

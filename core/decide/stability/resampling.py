@@ -15,9 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from core.decide.policy.allowed import check_allowed, homes, served
 from core.decide.policy.decision import NO_PRECISION, PrecisionMap, pattern_hits
 from core.decide.policy.grouping import groups_of
-from core.decide.policy.kernels import homes, leading, stay_behind, without_kernel
+from core.decide.policy.kernels import leading, stay_behind, without_kernel
 from core.decide.policy.policy import Policy
 from core.decide.policy.scoring import levels, total_scores
 from core.decide.policy.unmeasured import Unmeasured, hold_back
@@ -142,9 +143,11 @@ def _decided(
             held = codes[:, leading(group, layers)]
             first = rank[held].argmax(axis=1)[:, None]
             codes[:, members] = np.take_along_axis(held, first, axis=1)
-    stay_behind(codes, lacking, homes(lacking, precisions, policy.permits))
+    may = check_allowed(policy.allowed, precisions)
+    home = homes(layers, precisions, served(may, lacking, unknown), groups)
+    stay_behind(codes, lacking, home)
     if policy.strategy != "uniform":
-        hold_back(codes, layers, unknown, groups)
+        hold_back(codes, layers, unknown, groups, home)
     for hits, precision, _ in pattern_hits(policy.pins, layers.names):
         codes[:, hits] = code[precision]
     for name, precision in policy.overrides:

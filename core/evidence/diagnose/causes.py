@@ -38,6 +38,8 @@ REMEDIES = {
     "half": "Keep it in FP16",
 }
 """What is a remedy, in words; the first three keep all of it in integers."""
+TO_HALF = {"half": "FP16"}
+"""Remedies that are another precision, with its name."""
 IN_INTEGERS = ("percentile", "equalised", "unclipped")
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shlex
 
+from core.decide.policy.allowed import format_allowed
 from core.decide.policy.budget import BYS, format_budget, loss_by
 from core.decide.policy.decision import BY_OVERRIDE, PrecisionMap
-from core.decide.policy.policy import Policy
+from core.decide.policy.policy import GOES_TO, Policy
 from core.source import onnx_file
 
 MAX_OVERRIDES = 20
@@ -52,7 +53,8 @@ def plan_command(chosen: PrecisionMap, folder: str = FOLDER) -> str | None:
     bounds = (policy.high_threshold, policy.medium_threshold)
     if bounds != (default.high_threshold, default.medium_threshold):
         option("thresholds", f"{bounds[0]!r},{bounds[1]!r}")
-    for name in ("high", "medium", "low", "uniform"):
+    option("allow", format_allowed(policy.allowed), "")
+    for name in GOES_TO:
         option(name, getattr(policy, name), getattr(default, name))
     for pattern, precision in policy.pins:
         option("pin", f"{pattern}={precision}")

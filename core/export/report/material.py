@@ -69,6 +69,6 @@ def gather(study: Study, chosen: PrecisionMap) -> Material:
         recommended=recommendations(study, chosen.policy),
         strategies=everyone,
         comparison=compare(everyone, THIS_MAP),
-        uniform={name: titles[f"All {name}"] for name in study.precisions},
+        uniform={n: titles[f"All {n}"] for n in study.precisions if f"All {n}" in titles},
         verified=verification_of(study, chosen),
     )

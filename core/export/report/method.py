@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from core.decide.assess.outcome import OPTIMISTIC
+from core.decide.policy.allowed import allowed_in_words
 from core.decide.policy.budget import bounds_in_words
 from core.decide.policy.scoring import HIGH, LEVELS, LOW, MEDIUM
 from core.evidence import scorers
@@ -112,6 +113,8 @@ def _strategy(given: Material) -> str:
         "budget": f"Strategy: budget. The map with the least {policy.minimise} that was found with "
         f"{bounds_in_words(policy.budgets)}; levels are shown, they do not decide.",
     }[policy.strategy]
+    if policy.allowed:
+        said += f" Of the precisions {allowed_in_words(policy.allowed)} alone may be chosen."
     return f"{said} An override of a layer beats a pin, which beats the strategy."
 
 

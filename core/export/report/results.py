@@ -46,7 +46,9 @@ def results(given: Material) -> tuple[Section, ...]:
 def _causes(given: Material) -> tuple[Section, ...]:
     """Why the layers with the largest error of their own err, and what would help."""
     study = given.study
-    found = [(layer.name, diagnosis_of(study, i)) for i, layer in enumerate(study.layers)]
+    found = [
+        (layer.name, diagnosis_of(study, i, given.policy)) for i, layer in enumerate(study.layers)
+    ]
     known = [(name, d) for name, d in found if d is not None and d.cause != "none"]
     if not known:
         return ()

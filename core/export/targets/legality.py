@@ -10,6 +10,7 @@ from core.decide.assess.gains import Gain, gains
 from core.decide.assess.loss import read_first
 from core.decide.assess.outcome import outcome
 from core.decide.policy.decision import BY_OVERRIDE, PrecisionMap
+from core.decide.policy.policy import Policy
 from core.decide.study import Study
 from core.export.map import words
 from core.export.targets.capability import Capability
@@ -132,7 +133,7 @@ def legality(
         found = meaning(target, layer, asked, graph)
         if found.state:
             continue
-        near = _nearest(study, target, layer, asked, graph)
+        near = _nearest(study, target, chosen.policy, layer, asked, graph)
         illegal.append(Illegal(layer.name, asked, found.why, near))
         codes[i] = study.precisions.index(near)
     _keep_together(study, chosen, codes)
@@ -155,12 +156,13 @@ def legality(
 
 
 def _nearest(
-    study: Study, target: Capability, layer: Layer, asked: str, graph: Graph | None
+    study: Study, target: Capability, policy: Policy, layer: Layer, asked: str, graph: Graph | None
 ) -> str:
+    """The narrowest that the tool takes and that is as wide; of what `policy` allows, where it can be."""
     least = registry.width(asked)
     wider = sorted(
         (p for p in study.precisions if registry.width(p) >= least and p != asked),
-        key=registry.width,
+        key=lambda p: (not policy.allows(p), registry.width(p)),
     )
     for precision in wider:
         if meaning(target, layer, precision, graph).state:

@@ -15,7 +15,7 @@ def draw(view: View, i: int) -> None:
     """A sentence with the main cause of layer `i`, and what would help."""
     if not view.study.layers.layers[i].computes_at_inference:
         return
-    found = diagnosis_of(view.study, i)
+    found = diagnosis_of(view.study, i, view.policy)
     if found is None:
         st.caption(f"Why it is sensitive: {UNKNOWN}, its own output was not measured.")
         return

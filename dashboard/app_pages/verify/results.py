@@ -64,7 +64,7 @@ def this_map(view: View, found: Verification) -> None:
     st.caption(plain(agreement_in_words(found)))
     for sentence in sentences(view.study, found):
         st.markdown(f":orange[:material/warning:] {plain(sentence)}")
-    if half_layers(view.study, found):
+    if half_layers(view.study, found) and view.policy.allows(REFERENCE):
         st.button(
             f"Use {REFERENCE} in place of half precision",
             on_click=actions.widen,
