@@ -24,7 +24,9 @@ from core.decide.policy.decision import PrecisionMap
 from core.decide.policy.policy import Policy
 from core.decide.study import Study
 from core.estimate import hardware
+from core.layers import Layer
 from core.numerics import precision as registry
+from core.numerics.states import state_in
 from core.onnx_graph.session import Feed, open_session
 from core.records.machine_profile import SCHEMA_VERSION, Conversion, MachineProfile
 from core.runtime.build import BUILDABLE_FLOATS, assemble
@@ -55,27 +57,38 @@ class Probes:
 
 
 def profiled_maps(study: Study, precisions: Sequence[str], count: int = MAPS) -> list[PrecisionMap]:
-    """Uniform maps, then `count` random ones whose share of the narrowest precision rises.
+    """Uniform maps, then `count` random ones whose share of narrow layers rises.
 
-    Every third one has half precision in place of the reference in some layers.
+    A narrow layer is in any of the precisions that round products and mean something for it. Every
+    third map has half precision in place of the reference in some layers.
     """
     rng = np.random.default_rng(SEED)
-    names, narrow = study.layers.names, precisions[-1]
+    names = study.layers.names
     half = [p for p in precisions[1:] if registry.get(p).is_cast]
+    narrow = {layer.name: _narrow(layer, precisions) for layer in study.layers}
     found = [_given(study, dict.fromkeys(names, p)) for p in precisions]
     for m in range(count):
         share = (m + 1) / (count + 1)
         rest = half if half and m % 3 == 2 else [precisions[0]]
         found.append(
-            _given(study, {n: narrow if rng.random() < share else str(rng.choice([precisions[0], *rest]))
+            _given(study, {n: str(rng.choice(narrow[n] if rng.random() < share else [precisions[0], *rest]))
                            for n in names})
         )  # fmt: skip
     return found
 
 
+def _narrow(layer: Layer, precisions: Sequence[str]) -> list[str]:
+    found = [p for p in precisions if not registry.get(p).is_cast]
+    return (
+        [p for p in found if state_in(layer, registry.get(p)) != "float"]
+        or found[:1]
+        or [precisions[-1]]
+    )
+
+
 def _is_built(name: str) -> bool:
     precision = registry.get(name)
-    return precision.is_calibrated or precision.float_dtype in BUILDABLE_FLOATS
+    return not precision.is_cast or precision.float_dtype in BUILDABLE_FLOATS
 
 
 def _given(study: Study, by_layer: Mapping[str, str]) -> PrecisionMap:

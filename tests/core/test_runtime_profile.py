@@ -9,9 +9,12 @@ import pytest
 
 from core.analysis import store
 from core.analysis.analysis import Analysis
+from core.analysis.analyze import analyze
 from core.decide import answer
 from core.decide.policy.policy import Policy
 from core.decide.study import Study
+from core.evidence.options import MeasureOptions
+from core.numerics.precision import INT4_G32, INT8
 from core.runtime import profile as profiling
 from core.runtime import verify as verifying
 from core.runtime.build import assemble
@@ -110,6 +113,35 @@ def test_a_profile_covers_every_layer(bench: verifying.Bench) -> None:
     estimate = study.latency("this-machine").estimate(narrowed(study, 4).codes)
     assert estimate.total.value is not None
     assert estimate.total.value > 0
+
+
+def test_weights_by_groups_are_timed() -> None:
+    """A profile holds times of its own for weights by groups, and its maps mix them with integers on
+    both sides, so that prices of boundaries are found all the same.
+    """
+    analysis = analyze(tiny_source(), MeasureOptions(precisions=(INT8, INT4_G32), probes=2))
+    bench = verifying.prepare(tiny_source(), analysis)
+    precisions = ("FP32", "INT8", "INT4-g32")
+    maps = profiling.profiled_maps(bench.study, precisions)
+    takes = bench.study.layers.takes_groups
+    mixed = [{p for p, t in zip(one.assigned, takes, strict=True) if t} for one in maps]
+    found = profiling.profile(bench, maps=3, rounds=2)
+
+    assert set(precisions) in mixed
+    for one in maps[len(precisions) :]:
+        plain = {p for p, t in zip(one.assigned, takes, strict=True) if not t}
+        assert "INT4-g32" not in plain
+    assert found.precisions == precisions
+    study = Study(replace(analysis, profile=found))
+    low = answer.decide(study, Policy(strategy="uniform", uniform="INT4-g32"))
+    model = study.latency("this-machine")
+    own = np.array(found.layer_ms)
+    heavy = takes & (own > 0).all(axis=0)
+    assert heavy.any()
+    assert (own[2, heavy] != own[0, heavy]).any()
+    assert model.estimate(low.codes).total.value == pytest.approx(
+        sum(own[c, i] for i, c in enumerate(low.codes) if c >= 0) + found.rest_ms
+    )
 
 
 def test_prices_are_found_again(bench: verifying.Bench) -> None:
