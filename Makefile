@@ -53,6 +53,8 @@ bench: setup-test
 	  $(BIN)/python -m tests.benchmarks.projection --sample $$sample --again || exit 1; \
 	done
 	$(BIN)/python -m tests.benchmarks.weight_formats
+	$(BIN)/python -m tests.benchmarks.format_maps
+	$(BIN)/python -m tests.benchmarks.format_maps --sample informer --samples 300
 	$(BIN)/python -m tests.benchmarks.projection --sample text_orientation --only 8-bit --again
 	for sample in informer digits_vit digits_resnet; do for bits in 3 2; do \
 	  $(BIN)/python -m tests.benchmarks.projection --sample $$sample --only stress --bits $$bits || exit 1; \

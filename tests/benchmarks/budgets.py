@@ -15,7 +15,7 @@ from resampled samples.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -128,15 +128,10 @@ def additive(study: Study, policy: Policy, feasible: Codes) -> Codes | None:
     return None
 
 
-def judge(
-    source: ModelSource, analysis: Analysis, axis: str, title: str,
-    shares: tuple[float, ...] = SHARES, hedge: float = HEDGE,
-) -> Table:  # fmt: skip
-    """The table of one precision set."""
-    study, evidence = Study(analysis), analysis.evidence
-    study.__dict__["solver"] = Solver(study, hedge)
+def runner(source: ModelSource, analysis: Analysis, study: Study) -> Callable[[Codes], Run]:
+    """Simulates maps on the selection split, each once."""
+    evidence, projector = analysis.evidence, study.projector
     assert evidence is not None
-    projector = study.projector
     assert isinstance(projector, Projector)
     simulator = make_simulator(
         source, analysis.layers, MeasureOptions(scheme=SCHEMES[evidence.scheme])
@@ -155,6 +150,17 @@ def judge(
             ran[key] = Run(kl_per_sample(log_p, evidence.baseline + change), found.drop_pts or 0.0)
         return ran[key]
 
+    return run
+
+
+def judge(
+    source: ModelSource, analysis: Analysis, axis: str, title: str,
+    shares: tuple[float, ...] = SHARES, hedge: float = HEDGE,
+) -> Table:  # fmt: skip
+    """The table of one precision set."""
+    study = Study(analysis)
+    study.__dict__["solver"] = Solver(study, hedge)
+    run = runner(source, analysis, study)
     table = Table(title=title)
     for column in ("budget", "threshold", "greedy", "additive", "search", "projected", "search/additive",
                    "noise", "binds"):  # fmt: skip

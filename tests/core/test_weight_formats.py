@@ -12,6 +12,7 @@ from torch import nn
 
 from core.analysis.analyze import analyze
 from core.decide import answer
+from core.decide.assess.outcome import outcome
 from core.decide.policy.policy import Policy
 from core.decide.study import Study
 from core.evidence.measure.measure import make_simulator
@@ -19,7 +20,7 @@ from core.evidence.options import MeasureOptions
 from core.numerics import kernel_table, scheme
 from core.numerics import precision as registry
 from core.numerics.groups import grouped
-from core.numerics.precision import FP16, INT4_G32, INT8, Precision, TensorFormat
+from core.numerics.precision import FP16, INT2_G32, INT4_G32, INT8, Precision, TensorFormat
 from core.numerics.states import lacking, state_in
 from core.onnx_graph.group_weights import BYTES, FLOATS, NBITS, accuracy_level
 from core.onnx_graph.layered_graph import attribute
@@ -97,6 +98,23 @@ def test_a_layer_without_such_weights_costs_nothing_and_is_not_chosen() -> None:
     assert changed == {"first", "second"}
     assert [n for n, p in chosen.by_layer.items() if p == "INT4-g32"] == ["first", "second"]
     assert "runs in FP32" in by_hand.reason(analysis.layers.index["conv"])
+
+
+def test_where_projections_end_is_said() -> None:
+    """A map with weights in 2 bits says how many layers have them and that it should be verified;
+    in 4 bits nothing is said, nor where 2 bits mean nothing.
+    """
+    study = Study(analyze(_mixed(), MeasureOptions(precisions=(INT4_G32, INT2_G32), probes=2)))
+
+    def said(name: str, *layers: str) -> list[str]:
+        rules = tuple((layer, name) for layer in layers)
+        chosen = answer.decide(study, Policy(strategy="manual", high="FP32", overrides=rules))
+        return [w for w in outcome(study, chosen).warnings if "where projections end" in w]
+
+    linear = [layer.name for layer in study.layers if layer.in_groups]
+    conv = next(layer.name for layer in study.layers if layer.role == "convolution")
+    assert [s.split(" have")[0] for s in said("INT2-g32", *linear)] == [f"{len(linear)} layers"]
+    assert said("INT4-g32", *linear) == said("INT2-g32", conv) == []
 
 
 @pytest.mark.parametrize("name", registry.names())

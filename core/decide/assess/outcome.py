@@ -12,6 +12,7 @@ from core.decide import answer
 from core.decide.assess.verified import sentences, verification_of, with_measured, without_kernels
 from core.decide.policy.allowed import allowed_in_words, in_order
 from core.decide.policy.decision import BY_LACK, BY_OVERRIDE, BY_PIN, PrecisionMap
+from core.decide.policy.kernels import without_kernel
 from core.decide.policy.policy import Policy
 from core.decide.policy.unmeasured import held_back
 from core.decide.study import Study
@@ -30,6 +31,9 @@ CONFIDENCE_MEANING = {
     "measured": "this map was run",
 }
 
+END_BITS = 2
+"""Weights of so few bits are beyond what projections bear (`python -m tests.benchmarks.projection
+--only stress --bits 2`)."""
 OPTIMISTIC = (
     "Optimistic: the samples that were measured also set the ranges of activations, and there is "
     "no evaluation data."
@@ -96,7 +100,10 @@ def outcome(study: Study, chosen: PrecisionMap) -> Outcome:
         boundaries_ms=latency.boundaries_ms,
         boundaries=latency.boundaries,
         forbidden=names,
-        warnings=tuple(_warnings(study, chosen, latency.total, names)),
+        warnings=(
+            *_warnings(study, chosen, latency.total, names),
+            *(() if projection is None or is_measured else end_warning(chosen)),
+        ),
     )
 
 
@@ -236,6 +243,22 @@ def allowed_warning(chosen: PrecisionMap) -> list[str]:
             f"serves {'them' if len(stay) > 1 else 'it'}: {listed(stay)}."
         )
     return said
+
+
+def end_warning(chosen: PrecisionMap) -> list[str]:
+    """A sentence on layers whose weights are too narrow to project what they cost."""
+    narrow = [n is not None and registry.get(n).bits <= END_BITS for n in chosen.assigned]
+    lacking = without_kernel(chosen.layers, chosen.precisions)
+    count = sum(n and not lacking[c, i] for i, (n, c) in enumerate(zip(narrow, chosen.codes, strict=True)))  # fmt: skip
+    if not count:
+        return []
+    verb = "layers have" if count > 1 else "layer has"
+    said = (
+        f"{count:,} {verb} weights in {END_BITS} bits, where projections end: there the bundled models' "
+        "divergence differs by up to a third from what was projected, and accuracy by a quarter of what "
+        "is lost. Verify this map."
+    )
+    return [said]
 
 
 def groups_warning(chosen: PrecisionMap) -> list[str]:
