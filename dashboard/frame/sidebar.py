@@ -33,6 +33,8 @@ IN_VIEW = ("theory", "importance", "empirical", "output_error", "kl")
 RULES = ("pins", "overrides", "groups", "also")
 """Keys of the texts with rules."""
 MOST_NAMED = 5
+WHOLE_IN_THREE = 4
+"""Characters of a precision that three selects side by side show whole."""
 STRATEGY_HELP = (
     "**Thresholds**: each layer's level (HIGH, MEDIUM, LOW) decides.  \n"
     "**Top-k**: the k least sensitive layers go to the LOW precision, the rest to HIGH's.  \n"
@@ -206,7 +208,8 @@ def _destinations(
     needed = {"thresholds": ("high", "medium", "low"), "top-k": ("high", "low")}
     keys = needed.get(strategy, ("high",))
     offered = precisions_offered(study, allowed_control.current(study))
-    grid = st.grid(len(keys), min_column_width=64, gap="xsmall")
+    is_long = max(map(len, offered)) > WHOLE_IN_THREE
+    grid = st.grid(len(keys), min_column_width=112 if is_long else 64, gap="xsmall")
     for key in keys:
         grid.selectbox(
             f"{key.upper()} to",

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from core.decide.policy.budget import parse_budgets
-from core.decide.policy.decision import BY_LACK, BY_STRATEGY
+from core.decide.policy.decision import BY_KERNEL, BY_LACK, BY_STRATEGY
 from core.decide.policy.scoring import LEVELS
 from core.errors import PolicyError
 from core.evidence.scorers import SCORERS
@@ -45,7 +45,9 @@ def reasons(view: View, values: Mapping[str, Value]) -> dict[str, str]:
         found[MAIN[AXIS_OF[strategy]]] = said
     if view.unkept is not None:
         return found
-    free = study.layers.computes & np.isin(view.now.chosen.origin, (BY_STRATEGY, BY_LACK))
+    free = study.layers.computes & np.isin(
+        view.now.chosen.origin, (BY_STRATEGY, BY_LACK, BY_KERNEL)
+    )
     if not free.any():
         why = "Pins and overrides decide every layer."
         if not movable_layers(study):

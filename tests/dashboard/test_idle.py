@@ -11,11 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from core.analysis import store
 from core.decide import answer
 from core.decide.policy.policy import Policy
+from core.decide.policy.scoring import LOW
 from core.decide.study import Study
 from core.evidence.scorers import SCORERS
 from core.layers import LayerTable
+from core.source import samples
 from dashboard.session import idle
 from dashboard.session.budget_controls import AXIS_OF, budget_ends
 from dashboard.session.control import Value
@@ -129,6 +132,25 @@ def test_a_scorer_that_tells_no_layers_apart_changes_no_order() -> None:
     )
 
     assert "changes no order" in idle.reasons(shown, values)["w_theory"]
+
+
+def test_a_level_whose_layers_wait_is_said_to_have_some() -> None:
+    """Where what LOW goes to means nothing for the one layer that is LOW, it waits in FP32, and
+    sending LOW elsewhere moves it: nothing says that no layer is LOW.
+    """
+    study = Study(store.load(samples.get("digits_vit").analysis))
+    values = {key: control.default for key, control in controls(study).items()}
+    values |= {"low": "INT4-g32"}
+    policy, _ = to_policy(values, Policy(), study)
+    chosen = answer.decide(study, policy)
+    low = [i for i in np.flatnonzero(study.layers.computes) if chosen.levels[i] == LOW]
+    shown: Any = SimpleNamespace(
+        study=study, policy=policy, now=SimpleNamespace(chosen=chosen), unkept=None
+    )
+
+    assert low
+    assert {chosen.assigned[i] for i in low} == {"FP32"}
+    assert "low" not in idle.reasons(shown, values)
 
 
 def test_reasons_stand_beside_their_controls(open_app: Open) -> None:
