@@ -46,8 +46,8 @@ class Replay(Protocol):
         """Layer -> part of a pass that runs again when it changes, in [0, 1]."""
         ...
 
-    def prefixes(self, batch: Inputs) -> dict[str, float]:
-        """Layer -> part of a pass up to the end of its last run, in [0, 1]; empty if unknown."""
+    def looks(self, batch: Inputs) -> dict[str, float]:
+        """Layer -> part of a pass that a look at its own output takes, in [0, 1]; empty if unknown."""
         ...
 
     def value_bytes(self) -> tuple[int, int]:

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from core.analysis import analyze as analysing
-from core.engines.torch.replay.replayer import Replayer
+from core.engines.torch.replay.replayer import OwnRuns, Replayer
 from core.engines.torch.simulate.simulator import Simulator
 from core.evidence.diagnose.local_measure import REMEDY_SAMPLES, local_steps, with_local
+from core.evidence.diagnose.own_output import PILOT
 from core.evidence.layer_alone import CLIPPED
 from core.evidence.measure import forecast
 from core.evidence.measure.measure import make_simulator, measure, planned_runs
@@ -53,30 +54,46 @@ def test_single_layers_are_counted_as_they_are_run(
         ran.append(count(inputs))
         record(self, inputs, observe)
 
+    batch: list[int] = []
+    begun, alone = Replayer.own_runs, OwnRuns.run
+
+    def begins(self: Replayer, inputs: Any) -> OwnRuns:
+        batch.append(count(inputs))
+        ran.append(count(inputs))
+        return begun(self, inputs)
+
+    def looks(self: OwnRuns, *given: Any) -> bool:
+        ran.append(batch[-1])
+        return alone(self, *given)
+
+    monkeypatch.setattr(Replayer, "own_runs", begins)
+    monkeypatch.setattr(OwnRuns, "run", looks)
     monkeypatch.setattr(Simulator, "run", counted)
     monkeypatch.setattr(Simulator, "record", looked)
     local = with_local(source, layers, MeasureOptions(), measured).local
     assert local is not None
     clipped = 0 if local.clipping is None else int((local.clipping >= CLIPPED).sum())
-    of_clipping = REMEDY_SAMPLES * (1 + 2 * clipped) if clipped else 0
-    monkeypatch.setattr(Replayer, "prefixes", lambda self, batch: dict.fromkeys(layers.names, 1.0))
+    of_clipping = REMEDY_SAMPLES * (2 + 3 * clipped) if clipped else 0
+    monkeypatch.setattr(Replayer, "looks", lambda self, batch: dict.fromkeys(layers.names, 1.0))
 
-    assert forecast._local_samples(runner, source, layers, precisions) == sum(ran) - of_clipping
+    assert forecast._local_samples(runner, source, layers, precisions) == (
+        sum(ran) - PILOT - of_clipping
+    )
 
 
 def test_a_forecast_grows_with_what_there_is_to_do() -> None:
-    """The part of a pass up to a layer lies in [0, 1] and grows along a chain; more runs and
-    fewer processes take longer, and single layers take some of the time.
+    """A look at a layer takes a part of a pass, all of them together no more than one where layers
+    follow one another; single layers take some of the time.
     """
     source = tiny_source()
     layers = take_inventory(source)
     precisions = (FP16, INT8)
     runner = runner_of(source, layers, precisions)
-    before = runner.replayer.prefixes(source.selection.inputs[:64])
-    names = [name for name in layers.names if name in before]
-    parts = [before[name] for name in names]
+    looks = runner.replayer.looks(source.selection.inputs[:64])
 
-    assert 0 < parts[0] < parts[-1] <= 1
+    assert set(looks) == {layer.name for layer in layers if layer.computes_at_inference}
+    assert all(part > 0 for part in looks.values())
+    assert sum(looks.values()) <= 1.0 + 1e-9
     assert forecast._local_samples(runner, source, layers, precisions) > 64
     assert forecast._gradient_seconds(source, layers) > 0
 

@@ -117,16 +117,16 @@ class OnnxReplay:
             for name in self._runner.varied
         }
 
-    def prefixes(self, batch: Inputs) -> dict[str, float]:
-        """Layer -> part of a pass up to the end of its last node."""
-        cost = self._costs()
-        total, place = sum(cost) or 1.0, self._places()
-        return {name: sum(cost[: place[name] + 1]) / total for name in self._runner.varied}
-
-    def _places(self) -> dict[str, int]:
+    def looks(self, batch: Inputs) -> dict[str, float]:
+        """Layer -> part of a pass that its own nodes take, by their work."""
         layer_of = self._runner.graph.layer_of
-        nodes = enumerate(self._runner.graph.model.graph.node)
-        return {name: i for i, node in nodes if (name := layer_of[node.name]) is not None}
+        of = [layer_of[node.name] for node in self._runner.graph.model.graph.node]
+        found = dict.fromkeys(self._runner.varied, 0.0)
+        cost = self._costs()
+        for name, one in zip(of, cost, strict=True):
+            if name in found:
+                found[name] += one / (sum(cost) or 1.0)
+        return found
 
     def _costs(self) -> list[float]:
         """The work of each node: values that it makes, and the multiply-accumulates of its layer

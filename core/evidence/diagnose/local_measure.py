@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from core.engines.engines import calibrated_engine, stored_tensors
+from core.engines.torch.engine import TorchEngine
 from core.engines.torch.simulate.folding import seen_at
-from core.engines.torch.simulate.simulator import Simulator
 from core.evidence.diagnose.curvature import Pulled, pull_back
 from core.evidence.diagnose.own_output import LayerOutputs, Outputs, OwnOutputs, error_of
 from core.evidence.diagnose.remedies import LayerProgress, examine
@@ -95,7 +95,7 @@ def layer_outputs(
         source, layers, options.scheme, measured.ranges, expand_units=options.expand_units
     )
     engine.hold_weights(0)  # each layer's are met a few times in a row, and then no more
-    if isinstance(engine, Simulator):
+    if isinstance(engine, TorchEngine):
         return OwnOutputs(engine, layers)
     from core.engines.onnx.engine import OnnxEngine
     from core.engines.onnx.layer_outputs import GraphLayerOutputs

@@ -32,7 +32,7 @@ TIMED = 64
 """Samples that a pass is timed on."""
 BACKWARD_TIMED, REDUCED = 8, 8
 UNKNOWN_SHARE = 0.5
-"""Part of a pass up to a layer, on average, where no recording tells."""
+"""Part of a pass that a look at a layer takes, on average, where no recording tells."""
 
 
 def forecast_seconds(
@@ -72,25 +72,30 @@ def _reducing_seconds(reader: OutputReader, outputs: Floats) -> float:
 def _local_samples(
     runner: Runner, source: ModelSource, layers: LayerTable, precisions: tuple[Precision, ...]
 ) -> float:
-    """Samples that go through the whole model while layers are looked at by themselves: what
-    precedes a layer is run, what follows it is not. Which layers clip is not known before: the look
-    at what that costs them (`REMEDY_SAMPLES`, and twice as many for each) is left out.
+    """Samples that go through the whole model, or a part of it, while layers are looked at by
+    themselves. Before the looks at a batch one pass tells the reference; where a layer's modules run
+    alone another tells what they are given, and one look shows that they give the same bits. Which
+    layers clip is not known before: the look at what that costs them (`REMEDY_SAMPLES`, and twice as
+    many for each) is left out.
     """
-    before = runner.replayer.prefixes(take(source.selection.inputs, 0, min(TIMED, runner.batch)))
+    looks = runner.replayer.looks(take(source.selection.inputs, 0, min(TIMED, runner.batch)))
+    alone = int(has_gradients(source) and not runner.replayer.refusal)
     few = min(len(source.calibration), MOST_SAMPLES)
     back = few if has_gradients(source) else 0
     integer = any(p.is_calibrated for p in precisions)
     half = any(p.float_dtype == "float16" for p in precisions)
-    total = float(back)
+    total = float(back * (1 + alone))
     if integer:
-        total += len(source.calibration) + min(len(source.selection), MOST_SAMPLES) + REMEDY_SAMPLES
+        total += len(source.calibration) + min(len(source.selection), MOST_SAMPLES)
+        total += (1 + alone) * REMEDY_SAMPLES
     ranges = {site[0] for site in runner.simulator.ranges}
     for layer in layers:
         if not layer.computes_at_inference:
             continue
         variants = _variants(layer, layer.name in ranges) + half if integer else 0
-        samples = back * len(precisions) + min(few, REMEDY_SAMPLES) * variants
-        total += samples * before.get(layer.name, UNKNOWN_SHARE)
+        samples = back * (alone + len(precisions))
+        samples += min(few, REMEDY_SAMPLES) * (variants + (alone if integer else 0))
+        total += samples * looks.get(layer.name, UNKNOWN_SHARE)
     return total
 
 

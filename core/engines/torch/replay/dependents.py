@@ -7,7 +7,7 @@ changed, and nothing else. What those calls read besides is kept from the record
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from core.engines.torch.replay.recording import Call, Recording, Region, module_name
 
@@ -81,7 +81,23 @@ def plan(recording: Recording, layers: Sequence[str]) -> ReplayPlan:
         if dependents_of
         else frozenset()
     )
-    return ReplayPlan(dependents_of, keep, _copies(recording, keep), "")
+    return ReplayPlan(dependents_of, keep, copies(recording, keep), "")
+
+
+def up_to_own(dependents: Dependents, recording: Recording) -> Dependents:
+    """What of `dependents` runs before the layer's last module is done, that module included."""
+    own = [
+        i for i, step in enumerate(dependents.steps)
+        if isinstance(what := step.on(recording), Region) and what.layer == dependents.layer
+    ]  # fmt: skip
+    steps = dependents.steps[: max(own, default=-1) + 1]
+    made: set[int] = set()
+    reads: set[int] = set()
+    for step in steps:
+        what = step.on(recording)
+        reads |= set(what.reads) - made
+        made |= {*what.makes, *(after for _, after in step.writes)}
+    return replace(dependents, steps=steps, reads=frozenset(reads))
 
 
 def share(recording: Recording, dependents: Dependents) -> float:
@@ -196,15 +212,16 @@ def _shared_write(recording: Recording) -> str:
     return ""
 
 
-def _copies(recording: Recording, keep: frozenset[int]) -> dict[int, tuple[int, ...]]:
-    copies = {}
+def copies(recording: Recording, keep: frozenset[int]) -> dict[int, tuple[int, ...]]:
+    """What of `keep` has to be copied before call i of `recording` writes into its memory."""
+    found_at = {}
     for i, call in enumerate(recording.calls):
         touched = {recording.storages[before] for before, _ in call.writes}
         first_new = min((after for _, after in call.writes), default=0)
         found = tuple(s for s in sorted(keep) if s < first_new and recording.storages[s] in touched)
         if found:
-            copies[i] = found
-    return copies
+            found_at[i] = found
+    return found_at
 
 
 def _dependents(

@@ -7,13 +7,21 @@ list of torch functions on recorded values. So the numbers are those of a full p
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from core.engines.engine import Floats, Pair
-from core.engines.torch.replay.dependents import Dependents, ReplayPlan, plan, share
+from core.engines.torch.replay.dependents import (
+    Dependents,
+    ReplayPlan,
+    copies,
+    plan,
+    share,
+    up_to_own,
+)
 from core.engines.torch.replay.forward_state import attributes, changed
 from core.engines.torch.replay.recorder import Recorder
 from core.engines.torch.replay.recording import (
@@ -81,17 +89,32 @@ class Replayer:
             -(-live_bytes(recording) // self._samples),
         )
 
-    def prefixes(self, batch: Inputs) -> dict[str, float]:
-        """Layer -> part of a pass up to the end of its last run, in [0, 1], timed on `batch`; empty
-        where a pass could not be recorded.
+    def looks(self, batch: Inputs) -> dict[str, float]:
+        """Layer -> part of a pass that a look at its own output takes, in [0, 1], timed on `batch`:
+        its own modules, or where they cannot run alone a pass up to its last run. Empty where a pass
+        could not be recorded.
         """
-        recording = self._record(batch, 0)[0]
+        recording, _, _, same = self._record(batch, 0)
+        if same and not self.refusal:
+            own = self.plan.dependents_of.items()
+            return {name: share(recording, up_to_own(d, recording)) for name, d in own}
         total, stops = sum(recording.seconds), dict[str, int]()
         for region in recording.regions:
             stops[region.layer] = max(stops.get(region.layer, 0), region.stop)
         return (
             {n: sum(recording.seconds[:stop]) / total for n, stop in stops.items()} if total else {}
         )
+
+    def own_runs(self, batch: Inputs) -> OwnRuns:
+        """Runs of single layers on `batch` that end with the layer's own modules."""
+        if self.refusal:
+            return OwnRuns(self, {}, self.recording, {})
+        own = {n: up_to_own(d, self.recording) for n, d in self.plan.dependents_of.items()}
+        keep = frozenset().union(*(d.reads for d in own.values()))
+        recording, kept, _, same = self._record(
+            batch, 0, replace(self.plan, keep=keep, copies=copies(self.recording, keep))
+        )
+        return OwnRuns(self, own if same else {}, recording, kept)
 
     # ---- before the run
 
@@ -156,7 +179,7 @@ class Replayer:
             else:
                 try:
                     with torch.no_grad():
-                        result = self._dependents(dependents_of[name], precision, recording, kept)
+                        result = self.replayed(dependents_of[name], precision, recording, kept)
                     yield clean if result is None else result.numpy()
                 except (Diverged, *_UNFOLLOWED):
                     yield self._full(batch, name, precision, first)
@@ -164,10 +187,10 @@ class Replayer:
                 kept.pop(slot, None)
 
     def _record(
-        self, batch: Inputs, first: int
+        self, batch: Inputs, first: int, planned: ReplayPlan | None = None
     ) -> tuple[Recording, dict[int, Tensor], Floats, bool]:
         """Recording, kept values and output of one pass; False where it went another way."""
-        simulator, planned = self._simulator, self.plan
+        simulator, planned = self._simulator, planned or self.plan
         recorder = Recorder(
             simulator.model, simulator.owner, set(self._names), simulator.counts,
             keep=planned.keep, copies=planned.copies,
@@ -184,10 +207,10 @@ class Replayer:
         self.full_passes += 1
         return self._simulator.run({name: precision}, batch, count(batch), first)
 
-    def _dependents(
+    def replayed(
         self,
         dependents: Dependents,
-        precision: Precision,
+        precision: Precision | None,
         recording: Recording,
         kept: Mapping[int, Tensor],
     ) -> Tensor | None:
@@ -195,7 +218,7 @@ class Replayer:
         values: list[Any] = [None] * len(recording.forms)
         for slot in dependents.reads:
             values[slot] = kept[slot]
-        assignment = {dependents.layer: precision}
+        assignment = {} if precision is None else {dependents.layer: precision}
         for step in dependents.steps:
             for slot in step.copied:
                 values[slot] = values[slot].clone()
@@ -222,6 +245,32 @@ class Replayer:
                 values[slot] = None
         result: Tensor = values[recording.output]
         return result
+
+
+@dataclass(frozen=True, eq=False)
+class OwnRuns:
+    """One batch of which single layers run again, with nothing of what follows them.
+
+    `own` are the steps up to each layer's last module, of the `recording` whose values are `kept`.
+    """
+
+    replayer: Replayer
+    own: Mapping[str, Dependents]
+    recording: Recording
+    kept: Mapping[int, Tensor]
+
+    def run(self, layer: str, precision: Precision | None) -> bool:
+        """Run the modules of `layer` in `precision` (None: as they are), on what the recorded pass
+        gave them. False where that cannot be done, or not to the end.
+        """
+        if layer not in self.own:
+            return False
+        try:
+            with torch.no_grad():
+                self.replayer.replayed(self.own[layer], precision, self.recording, self.kept)
+        except (Diverged, ModelError, *_UNFOLLOWED):
+            return False
+        return True
 
 
 def _put(
@@ -252,11 +301,12 @@ def _put(
 
 def _unchanged(first: Sequence[int], values: Sequence[Any], kept: Mapping[int, Tensor]) -> bool:
     return bool(first) and all(
-        slot in kept and _same_bits(values[slot], kept[slot]) for slot in first
+        slot in kept and same_bits(values[slot], kept[slot]) for slot in first
     )
 
 
-def _same_bits(a: Tensor, b: Tensor) -> bool:
+def same_bits(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors lie in memory alike and hold the same bits."""
     if a.dtype != b.dtype or a.stride() != b.stride():
         return False
     if a.dtype == torch.float32:  # 0.0 equals -0.0 and NaN nothing, but bits are bits

@@ -9,6 +9,7 @@ products are rounded by groups, and everything is computed in float32.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -128,9 +129,15 @@ class Simulator(Operations):
         integers are rounded, `watch` is told what every module gives. Raises `ModelError` where
         the model fails, or reaches an operation that no calibration sample reached.
         """
+        with self.varying(variant, watch):
+            return np.concatenate(list(self.run_batches(assignment, inputs, batch_size, first)))
+
+    @contextlib.contextmanager
+    def varying(self, variant: Variant, watch: Watch | None) -> Iterator[None]:
+        """Layers in integers are rounded as `variant` says, and `watch` is told what modules give."""
         self._variant, self._watch = variant, watch
         try:
-            return np.concatenate(list(self.run_batches(assignment, inputs, batch_size, first)))
+            yield
         finally:
             self._variant, self._watch = AS_USUAL, None
 
