@@ -213,10 +213,10 @@ def test_a_replay_that_differs_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
     """If a replay of the pilot differs from a full pass in one bit, replay is not used."""
     source = tiny_source()
     simulator = _simulator(source)
-    original = Replayer._dependents
+    original = Replayer.replayed
     monkeypatch.setattr(
         Replayer,
-        "_dependents",
+        "replayed",
         lambda *args: None if args[1].layer == "head" else original(*args),
     )
 
@@ -327,7 +327,7 @@ def test_the_memory_of_a_replay_is_predicted() -> None:
     runner = prepare(simulator, source, read(source), 40, options)
     inputs = source.selection.inputs[:50]
     kept: list[int] = []
-    original = Replayer._dependents
+    original = Replayer.replayed
 
     def watched(self: Replayer, dependents, precision, recording, values):  # noqa: ANN001, ANN202 (as it is)
         storages = {v.untyped_storage().data_ptr(): v.untyped_storage() for v in values.values()}
@@ -335,7 +335,7 @@ def test_the_memory_of_a_replay_is_predicted() -> None:
         return original(self, dependents, precision, recording, values)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Replayer, "_dependents", watched)
+        patch.setattr(Replayer, "replayed", watched)
         list(runner.replayer.run(inputs, [(name, INT8) for name in simulator.varied]))
 
     assert 0 < kept[0] <= runner.need.kept * 50
