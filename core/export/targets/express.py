@@ -9,6 +9,7 @@ from core.export.map.checklist import named
 from core.export.targets.capability import Capability
 from core.export.targets.contract import Line
 from core.export.targets.legality import meaning
+from core.export.targets.packed import grid
 from core.numerics import precision as registry
 from core.onnx_graph.node_table import Graph
 
@@ -48,6 +49,12 @@ def lines(
             got = common
             if asked != common:
                 note = f"{asked} becomes {common}, the one float format of the file"
+        if (
+            registry.get(asked).is_weights_only
+            and target.floats == "one"
+            and common != registry.REFERENCE
+        ):
+            note = f"its products run in {common}, the one float format of the file"
         if what.state == "folded":
             note = "inside the kernel before it, in that one's precision"
         elif what.left:
@@ -73,7 +80,8 @@ def cannot(target: Capability, found: tuple[Line, ...], graph: Graph | None) -> 
         f"{words.count(len(names), 'layer')}: {note} ({named(names)})."
         for note, names in by_note.items()
     ]
-    return (*said, *_fused(found, graph), *target.cannot)
+    other = (grid(target, found),) if target.grid else ()
+    return (*said, *_fused(found, graph), *filter(None, other), *target.cannot)
 
 
 def _fused(found: tuple[Line, ...], graph: Graph | None) -> tuple[str, ...]:

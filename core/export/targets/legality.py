@@ -14,10 +14,12 @@ from core.decide.study import Study
 from core.export.map import words
 from core.export.targets.capability import Capability
 from core.export.targets.modules import modules_of, why_none
+from core.export.targets.packed import Matrix, matrices
 from core.layers import ROOT, Layer
 from core.numerics import precision as registry
 from core.onnx_graph.node_table import TYPES_OF, Graph, carriers
 
+HELD_NOWHERE = "none of its products reads a weight that the graph holds as it stands"
 NODE_TYPES = {
     "layer_norm": "LayerNormalization", "group_norm": "GroupNormalization", "relu": "Relu",
     "gelu": "Gelu", "elu": "Elu", "softmax": "Softmax", "add": "Add", "mul": "Mul",
@@ -60,6 +62,8 @@ def meaning(
             return Meaning("float", tuple(node.name for node in nodes))
         # A module's format is that of all below it, whether or not its parts have names.
         return Meaning("float", () if layer.name == ROOT else (layer.name,))
+    if registry.get(precision).is_weights_only:
+        return _packed(target, layer, precision, graph)
     if not kinds:
         return Meaning("", why=why_none(layer))
     states = [(name, kind, target.means(kind)) for name, kind in kinds]
@@ -72,6 +76,33 @@ def meaning(
         left += tuple(_functions(layer))
     names = () if best == "folded" else tuple(n for n, _, state in states if state and n)
     return Meaning(best, names, left)
+
+
+def _packed(target: Capability, layer: Layer, precision: str, graph: Graph | None) -> Meaning:
+    """What a precision of weights alone means: some of the layer's matrices are kept by groups."""
+    if not layer.in_groups:
+        return Meaning("", why=f"{precision} is of matrices that plain products read: it has none")
+    found = matrices(target, layer, graph)
+    if not found:
+        return Meaning("", why=why_none(layer) if target.speaks == "modules" else HELD_NOWHERE)
+    group = registry.get(precision).weights.group
+    whys = {matrix: _why_not_packed(target, matrix, group) for matrix in found}
+    taken = tuple(matrix.name for matrix, why in whys.items() if not why)
+    if not any(not why for why in whys.values()):
+        return Meaning(
+            "",
+            why=f"{target.title} has no {precision} for {'; '.join(dict.fromkeys(whys.values()))}",
+        )
+    left = tuple(f"{m.name or m.kind} ({why})" for m, why in whys.items() if why)
+    return Meaning("computes", tuple(name for name in taken if name), left)
+
+
+def _why_not_packed(target: Capability, matrix: Matrix, group: int) -> str:
+    if matrix.kind not in target.packs:
+        return matrix.kind
+    if target.whole_groups and matrix.inputs % group:
+        return f"{matrix.inputs} inputs, which groups of {group} do not divide"
+    return ""
 
 
 def _kinds(target: Capability, layer: Layer, graph: Graph | None) -> list[tuple[str, str]]:
