@@ -25,10 +25,12 @@ class Capability(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     for (states of docs/method.md, "States"; "*" is any), `folds` those that run inside the kernel
     before them, in its precision; everything else has no INT8 there. `packs` lists those whose
     weights it keeps by groups, `whole_groups` tells that it refuses inputs which no group divides,
-    `grid` says in words where it puts such weights, "" where these are the bits that were measured.
-    `scheme` names the evidence scheme whose rounding it follows, "" where none does; `rounding` says
-    in words what it rounds. `proved`: *tool* where a test feeds the file to the tool itself, *schema*
-    where it is held against the documented form.
+    `own_groups` that it makes groups as it likes: of the first of these sizes that divides the inputs,
+    of a whole row where there are no more inputs than the first or each has 8 bits; `grid` says in
+    words where it puts such weights, "" where these are the bits that were measured. `scheme` names
+    the evidence scheme whose rounding it follows, "" where none does; `rounding` says in words what
+    it rounds. `proved`: *tool* where a test feeds the file to the tool itself, *schema* where it is
+    held against the documented form.
     """
 
     title: str
@@ -51,6 +53,7 @@ class Capability(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     folds: tuple[str, ...] = ()
     packs: tuple[str, ...] = ()
     whole_groups: bool = False
+    own_groups: tuple[int, ...] = ()
     grid: str = ""
     cannot: tuple[str, ...] = ()
     overlay: bool = False

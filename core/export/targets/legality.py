@@ -14,7 +14,7 @@ from core.decide.study import Study
 from core.export.map import words
 from core.export.targets.capability import Capability
 from core.export.targets.modules import modules_of, why_none
-from core.export.targets.packed import Matrix, matrices
+from core.export.targets.packed import matrices
 from core.layers import ROOT, Layer
 from core.numerics import precision as registry
 from core.onnx_graph.node_table import TYPES_OF, Graph, carriers
@@ -39,13 +39,15 @@ STATES = ("computes", "stores", "rounds output", "folded")
 class Meaning:
     """What a precision means for a layer at a target: its state as in `core.layers`, "folded"
     for what other nodes take in, "float" for a float format, "" where it has none. `names` are
-    what carries it, `left` what of the layer stays in float, `why` why there is nothing.
+    what carries it, `left` what of the layer stays in float, `why` why there is nothing, `groups`
+    says what is kept in other groups than were asked for.
     """
 
     state: str
     names: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
     why: str = ""
+    groups: tuple[str, ...] = ()
 
 
 def meaning(
@@ -82,27 +84,18 @@ def _packed(target: Capability, layer: Layer, precision: str, graph: Graph | Non
     """What a precision of weights alone means: some of the layer's matrices are kept by groups."""
     if not layer.in_groups:
         return Meaning("", why=f"{precision} is of matrices that plain products read: it has none")
-    found = matrices(target, layer, graph)
+    found, kept = matrices(target, layer, graph), registry.get(precision).weights
     if not found:
         return Meaning("", why=why_none(layer) if target.speaks == "modules" else HELD_NOWHERE)
-    group = registry.get(precision).weights.group
-    whys = {matrix: _why_not_packed(target, matrix, group) for matrix in found}
-    taken = tuple(matrix.name for matrix, why in whys.items() if not why)
-    if not any(not why for why in whys.values()):
-        return Meaning(
-            "",
-            why=f"{target.title} has no {precision} for {'; '.join(dict.fromkeys(whys.values()))}",
-        )
-    left = tuple(f"{m.name or m.kind} ({why})" for m, why in whys.items() if why)
-    return Meaning("computes", tuple(name for name in taken if name), left)
-
-
-def _why_not_packed(target: Capability, matrix: Matrix, group: int) -> str:
-    if matrix.kind not in target.packs:
-        return matrix.kind
-    if target.whole_groups and matrix.inputs % group:
-        return f"{matrix.inputs} inputs, which groups of {group} do not divide"
-    return ""
+    whys = [matrix.refused(target, kept) for matrix in found]
+    if all(whys):
+        what = "; ".join(dict.fromkeys(whys))
+        return Meaning("", why=f"{target.title} has no {precision} for {what}")
+    taken = [matrix for matrix, why in zip(found, whys, strict=True) if not why]
+    left = [f"{m.name or m.kind} ({why})" for m, why in zip(found, whys, strict=True) if why]
+    others = [other for matrix in taken if (other := matrix.regrouped(target, kept))]
+    names = tuple(matrix.name for matrix in taken if matrix.name)
+    return Meaning("computes", names, tuple(left), groups=tuple(others))
 
 
 def _kinds(target: Capability, layer: Layer, graph: Graph | None) -> list[tuple[str, str]]:
