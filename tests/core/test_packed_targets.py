@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 from typing import Any
 
 import pytest
@@ -64,6 +65,17 @@ def refused(name: str, *overrides: tuple[str, str]) -> str:
     with pytest.raises(MapError) as caught:
         made(name, *plain, *overrides, nearest=False)
     return caught.value.cause
+
+
+def test_quantos_map_has_weights_alone_and_its_own_groups_are_said() -> None:
+    """Modules by groups have no activations; where quanto groups otherwise the layer says how."""
+    found = made("quanto", ("mixer", "INT8-W"))
+    entries = json.loads(found.content)
+
+    assert entries["head"] == {"weights": "qint2", "activations": "none"}
+    assert entries["mixer.linear2"] == {"weights": "qint8", "activations": "none"}
+    assert "head in groups of 128 of its 128 inputs, not of 32" in line(found, "head").note
+    assert line(found, "mixer").note == ""
 
 
 def test_onnxruntime_packs_products_with_a_weight_and_no_others() -> None:
