@@ -78,6 +78,21 @@ def test_quantos_map_has_weights_alone_and_its_own_groups_are_said() -> None:
     assert line(found, "mixer").note == ""
 
 
+def test_modelopts_list_has_blocks_of_weights_alone() -> None:
+    """A module by groups has an entry for its weight, in blocks along its inputs, and none for what
+    it reads.
+    """
+    found = constants(made("modelopt").content)
+    blocks = [e for e in found["QUANT_CFG"]["quant_cfg"][1:] if "block_sizes" in e["cfg"]]
+
+    assert found["GROUPED_MODULES"] == ["mixer.linear1", "mixer.linear2", "head"]
+    assert [(e["quantizer_name"], e["cfg"]) for e in blocks] == [
+        (f"{name}.weight_quantizer",
+         {"num_bits": bits, "block_sizes": {-1: 32, "type": "static"}})
+        for name, bits in (("mixer.linear1", 4), ("mixer.linear2", 4), ("head", 2))
+    ]  # fmt: skip
+
+
 def test_onnxruntime_packs_products_with_a_weight_and_no_others() -> None:
     """Of attention the two products with weights stand in the list and not those of activations; an
     entry is one format, at the level of accuracy that `build` chooses.
