@@ -66,8 +66,7 @@ def test_weights_by_groups_have_a_scale_for_every_group(
     those of INT8 modules with one for each channel.
     """
     sample.needs("coremltools", "coremltools")
-    from coremltools.proto import MIL_pb2
-
+    mil = sample.needs("coremltools.proto.MIL_pb2", "coremltools")
     study, chosen = sample.in_turns("digits_vit", "coremltools", None, (*others, precision))
     script = sample.script_of(study, chosen, "coremltools", tmp_path)
     model = sample.model_of("digits_vit")
@@ -87,7 +86,7 @@ def test_weights_by_groups_have_a_scale_for_every_group(
             operation.inputs[key].arguments[0].value.type.tensorType for key in ("data", "scale")
         )
         stored[name] = (
-            MIL_pb2.DataType.Name(data.dataType),
+            mil.DataType.Name(data.dataType),
             tuple(d.constant.size for d in data.dimensions),
             tuple(d.constant.size for d in scale.dimensions),
         )

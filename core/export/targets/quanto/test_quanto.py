@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -68,7 +69,7 @@ def test_weights_by_groups_are_kept_as_the_file_says(precision: str, tmp_path: P
     assert kept.keys() == expected.keys()
     notes = " ".join(line.note for line in made.lines)
     for name, (asked, bits) in expected.items():
-        module = model.get_submodule(name)
+        module: Any = model.get_submodule(name)
         group = module.weight_group_size or module.in_features
         asked_group = min(registry.get(asked).weights.group, module.in_features)
         said = (
