@@ -15,6 +15,12 @@ from tests.interop import sample
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Quark writes a table of what it did into the folder at hand."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.mark.parametrize("name", sample.SAMPLES)
 def test_exactly_the_intended_layers_are_int8(
     name: str, tmp_path: Path, onnx_of: sample.OnnxOf
