@@ -77,14 +77,15 @@ def pack_weights(
         if whys or not found:
             reasons[name] = whys[0] if whys else "the graph holds none of its weights as constants"
             continue
-        levels[name] = _level(layer, precision)
+        levels[name] = level_of(layer, precision)
         for node, _ in found:
             packer.pack(node, precision.weights, levels[name])
     packer.finish()
     return Packed(model, reasons, levels)
 
 
-def _level(layer: Layer, precision: Precision) -> int:
+def level_of(layer: Layer, precision: Precision) -> int:
+    """The level at which the products of `layer` run, whose weights are in `precision`."""
     weights = [spec for spec in layer.tensors if spec.group_axis >= 0]
     if not weights:  # another layer's
         return FLOATS

@@ -76,6 +76,12 @@ class Graph:
         return {layer: tuple(nodes) for layer, nodes in found.items()}
 
     @cached_property
+    def held(self) -> frozenset[str]:
+        """Tensors that nodes read and none gives: constants, and what the model is given."""
+        given = {tensor for node in self.nodes for tensor in node.outputs}
+        return frozenset(t for node in self.nodes for t in node.inputs) - given
+
+    @cached_property
     def fused(self) -> tuple[tuple[Node, ...], ...]:
         """Nodes that a runtime executes as one kernel: a product, its bias, its activation."""
         readers: dict[str, list[Node]] = {}

@@ -6,7 +6,8 @@ import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -23,12 +24,17 @@ from core.decide.policy.policy import Policy
 from core.decide.study import Study
 from core.export.targets.legality import legality
 from core.export.targets.registry import export, get
+from core.numerics import precision as registry
+from core.numerics.groups import Grouped, grouped
 from core.onnx_graph import read_nodes
 from core.onnx_graph.node_table import PRODUCTS, Graph, lay_over
 from core.source import samples
 from core.source.contract import ModelSource
+from core.source.inventory import take_inventory
 
 SAMPLES = ("digits_vit", "digits_resnet")
+FORMATS = tuple(name for name in registry.names() if registry.get(name).is_weights_only)
+"""Precisions of weights alone, by groups."""
 Exported = tuple[Path, Path, Graph]
 """A sample as ONNX, its calibration data as .npz, and its nodes laid over its layers."""
 OnnxOf = Callable[[str], Exported]
@@ -68,6 +74,53 @@ def inputs_of(name: str, count: int = 64) -> Tensor:
 def study_of(name: str) -> Study:
     """A sample's shipped analysis."""
     return Study(store.load(samples.get(name).analysis))
+
+
+@cache
+def open_study_of(name: str) -> Study:
+    """A sample without evidence, so that its maps take any precision that is registered."""
+    analysis = study_of(name).analysis
+    layers = take_inventory(source_of(name), expand_units=analysis.expanded_units)
+    return Study(replace(analysis, layers=layers, evidence=None))
+
+
+def in_turns(
+    name: str, target: str, graph: Graph | None, turns: Sequence[str]
+) -> tuple[Study, PrecisionMap]:
+    """Layers with products in `turns` of precisions, everything else in FP32, made legal for
+    `target`.
+    """
+    study = open_study_of(name)
+    products = [layer.name for layer in study.layers if _multiplies(study, layer.name)]
+    wanted = tuple((layer, turns[i % len(turns)]) for i, layer in enumerate(products))
+    policy = Policy(strategy="manual", high="FP32", overrides=wanted)
+    return study, legality(study, answer.decide(study, policy), get(target), graph).legal
+
+
+def script_of(
+    study: Study, chosen: PrecisionMap, target: str, folder: Path, graph: Graph | None = None
+) -> ModuleType:
+    """The script of a map for `target`, imported."""
+    path = folder / get(target).file
+    path.write_bytes(export(study, chosen, target, graph=graph).content)
+    return imported(path)
+
+
+def packed_modules(
+    study: Study, chosen: PrecisionMap, model: nn.Module, *, whole: bool
+) -> dict[str, tuple[str, Grouped]]:
+    """Linear modules of `model` that the map keeps by groups, with the precision and the bits that
+    evidence has; where `whole`, those alone whose inputs the groups divide.
+    """
+    found = {}
+    for path, module in model.named_modules():
+        precision = chosen.by_layer.get(module_layer(study, path))
+        if not isinstance(module, nn.Linear) or precision not in FORMATS:
+            continue
+        kept = registry.get(precision).weights
+        if not (whole and module.in_features % kept.group) and "attention" not in path:
+            found[path] = precision, grouped(module.weight, kept)
+    return found
 
 
 def mixed(study: Study, target: str, graph: Graph | None) -> PrecisionMap:

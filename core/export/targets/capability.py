@@ -23,10 +23,14 @@ class Capability(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     where a model has a single one beside INT8. `precisions` are those it knows. `computes`,
     `stores` and `rounds` list classes of modules or types of nodes that integers mean something
     for (states of docs/method.md, "States"; "*" is any), `folds` those that run inside the kernel
-    before them, in its precision; everything else has no INT8 there. `scheme` names the evidence
-    scheme whose rounding it follows, "" where none does; `rounding` says in words what it rounds.
-    `proved`: *tool* where a test feeds the file to the tool itself, *schema* where it is held
-    against the documented form.
+    before them, in its precision; everything else has no INT8 there. `packs` lists those whose
+    weights it keeps by groups, `whole_groups` tells that it refuses inputs which no group divides,
+    `own_groups` that it makes groups as it likes: of the first of these sizes that divides the inputs,
+    of a whole row where there are no more inputs than the first or each has 8 bits; `grid` says in
+    words where it puts such weights, "" where these are the bits that were measured. `scheme` names
+    the evidence scheme whose rounding it follows, "" where none does; `rounding` says in words what
+    it rounds. `proved`: *tool* where a test feeds the file to the tool itself, *schema* where it is
+    held against the documented form.
     """
 
     title: str
@@ -47,14 +51,23 @@ class Capability(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     stores: tuple[str, ...] = ()
     rounds: tuple[str, ...] = ()
     folds: tuple[str, ...] = ()
+    packs: tuple[str, ...] = ()
+    whole_groups: bool = False
+    own_groups: tuple[int, ...] = ()
+    grid: str = ""
     cannot: tuple[str, ...] = ()
     overlay: bool = False
     name: str = ""
 
     @property
     def integers(self) -> tuple[str, ...]:
-        """The integer precisions that it knows."""
+        """The precisions with integers on both sides of a product that it knows."""
         return tuple(p for p in self.precisions if registry.get(p).is_calibrated)
+
+    @property
+    def grouped(self) -> tuple[str, ...]:
+        """The precisions of weights alone, by groups, that it knows."""
+        return tuple(p for p in self.precisions if registry.get(p).is_weights_only)
 
     def means(self, kind: str) -> str:
         """What an integer precision means for a module class or node type; "" for nothing."""

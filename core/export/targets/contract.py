@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from core.decide.policy.decision import PrecisionMap
 from core.decide.study import Study
 from core.export.targets.capability import Capability
+from core.numerics import precision as registry
+from core.numerics.precision import TensorFormat
 from core.onnx_graph.node_table import Graph
 
 
@@ -50,6 +52,16 @@ class ExportRequest:
     def integers(self) -> list[str]:
         """The tool's names of what goes to an integer precision."""
         return self.names(*self.target.integers)
+
+    @property
+    def grouped(self) -> dict[str, TensorFormat]:
+        """The tool's names of what keeps its weights by groups, with how."""
+        return {
+            name: registry.get(line.got).weights
+            for line in self.lines
+            if line.got in self.target.grouped
+            for name in line.names
+        }
 
 
 Render = Callable[[ExportRequest], str]

@@ -8,7 +8,8 @@ from core.export.map import words
 from core.export.map.checklist import named
 from core.export.targets.capability import Capability
 from core.export.targets.contract import Line
-from core.export.targets.legality import meaning
+from core.export.targets.legality import Meaning, meaning
+from core.export.targets.packed import grid
 from core.numerics import precision as registry
 from core.onnx_graph.node_table import Graph
 
@@ -50,6 +51,8 @@ def lines(
                 note = f"{asked} becomes {common}, the one float format of the file"
         if what.state == "folded":
             note = "inside the kernel before it, in that one's precision"
+        elif registry.get(asked).is_weights_only:
+            note = _in_groups(target, what, common)
         elif what.left:
             note = f"{', '.join(what.left)} in it stay in float"
         elif what.state == "rounds output":
@@ -59,6 +62,18 @@ def lines(
         state = "" if what.state == "float" else what.state
         found.append(Line(layer.name, asked, got, what.names, state, note))
     return tuple(found)
+
+
+def _in_groups(target: Capability, what: Meaning, common: str) -> str:
+    """What is lost of weights by groups."""
+    lost = []
+    if what.left:
+        lost.append(f"{', '.join(what.left)} in it stay in float")
+    if what.groups:
+        lost.append(f"{target.title} makes groups of its own, {', '.join(what.groups)}")
+    if target.floats == "one" and common != registry.REFERENCE:
+        lost.append(f"its products run in {common}, the one float format of the file")
+    return "; ".join(lost)
 
 
 def cannot(target: Capability, found: tuple[Line, ...], graph: Graph | None) -> tuple[str, ...]:
@@ -73,7 +88,8 @@ def cannot(target: Capability, found: tuple[Line, ...], graph: Graph | None) -> 
         f"{words.count(len(names), 'layer')}: {note} ({named(names)})."
         for note, names in by_note.items()
     ]
-    return (*said, *_fused(found, graph), *target.cannot)
+    other = (grid(target, found),) if target.grid else ()
+    return (*said, *_fused(found, graph), *filter(None, other), *target.cannot)
 
 
 def _fused(found: tuple[Line, ...], graph: Graph | None) -> tuple[str, ...]:

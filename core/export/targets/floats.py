@@ -23,7 +23,7 @@ def nodes_in(request: ExportRequest, precision: str) -> list[str]:
         given = {formats[t] for t in node.inputs if t in formats}
         if asked is None or (layer and node.op_type in SHAPES and asked != precision):
             asked = given.pop() if len(given) == 1 else registry.REFERENCE
-        leaves = registry.REFERENCE if registry.get(asked).is_calibrated else asked
+        leaves = asked if registry.get(asked).is_cast else registry.REFERENCE
         formats |= dict.fromkeys(node.outputs, leaves)
         if asked == precision:
             found.append(node.name)

@@ -15,10 +15,12 @@ from core.decide.study import Study
 from core.export.map import words
 from core.export.targets.capability import Capability
 from core.export.targets.modules import modules_of, why_none
+from core.export.targets.packed import matrices
 from core.layers import ROOT, Layer
 from core.numerics import precision as registry
 from core.onnx_graph.node_table import TYPES_OF, Graph, carriers
 
+HELD_NOWHERE = "none of its products reads a weight that the graph holds as it stands"
 NODE_TYPES = {
     "layer_norm": "LayerNormalization", "group_norm": "GroupNormalization", "relu": "Relu",
     "gelu": "Gelu", "elu": "Elu", "softmax": "Softmax", "add": "Add", "mul": "Mul",
@@ -38,13 +40,15 @@ STATES = ("computes", "stores", "rounds output", "folded")
 class Meaning:
     """What a precision means for a layer at a target: its state as in `core.layers`, "folded"
     for what other nodes take in, "float" for a float format, "" where it has none. `names` are
-    what carries it, `left` what of the layer stays in float, `why` why there is nothing.
+    what carries it, `left` what of the layer stays in float, `why` why there is nothing, `groups`
+    says what is kept in other groups than were asked for.
     """
 
     state: str
     names: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
     why: str = ""
+    groups: tuple[str, ...] = ()
 
 
 def meaning(
@@ -61,6 +65,8 @@ def meaning(
             return Meaning("float", tuple(node.name for node in nodes))
         # A module's format is that of all below it, whether or not its parts have names.
         return Meaning("float", () if layer.name == ROOT else (layer.name,))
+    if registry.get(precision).is_weights_only:
+        return _packed(target, layer, precision, graph)
     if not kinds:
         return Meaning("", why=why_none(layer))
     states = [(name, kind, target.means(kind)) for name, kind in kinds]
@@ -73,6 +79,24 @@ def meaning(
         left += tuple(_functions(layer))
     names = () if best == "folded" else tuple(n for n, _, state in states if state and n)
     return Meaning(best, names, left)
+
+
+def _packed(target: Capability, layer: Layer, precision: str, graph: Graph | None) -> Meaning:
+    """What a precision of weights alone means: some of the layer's matrices are kept by groups."""
+    if not layer.in_groups:
+        return Meaning("", why=f"{precision} is of matrices that plain products read: it has none")
+    found, kept = matrices(target, layer, graph), registry.get(precision).weights
+    if not found:
+        return Meaning("", why=why_none(layer) if target.speaks == "modules" else HELD_NOWHERE)
+    whys = [matrix.refused(target, kept) for matrix in found]
+    if all(whys):
+        what = "; ".join(dict.fromkeys(whys))
+        return Meaning("", why=f"{target.title} has no {precision} for {what}")
+    taken = [matrix for matrix, why in zip(found, whys, strict=True) if not why]
+    left = [f"{m.name or m.kind} ({why})" for m, why in zip(found, whys, strict=True) if why]
+    others = [other for matrix in taken if (other := matrix.regrouped(target, kept))]
+    names = tuple(matrix.name for matrix in taken if matrix.name)
+    return Meaning("computes", names, tuple(left), groups=tuple(others))
 
 
 def _kinds(target: Capability, layer: Layer, graph: Graph | None) -> list[tuple[str, str]]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from importlib.resources import files
+from typing import Any
 
 import core.numerics.scheme as schemes
 from core.export.targets.contract import ExportRequest
 from core.export.targets.floats import nodes_in
 from core.export.targets.script import python
+from core.numerics import precision as registry
 from core.onnx_graph.grids import grids_of
+from core.onnx_graph.group_weights import level_of
 from core.onnx_graph.node_table import PRODUCTS
 
 CLIPPING = ("Relu", "Clip")
@@ -28,10 +31,30 @@ def render(request: ExportRequest) -> str:
         {
             "INT8_NODES": integer_nodes(request, clips=bool(grids["rounded"])),
             "FP16_NODES": nodes_in(request, "FP16"),
+            "PACKED": packed_nodes(request),
             "GRIDS": grids,
         },
         SURGERY=surgery.read_text("utf-8"),
     )
+
+
+def packed_nodes(request: ExportRequest) -> list[dict[str, Any]]:
+    """Products with weights by groups: one entry for each format and level of accuracy, as `build`
+    would choose it.
+    """
+    layers = request.study.layers
+    found: dict[tuple[int, int, int], list[str]] = {}
+    for line in request.lines:
+        if line.got not in request.target.grouped:
+            continue
+        precision = registry.get(line.got)
+        level = level_of(layers.layers[layers.index[line.layer]], precision)
+        kept = precision.weights
+        found.setdefault((kept.bits, kept.group, level), []).extend(line.names)
+    return [
+        {"bits": bits, "block_size": group, "accuracy_level": level, "nodes": nodes}
+        for (bits, group, level), nodes in found.items()
+    ]
 
 
 def integer_nodes(request: ExportRequest, *, clips: bool) -> list[str]:

@@ -69,7 +69,8 @@ def check_legal(found: Legality, target: Capability) -> None:
 
 def _written(said: tuple[Line, ...], target: Capability) -> list[str]:
     """Names that stand in the file: where there is one float format, those of integers."""
-    kinds = target.integers if target.floats == "one" else target.precisions
+    integers = (*target.integers, *target.grouped)
+    kinds = integers if target.floats == "one" else target.precisions
     return [name for line in said if line.got in kinds for name in line.names]
 
 
@@ -116,7 +117,7 @@ def export(
         target=target,
         lines=said,
         common=common_float(target, chosen),
-        head=head(study, chosen, target, limits, other, found),
+        head=head(study, chosen, target, said, limits, other, found),
         graph=graph,
     )
     render: Render = import_module(_FORMATS[name][1]).render

@@ -14,8 +14,9 @@ from core.decide.study import Study
 from core.errors import printable
 from core.export.map.checklist import short
 from core.export.targets.capability import Capability
-from core.export.targets.contract import ExportRequest
+from core.export.targets.contract import ExportRequest, Line
 from core.export.targets.legality import Legality
+from core.export.targets.packed import grid
 
 WIDTH = 100
 MARKS = r"^# (CONSTANTS|CHECK|SURGERY)$"
@@ -27,6 +28,7 @@ def head(
     study: Study,
     chosen: PrecisionMap,
     target: Capability,
+    lines: tuple[Line, ...],
     limits: tuple[str, ...],
     mismatch: str | None,
     found: Legality,
@@ -48,6 +50,8 @@ def head(
         )
     if mismatch is not None:
         said.append(mismatch)
+    if not target.grid and (same := grid(target, lines)):
+        said.append(same)
     said += [f"Cannot be expressed: {sentence}" for sentence in limits]
     return tuple(printable(sentence) for sentence in said)
 

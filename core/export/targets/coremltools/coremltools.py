@@ -13,6 +13,7 @@ def render(request: ExportRequest) -> str:
         __name__,
         {
             "INT8_MODULES": request.integers,
+            "GROUPED_MODULES": {n: (k.bits, k.group) for n, k in request.grouped.items()},
             "FP16_MODULES": request.names("FP16"),
             "FP32_MODULES": request.names("FP32"),
             "HALF": any(line.got == "FP16" for line in request.lines),

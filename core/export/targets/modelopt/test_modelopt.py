@@ -44,6 +44,43 @@ def test_exactly_the_intended_layers_are_int8(name: str, tmp_path: Path) -> None
     assert 0 < error < 0.3 * before.abs().max()
 
 
+@pytest.mark.parametrize("precision", sample.FORMATS)
+def test_weights_by_groups_have_a_scale_each(precision: str, tmp_path: Path) -> None:
+    """Of such modules the weight's quantizer alone is enabled, with a range for every group, on the
+    grid that the export names: rounded weights are whole multiples of the largest magnitude over
+    2^(bits-1) - 1.
+    """
+    sample.needs("modelopt.torch.quantization", "modelopt")
+    study, chosen = sample.in_turns("digits_vit", "modelopt", None, ("INT8", "FP32", precision))
+    x = sample.inputs_of("digits_vit")
+    model = sample.model_of("digits_vit")
+    expected = sample.packed_modules(study, chosen, model, whole=False)
+    integer = {
+        n for n, m in model.named_modules()
+        if isinstance(m, torch.nn.Linear | torch.nn.Conv2d)
+        and chosen.by_layer.get(sample.module_layer(study, n)) == "INT8"
+    }  # fmt: skip
+    model = sample.script_of(study, chosen, "modelopt", tmp_path).quantize(model, lambda m: m(x))
+
+    on = {n for n, q in model.named_modules() if n.endswith("_quantizer") and q.is_enabled}
+    both = {f"{n}.{kind}_quantizer" for n in integer for kind in ("weight", "input")}
+    assert {p for p, _ in expected.values()} == {precision}
+    assert both
+    assert on == both | {f"{n}.weight_quantizer" for n in expected}
+    for name, (_, kept) in expected.items():
+        quantizer = model.get_submodule(f"{name}.weight_quantizer")
+        weight = model.get_submodule(name).weight.detach()
+        rounded = quantizer(weight.clone())
+        padding = (0, -kept.inputs % kept.codes.shape[-1])
+        pad = torch.nn.functional.pad
+        steps = pad(weight, padding).reshape(kept.codes.shape).abs().amax(-1)
+        steps /= 2 ** (kept.bits - 1) - 1
+        codes = pad(rounded, padding).reshape(kept.codes.shape) / steps[..., None]
+        assert quantizer.amax.numel() == steps.numel()
+        assert torch.allclose(codes, codes.round(), atol=1e-3)
+        assert codes.abs().max().round() == 2 ** (kept.bits - 1) - 1
+
+
 @pytest.mark.parametrize("name", sample.SAMPLES)
 def test_autocast_keeps_exactly_the_intended_layers(
     name: str, tmp_path: Path, onnx_of: sample.OnnxOf

@@ -7,9 +7,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from core.numerics import precision as registry
+from core.numerics.groups import grouped
 from core.numerics.saturation import saturates
 from tests.interop import sample
+
+TURNS = (
+    ("FP16", "INT8", "INT4-g32"),
+    ("INT4-g128", "FP32", "INT8-W"),
+    ("INT8", "INT4-g32", "INT8-W", "FP16"),
+    ("FP16", "INT2-g32"),
+)
+"""What layers with products are given by turns."""
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -112,6 +123,57 @@ def test_integer_kernels_are_executed(name: str, tmp_path: Path, onnx_of: sample
     expected = sum(len(products[layer]) for layer in sample.integer_layers(study, chosen))
 
     assert integer == expected
+
+
+@pytest.mark.parametrize("turns", TURNS, ids=str)
+def test_weights_by_groups_have_the_measured_bits(
+    turns: tuple[str, ...], tmp_path: Path, onnx_of: sample.OnnxOf
+) -> None:
+    """Codes and scales that ONNX Runtime's own quantizer wrote equal, bit for bit, those that the
+    evidence has, in exactly the products of such layers, side by side with INT8 and FP16; ONNX
+    Runtime runs the file, close to the float model.
+    """
+    sample.needs("onnxruntime.quantization", "onnxruntime")
+    import onnx
+    from onnx import numpy_helper
+
+    path, data, graph = onnx_of("digits_vit")
+    study, chosen = sample.in_turns("digits_vit", "onnxruntime", graph, turns)
+    out = tmp_path / "out.onnx"
+    script = sample.script_of(study, chosen, "onnxruntime", tmp_path, graph)
+    script.build(str(path), str(data), str(out))
+
+    before, after = onnx.load(path), onnx.load(out)
+    held = {c.name: numpy_helper.to_array(c) for c in before.graph.initializer}
+    kept = {c.name: numpy_helper.to_array(c) for c in after.graph.initializer}
+    expected = {
+        n.name: (n, registry.get(chosen.by_layer[graph.owner_of[n.name]] or ""))
+        for n in before.graph.node
+        if n.op_type in {"MatMul", "Gemm"} and n.input[1] in held
+        and chosen.by_layer[graph.owner_of[n.name]] in sample.FORMATS
+    }  # fmt: skip
+    found = {n.name: n for n in after.graph.node if n.op_type == "MatMulNBits"}
+    assert {p.name for _, p in expected.values()} == set(turns) & set(sample.FORMATS)
+    assert found.keys() == expected.keys()
+    for name, (node, precision) in expected.items():
+        weight = held[node.input[1]]
+        is_rows = any(a.name == "transB" and a.i for a in node.attribute)
+        rows = torch.from_numpy(np.array(weight if is_rows else weight.T))
+        bits = grouped(rows, precision.weights)
+        assert np.array_equal(kept[found[name].input[1]], bits.packed().numpy())
+        assert np.array_equal(kept[found[name].input[2]], bits.scales.numpy())
+        said = {a.name: a.i for a in found[name].attribute}
+        assert (said["bits"], said["block_size"]) == (precision.bits, precision.weights.group)
+    integer = sample.dequantized_products(after)
+    assert bool(integer) == ("INT8" in chosen.assigned)
+    assert {chosen.by_layer[graph.owner_of[n]] for n in integer} <= {"INT8"}
+    assert ("FP16" in turns) == any(
+        c.data_type == onnx.TensorProto.FLOAT16 for c in after.graph.initializer
+    )
+    x = sample.inputs_of("digits_vit").numpy()
+    outputs = [script.session(str(p), saturates()).run(None, {"x": x})[0] for p in (path, out)]
+    error = np.abs(outputs[0] - outputs[1]).max()
+    assert 0 < error < (0.5 if "INT2-g32" in turns else 0.2) * np.abs(outputs[0]).max()
 
 
 def test_a_script_for_another_model_stops(tmp_path: Path, onnx_of: sample.OnnxOf) -> None:

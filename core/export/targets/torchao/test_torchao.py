@@ -10,6 +10,9 @@ from torch import nn
 
 from tests.interop import sample
 
+MIXES = (("INT8", "FP16"), ("FP16", "FP32"))
+"""What takes turns with a precision of weights alone; in the first the one float format is FP16."""
+
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
@@ -36,6 +39,76 @@ def test_exactly_the_intended_layers_are_int8(tmp_path: Path) -> None:
     with torch.no_grad():
         error = (model(x) - before).abs().max()
     assert 0 < error < 0.2 * before.abs().max()
+
+
+@pytest.mark.parametrize("precision", sample.FORMATS)
+@pytest.mark.parametrize("others", MIXES)
+def test_weights_by_groups_have_the_measured_bits(
+    others: tuple[str, ...], precision: str, tmp_path: Path
+) -> None:
+    """Codes and scales in torchao's tensors equal, bit for bit, those that the evidence has, in
+    exactly the modules of such layers; the model runs on what they stand for.
+    """
+    ao = sample.needs("torchao.quantization", "torchao")
+    study, chosen = sample.in_turns("digits_vit", "torchao", None, (*others, precision))
+    x = sample.inputs_of("digits_vit")
+    model, by_hand = sample.model_of("digits_vit"), sample.model_of("digits_vit")
+    expected = sample.packed_modules(study, chosen, model, whole=True)
+    script = sample.script_of(study, chosen, "torchao", tmp_path)
+    model = script.quantize(model)
+
+    dtype = getattr(torch, script.FLOAT_DTYPE)
+    modules = dict(model.named_modules())
+    done = {
+        n: m.weight for n, m in modules.items()
+        if isinstance(m, nn.Linear) and isinstance(m.weight, ao.IntxUnpackedToInt8Tensor)
+    }  # fmt: skip
+    assert {p for p, _ in expected.values()} >= {precision}
+    assert set(done) == set(expected)
+    for name, (_, kept) in expected.items():
+        codes = done[name].qdata.to(torch.int16) + 2 ** (kept.bits - 1)
+        assert torch.equal(codes, kept.codes.flatten(1).to(torch.int16))
+        assert torch.equal(done[name].scale, kept.scales)
+        assert done[name].scale.dtype == torch.float32
+        assert done[name].target_dtype == getattr(torch, f"int{kept.bits}")
+        by_hand.get_parameter(f"{name}.weight").data = kept.restored()
+    if "INT8" not in others:
+        assert torch.equal(model(x.to(dtype)), by_hand.to(dtype)(x.to(dtype)))
+
+
+@pytest.mark.parametrize("precision", sample.FORMATS)
+def test_torchaos_own_grid_is_a_choice_and_another(precision: str, tmp_path: Path) -> None:
+    """Asked for, the same modules get torchao's grid by its own configuration: a scale is the largest
+    magnitude of a group over 2^(bits-1) - 0.5.
+    """
+    sample.needs("torchao.quantization", "torchao")
+    study, chosen = sample.in_turns("digits_vit", "torchao", None, (precision,))
+    model, plain = sample.model_of("digits_vit"), sample.model_of("digits_vit")
+    expected = sample.packed_modules(study, chosen, model, whole=True)
+    script = sample.script_of(study, chosen, "torchao", tmp_path)
+    model = script.quantize(model, own_grid=True)
+
+    assert expected
+    for name, (_, kept) in expected.items():
+        weight = model.get_submodule(name).weight
+        values = plain.get_parameter(f"{name}.weight").reshape(kept.codes.shape)
+        scales = values.abs().amax(-1) / (2 ** (kept.bits - 1) - 0.5)
+        assert torch.allclose(weight.scale, scales)
+        assert not torch.equal(weight.scale, kept.scales)
+
+
+def test_weights_by_groups_are_kept_and_exported(tmp_path: Path) -> None:
+    """Another copy of the model takes the quantized weights by name, and torch.export takes them."""
+    sample.needs("torchao.quantization", "torchao")
+    study, chosen = sample.in_turns("digits_vit", "torchao", None, ("INT4-g32",))
+    script = sample.script_of(study, chosen, "torchao", tmp_path)
+    model = script.quantize(sample.model_of("digits_vit"))
+    again = sample.model_of("digits_vit")
+    again.load_state_dict(model.state_dict(), assign=True)
+    x = sample.inputs_of("digits_vit")
+
+    assert torch.equal(again(x), model(x))
+    assert torch.equal(torch.export.export(model, (x,)).module()(x), model(x))
 
 
 def test_a_wrong_name_stops(tmp_path: Path) -> None:

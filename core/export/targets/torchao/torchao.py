@@ -14,5 +14,11 @@ def render(request: ExportRequest) -> str:
     return python(
         request,
         __name__,
-        {"INT8_MODULES": request.integers, "FLOAT_DTYPE": registry.get(request.common).float_dtype},
+        {
+            "INT8_MODULES": request.integers,
+            "GROUPED_MODULES": {
+                name: (kept.bits, kept.group) for name, kept in request.grouped.items()
+            },
+            "FLOAT_DTYPE": registry.get(request.common).float_dtype,
+        },
     )
