@@ -60,7 +60,9 @@ def profiled_maps(study: Study, precisions: Sequence[str], count: int = MAPS) ->
     Every third one has half precision in place of the reference in some layers.
     """
     rng = np.random.default_rng(SEED)
-    names, narrow = study.layers.names, precisions[-1]
+    names = study.layers.names
+    calibrated = [p for p in precisions if registry.get(p).is_calibrated]
+    narrow = (calibrated or [*precisions])[-1]  # its layers have boundaries to those beside them
     half = [p for p in precisions[1:] if registry.get(p).is_cast]
     found = [_given(study, dict.fromkeys(names, p)) for p in precisions]
     for m in range(count):
@@ -75,7 +77,8 @@ def profiled_maps(study: Study, precisions: Sequence[str], count: int = MAPS) ->
 
 def _is_built(name: str) -> bool:
     precision = registry.get(name)
-    return precision.is_calibrated or precision.float_dtype in BUILDABLE_FLOATS
+    integers = precision.is_calibrated or precision.is_dynamic
+    return integers or precision.float_dtype in BUILDABLE_FLOATS
 
 
 def _given(study: Study, by_layer: Mapping[str, str]) -> PrecisionMap:

@@ -39,7 +39,7 @@ from core.records.verification import (
     Verification,
 )
 from core.runtime import one_way
-from core.runtime.build import Built, assemble, check_same_model
+from core.runtime.build import Built, assemble, check_kernels, check_same_model
 from core.runtime.graph import graph_of
 from core.runtime.inference import BATCH, run_batches
 from core.runtime.judge import judge, sqnr_db
@@ -152,8 +152,10 @@ def verify(
     """Build `chosen`, run it on the holdout split and time it against FP32.
 
     `rounds` are those of the timing; with `plain` it is run once more as a program does that keeps
-    no sums exact, where that differs. Raises `ModelError` where its outputs are not finite.
+    no sums exact, where that differs. Raises `ModelError` where its outputs are not finite,
+    `PolicyError` for a precision that is simulated alone.
     """
+    check_kernels(chosen)
     start = time.perf_counter()
 
     def step(number: int) -> None:
@@ -222,7 +224,7 @@ def _as_deployed(bench: Bench, built: Built, simulated: Floats) -> AsDeployed:
         session = open_session(built.model, built.disabled)
         outputs = bench.keeper.hold_all(
             np.nan_to_num(values, posinf=0, neginf=0)
-            for values in run_batches(session, built, bench.split.inputs)
+            for values in run_batches(session, built, bench.split.inputs, built.batch)
         )
     found = judge(
         bench.source, bench.keeper, bench.split, bench.analysis.metric, bench.outputs, outputs
@@ -239,7 +241,7 @@ def _kept(session: ort.InferenceSession, built: Built, keeper: Keeper, split: Sp
     """
 
     def finite() -> Iterator[Floats]:
-        for values in run_batches(session, built, split.inputs):
+        for values in run_batches(session, built, split.inputs, built.batch):
             if not np.isfinite(values).all():
                 raise ModelError(
                     "The built model gave NaN or infinity on the split that it is judged by.",

@@ -58,7 +58,7 @@ class Case:
 
     def ran(self, built: Built, inputs: Inputs) -> Floats:
         """Outputs of ONNX Runtime."""
-        return run(open_session(built.model, built.disabled), built, inputs)
+        return run(open_session(built.model, built.disabled), built, inputs, built.batch)
 
     def simulated(self, built: Built, inputs: Inputs) -> Floats:
         """Outputs of the simulation of what the built model runs."""

@@ -18,7 +18,7 @@ from core.onnx_graph.forms import chunks, with_outputs
 from core.onnx_graph.layered_graph import LayeredGraph
 from core.onnx_graph.read_model import reads_of
 from core.onnx_graph.session import Feed
-from core.source.batches import Inputs, count
+from core.source.batches import Inputs, count, take
 
 
 class OnnxReplay:
@@ -50,14 +50,28 @@ class OnnxReplay:
                 yield self._runner.run(assignment, batch, samples, first)
             return
         kept, clean = self._recorded(batch)
+        alone: list[tuple[Feed, int]] = []
         yield clean
         last = self._last_use(pairs)
         for i, (name, precision) in enumerate(pairs):
-            part = self.parts.get(name)
-            yield clean if part is None else self._replayed(part, (name, precision), kept, clean)
+            part, values = self.parts.get(name), kept
+            if part is not None and self._runner.sets_ranges({name: precision}):
+                alone = alone or self._one_by_one(batch, pairs[i:])
+                values = alone
+            yield clean if part is None else self._replayed(part, (name, precision), values, clean)
             for tensor in last.get(i, ()):
-                for values, _ in kept:
-                    values.pop(tensor, None)
+                for held, _ in (*kept, *alone):
+                    held.pop(tensor, None)
+
+    def _one_by_one(self, batch: Inputs, pairs: Sequence[Pair]) -> list[tuple[Feed, int]]:
+        """The kept values of passes of single samples that `pairs` read."""
+        used = [self.parts[name] for name, _ in pairs if name in self.parts]
+        read = {tensor for part in used for tensor in part.reads}
+        found = []
+        for i in range(count(batch)):
+            for values, number in self._recorded(take(batch, i, i + 1))[0]:
+                found.append(({n: v for n, v in values.items() if n in read}, number))
+        return found
 
     def _recorded(self, batch: Inputs) -> tuple[list[tuple[Feed, int]], Floats]:
         """The kept values of a full pass, in the parts in which the graph takes samples, with how

@@ -19,8 +19,10 @@ from core.numerics.calibrate.calibrators import MIN_MAX, Calibrator
 from core.numerics.precision import Precision
 from core.numerics.ranges import Ranges
 from core.numerics.scheme import Scheme, check_built
+from core.numerics.states import sets_ranges
 from core.onnx_graph.assemble import assembled
 from core.onnx_graph.executed_kernels import executed_kernels
+from core.onnx_graph.float8_simulated import round_products
 from core.onnx_graph.forms import FLOAT
 from core.onnx_graph.half_simulated import round_halves
 from core.onnx_graph.layered_graph import LAYER_KEY, LayeredGraph
@@ -71,6 +73,8 @@ class GraphRunner:
     ) -> Iterator[Floats]:
         """The outputs that `run` gives, batch by batch, so that not all of them need be held."""
         made, width = self.session(lambda: self.graph, assignment), None
+        if self.sets_ranges(assignment):
+            batch_size = 1
         for start in range(0, count(inputs), batch_size):
             batch = take(inputs, start, start + batch_size)
             feed = self.model.feed(batch)
@@ -80,6 +84,13 @@ class GraphRunner:
                 raise sizes_differ()
             width = found.shape[1]
             yield found
+
+    def sets_ranges(self, assignment: Assignment) -> bool:
+        """Whether a kernel sets ranges over what one run takes in: samples are run one by one then, so
+        that figures do not depend on how they are divided into batches.
+        """
+        found = self.layers.index
+        return any(sets_ranges(self.layers.layers[found[n]], p) for n, p in assignment.items())
 
     def session(
         self, graph: Callable[[], LayeredGraph], assignment: Assignment, part: str = ""
@@ -115,8 +126,9 @@ class GraphRunner:
         calibration saw; the optimisers to leave out; and whether nothing in it is rounded.
         """
         asked = {n: p for n, p in assignment.items() if p.float_dtype != "float32"}
-        built = {n: p for n, p in asked.items() if not p.is_cast or has_kernels(p)}
-        halves = {n: p for n, p in asked.items() if n not in built}
+        scaled = {n: p for n, p in asked.items() if p.is_scaled}
+        halves = {n: p for n, p in asked.items() if p.is_cast and not has_kernels(p)}
+        built = {n: p for n, p in asked.items() if n not in scaled and n not in halves}
         model, unchanged = graph.model, not asked
         disabled: tuple[str, ...] = ()
         if built:
@@ -124,11 +136,14 @@ class GraphRunner:
                 graph, self.layers, built, (ranges or self.ranges).to_store(), self.scheme
             )
             model, disabled = made.model, made.disabled
-            unchanged = not halves and built.keys() <= made.integers.reasons.keys()
-        if halves:
+            unchanged = built.keys() <= made.integers.reasons.keys()
+        if halves or scaled:
             model = onnx.ModelProto.FromString(model.SerializeToString())
             before = model.ByteSize()
             round_halves(model, halves, self.floats)
+            if scaled:
+                found = ranges or self.ranges
+                round_products(model, graph, self.layers, scaled, found, self.scheme)
             unchanged = not built and model.ByteSize() == before
         return model, disabled, unchanged
 

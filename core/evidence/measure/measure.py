@@ -87,7 +87,7 @@ def planned_runs(layers: LayerTable, options: MeasureOptions) -> list[Run]:
             f"{layer.name} in {precision.name}",
             {layer.name: precision},
             layer.name,
-            idle=precision.is_weights_only and state_in(layer, precision) == "float",
+            idle=not precision.is_calibrated and state_in(layer, precision) == "float",
         )
         for layer in layers
         if layer.computes_at_inference

@@ -9,7 +9,7 @@ products are rounded by groups, and everything is computed in float32.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,12 +19,15 @@ from torch import Tensor, nn
 
 from core.engines.engine import Assignment
 from core.engines.torch.replay.recording import version
+from core.engines.torch.simulate.dynamic import sample_axis
 from core.engines.torch.simulate.operations import Observe, Operations
 from core.engines.torch.simulate.stored_weights import cast, give_back
 from core.engines.variant import AS_USUAL, Variant
+from core.errors import ModelError
 from core.layers import ROOT, LayerTable
 from core.numerics.calibrate.calibrators import MIN_MAX, Calibrator
 from core.numerics.calibrate.choose import Observed
+from core.numerics.precision import Precision
 from core.numerics.ranges import MODULE_OUTPUT, Site
 from core.numerics.rounding import Range
 from core.numerics.scheme import Scheme
@@ -43,6 +46,7 @@ from core.source.operations import COMPOSITES, as_separate_operands, operand, re
 from core.source.ownership import Arguments, ModuleStack
 from core.source.trees import map_tensors, tensors
 
+SAMPLES_SEEN = 3
 Watch = Callable[[str, Any], None]
 """Is told the path of each module that has run ("" = the model itself), and what it gave."""
 
@@ -143,7 +147,41 @@ class Simulator(Operations):
             for name, precision in assignment.items()
             if precision.float_dtype != "float32" and name not in self._silent
         }
+        self.find_samples(active.values(), inputs, first)
         return self._forward(active, inputs, batch_size, first)
+
+    def find_samples(self, precisions: Iterable[Precision], inputs: Inputs, first: int = 0) -> None:
+        """See once where samples lie in what products take in, if one of `precisions` asks for it: some
+        of `inputs` are run together, and one by one.
+        """
+        dynamic = next((p for p in precisions if p.is_dynamic), None)
+        samples = min(count(inputs), SAMPLES_SEEN)
+        if dynamic is None or self._lie is not None or samples < 2:
+            return
+        try:
+            together = self._sighted(dynamic, take(inputs, 0, samples), first)
+            alone = [self._sighted(dynamic, take(inputs, i, i + 1), first) for i in range(samples)]
+        except ModelError:  # it does not run single samples: each batch has one range
+            self._lie = {}
+            return
+        self._lie = {
+            site: sample_axis(value, [one[site] for one in alone])
+            for site, value in together.items()
+            if all(site in one for one in alone)
+        }
+
+    def _sighted(self, dynamic: Precision, inputs: Inputs, first: int) -> dict[Site, Tensor]:
+        """What products with matrices take in, in the model as it is."""
+        found: dict[Site, Tensor] = {}
+        self._sights = found
+        watch, self._watch = self._watch, None
+        try:
+            everywhere = dict.fromkeys(self._in_groups - self._dynamic, dynamic)
+            for _ in self._forward(everywhere, inputs, count(inputs), first):
+                pass
+        finally:
+            self._sights, self._watch = None, watch
+        return found
 
     def counts(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -153,6 +191,7 @@ class Simulator(Operations):
 
     def answer(self, batch: Inputs, first: int) -> Tensor:
         """The model's outputs [N, K] for one batch, whatever this simulator is set to."""
+        self._samples = count(batch)
         return run_batch(self.model, batch, self._output, seed=first)
 
     def run_module(
@@ -227,8 +266,8 @@ class Simulator(Operations):
                 return func(*args, **kwargs) if precision is None else args[0].clone()
             if precision is not None and precision.is_cast:
                 return self._float_function(precision, func, args, kwargs)
-            if precision is not None and precision.is_weights_only:
-                return func(*args, **kwargs)
+            if precision is not None and not precision.is_calibrated:
+                return func(*args, **kwargs)  # it rounds what products take, and nothing else
             if self._observe is not None or precision is not None:
                 return self._other_function(name, precision, func, args, kwargs)
             return func(*args, **kwargs)
@@ -246,6 +285,10 @@ class Simulator(Operations):
             return self._float_function(precision, func, args, kwargs, frozenset(held))
         if precision.is_weights_only:
             return self._weights_operation(name, operation, precision, func, args, kwargs)
+        if precision.is_scaled:
+            return self._scaled_operation(name, number, operation, precision, func, args, kwargs)
+        if precision.is_dynamic:
+            return self._dynamic_operation(name, number, operation, precision, func, args, kwargs)
         return self._integer_operation(name, number, operation, precision, func, args, kwargs)
 
     def _entered(
