@@ -25,7 +25,6 @@ from core.onnx_graph.layered_graph import LayeredGraph, float_kernels
 from core.onnx_graph.quantize import Integers
 from core.runtime import one_way
 from core.runtime.graph import graph_of
-from core.runtime.inference import BATCH
 from core.source.contract import ModelSource
 
 BUILDABLE_FLOATS = ("float32", "float16")
@@ -81,11 +80,9 @@ class Built:
         return sum(onnx.numpy_helper.to_array(c).nbytes for c in self.model.graph.initializer)
 
     @property
-    def batch(self) -> int:
-        """How many samples are run at a time: one where a kernel sets ranges over what it is given, as
-        evidence has them.
-        """
-        return 1 if SET_RANGES & self.kernels.keys() else BATCH
+    def sets_ranges(self) -> bool:
+        """Whether a kernel sets ranges over what one run gives it."""
+        return not SET_RANGES.isdisjoint(self.kernels)
 
     @property
     def as_asked(self) -> bool:

@@ -55,7 +55,7 @@ class OnnxReplay:
         last = self._last_use(pairs)
         for i, (name, precision) in enumerate(pairs):
             part, values = self.parts.get(name), kept
-            if part is not None and self._runner.sets_ranges({name: precision}):
+            if part is not None and self._runner.one_by_one({name: precision}, batch):
                 alone = alone or self._one_by_one(batch, pairs[i:])
                 values = alone
             yield clean if part is None else self._replayed(part, (name, precision), values, clean)

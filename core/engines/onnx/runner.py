@@ -31,6 +31,8 @@ from core.source.batches import Inputs, Output, count, sizes_differ, take
 from core.source.onnx_model import OnnxModel, layered, run_session
 
 RECORDING = "values"
+SAMPLES_SEEN, SAME = 3, 1e-3
+"""Samples that are run together and one by one, and how far their outputs may differ relatively."""
 SESSION_COPIES = 2
 """How often a session holds weights: as they are, and packed for a kernel."""
 
@@ -59,6 +61,7 @@ class GraphRunner:
         self.floats = {name for name, form in model.forms.items() if form.kind == FLOAT}
         self._limit, self._held = 0, 0
         self._sessions: dict[Hashable, Made] = {}
+        self._apart: bool | None = None
 
     # ---- runs
 
@@ -73,7 +76,7 @@ class GraphRunner:
     ) -> Iterator[Floats]:
         """The outputs that `run` gives, batch by batch, so that not all of them need be held."""
         made, width = self.session(lambda: self.graph, assignment), None
-        if self.sets_ranges(assignment):
+        if self.one_by_one(assignment, inputs):
             batch_size = 1
         for start in range(0, count(inputs), batch_size):
             batch = take(inputs, start, start + batch_size)
@@ -85,12 +88,30 @@ class GraphRunner:
             width = found.shape[1]
             yield found
 
-    def sets_ranges(self, assignment: Assignment) -> bool:
-        """Whether a kernel sets ranges over what one run takes in: samples are run one by one then, so
-        that figures do not depend on how they are divided into batches.
+    def one_by_one(self, assignment: Assignment, inputs: Inputs) -> bool:
+        """Whether samples are run one by one: a kernel sets ranges over what one run takes in, and
+        figures shall not depend on how samples are divided into batches.
         """
         found = self.layers.index
-        return any(sets_ranges(self.layers.layers[found[n]], p) for n, p in assignment.items())
+        return any(
+            sets_ranges(self.layers.layers[found[name]], precision)
+            for name, precision in assignment.items()
+        ) and self.samples_apart(inputs)
+
+    def samples_apart(self, inputs: Inputs) -> bool:
+        """Whether samples of `inputs` give one by one what they give in a batch."""
+        if self._apart is None:
+            few = take(inputs, 0, SAMPLES_SEEN)
+            together = self._outputs(few)
+            alone = np.concatenate([self._outputs(take(few, i, i + 1)) for i in range(count(few))])
+            apart = np.linalg.norm(alone - together) <= SAME * np.linalg.norm(together)
+            self._apart = bool(apart)
+        return self._apart
+
+    def _outputs(self, inputs: Inputs) -> Floats:
+        made, feed = self.session(lambda: self.graph, {}), self.model.feed(inputs)
+        (values,) = run_session(made.session, (self.graph.output,), feed, self.model.batch)
+        return flat(values, count(inputs))
 
     def session(
         self, graph: Callable[[], LayeredGraph], assignment: Assignment, part: str = ""

@@ -8,7 +8,8 @@ maps are verified too, so that figures do not depend on how samples are divided 
 
 Where the samples of a batch lie in what a product takes in, the model alone decides: it may move the
 batch to another axis, or lay it into one with steps. So some samples are run together and one by one,
-and the activations held against each other.
+and the activations held against each other. A model that mixes the samples of a batch has no sample by
+itself: there a range is that of the batch.
 """
 
 from __future__ import annotations
@@ -56,7 +57,12 @@ def sample_axis(together: Tensor, alone: Sequence[Tensor]) -> SampleAxis | None:
 
 
 def _is_same(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and float((a - b).norm()) <= SAME * float(b.norm())
+    return a.shape == b.shape and is_same(a, b)
+
+
+def is_same(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors of one shape are the same but for the order of summation."""
+    return float((a - b).norm()) <= SAME * float(b.norm())
 
 
 def round_samples(x: Tensor, bits: int, samples: int, where: SampleAxis | None) -> Tensor:
@@ -69,14 +75,16 @@ def round_samples(x: Tensor, bits: int, samples: int, where: SampleAxis | None) 
     return round_dynamic(parts, bits, at).reshape(x.shape)
 
 
-def round_dynamic(x: Tensor, bits: int, axis: int) -> Tensor:
-    """`x` with each index of `axis`, which counts samples, on its own affine grid.
+def round_dynamic(x: Tensor, bits: int, axis: int = -2) -> Tensor:
+    """`x` with each index of `axis`, which counts samples, on its own affine grid: of [steps, N,
+    features] and [N, features] the last but one.
 
     Scale = (max - min) / (2^bits - 1), zero point = round(-min / scale), as
     `core.numerics.rounding.affine_grid` has them; a sample of zeros has scale 1.
     """
     if not x.numel():
         return x
+    axis %= x.ndim
     others = [other for other in range(x.ndim) if other != axis]
     low, high = x.amin(others).clamp(max=0), x.amax(others).clamp(min=0)
     steps = 2**bits - 1

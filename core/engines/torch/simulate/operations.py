@@ -69,6 +69,7 @@ class Operations(TorchFunctionMode):
         """How many the batch at hand has."""
         self._lie: dict[Site, SampleAxis | None] | None = None
         """Where samples lie in what products with matrices take in; None until that is looked at."""
+        self._apart = True
         self._sights: dict[Site, Tensor] | None = None
 
     def hold_weights(self, most_bytes: int) -> None:
@@ -246,7 +247,7 @@ class Operations(TorchFunctionMode):
         for slot in () if self._takes_floats(name, special) else operation.activations:
             value = operand(slot, given, named)
             if value is not None and name in self._dynamic:
-                rounded = round_dynamic(value, self.scheme.activation_bits, value.ndim - 2)
+                rounded = round_dynamic(value, self.scheme.activation_bits)
                 replace_operand(slot, rounded, given, named)
             elif value is not None:
                 rounded = self._rounded((name, number, slot[0]), value)

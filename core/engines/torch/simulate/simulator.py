@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from core.engines.engine import Assignment
 from core.engines.torch.replay.recording import version
-from core.engines.torch.simulate.dynamic import sample_axis
+from core.engines.torch.simulate.dynamic import is_same, sample_axis
 from core.engines.torch.simulate.operations import Observe, Operations
 from core.engines.torch.simulate.stored_weights import cast, give_back
 from core.engines.variant import AS_USUAL, Variant
@@ -27,7 +27,7 @@ from core.errors import ModelError
 from core.layers import ROOT, LayerTable
 from core.numerics.calibrate.calibrators import MIN_MAX, Calibrator
 from core.numerics.calibrate.choose import Observed
-from core.numerics.precision import Precision
+from core.numerics.precision import INT8_DYNAMIC, Precision
 from core.numerics.ranges import MODULE_OUTPUT, Site
 from core.numerics.rounding import Range
 from core.numerics.scheme import Scheme
@@ -151,37 +151,45 @@ class Simulator(Operations):
         return self._forward(active, inputs, batch_size, first)
 
     def find_samples(self, precisions: Iterable[Precision], inputs: Inputs, first: int = 0) -> None:
-        """See once where samples lie in what products take in, if one of `precisions` asks for it: some
-        of `inputs` are run together, and one by one.
-        """
-        dynamic = next((p for p in precisions if p.is_dynamic), None)
-        samples = min(count(inputs), SAMPLES_SEEN)
-        if dynamic is None or self._lie is not None or samples < 2:
-            return
-        try:
-            together = self._sighted(dynamic, take(inputs, 0, samples), first)
-            alone = [self._sighted(dynamic, take(inputs, i, i + 1), first) for i in range(samples)]
-        except ModelError:  # it does not run single samples: each batch has one range
-            self._lie = {}
-            return
-        self._lie = {
-            site: sample_axis(value, [one[site] for one in alone])
-            for site, value in together.items()
-            if all(site in one for one in alone)
-        }
+        """See once where samples lie in what products take in, if one of `precisions` asks for it."""
+        if self._lie is None and any(p.is_dynamic for p in precisions):
+            self._see(inputs, first)
 
-    def _sighted(self, dynamic: Precision, inputs: Inputs, first: int) -> dict[Site, Tensor]:
-        """What products with matrices take in, in the model as it is."""
-        found: dict[Site, Tensor] = {}
-        self._sights = found
-        watch, self._watch = self._watch, None
+    def samples_apart(self, inputs: Inputs) -> bool:
+        """Whether samples give one by one what they give in a batch."""
+        if self._lie is None:
+            self._see(inputs, 0)
+        return self._apart
+
+    def _see(self, inputs: Inputs, first: int) -> None:
+        """Run some of `inputs` together, and one by one."""
+        samples = min(count(inputs), SAMPLES_SEEN)
+        if samples < 2:
+            return
+        self._lie, self._apart = {}, False
         try:
-            everywhere = dict.fromkeys(self._in_groups - self._dynamic, dynamic)
-            for _ in self._forward(everywhere, inputs, count(inputs), first):
-                pass
+            together, outputs = self._sighted(take(inputs, 0, samples), first)
+            alone = [self._sighted(take(inputs, i, i + 1), first) for i in range(samples)]
+        except ModelError:  # it does not run single samples
+            return
+        self._apart = is_same(torch.cat([values for _, values in alone]), outputs)
+        if self._apart:
+            self._lie = {
+                site: sample_axis(value, [one[site] for one, _ in alone])
+                for site, value in together.items()
+                if all(site in one for one, _ in alone)
+            }
+
+    def _sighted(self, inputs: Inputs, first: int) -> tuple[dict[Site, Tensor], Tensor]:
+        """What products with matrices take in, in the model as it is, and its outputs."""
+        found: dict[Site, Tensor] = {}
+        watch, self._watch, self._sights = self._watch, None, found
+        try:
+            everywhere = dict.fromkeys(self._in_groups - self._dynamic, INT8_DYNAMIC)
+            (outputs,) = self._forward(everywhere, inputs, count(inputs), first)
         finally:
-            self._sights, self._watch = None, watch
-        return found
+            self._watch, self._sights = watch, None
+        return found, torch.from_numpy(outputs)
 
     def counts(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
