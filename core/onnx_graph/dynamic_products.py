@@ -75,7 +75,7 @@ class _Dynamic(Packer):
         def add(
             op: str, inputs: list[str], outputs: list[str], name: str = "", **more: int
         ) -> None:
-            made = onnx.helper.make_node(op, inputs, outputs, name or outputs[0])
+            made = onnx.helper.make_node(op, inputs, outputs, name or f"{stem}_{len(new)}")
             made.attribute.extend(onnx.helper.make_attribute(n, v) for n, v in more.items())
             new.append(made)
 

@@ -110,7 +110,7 @@ class OnnxEngine(GraphRunner):
         """Replays by graphs that are cut before a layer; a graph has one way, so that none has to
         be held against full passes.
         """
-        return OnnxReplay(self)
+        return OnnxReplay(self, check)
 
     def identity(self) -> Mapping[str, Any]:
         """ONNX Runtime, how its sessions are set, and the units of the graph."""

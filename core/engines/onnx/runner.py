@@ -23,7 +23,7 @@ from core.numerics.states import sets_ranges
 from core.onnx_graph.assemble import assembled
 from core.onnx_graph.executed_kernels import executed_kernels
 from core.onnx_graph.float8_simulated import round_products
-from core.onnx_graph.forms import FLOAT
+from core.onnx_graph.forms import FEW, FLOAT
 from core.onnx_graph.half_simulated import round_halves
 from core.onnx_graph.layered_graph import LAYER_KEY, LayeredGraph
 from core.onnx_graph.session import open_session
@@ -76,41 +76,55 @@ class GraphRunner:
     ) -> Iterator[Floats]:
         """The outputs that `run` gives, batch by batch, so that not all of them need be held."""
         made, width = self.session(lambda: self.graph, assignment), None
+        size = self.model.batch
         if self.one_by_one(assignment, inputs):
-            batch_size = 1
+            batch_size, size = 1, self.copies
         for start in range(0, count(inputs), batch_size):
             batch = take(inputs, start, start + batch_size)
             feed = self.model.feed(batch)
-            (values,) = run_session(made.session, (self.graph.output,), feed, self.model.batch)
+            (values,) = run_session(made.session, (self.graph.output,), feed, size)
             found = flat(values, count(batch))
             if width not in (None, found.shape[1]):
                 raise sizes_differ()
             width = found.shape[1]
             yield found
 
+    @property
+    def copies(self) -> int:
+        """As how many copies a sample is run by itself."""
+        return self.model.batch or FEW
+
     def one_by_one(self, assignment: Assignment, inputs: Inputs) -> bool:
         """Whether samples are run one by one: a kernel sets ranges over what one run takes in, and
         figures shall not depend on how samples are divided into batches.
         """
+        return self.sets_ranges(assignment) and self.samples_apart(inputs)
+
+    def sets_ranges(self, assignment: Assignment) -> bool:
+        """Whether a kernel sets ranges over what one run takes in."""
         found = self.layers.index
         return any(
             sets_ranges(self.layers.layers[found[name]], precision)
             for name, precision in assignment.items()
-        ) and self.samples_apart(inputs)
+        )
 
     def samples_apart(self, inputs: Inputs) -> bool:
         """Whether samples of `inputs` give one by one what they give in a batch."""
+        if count(inputs) < 2:
+            return True
         if self._apart is None:
             few = take(inputs, 0, SAMPLES_SEEN)
-            together = self._outputs(few)
-            alone = np.concatenate([self._outputs(take(few, i, i + 1)) for i in range(count(few))])
+            together = self._outputs(few, self.model.batch)
+            alone = np.concatenate(
+                [self._outputs(take(few, i, i + 1), self.copies) for i in range(count(few))]
+            )
             apart = np.linalg.norm(alone - together) <= SAME * np.linalg.norm(together)
             self._apart = bool(apart)
         return self._apart
 
-    def _outputs(self, inputs: Inputs) -> Floats:
+    def _outputs(self, inputs: Inputs, size: int | None) -> Floats:
         made, feed = self.session(lambda: self.graph, {}), self.model.feed(inputs)
-        (values,) = run_session(made.session, (self.graph.output,), feed, self.model.batch)
+        (values,) = run_session(made.session, (self.graph.output,), feed, size)
         return flat(values, count(inputs))
 
     def session(

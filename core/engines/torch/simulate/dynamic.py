@@ -20,6 +20,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+COPIES = 2
+"""As how many copies a sample is run by itself: one alone is special, to a squeeze for instance."""
 SAME = 1e-3
 """Relative difference up to which a sample is taken for the same one run in a batch."""
 
@@ -42,16 +44,20 @@ class SampleAxis:
 
 
 def sample_axis(together: Tensor, alone: Sequence[Tensor]) -> SampleAxis | None:
-    """Where samples lie in `together`, made of a batch, each of which gives one of `alone` by itself;
-    None where they are not found.
+    """Where samples lie in `together`, made of a batch, each of which gives one of `alone` in a batch of
+    `COPIES` of itself; None where they are not found.
     """
     samples = len(alone)
     for axis in range(together.ndim):
-        if not together.shape[axis] or together.shape[axis] % samples:
+        size = together.shape[axis]
+        if not size or size % samples:
+            continue
+        if any(x.ndim != together.ndim or x.shape[axis] != size // samples * COPIES for x in alone):
             continue
         for found in (SampleAxis(axis, leads=True), SampleAxis(axis, leads=False)):
             parts, at = found.parted(together, samples)
-            if all(_is_same(parts.select(at, i), one) for i, one in enumerate(alone)):
+            own = [found.parted(one, COPIES)[0].select(at, 0) for one in alone]
+            if all(_is_same(parts.select(at, i), one) for i, one in enumerate(own)):
                 return found
     return None
 

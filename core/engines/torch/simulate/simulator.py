@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from core.engines.engine import Assignment
 from core.engines.torch.replay.recording import version
-from core.engines.torch.simulate.dynamic import is_same, sample_axis
+from core.engines.torch.simulate.dynamic import COPIES, is_same, sample_axis
 from core.engines.torch.simulate.operations import Observe, Operations
 from core.engines.torch.simulate.stored_weights import cast, give_back
 from core.engines.variant import AS_USUAL, Variant
@@ -37,6 +37,7 @@ from core.source.batches import (
     count,
     failed,
     fused_attention_off,
+    pick,
     run_batch,
     sizes_differ,
     state_kept,
@@ -169,10 +170,10 @@ class Simulator(Operations):
         self._lie, self._apart = {}, False
         try:
             together, outputs = self._sighted(take(inputs, 0, samples), first)
-            alone = [self._sighted(take(inputs, i, i + 1), first) for i in range(samples)]
+            alone = [self._sighted(pick(inputs, np.full(COPIES, i)), first) for i in range(samples)]
         except ModelError:  # it does not run single samples
             return
-        self._apart = is_same(torch.cat([values for _, values in alone]), outputs)
+        self._apart = is_same(torch.cat([values[:1] for _, values in alone]), outputs)
         if self._apart:
             self._lie = {
                 site: sample_axis(value, [one[site] for one, _ in alone])
