@@ -133,7 +133,8 @@ class Layer:
     Shapes are per sample (no batch axis). `macs` counts multiply-accumulates per sample.
     `operations` are the kinds of operation it runs (`linear`, `conv`, `matmul`, ...), with the
     number of calls. `parts` are the module paths that own its weights. `activation_scales` is
-    the number of activation tensors that get a scale and zero point when the layer is quantized.
+    the number of activation tensors that get a scale and zero point when the layer is quantized,
+    `product_scales` how many of them a product takes in.
     `params` counts what the model has; `tensors` are what a runtime stores, so that those of a
     folded batch norm are in the weight and bias of the layer `folded_into` ("" = not folded).
     `fused` says what follows its products in the same kernel. `dynamic` tells that the integer
@@ -154,6 +155,7 @@ class Layer:
     operations: tuple[tuple[str, Count], ...] = ()
     tensors: tuple[TensorSpec, ...] = ()
     activation_scales: Count = 0
+    product_scales: Count = 0
     quantizes_output: bool = False
     input_elements: Count = 0
     output_elements: Count = 0
@@ -161,6 +163,20 @@ class Layer:
     fused: tuple[Fused, ...] = ()
     dynamic: bool = False
     in_groups: bool = False
+
+    @property
+    def takes_scales(self) -> bool:
+        """Whether floats over scales mean something for it: for the products that integers on ranges
+        found before compute.
+        """
+        return self.state == "computes" and not self.dynamic and self.role != "pooling"
+
+    @property
+    def takes_dynamic(self) -> bool:
+        """Whether integers whose ranges are set while it runs mean something for it: for its products
+        with matrices, a kernel that sets them in any case, or a table that integers store.
+        """
+        return self.in_groups or self.dynamic or any(s.kind == "table" for s in self.tensors)
 
     @property
     def idles(self) -> str:
@@ -300,3 +316,13 @@ class LayerTable:
     def takes_groups(self) -> NDArray[np.bool_]:
         """Which layers formats of weights alone mean something for, shape (L,)."""
         return np.array([layer.in_groups for layer in self.layers], dtype=np.bool_)
+
+    @cached_property
+    def takes_scales(self) -> NDArray[np.bool_]:
+        """Which layers floats over scales mean something for, shape (L,)."""
+        return np.array([layer.takes_scales for layer in self.layers], dtype=np.bool_)
+
+    @cached_property
+    def takes_dynamic(self) -> NDArray[np.bool_]:
+        """Which layers integers with ranges set while they run mean something for, shape (L,)."""
+        return np.array([layer.takes_dynamic for layer in self.layers], dtype=np.bool_)

@@ -96,7 +96,8 @@ def _wrong_layers(layers: LayerTable) -> Iterator[str]:
             yield f"tensor {spec.name!r} has {spec.grids:,} grids, {spec.width:,} bits a value"
         if spec.channels > 1 and spec.channel_axis >= len(spec.shape):
             yield f"tensor {spec.name!r} has no axis {spec.channel_axis}"
-    for what in ("params", "macs", "input_elements", "output_elements", "activation_scales"):
+    for what in ("params", "macs", "input_elements", "output_elements", "activation_scales",
+                 "product_scales"):  # fmt: skip
         if sum(getattr(layer, what) for layer in layers) > MOST_IN_ALL:
             yield f"{what} of all layers come to more than {MOST_IN_ALL:.0e}"
     for edge in layers.edges:

@@ -85,6 +85,14 @@ class Engine(Protocol):
         """The outputs that `run` gives, batch by batch, so that not all of them need be held."""
         ...
 
+    def one_by_one(self, assignment: Assignment, inputs: Inputs) -> bool:
+        """Whether samples of `inputs` are run one by one under `assignment`."""
+        ...
+
+    def samples_apart(self, inputs: Inputs) -> bool:
+        """Whether samples of `inputs` give one by one what they give in a batch."""
+        ...
+
     def replay(self, pilot: Inputs, check: Sequence[Pair] = ()) -> Replay:
         """What runs single layers; it may hold the pairs in `check` against full passes of `pilot`."""
         ...

@@ -30,7 +30,8 @@ class Efficiency(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Hardware(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A device. `peak_gmac_per_s` lists the precisions it has kernels for, in 10^9
     multiply-accumulates per second; a float format that is missing runs as FP32 between casts,
-    an integer format narrower than 8 bits at the speed of INT8.
+    an integer format narrower than 8 bits, or whose ranges are set while it runs, at the speed of
+    INT8.
     """
 
     title: str

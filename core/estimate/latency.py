@@ -66,7 +66,8 @@ class Crossings:
 def _runs_as(precision: Precision, hardware: Hardware) -> str:
     if hardware.has_kernels_for(precision.name):
         return precision.name
-    if precision.is_calibrated and hardware.has_kernels_for("INT8"):
+    in_integers = precision.is_calibrated or precision.is_dynamic
+    if in_integers and hardware.has_kernels_for("INT8"):
         return "INT8"
     return registry.REFERENCE
 
@@ -77,7 +78,11 @@ def _forms(layer: Layer, precision: Precision, hardware: Hardware) -> tuple[str,
         native = hardware.has_kernels_for(precision.name)
         form = precision.name if native else registry.REFERENCE
         return form, form
-    if precision.is_weights_only:
+    if precision.is_scaled:
+        native = hardware.has_kernels_for(precision.name)
+        computes = native and state_in(layer, precision) == "computes"
+        return precision.name if computes else registry.REFERENCE, registry.REFERENCE
+    if not precision.is_calibrated:
         return registry.REFERENCE, registry.REFERENCE
     rounds_input = layer.state in {"computes", "rounds input"} and not layer.dynamic
     takes = QUANTIZED if rounds_input else registry.REFERENCE
@@ -263,7 +268,16 @@ def _traffic(
             moved += layer.output_elements * INT_BYTES
             fixed += 0.0 if layer.state == "computes" else hardware.boundary_us / US_PER_S
         return moved, fixed
-    if precision.is_weights_only:  # its product unpacks what it reads
+    state = state_in(layer, precision)
+    if precision.is_dynamic and state == "computes":  # it quantizes what it takes in
+        moved = layer.input_elements * (INT_BYTES + FLOAT_BYTES + INT_BYTES)
+        moved += layer.output_elements * FLOAT_BYTES + stored_bytes
+        return moved, fixed + hardware.boundary_us / US_PER_S
+    if precision.is_scaled and state == "computes" and hardware.has_kernels_for(precision.name):
+        taken = layer.input_elements * INT_BYTES
+        return taken + layer.output_elements * FLOAT_BYTES + stored_bytes, fixed
+    if not precision.is_cast and (state == "float" or not precision.is_scaled):
+        # In a format of weights alone its product unpacks what it reads.
         return values * FLOAT_BYTES + stored_bytes, fixed
     if hardware.has_kernels_for(precision.name):
         return values * precision.bytes_per_weight + stored_bytes, fixed

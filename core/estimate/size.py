@@ -1,7 +1,8 @@
 """Bytes of a map's tensors, as `core.numerics.storage` keeps each: exact, equal to those of a file.
 
 A layer whose products are of integers also holds a float32 scale and a zero point per rounded
-activation; one without a kernel keeps its tensors in float32 and has those alone besides.
+activation; one without a kernel keeps its tensors in float32 and has those alone besides. Floats over
+scales have a float32 scale for each activation that a product takes in.
 """
 
 from __future__ import annotations
@@ -12,12 +13,16 @@ from numpy.typing import NDArray
 from core.layers import Layer, LayerTable
 from core.numerics import precision as registry
 from core.numerics.precision import Precision
-from core.numerics.storage import GRID_BYTES, storage
+from core.numerics.states import kept_as
+from core.numerics.storage import GRID_BYTES, SCALE_BYTES, storage
 
 
 def layer_bytes(layer: Layer, precision: Precision) -> int:
     """Stored bytes of a layer in `precision`."""
+    precision = kept_as(layer, precision)
     stored = sum(storage(spec, precision).bytes for spec in layer.tensors)
+    if precision.is_scaled:
+        return stored + layer.product_scales * SCALE_BYTES
     return stored + (layer.activation_scales * GRID_BYTES if precision.is_calibrated else 0)
 
 

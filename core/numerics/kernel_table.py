@@ -67,9 +67,9 @@ _UNROLLED = frozenset(("LSTM", "RNN", "LSTMCell", "GRUCell", "RNNCell"))
 
 Rows = dict[str, dict[str, dict[str, str]]]
 FORMATS = "formats"
-"""The part of the file that speaks of formats of weights alone."""
+"""The part of the file that speaks of formats beside INT8 and those that are cast to."""
 FORMATS_AS = {**SAME_AS, "ort-cpu-all": "ort-cpu"}
-"""Schemes of one runtime: it has the same kernels for formats of weights alone."""
+"""Schemes of one runtime: it has the same kernels for such formats."""
 
 
 @cache
@@ -85,9 +85,7 @@ def table() -> Rows:
 
 
 def format_row(scheme: str, precision: str) -> dict[str, str]:
-    """`state` and `source` of matrix products with weights in a format of weights alone, at the
-    target of `scheme`.
-    """
+    """`state` and `source` of products in such a format at the target of `scheme`."""
     return _file()[FORMATS][FORMATS_AS.get(scheme, scheme)][precision]
 
 

@@ -13,10 +13,12 @@ from core.errors import PolicyError
 
 Kind = Literal["float", "integer"]
 Scales = Literal["none", "tensor", "channel", "group"]
-Route = Literal["cast", "calibrated", "weights"]
+Route = Literal["cast", "calibrated", "scaled", "dynamic", "weights"]
 """How a layer runs in a precision. *cast*: weights and every result are cast to a float format.
 *calibrated*: both operands of its products lie on integer grids, those of activations found before.
-*weights*: the weights of its products are rounded and nothing else.
+*scaled*: both operands are cast to a float format over scales, those of activations found before.
+*dynamic*: both operands of its products with matrices lie on integer grids, those of activations set
+while it runs. *weights*: the weights of its products are rounded and nothing else.
 """
 
 
@@ -28,7 +30,8 @@ class TensorFormat:
     """How one tensor is kept: numbers of `bits` each, and what shares a scale.
 
     A float format is torch's `dtype` and needs no scale. Integers have one scale per tensor, per
-    output channel, or per `group` of neighbours along the inputs of a product.
+    output channel, or per `group` of neighbours along the inputs of a product; so has a float format
+    too narrow to hold most tensors as they are. `dynamic`: the scale is set while the model runs.
     """
 
     kind: Kind
@@ -36,6 +39,7 @@ class TensorFormat:
     scales: Scales = "none"
     group: int = 0
     dtype: str = ""
+    dynamic: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,16 @@ class Precision:
                 f"{self.bits} bits in groups of {self.weights.group}: weights of matrix products "
                 "alone; convolutions and all else stay as they are"
             )
+        if self.is_dynamic:
+            return (
+                f"{self.bits} bits: weights of matrix products, and what they multiply over ranges "
+                "set while the model runs; convolutions and all else stay as they are"
+            )
+        if self.is_scaled:
+            return (
+                f"{self.bits} bits of float over scales: weights, and what they multiply over ranges "
+                "that calibration found; all else stays as it is"
+            )
         return f"{self.bits} bits: weights and activations, over ranges that calibration found"
 
     @property
@@ -89,7 +103,9 @@ class Precision:
         """How a layer runs in it."""
         if self.activations is None:
             return "weights"
-        return "cast" if self.weights.kind == "float" else "calibrated"
+        if self.weights.kind == "float":
+            return "cast" if self.weights.scales == "none" else "scaled"
+        return "dynamic" if self.activations.dynamic else "calibrated"
 
     @property
     def is_cast(self) -> bool:
@@ -100,6 +116,16 @@ class Precision:
     def is_calibrated(self) -> bool:
         """Whether products are of integers on both sides, on ranges found before."""
         return self.route == "calibrated"
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether products are of floats in few bits on both sides, over scales found before."""
+        return self.route == "scaled"
+
+    @property
+    def is_dynamic(self) -> bool:
+        """Whether products with matrices are of integers on ranges set while the model runs."""
+        return self.route == "dynamic"
 
     @property
     def is_weights_only(self) -> bool:
@@ -120,6 +146,14 @@ def integers(name: str, bits: int) -> Precision:
     return Precision(name, TensorFormat("integer", bits, "channel"), activations)
 
 
+def _scaled(name: str, dtype: str) -> Precision:
+    return Precision(
+        name,
+        TensorFormat("float", 8, "channel", dtype=dtype),
+        TensorFormat("float", 8, "tensor", dtype=dtype),
+    )
+
+
 def _grouped(name: str, bits: int, group: int) -> Precision:
     return Precision(name, TensorFormat("integer", bits, "group", group), None)
 
@@ -128,13 +162,18 @@ FP32 = _cast("FP32", "float32", 32)
 FP16 = _cast("FP16", "float16", 16)
 BF16 = _cast("BF16", "bfloat16", 16)
 INT8 = integers("INT8", 8)
+FP8 = _scaled("FP8", "float8_e4m3fn")
+INT8_DYNAMIC = Precision(
+    "INT8-dynamic", INT8.weights, TensorFormat("integer", 8, "tensor", dynamic=True)
+)
 INT8_W = _grouped("INT8-W", 8, 128)
 INT4_G32 = _grouped("INT4-g32", 4, 32)
 INT4_G128 = _grouped("INT4-g128", 4, 128)
 INT2_G32 = _grouped("INT2-g32", 2, 32)
 
 _REGISTRY: dict[str, Precision] = {
-    p.name: p for p in (FP32, FP16, BF16, INT8, INT8_W, INT4_G32, INT4_G128, INT2_G32)
+    p.name: p
+    for p in (FP32, FP16, BF16, FP8, INT8, INT8_DYNAMIC, INT8_W, INT4_G32, INT4_G128, INT2_G32)
 }
 
 REFERENCE = FP32.name

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from core.numerics.precision import Precision
+from core.numerics.precision import Precision, TensorFormat
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,21 @@ def round_activation(x: Tensor, seen: Range, bits: int) -> Tensor:
     return torch.fake_quantize_per_tensor_affine(x, scale, zero_point, 0, 2**bits - 1)
 
 
+def top(kept: TensorFormat) -> float:
+    """The largest value that a format holds, which the largest value of a tensor is laid on: of b bits
+    of integer 2^(b-1) - 1, of a float format its own (E4M3: 448).
+    """
+    if kept.kind == "float":
+        return float(torch.finfo(getattr(torch, kept.dtype)).max)
+    return float(2 ** (kept.bits - 1) - 1)
+
+
 def weight_scales(weight: Tensor, bits: int, channel_axis: int | None = 0) -> Tensor:
+    """`scales_of` integers of `bits`."""
+    return scales_of(weight, TensorFormat("integer", bits), channel_axis)
+
+
+def scales_of(weight: Tensor, kept: TensorFormat, channel_axis: int | None = 0) -> Tensor:
     """Symmetric scale per output channel, shape (channels,); 1 for an all-zero channel.
 
     Without a channel axis one scale serves the whole tensor.
@@ -69,7 +83,7 @@ def weight_scales(weight: Tensor, bits: int, channel_axis: int | None = 0) -> Te
         largest = weight.detach().abs().amax().reshape(1)
     else:
         largest = weight.detach().abs().transpose(0, channel_axis).flatten(1).amax(1)
-    scales = largest / (2 ** (bits - 1) - 1)
+    scales = largest / top(kept)
     return torch.where(scales > torch.finfo(torch.float32).tiny, scales, torch.ones_like(scales))
 
 
@@ -77,8 +91,14 @@ def round_weight(weight: Tensor, precision: Precision, channel_axis: int | None 
     """A weight of a product or convolution as `precision` stores it."""
     if precision.is_cast:
         return round_float(weight, precision)
-    scales = weight_scales(weight, precision.bits, channel_axis)
-    limit = 2 ** (precision.bits - 1) - 1
+    scales = scales_of(weight, precision.weights, channel_axis)
+    if precision.is_scaled:
+        if channel_axis is not None and weight.ndim > 1:
+            along = [1] * weight.ndim
+            along[channel_axis] = -1
+            scales = scales.reshape(along)
+        return round_scaled(weight.detach(), scales, precision.weights)
+    limit = int(top(precision.weights))
     if channel_axis is None or weight.ndim < 2:
         scale = float(scales)
         return torch.fake_quantize_per_tensor_affine(weight.detach(), scale, 0, -limit, limit)
@@ -86,6 +106,23 @@ def round_weight(weight: Tensor, precision: Precision, channel_axis: int | None 
     return torch.fake_quantize_per_channel_affine(
         weight.detach(), scales, zeros, channel_axis % weight.ndim, -limit, limit
     )
+
+
+def round_scaled(x: Tensor, scales: Tensor, kept: TensorFormat) -> Tensor:
+    """`x` over `scales`, which spread over it, cast to a float format, and restored. What lies beyond
+    the format's largest value becomes that: a cast alone may make it infinite or NaN.
+    """
+    limit = top(kept)
+    cast = (x / scales).clamp(-limit, limit).to(getattr(torch, kept.dtype))
+    return cast.to(torch.float32) * scales
+
+
+def activation_scale(seen: Range, kept: TensorFormat) -> float:
+    """What the largest value of `seen` is divided by to fall on the largest of a float format; 1 for
+    the range of 0 alone.
+    """
+    scale = max(abs(seen.low), abs(seen.high)) / top(kept)
+    return scale if scale >= torch.finfo(torch.float32).tiny else 1.0
 
 
 def round_table(table: Tensor, precision: Precision) -> Tensor:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from core.layers import Layer, LayerTable, State, TensorSpec
 from core.numerics import kernel_table
-from core.numerics.calibrate.calibration import Calibration
-from core.numerics.precision import Precision
+from core.numerics.calibrate.calibration import OUTPUT, Calibration
+from core.numerics.precision import FP32, INT8, Precision
 from core.numerics.scheme import ONE_NORM, Scheme
 
 
@@ -27,7 +27,29 @@ def state_in(layer: Layer, precision: Precision) -> State:
         return "nothing" if layer.state == "nothing" else "computes"
     if precision.is_calibrated:
         return layer.state
+    if precision.is_scaled:
+        return "computes" if layer.takes_scales else "float"
+    if precision.is_dynamic:
+        if not layer.takes_dynamic:
+            return "float"
+        return "computes" if layer.in_groups or layer.dynamic else "stores"
     return "computes" if layer.in_groups else "float"
+
+
+def sets_ranges(layer: Layer, precision: Precision) -> bool:
+    """Whether the kernel of `layer` in `precision` sets ranges of activations while it runs."""
+    if layer.dynamic:
+        return precision.is_calibrated or precision.is_dynamic
+    return precision.is_dynamic and layer.in_groups
+
+
+def kept_as(layer: Layer, precision: Precision) -> Precision:
+    """The precision whose storage `layer` has in `precision`: where its kernel sets ranges while it
+    runs in any case, INT8 is that already; and what multiplies no floats over scales keeps floats.
+    """
+    if precision.is_scaled and not layer.takes_scales:
+        return FP32
+    return INT8 if precision.is_dynamic and layer.dynamic else precision
 
 
 def lacking(layers: LayerTable, precisions: Iterable[Precision]) -> NDArray[np.bool_]:
@@ -38,6 +60,8 @@ def lacking(layers: LayerTable, precisions: Iterable[Precision]) -> NDArray[np.b
     by_route = {
         "cast": none,
         "calibrated": layers.in_float,
+        "scaled": layers.computes & ~layers.takes_scales,
+        "dynamic": layers.computes & ~layers.takes_dynamic,
         "weights": layers.computes & ~layers.takes_groups,
     }
     rows = [by_route[p.route] for p in precisions]
@@ -69,7 +93,7 @@ def with_groups(
 def under(layers: LayerTable, scheme: Scheme) -> LayerTable:
     """`layers`, an inventory, with states, stored tensors and rounded outputs of `scheme`.
 
-    `activation_scales` stays as it was: see `with_sites`.
+    The numbers of scales stay as they were: see `with_sites`.
     """
     if scheme.name == kernel_table.DEFAULT:
         return layers
@@ -87,9 +111,13 @@ def under(layers: LayerTable, scheme: Scheme) -> LayerTable:
 
 
 def with_sites(layers: LayerTable, ranges: Iterable[Calibration]) -> LayerTable:
-    """`layers` with as many activation scales as each has calibrated activations."""
+    """`layers` with as many scales as each has calibrated activations, and those of its products."""
+    ranges = tuple(ranges)
     sites = Counter(one.layer for one in ranges)
-    found = [replace(layer, activation_scales=sites[layer.name]) for layer in layers]
+    taken = Counter(r.layer for r in ranges if r.operation >= 0 and r.operand != OUTPUT)
+    found = [
+        replace(x, activation_scales=sites[x.name], product_scales=taken[x.name]) for x in layers
+    ]
     return replace(layers, layers=tuple(found))
 
 

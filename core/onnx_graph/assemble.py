@@ -12,6 +12,7 @@ from core.layers import LayerTable
 from core.numerics.calibrate.calibration import Calibration
 from core.numerics.precision import Precision
 from core.numerics.scheme import Scheme
+from core.onnx_graph.dynamic_products import quantize_dynamic
 from core.onnx_graph.executed_kernels import Executed, executed_kernels
 from core.onnx_graph.group_weights import pack_weights
 from core.onnx_graph.layered_graph import LayeredGraph, float_kernels, layer_of_node
@@ -49,32 +50,44 @@ def assembled(
     ranges: Sequence[Calibration], scheme: Scheme,
 ) -> Assembled:  # fmt: skip
     """`graph` with every layer in the precision that is `asked` of it, where that can be built."""
-    wanted = [name for name, precision in asked.items() if precision.is_calibrated]
+    dynamic = {n: p for n, p in asked.items() if p.is_dynamic}
+    wanted = [
+        name for name, p in asked.items()
+        if p.is_calibrated or (p.is_dynamic and layers.layers[layers.index[name]].dynamic)
+    ]  # fmt: skip
     half = {n for n, p in asked.items() if p.float_dtype == "float16"}
     few = {n: p for n, p in asked.items() if p.is_weights_only}
-    made = _assembled(graph, layers, wanted, few, half, ranges, scheme)
+    made = _assembled(graph, layers, wanted, few, dynamic, half, ranges, scheme)
     multiplied = [n for n in wanted if layers.layers[layers.index[n]].state == "computes"]
     lost = _lost(multiplied, made.integers, made.executed, float_kernels(scheme))
     if not lost:
         return made
     # Rounding for a kernel that multiplies floats all the same would cost and gain nothing.
     kept = [name for name in wanted if name not in lost]
-    made = _assembled(graph, layers, kept, few, half, ranges, scheme)
+    made = _assembled(graph, layers, kept, few, dynamic, half, ranges, scheme)
     reasons = {**made.integers.reasons, **lost}
     return replace(made, integers=replace(made.integers, reasons=reasons))
 
 
 def _assembled(
     graph: LayeredGraph, layers: LayerTable, wanted: list[str], few: Mapping[str, Precision],
-    half: Collection[str], ranges: Iterable[Calibration], scheme: Scheme,
+    dynamic: Mapping[str, Precision], half: Collection[str], ranges: Iterable[Calibration],
+    scheme: Scheme,
 ) -> Assembled:  # fmt: skip
-    integers = quantize(graph, layers, wanted, ranges, scheme)
+    tables = [
+        n for n in dynamic if any(t.kind == "table" for t in layers.layers[layers.index[n]].tensors)
+    ]
+    integers = quantize(graph, layers, wanted, ranges, scheme, tables)
     packed = pack_weights(integers.model, graph, layers, few)
-    integers = replace(integers, reasons={**integers.reasons, **packed.reasons})
-    nodes = {n.name for n in packed.model.graph.node if layer_of_node(n) in half}
-    model = halved(packed.model, nodes)
+    set_there = quantize_dynamic(packed.model, graph, layers, dynamic)
+    integers = replace(
+        integers, reasons={**integers.reasons, **packed.reasons, **set_there.reasons}
+    )
+    nodes = {n.name for n in set_there.model.graph.node if layer_of_node(n) in half}
+    model = halved(set_there.model, nodes)
     _trim(model)
-    disabled, found = _faithful(model, set(wanted) - integers.reasons.keys(), float_kernels(scheme))
+    on_integers = {*wanted, *dynamic} - integers.reasons.keys()
+    disabled, found = _faithful(model, on_integers, float_kernels(scheme))
     return Assembled(model, integers, disabled, found, packed.levels)
 
 

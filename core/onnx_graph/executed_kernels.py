@@ -28,6 +28,8 @@ FLOAT = frozenset(
     }
 )  # fmt: skip
 """Operators that multiply floats."""
+SET_RANGES = frozenset({"DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM"})
+"""Operators that take floats and set ranges over what a run gives them."""
 RENAMED = re.compile(r"^fused |^InsertedPrecisionFreeCast_|(_nchwc|_token_\d+)$")
 """What the optimiser adds to names."""
 

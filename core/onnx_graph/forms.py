@@ -21,7 +21,9 @@ from core.onnx_graph.surgery import copied
 
 FLOAT = int(TensorProto.FLOAT)
 FEW = 2
-"""Samples that shapes are taken from: one alone is special, to a Squeeze for instance."""
+"""Samples that shapes are taken from: one alone is special, to a Squeeze for instance. So a sample that
+is to be run by itself is run as this many copies.
+"""
 
 
 @dataclass(frozen=True, slots=True)

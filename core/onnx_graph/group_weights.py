@@ -64,7 +64,7 @@ def pack_weights(
     if not asked:
         return Packed(model, {}, {})
     model = copied(model)
-    packer = _Packer(model)
+    packer = Packer(model)
     reasons, levels = {}, {}
     for name, precision in asked.items():
         layer = layers.layers[layers.index[name]]
@@ -97,7 +97,7 @@ def level_of(layer: Layer, precision: Precision) -> int:
 BESIDE = "it multiplies activations, or is no plain product: it stays as it is beside the others"
 
 
-class _Packer:
+class Packer:
     """Puts MatMulNBits in the place of products of `model`."""
 
     def __init__(self, model: ModelProto) -> None:

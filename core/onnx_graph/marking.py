@@ -56,7 +56,7 @@ class LayerMarks(Marks):
         elif layer.role == "pooling" or layer.state == "rounds output":
             self._round_output(layer)
         elif layer.state == "stores" and any(spec.kind == "table" for spec in layer.tensors):
-            self._table(layer)
+            self.table(layer)
         elif layer.state == "stores" or layer.dynamic:
             self._weights(layer)
         else:
@@ -85,7 +85,7 @@ class LayerMarks(Marks):
             for node, number in zip(nodes, numbers, strict=True):
                 self._product(layer, node, self._seen[layer.name, number])
         if layer.name not in self.reasons and any(spec.kind == "table" for spec in layer.tensors):
-            self._table(layer)
+            self.table(layer)
 
     def _weights(self, layer: Layer, rounded: tuple[int, ...] = ()) -> bool:
         """Store the weights of `layer` that none of the products `rounded` reads first; whether the
@@ -213,7 +213,8 @@ class LayerMarks(Marks):
             or any(self.graph.layer_of[r.name] != layer for r in self.readers.get(tensor, ()))
         ]
 
-    def _table(self, layer: Layer) -> None:
+    def table(self, layer: Layer) -> None:
+        """Mark the look-ups of `layer`, whose tables are kept in integers."""
         found = [
             node
             for node in self.model.graph.node

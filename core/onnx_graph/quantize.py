@@ -29,9 +29,10 @@ class Integers:
 
 def quantize(
     graph: LayeredGraph, layers: LayerTable, chosen: Iterable[str], ranges: Iterable[Calibration],
-    scheme: Scheme = ORT_CPU,
+    scheme: Scheme = ORT_CPU, tables: Iterable[str] = (),
 ) -> Integers:  # fmt: skip
-    """A copy of `graph` in which the layers `chosen` are quantized as `scheme` says.
+    """A copy of `graph` in which the layers `chosen` are quantized as `scheme` says, and of `tables`
+    the tables alone.
 
     Mutates nothing. Raises `PolicyError` for a scheme that cannot be built.
     """
@@ -39,6 +40,8 @@ def quantize(
     marks = LayerMarks(graph, ranges, scheme)
     for name in chosen:
         marks.take(layers.layers[layers.index[name]])
+    for name in tables:
+        marks.table(layers.layers[layers.index[name]])
     model = quantized(marks)
     store_weights(model, marks.stored)
     _name_layers(model)

@@ -13,13 +13,13 @@ import onnx
 
 from core.analysis.analysis import Analysis
 from core.decide.policy.decision import PrecisionMap
-from core.errors import ModelError
+from core.errors import ModelError, PolicyError
 from core.layers import Layer
 from core.numerics import precision as registry
 from core.numerics.precision import Precision
 from core.numerics.scheme import check_built
 from core.onnx_graph.assemble import Assembled, assembled
-from core.onnx_graph.executed_kernels import Executed
+from core.onnx_graph.executed_kernels import SET_RANGES, Executed
 from core.onnx_graph.group_weights import FLOATS, NBITS
 from core.onnx_graph.layered_graph import LayeredGraph, float_kernels
 from core.onnx_graph.quantize import Integers
@@ -80,6 +80,11 @@ class Built:
         return sum(onnx.numpy_helper.to_array(c).nbytes for c in self.model.graph.initializer)
 
     @property
+    def sets_ranges(self) -> bool:
+        """Whether a kernel sets ranges over what one run gives it."""
+        return not SET_RANGES.isdisjoint(self.kernels)
+
+    @property
     def as_asked(self) -> bool:
         """Whether every layer runs in the precision that it was given."""
         return all(row.as_asked for row in self.report)
@@ -92,9 +97,11 @@ def build(
 
     `graph` is what `graph_of` gave for the same source: it is the same for every map. Ranges are
     those of the analysis; nothing is calibrated. Does not change `source`. Raises `ModelError`
-    where the model cannot be exported or is not the one that was analyzed.
+    where the model cannot be exported or is not the one that was analyzed, `PolicyError` for a
+    precision that is simulated alone.
     """
     check_built(analysis.rounding)
+    check_kernels(chosen)
     check_same_model(source, analysis)
     if graph is None:
         graph = graph_of(source, analysis.layers, expand_units=analysis.expanded_units)
@@ -114,6 +121,22 @@ def assemble(graph: LayeredGraph, analysis: Analysis, chosen: PrecisionMap) -> B
         _report(layer, chosen.by_layer[layer.name], graph, made, floats) for layer in layers
     )
     return Built(made.model, report, made.disabled, graph.inputs, graph.output, found.counts)
+
+
+def check_kernels(chosen: PrecisionMap) -> None:
+    """Raise `PolicyError` for a map with a precision whose products ONNX Runtime has no kernels for
+    on any CPU.
+    """
+    for name in dict.fromkeys(chosen.assigned):
+        if name is None or not registry.get(name).is_scaled:
+            continue
+        layers = chosen.count(name)
+        raise PolicyError(
+            f"{layers} layer{'' if layers == 1 else 's'} of this map {'is' if layers == 1 else 'are'} "
+            f"in {name}, which is simulated: ONNX Runtime's CPU provider multiplies no {name}, so that "
+            "nothing can be built, verified or timed.",
+            f"Give these layers another precision, or keep {name} for a device with kernels for it.",
+        )
 
 
 def check_same_model(source: ModelSource, analysis: Analysis) -> None:
@@ -149,6 +172,8 @@ def _report(
         return LayerReport(layer.name, asked, reference, "no node of its own", why)
     if precision.is_calibrated:
         return _integer_report(layer, asked, integers, found, floats)
+    if precision.is_dynamic:
+        return _dynamic_report(layer, asked, made, floats)
     if precision.is_weights_only:
         return _packed_report(layer, precision, made)
     on_integers, _ = found.split(layer.name)
@@ -167,6 +192,25 @@ def _report(
     if precision.float_dtype in BUILDABLE_FLOATS and found.runs_half(layer.name):
         ran, why = asked, ""
     return LayerReport(layer.name, asked, ran, "float kernel", why, kernels)
+
+
+def _dynamic_report(
+    layer: Layer, asked: str, made: Assembled, floats: frozenset[str]
+) -> LayerReport:
+    if layer.dynamic:
+        return _integer_report(layer, asked, made.integers, made.executed, floats)
+    kernels = made.executed.of(layer.name)
+    on_integers, in_float = made.executed.split(layer.name)
+    reason = made.integers.reasons.get(layer.name, "")
+    if not layer.in_groups and not reason:
+        return LayerReport(layer.name, asked, asked, "stores integers", "", kernels)
+    if not on_integers and not reason:
+        reason = f"ONNX Runtime runs {', '.join(in_float) or 'it'} in float"
+    if reason:
+        return LayerReport(layer.name, asked, registry.REFERENCE, "float kernel", reason, kernels)
+    besides = f"; {', '.join(sorted(set(in_float)))} in float" if in_float else ""
+    how = f"integer kernel, ranges set while it runs{besides}"
+    return LayerReport(layer.name, asked, asked, how, "", kernels)
 
 
 def _packed_report(layer: Layer, precision: Precision, made: Assembled) -> LayerReport:

@@ -10,7 +10,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from core.errors import ModelError
-from core.onnx_graph.forms import fixed_batch
+from core.onnx_graph.forms import FEW, fixed_batch
 from core.onnx_graph.session import Feed
 from core.source.batches import Inputs, count, take
 from core.source.onnx_model import run_session
@@ -51,8 +51,10 @@ def run(
 def run_batches(
     session: ort.InferenceSession, graph: Runnable, inputs: Inputs, batch: int = BATCH
 ) -> Iterator[NDArray[np.float32]]:
-    """The outputs that `run` gives, batch by batch, so that not all of them need be held."""
-    size = fixed_batch(session)
+    """The outputs that `run` gives, batch by batch, so that not all of them need be held. A sample by
+    itself is run as a few copies.
+    """
+    size = fixed_batch(session) or (FEW if batch == 1 else None)
     for start in range(0, count(inputs), batch):
         given = feed(graph.inputs, take(inputs, start, start + batch))
         try:

@@ -88,7 +88,8 @@ def _narrow(layer: Layer, precisions: Sequence[str]) -> list[str]:
 
 def _is_built(name: str) -> bool:
     precision = registry.get(name)
-    return not precision.is_cast or precision.float_dtype in BUILDABLE_FLOATS
+    integers = precision.is_calibrated or precision.is_dynamic or precision.is_weights_only
+    return integers or precision.float_dtype in BUILDABLE_FLOATS
 
 
 def _given(study: Study, by_layer: Mapping[str, str]) -> PrecisionMap:

@@ -39,7 +39,7 @@ from core.records.verification import (
     Verification,
 )
 from core.runtime import one_way
-from core.runtime.build import Built, assemble, check_same_model
+from core.runtime.build import Built, assemble, check_kernels, check_same_model
 from core.runtime.graph import graph_of
 from core.runtime.inference import BATCH, run_batches
 from core.runtime.judge import judge, sqnr_db
@@ -152,8 +152,10 @@ def verify(
     """Build `chosen`, run it on the holdout split and time it against FP32.
 
     `rounds` are those of the timing; with `plain` it is run once more as a program does that keeps
-    no sums exact, where that differs. Raises `ModelError` where its outputs are not finite.
+    no sums exact, where that differs. Raises `ModelError` where its outputs are not finite,
+    `PolicyError` for a precision that is simulated alone.
     """
+    check_kernels(chosen)
     start = time.perf_counter()
 
     def step(number: int) -> None:
@@ -165,14 +167,15 @@ def verify(
     step(1)
     simulated = simulation(bench, built)
     step(2)
-    outputs = _kept(session, built, bench.keeper, bench.split)
+    many = at_once(bench, built)
+    outputs = _kept(session, built, bench.keeper, bench.split, many)
     found = judge(
         bench.source, bench.keeper, bench.split, bench.analysis.metric, bench.outputs, outputs
     )
     same = judge(
         bench.source, bench.selection_keeper, bench.source.selection, bench.analysis.metric,
         bench.selection_outputs,
-        _kept(session, built, bench.selection_keeper, bench.source.selection),
+        _kept(session, built, bench.selection_keeper, bench.source.selection, many),
     )  # fmt: skip
     apart = judge(
         bench.source, bench.keeper, bench.split, bench.analysis.metric, simulated, outputs
@@ -222,7 +225,7 @@ def _as_deployed(bench: Bench, built: Built, simulated: Floats) -> AsDeployed:
         session = open_session(built.model, built.disabled)
         outputs = bench.keeper.hold_all(
             np.nan_to_num(values, posinf=0, neginf=0)
-            for values in run_batches(session, built, bench.split.inputs)
+            for values in run_batches(session, built, bench.split.inputs, at_once(bench, built))
         )
     found = judge(
         bench.source, bench.keeper, bench.split, bench.analysis.metric, bench.outputs, outputs
@@ -233,13 +236,23 @@ def _as_deployed(bench: Bench, built: Built, simulated: Floats) -> AsDeployed:
     )
 
 
-def _kept(session: ort.InferenceSession, built: Built, keeper: Keeper, split: Split) -> Floats:
-    """What is kept of the outputs [N, K] of a session on `split`; raises `ModelError` where any of
-    them are not finite.
+def at_once(bench: Bench, built: Built) -> int:
+    """How many samples a run takes: one where a kernel sets ranges over what it is given, as evidence
+    has them, unless the model mixes samples.
+    """
+    inputs = bench.source.selection.inputs
+    return 1 if built.sets_ranges and bench.simulator.samples_apart(inputs) else BATCH
+
+
+def _kept(
+    session: ort.InferenceSession, built: Built, keeper: Keeper, split: Split, many: int
+) -> Floats:
+    """What is kept of the outputs [N, K] of a session on `split`, `many` samples a run; raises
+    `ModelError` where any of them are not finite.
     """
 
     def finite() -> Iterator[Floats]:
-        for values in run_batches(session, built, split.inputs):
+        for values in run_batches(session, built, split.inputs, many):
             if not np.isfinite(values).all():
                 raise ModelError(
                     "The built model gave NaN or infinity on the split that it is judged by.",

@@ -59,13 +59,17 @@ def _has_operator(module: nn.Module) -> bool:
     return isinstance(module, nn.GRU) or (isinstance(module, nn.LSTM) and not module.proj_size)
 
 
-def _activation_scales(state: State, role: str, operations: Mapping[str, int]) -> int:
+def _activation_scales(
+    state: State, role: str, operations: Mapping[str, int], *, outputs: bool
+) -> int:
+    """Activations that are rounded, of products the results too with `outputs`."""
     if state == "rounds output" or role == "pooling":
-        return 1
+        return int(outputs)
     if state in ("stores", "float"):
         return 0
-    per_call = {"linear": 1, "conv": 2, "matmul": 2}
-    in_float = {"einsum_weight": 1, "conv_transpose": 2, "einsum": 2}  # counted as products too
+    per_call = {"linear": 1, "conv": 1 + outputs, "matmul": 2}
+    # Counted as products too.
+    in_float = {"einsum_weight": 1, "conv_transpose": 1 + outputs, "einsum": 2}
     for name, activations in in_float.items():
         if kernel_table.operation_state(kernel_table.DEFAULT, name) != "computes":
             per_call[name] = -activations
@@ -230,7 +234,10 @@ def _table(source: ModelSource, observer: Observer, some: Collection[str]) -> La
                 ),
                 activation_scales=0
                 if dynamic
-                else _activation_scales(state, role, seen.operations),
+                else _activation_scales(state, role, seen.operations, outputs=True),
+                product_scales=0
+                if dynamic
+                else _activation_scales(state, role, seen.operations, outputs=False),
                 dynamic=dynamic,
                 quantizes_output=role == "pooling"
                 or state == "rounds output"

@@ -23,7 +23,7 @@ from core.numerics.scheme import ORT_CPU
 from core.onnx_graph.layered_graph import LayeredGraph
 from core.onnx_graph.session import open_session
 from core.runtime.build import Built, assemble
-from core.runtime.inference import run
+from core.runtime.inference import BATCH, run
 from core.runtime.torch_export import export
 from core.source.batches import Inputs
 from core.source.contract import ModelSource
@@ -58,7 +58,9 @@ class Case:
 
     def ran(self, built: Built, inputs: Inputs) -> Floats:
         """Outputs of ONNX Runtime."""
-        return run(open_session(built.model, built.disabled), built, inputs)
+        alone = built.sets_ranges and self.simulator.samples_apart(inputs)
+        session = open_session(built.model, built.disabled)
+        return run(session, built, inputs, 1 if alone else BATCH)
 
     def simulated(self, built: Built, inputs: Inputs) -> Floats:
         """Outputs of the simulation of what the built model runs."""

@@ -44,8 +44,10 @@ def write_tensors(analysis: Analysis, chosen: PrecisionMap, model: nn.Module, pa
         precision = registry.get(name)
         for spec in layer.tensors:
             stored |= _tensor(spec, state, precision, layer, analysis)
-        if precision.is_calibrated:
+        if precision.is_calibrated or (precision.is_dynamic and layer.dynamic):
             stored |= _activation_grids(layer, analysis)
+        if precision.is_scaled:
+            stored |= _product_scales(layer, analysis)
     for spec in chosen.layers.glue_tensors:
         stored |= _tensor(spec, state, reference, chosen.layers.layers[0], analysis)
     contiguous = {name: tensor.contiguous().clone() for name, tensor in stored.items()}
@@ -62,6 +64,14 @@ def _tensor(
         return {spec.name: value}
     if precision.is_weights_only:
         return _groups(spec, value, precision)
+    if precision.is_scaled:
+        return _scaled(spec, value, layer)
+    if precision.is_dynamic and not layer.dynamic and spec.kind != "table":
+        if spec.group_axis < 0:
+            return {spec.name: value}
+        scales = value.abs().amax(spec.group_axis) / 127
+        integers = torch.round(value / scales.unsqueeze(spec.group_axis))
+        return {spec.name: integers.to(torch.int8), f"{spec.name}.scale": scales}
     if precision.is_cast:
         return {spec.name: value.to(getattr(torch, precision.float_dtype))}
     if spec.kind == "weight":
@@ -106,6 +116,29 @@ def _groups(spec: TensorSpec, value: Tensor, precision: Precision) -> dict[str, 
         return {spec.name: value}
     found = grouped(value if spec.group_axis == 1 else value.T, precision.weights)
     return {spec.name: found.packed(), f"{spec.name}.scale": found.scales}
+
+
+def _scaled(spec: TensorSpec, value: Tensor, layer: Layer) -> dict[str, Tensor]:
+    """A weight of products in FP8 with a float32 scale per output channel; all else as it is."""
+    is_product = layer.state == "computes" and not layer.dynamic and layer.role != "pooling"
+    if not is_product or spec.kind != "weight" or spec.operation < 0:
+        return {spec.name: value}
+    axis = spec.scale_axis
+    others = [a for a in range(value.ndim) if a != axis]
+    scales = value.abs().amax(others, keepdim=True) / 448
+    kept = (value / scales).to(torch.float8_e4m3fn)
+    return {spec.name: kept, f"{spec.name}.scale": scales.flatten()}
+
+
+def _product_scales(layer: Layer, analysis: Analysis) -> dict[str, Tensor]:
+    """A float32 scale of each activation that a product of `layer` takes in."""
+    return {
+        f"{layer.name}.activation.{seen.operation}.{seen.operand}.scale": torch.tensor(
+            [max(-seen.low, seen.high) / 448]
+        )
+        for seen in analysis.ranges
+        if seen.layer == layer.name and seen.operation >= 0 and seen.operand >= 0
+    }
 
 
 def _integer_bias(

@@ -202,7 +202,9 @@ def without_kernels(study: Study, chosen: PrecisionMap) -> list[str]:
     return [
         name
         for name in study.precisions[1:]
-        if chosen.count(name) and registry.get(name).is_cast and not profile.has_kernels_for(name)
+        if chosen.count(name)
+        and (registry.get(name).is_cast or registry.get(name).is_scaled)
+        and not profile.has_kernels_for(name)
     ]
 
 

@@ -37,6 +37,10 @@ SIMULATED = (
     "simulated in the graph, its weights and every result of its nodes rounded, sums in FP32. INT8 is "
     "what its kernels computed."
 )
+SCALED = (
+    "ONNX Runtime multiplies no {names} on CPUs: a layer in {names} was simulated in the graph, what its "
+    "products take in rounded, sums in FP32."
+)
 EXACT = (
     "This processor has no VNNI: sessions kept sums of 8-bit products exact "
     "(session.x64quantprecision=1), which a plain session does not."
@@ -106,7 +110,7 @@ class OnnxEngine(GraphRunner):
         """Replays by graphs that are cut before a layer; a graph has one way, so that none has to
         be held against full passes.
         """
-        return OnnxReplay(self)
+        return OnnxReplay(self, check)
 
     def identity(self) -> Mapping[str, Any]:
         """ONNX Runtime, how its sessions are set, and the units of the graph."""
@@ -124,6 +128,9 @@ class OnnxEngine(GraphRunner):
         found = []
         if halves:
             found.append(SIMULATED.format(version=ort.__version__, names=" and ".join(halves)))
+        scaled = [p.name for p in precisions if p.is_scaled]
+        if scaled:
+            found.append(SCALED.format(names=" and ".join(scaled)))
         if exact_sums():
             found.append(EXACT)
         found.append(NO_GRADIENTS)

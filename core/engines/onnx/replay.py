@@ -18,15 +18,15 @@ from core.onnx_graph.forms import chunks, with_outputs
 from core.onnx_graph.layered_graph import LayeredGraph
 from core.onnx_graph.read_model import reads_of
 from core.onnx_graph.session import Feed
-from core.source.batches import Inputs, count
+from core.source.batches import Inputs, count, take
 
 
 class OnnxReplay:
     """Runs layers of a graph alone (`core.engines.engine.Replay`). Layers that do not reach the
-    judged output have no part.
+    judged output have no part. `check` are pairs as they will be run.
     """
 
-    def __init__(self, runner: GraphRunner) -> None:
+    def __init__(self, runner: GraphRunner, check: Sequence[Pair] = ()) -> None:
         self.refusal = ""
         self.full_passes = 0
         self._runner, self._forms = runner, runner.model.forms
@@ -38,6 +38,7 @@ class OnnxReplay:
         read = {name for part in self.parts.values() for name in part.reads}
         self.keep = tuple(sorted(read - given))
         self._graphs: dict[str, LayeredGraph] = {}
+        self._holds_copies = any(runner.sets_ranges({name: one}) for name, one in check)
 
     def run(self, batch: Inputs, pairs: Sequence[Pair], first: int = 0) -> Iterator[Floats]:
         """Outputs [N, K] of the graph as it is, then of each layer alone in its precision.
@@ -49,32 +50,51 @@ class OnnxReplay:
             for assignment in ({}, *({name: precision} for name, precision in pairs)):
                 yield self._runner.run(assignment, batch, samples, first)
             return
-        kept, clean = self._recorded(batch)
+        kept, clean = self._recorded(batch, self._runner.model.batch)
+        alone: list[tuple[Feed, int]] = []
         yield clean
         last = self._last_use(pairs)
         for i, (name, precision) in enumerate(pairs):
-            part = self.parts.get(name)
-            yield clean if part is None else self._replayed(part, (name, precision), kept, clean)
+            part, values, size = self.parts.get(name), kept, self._runner.model.batch
+            if part is not None and self._runner.one_by_one({name: precision}, batch):
+                alone = alone or self._one_by_one(batch, pairs[i:])
+                values, size = alone, self._runner.copies
+            yield (
+                clean
+                if part is None
+                else self._replayed(part, (name, precision), values, size, clean)
+            )
             for tensor in last.get(i, ()):
-                for values, _ in kept:
-                    values.pop(tensor, None)
+                for held, _ in (*kept, *alone):
+                    held.pop(tensor, None)
 
-    def _recorded(self, batch: Inputs) -> tuple[list[tuple[Feed, int]], Floats]:
-        """The kept values of a full pass, in the parts in which the graph takes samples, with how
-        many samples of each count; and the outputs.
+    def _one_by_one(self, batch: Inputs, pairs: Sequence[Pair]) -> list[tuple[Feed, int]]:
+        """The kept values of passes of single samples that `pairs` read."""
+        used = [self.parts[name] for name, _ in pairs if name in self.parts]
+        read = {tensor for part in used for tensor in part.reads}
+        found = []
+        for i in range(count(batch)):
+            one = take(batch, i, i + 1)
+            for values, number in self._recorded(one, self._runner.copies)[0]:
+                found.append(({n: v for n, v in values.items() if n in read}, number))
+        return found
+
+    def _recorded(self, batch: Inputs, size: int | None) -> tuple[list[tuple[Feed, int]], Floats]:
+        """The kept values of a full pass, in parts of `size` samples, with how many samples of each
+        count; and the outputs.
         """
         runner = self._runner
         wanted = [runner.graph.output, *self.keep]
         session = runner.recording(lambda: with_outputs(runner.graph.model, wanted, self._forms))
         kept, outputs = [], []
-        for part, number in chunks(runner.model.feed(batch), runner.model.batch):
+        for part, number in chunks(runner.model.feed(batch), size):
             values: list[Any] = session.run(wanted, part)
-            outputs.append(flat(values[0], number)[:number])
+            outputs.append(_outputs(values[0], number, size))
             kept.append(({**part, **dict(zip(self.keep, values[1:], strict=True))}, number))
         return kept, np.concatenate(outputs)
 
     def _replayed(
-        self, part: Part, pair: Pair, kept: list[tuple[Feed, int]], clean: Floats
+        self, part: Part, pair: Pair, kept: list[tuple[Feed, int]], size: int | None, clean: Floats
     ) -> Floats:
         runner = self._runner
         made = runner.session(lambda: self._graph(part), dict([pair]), part.layer)
@@ -84,7 +104,7 @@ class OnnxReplay:
         for values, number in kept:
             feed = {name: values[name] for name in part.reads}
             (output,) = made.session.run([runner.graph.output], feed)
-            found.append(flat(output, number)[:number])
+            found.append(_outputs(output, number, size))
         return np.concatenate(found)
 
     def _graph(self, part: Part) -> LayeredGraph:
@@ -152,4 +172,10 @@ class OnnxReplay:
             alive -= sum(
                 size.get(n, 0.0) for n in {*reads_of(node), *node.output} if last.get(n, i) == i
             )
-        return round(sum(size[name] for name in self.keep)), round(peak)
+        times = 1 + self._runner.copies * self._holds_copies
+        return round(times * sum(size[name] for name in self.keep)), round(peak)
+
+
+def _outputs(values: Any, number: int, size: int | None) -> Floats:
+    """Outputs [N, K] of the first `number` samples, of `size` that were run if that is fixed."""
+    return flat(values if size is None else values[:number], number)

@@ -19,9 +19,11 @@ from core.numerics.calibrate.calibrators import MIN_MAX, Calibrator
 from core.numerics.precision import Precision
 from core.numerics.ranges import Ranges
 from core.numerics.scheme import Scheme, check_built
+from core.numerics.states import sets_ranges
 from core.onnx_graph.assemble import assembled
 from core.onnx_graph.executed_kernels import executed_kernels
-from core.onnx_graph.forms import FLOAT
+from core.onnx_graph.float8_simulated import round_products
+from core.onnx_graph.forms import FEW, FLOAT
 from core.onnx_graph.half_simulated import round_halves
 from core.onnx_graph.layered_graph import LAYER_KEY, LayeredGraph
 from core.onnx_graph.session import open_session
@@ -29,6 +31,8 @@ from core.source.batches import Inputs, Output, count, sizes_differ, take
 from core.source.onnx_model import OnnxModel, layered, run_session
 
 RECORDING = "values"
+SAMPLES_SEEN, SAME = 3, 1e-3
+"""Samples that are run together and one by one, and how far their outputs may differ relatively."""
 SESSION_COPIES = 2
 """How often a session holds weights: as they are, and packed for a kernel."""
 
@@ -57,6 +61,7 @@ class GraphRunner:
         self.floats = {name for name, form in model.forms.items() if form.kind == FLOAT}
         self._limit, self._held = 0, 0
         self._sessions: dict[Hashable, Made] = {}
+        self._apart: bool | None = None
 
     # ---- runs
 
@@ -71,15 +76,56 @@ class GraphRunner:
     ) -> Iterator[Floats]:
         """The outputs that `run` gives, batch by batch, so that not all of them need be held."""
         made, width = self.session(lambda: self.graph, assignment), None
+        size = self.model.batch
+        if self.one_by_one(assignment, inputs):
+            batch_size, size = 1, self.copies
         for start in range(0, count(inputs), batch_size):
             batch = take(inputs, start, start + batch_size)
             feed = self.model.feed(batch)
-            (values,) = run_session(made.session, (self.graph.output,), feed, self.model.batch)
+            (values,) = run_session(made.session, (self.graph.output,), feed, size)
             found = flat(values, count(batch))
             if width not in (None, found.shape[1]):
                 raise sizes_differ()
             width = found.shape[1]
             yield found
+
+    @property
+    def copies(self) -> int:
+        """As how many copies a sample is run by itself."""
+        return self.model.batch or FEW
+
+    def one_by_one(self, assignment: Assignment, inputs: Inputs) -> bool:
+        """Whether samples are run one by one: a kernel sets ranges over what one run takes in, and
+        figures shall not depend on how samples are divided into batches.
+        """
+        return self.sets_ranges(assignment) and self.samples_apart(inputs)
+
+    def sets_ranges(self, assignment: Assignment) -> bool:
+        """Whether a kernel sets ranges over what one run takes in."""
+        found = self.layers.index
+        return any(
+            sets_ranges(self.layers.layers[found[name]], precision)
+            for name, precision in assignment.items()
+        )
+
+    def samples_apart(self, inputs: Inputs) -> bool:
+        """Whether samples of `inputs` give one by one what they give in a batch."""
+        if count(inputs) < 2:
+            return True
+        if self._apart is None:
+            few = take(inputs, 0, SAMPLES_SEEN)
+            together = self._outputs(few, self.model.batch)
+            alone = np.concatenate(
+                [self._outputs(take(few, i, i + 1), self.copies) for i in range(count(few))]
+            )
+            apart = np.linalg.norm(alone - together) <= SAME * np.linalg.norm(together)
+            self._apart = bool(apart)
+        return self._apart
+
+    def _outputs(self, inputs: Inputs, size: int | None) -> Floats:
+        made, feed = self.session(lambda: self.graph, {}), self.model.feed(inputs)
+        (values,) = run_session(made.session, (self.graph.output,), feed, size)
+        return flat(values, count(inputs))
 
     def session(
         self, graph: Callable[[], LayeredGraph], assignment: Assignment, part: str = ""
@@ -115,8 +161,9 @@ class GraphRunner:
         calibration saw; the optimisers to leave out; and whether nothing in it is rounded.
         """
         asked = {n: p for n, p in assignment.items() if p.float_dtype != "float32"}
-        built = {n: p for n, p in asked.items() if not p.is_cast or has_kernels(p)}
-        halves = {n: p for n, p in asked.items() if n not in built}
+        scaled = {n: p for n, p in asked.items() if p.is_scaled}
+        halves = {n: p for n, p in asked.items() if p.is_cast and not has_kernels(p)}
+        built = {n: p for n, p in asked.items() if n not in scaled and n not in halves}
         model, unchanged = graph.model, not asked
         disabled: tuple[str, ...] = ()
         if built:
@@ -124,11 +171,14 @@ class GraphRunner:
                 graph, self.layers, built, (ranges or self.ranges).to_store(), self.scheme
             )
             model, disabled = made.model, made.disabled
-            unchanged = not halves and built.keys() <= made.integers.reasons.keys()
-        if halves:
+            unchanged = built.keys() <= made.integers.reasons.keys()
+        if halves or scaled:
             model = onnx.ModelProto.FromString(model.SerializeToString())
             before = model.ByteSize()
             round_halves(model, halves, self.floats)
+            if scaled:
+                found = ranges or self.ranges
+                round_products(model, graph, self.layers, scaled, found, self.scheme)
             unchanged = not built and model.ByteSize() == before
         return model, disabled, unchanged
 

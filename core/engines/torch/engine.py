@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from core.engines.engine import Pair
+from core.engines.engine import Assignment, Pair
 from core.engines.torch.replay.replayer import Replayer
 from core.engines.torch.simulate.simulator import Simulator
 from core.numerics.precision import Precision
@@ -25,6 +25,10 @@ class TorchEngine(Simulator):
     def replay(self, pilot: Inputs, check: Sequence[Pair] = ()) -> Replayer:
         """A replayer, each pair in `check` held against a full pass bit by bit."""
         return Replayer(self, pilot, check)
+
+    def one_by_one(self, assignment: Assignment, inputs: Inputs) -> bool:
+        """Never: samples of a batch are rounded apart."""
+        return False
 
     def stored_bytes(self) -> tuple[int, int, int]:
         """Bytes of the parameters, of the buffers, and of the largest tensor."""

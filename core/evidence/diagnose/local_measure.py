@@ -27,6 +27,7 @@ from core.evidence.options import MeasureOptions
 from core.layers import LayerTable
 from core.numerics import precision as registry
 from core.numerics.precision import Precision
+from core.numerics.states import kept_as
 from core.source.batches import Inputs, count, pick, take
 from core.source.contract import ModelSource
 from core.source.kinds import is_graph
@@ -231,7 +232,8 @@ def second_order(
         for i, layer in enumerate(layers):
             for spec in layer.tensors if layer.computes_at_inference else ():
                 weight = tensors.get(spec.name)
-                rounded = None if weight is None else stored_in(spec, weight, precision)
+                kept_in = kept_as(layer, precision)
+                rounded = None if weight is None else stored_in(spec, weight, kept_in)
                 if weight is None or rounded is None:
                     continue
                 noise = squares(weight, rounded)

@@ -14,13 +14,14 @@ from core.layers import Layer, LayerTable, TensorSpec
 from core.numerics.groups import round_grouped
 from core.numerics.precision import Precision
 from core.numerics.rounding import round_float, round_table, round_weight
+from core.numerics.states import kept_as
 from core.numerics.storage import storage
 
 
 def stored_in(spec: TensorSpec, weight: Tensor, precision: Precision) -> Tensor | None:
     """`weight` as `precision` stores it; None where it does not round such a tensor."""
     form = storage(spec, precision).form
-    if form == "symmetric":
+    if form in ("symmetric", "scaled"):
         return round_weight(weight, precision, spec.scale_axis)
     if form == "affine":
         return round_table(weight, precision)
@@ -66,6 +67,7 @@ def layer_weight_sqnr_db(
     where it rounds none or loses nothing.
     """
     signal = noise = 0.0
+    precision = kept_as(layer, precision)
     for spec in layer.tensors:
         weight = tensors[spec.name].detach()
         rounded = stored_in(spec, weight, precision)

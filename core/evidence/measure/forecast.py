@@ -25,12 +25,12 @@ from core.evidence.measure.runs import Run, Runner
 from core.evidence.options import MeasureOptions
 from core.layers import Layer, LayerTable
 from core.numerics.precision import Precision
-from core.source.batches import count, take
+from core.source.batches import Inputs, count, take
 from core.source.contract import ModelSource
 
 TIMED = 64
 """Samples that a pass is timed on."""
-BACKWARD_TIMED, REDUCED = 8, 8
+BACKWARD_TIMED, REDUCED, SINGLES = 8, 8, 8
 UNKNOWN_SHARE = 0.5
 """Part of a pass that a look at a layer takes, on average, where no recording tells."""
 
@@ -48,15 +48,32 @@ def forecast_seconds(
     each = (time.perf_counter() - start) / count(inputs)
     reducing = len(runs) * _reducing_seconds(reader, outputs[:REDUCED])
     shares = {} if runner.reason else runner.replayer.shares(inputs)
-    passes = sum(
-        shares.get(next(iter(r.assignment)) if r.layer else "", 1.0) for r in runs if not r.idle
-    )
+    passes, single = 0.0, 0.0
+    for run in runs:
+        share = shares.get(next(iter(run.assignment)) if run.layer else "", 1.0)
+        if run.idle:
+            continue
+        if simulator.one_by_one(run.assignment, inputs):
+            single += share
+        else:
+            passes += share
+    if single:  # and a pass that is recorded so
+        passes += (single + 1) * _single_cost(runner, inputs, each)
     holdout = 0 if source.holdout is None else len(source.holdout)
     once = len(source.calibration) + len(source.selection) + holdout
     alone = _local_samples(runner, source, layers, options.precisions)
     gradients = _gradient_seconds(source, layers) if has_gradients(source) else 0.0
     shared, samples = passes * len(source.selection) / options.jobs, len(source.selection)
     return each * (shared + once + alone) + reducing * samples / options.jobs + gradients
+
+
+def _single_cost(runner: Runner, inputs: Inputs, each: float) -> float:
+    """How many times as long a sample takes that is run by itself, `each` being its time in a batch."""
+    few = take(inputs, 0, SINGLES)
+    runner.simulator.run({}, take(few, 0, 1))
+    start = time.perf_counter()
+    runner.simulator.run({}, few, 1)
+    return (time.perf_counter() - start) / count(few) / each
 
 
 def _reducing_seconds(reader: OutputReader, outputs: Floats) -> float:

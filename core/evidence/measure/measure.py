@@ -54,7 +54,10 @@ def probe_codes(
     rng = np.random.default_rng(PROBE_SEED)
     codes = np.full((count, len(layers)), -1, dtype=np.int8)
     movable = np.flatnonzero(layers.computes)
-    by_width = sorted(range(len(precisions)), key=lambda i: precisions[i].width)
+    # Of equally narrow ones that which means something for most layers.
+    by_width = sorted(
+        range(len(precisions)), key=lambda i: (precisions[i].width, not precisions[i].is_calibrated)
+    )
     turns = [
         next(i for i in by_width if precisions[i].is_weights_only == alone)
         for alone in sorted({p.is_weights_only for p in precisions})
@@ -87,7 +90,7 @@ def planned_runs(layers: LayerTable, options: MeasureOptions) -> list[Run]:
             f"{layer.name} in {precision.name}",
             {layer.name: precision},
             layer.name,
-            idle=precision.is_weights_only and state_in(layer, precision) == "float",
+            idle=not precision.is_calibrated and state_in(layer, precision) == "float",
         )
         for layer in layers
         if layer.computes_at_inference

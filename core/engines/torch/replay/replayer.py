@@ -166,6 +166,7 @@ class Replayer:
     def _replay(
         self, batch: Inputs, pairs: Sequence[Pair], first: int = 0, *, baseline: bool = False
     ) -> Iterator[Floats]:
+        self._simulator.find_samples((precision for _, precision in pairs), batch, first)
         recording, kept, clean, same = self._record(batch, first)
         dependents_of = self.plan.dependents_of if same else {}
         if baseline:

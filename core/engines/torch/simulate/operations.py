@@ -8,11 +8,11 @@ from typing import Any
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from core.engines.torch.simulate.dynamic import round_dynamic
+from core.engines.torch.simulate.dynamic import SampleAxis, round_dynamic, round_samples
 from core.engines.torch.simulate.folding import Folding
 from core.engines.torch.simulate.functions import Functions
 from core.engines.torch.simulate.input_channels import equalise, input_channels
-from core.engines.torch.simulate.stored_weights import StoredTensors, settled
+from core.engines.torch.simulate.stored_weights import StoredTensors, is_matrix, settled
 from core.engines.variant import AS_USUAL, InputChannels, Variant
 from core.layers import ROOT, LayerTable
 from core.numerics import kernel_table
@@ -21,7 +21,7 @@ from core.numerics.calibrate.calibration import OUTPUT
 from core.numerics.calibrate.calibrators import MIN_MAX, Calibrator
 from core.numerics.precision import Precision
 from core.numerics.ranges import Ranges, Site
-from core.numerics.rounding import Range
+from core.numerics.rounding import Range, activation_scale, round_scaled
 from core.numerics.scheme import Scheme
 from core.source.operations import Operation, Stored, operand, replace_operand
 from core.source.roles import CONVOLUTIONS, RECURRENTS
@@ -47,6 +47,7 @@ class Operations(TorchFunctionMode):
         self._weight_only = {layer.name for layer in layers if layer.state == "stores"}
         self._dynamic = {layer.name for layer in layers if layer.dynamic}
         self._in_float = {layer.name for layer in layers if layer.state == "float"}
+        self._takes_scales = {layer.name for layer in layers if layer.takes_scales}
         self._in_groups = {layer.name for layer in layers if layer.in_groups}
         self._states = {
             special: kernel_table.operation_state(scheme.name, special)
@@ -64,6 +65,12 @@ class Operations(TorchFunctionMode):
         self._stored_tensors = StoredTensors(stored, scheme)
         self._observe: Observe | None = None
         self._variant: Variant = AS_USUAL
+        self._samples = 1
+        """How many the batch at hand has."""
+        self._lie: dict[Site, SampleAxis | None] | None = None
+        """Where samples lie in what products with matrices take in; None until that is looked at."""
+        self._apart = True
+        self._sights: dict[Site, Tensor] | None = None
 
     def hold_weights(self, most_bytes: int) -> None:
         """Hold at most so many bytes of rounded weights; the others are rounded each time."""
@@ -167,6 +174,57 @@ class Operations(TorchFunctionMode):
         given, named = list(args), dict(kwargs)
         if name in self._in_groups and self._variant.weights:
             self._stored_tensors.place_groups(operation, precision, given, named)
+        return func(*given, **named)
+
+    def _scaled_operation(
+        self, name: str, number: int, operation: Operation, precision: Precision,
+        func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any],
+    ) -> Any:  # fmt: skip
+        """A product of floats in few bits over scales; of one that stores its weight in integers the
+        weight alone is one.
+        """
+        special, kept = operation.special, precision.activations
+        in_float = name not in self._takes_scales or self._states[special] == "float"
+        if kept is None or in_float or operation.kind == "embedding":
+            return func(*args, **kwargs)
+        given, named = list(args), dict(kwargs)
+        for slot in () if self._takes_floats(name, special) else operation.activations:
+            value = operand(slot, given, named)
+            if value is not None and value.numel():
+                site: Site = (name, number, slot[0])
+                scale = activation_scale(self._range(site) or self.ranges.of(site), kept)
+                rounded = round_scaled(value, value.new_tensor(scale), kept)
+                replace_operand(slot, rounded, given, named)
+        self._stored_tensors.place(operation, precision, None, given, named)
+        return func(*given, **named)
+
+    def _dynamic_operation(
+        self, name: str, number: int, operation: Operation, precision: Precision,
+        func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any],
+    ) -> Any:  # fmt: skip
+        """A product of integers with a matrix, over the range that each sample has there. A kernel
+        that sets ranges in any case does what it does in INT8, and a table is stored as there.
+        """
+        if name in self._dynamic or (
+            operation.kind == "embedding" and self.scheme.table == "affine"
+        ):
+            return self._integer_operation(name, number, operation, precision, func, args, kwargs)
+        kept, given, named = precision.activations, list(args), dict(kwargs)
+        slot = next(iter(operation.activations), None)
+        value = operand(slot, given, named) if slot else None
+        if (
+            kept is None or slot is None or value is None or name not in self._in_groups
+            or not is_matrix(operation, args, kwargs)
+        ):  # fmt: skip
+            return func(*args, **kwargs)
+        site: Site = (name, number, slot[0])
+        if self._sights is not None:
+            self._sights[site] = value.detach().clone()
+            return func(*args, **kwargs)
+        lies = self._lie.get(site) if self._lie else None
+        rounded = round_samples(value, kept.bits, self._samples, lies)
+        replace_operand(slot, rounded, given, named)
+        self._stored_tensors.place(operation, precision, None, given, named)
         return func(*given, **named)
 
     def _integer_operation(

@@ -10,7 +10,7 @@ products are rounded by groups, and everything is computed in float32.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,12 +20,15 @@ from torch import Tensor, nn
 
 from core.engines.engine import Assignment
 from core.engines.torch.replay.recording import version
+from core.engines.torch.simulate.dynamic import COPIES, is_same, sample_axis
 from core.engines.torch.simulate.operations import Observe, Operations
 from core.engines.torch.simulate.stored_weights import cast, give_back
 from core.engines.variant import AS_USUAL, Variant
+from core.errors import ModelError
 from core.layers import ROOT, LayerTable
 from core.numerics.calibrate.calibrators import MIN_MAX, Calibrator
 from core.numerics.calibrate.choose import Observed
+from core.numerics.precision import INT8_DYNAMIC, Precision
 from core.numerics.ranges import MODULE_OUTPUT, Site
 from core.numerics.rounding import Range
 from core.numerics.scheme import Scheme
@@ -35,6 +38,7 @@ from core.source.batches import (
     count,
     failed,
     fused_attention_off,
+    pick,
     run_batch,
     sizes_differ,
     state_kept,
@@ -44,6 +48,7 @@ from core.source.operations import COMPOSITES, as_separate_operands, operand, re
 from core.source.ownership import Arguments, ModuleStack
 from core.source.trees import map_tensors, tensors
 
+SAMPLES_SEEN = 3
 Watch = Callable[[str, Any], None]
 """Is told the path of each module that has run ("" = the model itself), and what it gave."""
 
@@ -150,7 +155,49 @@ class Simulator(Operations):
             for name, precision in assignment.items()
             if precision.float_dtype != "float32" and name not in self._silent
         }
+        self.find_samples(active.values(), inputs, first)
         return self._forward(active, inputs, batch_size, first)
+
+    def find_samples(self, precisions: Iterable[Precision], inputs: Inputs, first: int = 0) -> None:
+        """See once where samples lie in what products take in, if one of `precisions` asks for it."""
+        if self._lie is None and any(p.is_dynamic for p in precisions):
+            self._see(inputs, first)
+
+    def samples_apart(self, inputs: Inputs) -> bool:
+        """Whether samples give one by one what they give in a batch."""
+        if self._lie is None:
+            self._see(inputs, 0)
+        return self._apart
+
+    def _see(self, inputs: Inputs, first: int) -> None:
+        """Run some of `inputs` together, and one by one."""
+        samples = min(count(inputs), SAMPLES_SEEN)
+        if samples < 2:
+            return
+        self._lie, self._apart = {}, False
+        try:
+            together, outputs = self._sighted(take(inputs, 0, samples), first)
+            alone = [self._sighted(pick(inputs, np.full(COPIES, i)), first) for i in range(samples)]
+        except ModelError:  # it does not run single samples
+            return
+        self._apart = is_same(torch.cat([values[:1] for _, values in alone]), outputs)
+        if self._apart:
+            self._lie = {
+                site: sample_axis(value, [one[site] for one, _ in alone])
+                for site, value in together.items()
+                if all(site in one for one, _ in alone)
+            }
+
+    def _sighted(self, inputs: Inputs, first: int) -> tuple[dict[Site, Tensor], Tensor]:
+        """What products with matrices take in, in the model as it is, and its outputs."""
+        found: dict[Site, Tensor] = {}
+        watch, self._watch, self._sights = self._watch, None, found
+        try:
+            everywhere = dict.fromkeys(self._in_groups - self._dynamic, INT8_DYNAMIC)
+            (outputs,) = self._forward(everywhere, inputs, count(inputs), first)
+        finally:
+            self._watch, self._sights = watch, None
+        return found, torch.from_numpy(outputs)
 
     def counts(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -160,6 +207,7 @@ class Simulator(Operations):
 
     def answer(self, batch: Inputs, first: int) -> Tensor:
         """The model's outputs [N, K] for one batch, whatever this simulator is set to."""
+        self._samples = count(batch)
         return run_batch(self.model, batch, self._output, seed=first)
 
     def run_module(
@@ -234,8 +282,8 @@ class Simulator(Operations):
                 return func(*args, **kwargs) if precision is None else args[0].clone()
             if precision is not None and precision.is_cast:
                 return self._float_function(precision, func, args, kwargs)
-            if precision is not None and precision.is_weights_only:
-                return func(*args, **kwargs)
+            if precision is not None and not precision.is_calibrated:
+                return func(*args, **kwargs)  # it rounds what products take, and nothing else
             if self._observe is not None or precision is not None:
                 return self._other_function(name, precision, func, args, kwargs)
             return func(*args, **kwargs)
@@ -253,6 +301,10 @@ class Simulator(Operations):
             return self._float_function(precision, func, args, kwargs, frozenset(held))
         if precision.is_weights_only:
             return self._weights_operation(name, operation, precision, func, args, kwargs)
+        if precision.is_scaled:
+            return self._scaled_operation(name, number, operation, precision, func, args, kwargs)
+        if precision.is_dynamic:
+            return self._dynamic_operation(name, number, operation, precision, func, args, kwargs)
         return self._integer_operation(name, number, operation, precision, func, args, kwargs)
 
     def _entered(

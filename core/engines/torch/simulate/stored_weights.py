@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from core.numerics.rounding import (
     round_float,
     round_table,
     round_weight,
-    weight_scales,
+    scales_of,
 )
 from core.numerics.scheme import Scheme
 from core.source.operations import Operation, Stored, operand, replace_operand
@@ -69,7 +70,7 @@ class StoredTensors:
             return weight.detach(), torch.ones(1)
         if exact:
             axis = axis if self._scheme.weights_per_channel else None
-            return weight.detach(), weight_scales(weight, precision.bits, axis)
+            return weight.detach(), scales_of(weight, precision.weights, axis)
         # Tied weights are a table to an embedding and a matrix to a product.
         key = (id(weight), precision.name, operation.kind, axis)
         if key in self._rounded:
@@ -78,7 +79,7 @@ class StoredTensors:
             rounded = self._table(weight, precision), torch.ones(1)
         else:
             axis = axis if self._scheme.weights_per_channel else None
-            scales = weight_scales(weight, precision.bits, axis)
+            scales = scales_of(weight, precision.weights, axis)
             rounded = round_weight(weight, precision, axis), scales
         if self._stored.root(weight) is weight:  # the id of anything else may be taken again
             self._keep(key, rounded)
@@ -91,11 +92,10 @@ class StoredTensors:
         Mutates `args` and `kwargs`.
         """
         weight = operand(operation.weight, args, kwargs) if operation.weight else None
-        plain = operation.kind == "linear" and not operation.special
         axis = operation.out_channel_axis
-        if not (plain and operation.weight and weight is not None and axis is not None):
+        if not is_matrix(operation, args, kwargs) or not operation.weight:
             return
-        if weight.ndim != 2 or weight.dtype != torch.float32:
+        if weight is None or axis is None:
             return
         key = (id(weight), precision.name, axis)
         found = self._rounded.get(key)
@@ -132,6 +132,15 @@ class StoredTensors:
             scales = scales.repeat(max(len(bias) // len(scales), 1))
         if operation.bias and bias is not None and scale is not None and len(scales) == len(bias):
             replace_operand(operation.bias, round_bias(bias, scale, scales), args, kwargs)
+
+
+def is_matrix(operation: Operation, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether `operation` is a plain product with a stored matrix."""
+    weight = operand(operation.weight, args, kwargs) if operation.weight else None
+    plain = operation.kind == "linear" and not operation.special
+    if not plain or weight is None or operation.out_channel_axis is None:
+        return False
+    return weight.ndim == 2 and weight.dtype == torch.float32
 
 
 def cast(value: Tensor, precision: Precision) -> Tensor:
