@@ -181,6 +181,7 @@ def _bare(source: ModelSource, layers: LayerTable, options: MeasureOptions) -> A
         scheme=scheme.name,
         scheme_facts=scheme,
         calibrator=options.calibrator.text,
+        quantizer=options.quantizer.name,
         splits=SplitSizes(
             len(source.calibration),
             len(source.selection),

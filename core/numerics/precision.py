@@ -28,7 +28,8 @@ class TensorFormat:
     """How one tensor is kept: numbers of `bits` each, and what shares a scale.
 
     A float format is torch's `dtype` and needs no scale. Integers have one scale per tensor, per
-    output channel, or per `group` of neighbours along the inputs of a product.
+    output channel, or per `group` of neighbours along the inputs of a product; where those lie says
+    the quantizer called `grid` ("": the default one of `core.numerics.quantizers`).
     """
 
     kind: Kind
@@ -36,6 +37,7 @@ class TensorFormat:
     scales: Scales = "none"
     group: int = 0
     dtype: str = ""
+    grid: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Products with a weight in few bits: MatMulNBits of ONNX Runtime's own operators.
 
 MatMulNBits (onnxruntime, docs/ContribOperators.md) reads a packed weight [N, groups, bytes] and its
-float32 scales [N, groups]. Its attribute `accuracy_level` lets the kernel round what it multiplies:
+float32 scales [N, groups], and float32 zero points [N, groups] where the quantizer has such. Its attribute `accuracy_level` lets the kernel round what it multiplies:
 0 leaves that in float32, 4 rounds it to 8 bits, by groups too.
 """
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto
 
 from core.layers import Layer, LayerTable
+from core.numerics import quantizers
 from core.numerics.groups import grouped
 from core.numerics.precision import Precision, TensorFormat
 from core.numerics.states import state_in
@@ -88,6 +89,10 @@ def _level(layer: Layer, precision: Precision) -> int:
     weights = [spec for spec in layer.tensors if spec.group_axis >= 0]
     if not weights:  # another layer's
         return FLOATS
+    if quantizers.of_format(
+        precision.weights
+    ).has_zeros:  # the kernel unpacks them and multiplies floats
+        return FLOATS
     rows = layer.macs // max(sum(spec.size for spec in weights), 1)
     inputs = min(spec.shape[spec.group_axis] for spec in weights)
     return accuracy_level(precision.bits, rows, inputs)
@@ -104,7 +109,7 @@ class _Packer:
         self.node = {node.name: node for node in model.graph.node}
         self._held = {c.name: c for c in model.graph.initializer}
         self._instead: dict[str, list[NodeProto]] = {}
-        self._made: dict[tuple[str, bool, TensorFormat], tuple[str, str]] = {}
+        self._made: dict[tuple[str, bool, TensorFormat], list[str]] = {}
         if MICROSOFT not in {one.domain for one in model.opset_import}:
             model.opset_import.append(onnx.helper.make_opsetid(MICROSOFT, 1))
 
@@ -130,12 +135,12 @@ class _Packer:
         is_rows = node.op_type == "Gemm" and bool(attribute(node, "transB", 0))
         dims = self._held[node.input[1]].dims
         outputs, inputs = dims if is_rows else reversed(dims)
-        codes, scales = self._weight(node.input[1], kept, is_rows=is_rows)
+        packed = self._weight(node.input[1], kept, is_rows=is_rows)
         added = node.input[2] if len(node.input) > 2 else ""
         out = node.output[0]
         made = f"{out}{MARK}_product" if added else out
         product = onnx.helper.make_node(
-            NBITS, [node.input[0], codes, scales], [made], node.name, domain=MICROSOFT,
+            NBITS, [node.input[0], *packed], [made], node.name, domain=MICROSOFT,
             K=inputs, N=outputs, bits=kept.bits, block_size=kept.group,
         )  # fmt: skip
         if level:
@@ -155,18 +160,20 @@ class _Packer:
         replace_nodes(self.model, nodes)
         drop_unread(self.model)
 
-    def _weight(self, name: str, kept: TensorFormat, *, is_rows: bool) -> tuple[str, str]:
-        """Names of the packed codes and the scales of the constant `name`."""
+    def _weight(self, name: str, kept: TensorFormat, *, is_rows: bool) -> list[str]:
+        """Names of the packed codes, the scales and what zero points the constant `name` has."""
         key = name, is_rows, kept
         if key not in self._made:
             values = onnx.numpy_helper.to_array(self._held[name])
             weight = torch.from_numpy(np.array(values if is_rows else values.T))
             found = grouped(weight, kept)
             stem = f"{name}{MARK}_{kept.bits}b{kept.group}" + ("_rows" if is_rows else "")
-            self._made[key] = (
-                self._add(f"{stem}_codes", found.packed().numpy()),
-                self._add(f"{stem}_scales", found.scales.numpy()),
-            )
+            parts = {"codes": found.packed(), "scales": found.scales, "zeros": found.zeros}
+            self._made[key] = [
+                self._add(f"{stem}_{part}", values.numpy())
+                for part, values in parts.items()
+                if values is not None
+            ]
         return self._made[key]
 
     def _add(self, name: str, values: NDArray[Any]) -> str:

@@ -16,6 +16,7 @@ from core.decide.policy.decision import PrecisionMap
 from core.errors import ModelError
 from core.layers import Layer
 from core.numerics import precision as registry
+from core.numerics import quantizers
 from core.numerics.precision import Precision
 from core.numerics.scheme import check_built
 from core.onnx_graph.assemble import Assembled, assembled
@@ -105,14 +106,14 @@ def assemble(graph: LayeredGraph, analysis: Analysis, chosen: PrecisionMap) -> B
     """`build` from an exported graph."""
     layers = analysis.layers
     asked = {
-        name: registry.get(given) for name, given in chosen.by_layer.items() if given is not None
+        name: analysis.precision(given)
+        for name, given in chosen.by_layer.items()
+        if given is not None
     }
     made = assembled(graph, layers, asked, analysis.ranges, analysis.rounding)
     found = made.executed
     floats = float_kernels(analysis.rounding)
-    report = tuple(
-        _report(layer, chosen.by_layer[layer.name], graph, made, floats) for layer in layers
-    )
+    report = tuple(_report(layer, asked.get(layer.name), graph, made, floats) for layer in layers)
     return Built(made.model, report, made.disabled, graph.inputs, graph.output, found.counts)
 
 
@@ -126,16 +127,16 @@ def check_same_model(source: ModelSource, analysis: Analysis) -> None:
 
 
 def _report(
-    layer: Layer, asked: str | None, graph: LayeredGraph, made: Assembled, floats: frozenset[str]
+    layer: Layer, precision: Precision | None, graph: LayeredGraph, made: Assembled,
+    floats: frozenset[str],
 ) -> LayerReport:  # fmt: skip
     integers, found = made.integers, made.executed
     kernels = found.of(layer.name)
-    if asked is None:
+    if precision is None:
         into = layer.folded_into
         how = f"folded into {into}" if into else f"{layer.idles.lower()} at inference"
         return LayerReport(layer.name, None, None, how)
-    precision = registry.get(asked)
-    reference = registry.REFERENCE
+    asked, reference = precision.name, registry.REFERENCE
     host = integers.merged.get(layer.name)
     if host is not None:
         how = f"runs in the integer kernel of {host}"
@@ -180,9 +181,10 @@ def _packed_report(layer: Layer, precision: Precision, made: Assembled) -> Layer
         )
     with_bytes = made.levels[layer.name] != FLOATS
     how = "8-bit integers" if with_bytes else registry.REFERENCE
+    grid = quantizers.of_format(precision.weights).name
     return LayerReport(
         layer.name, precision.name, precision.name,
-        f"{NBITS}: weights in {precision.bits} bits, multiplied in {how}", "", kernels,
+        f"{NBITS}: weights in {precision.bits} bits ({grid}), multiplied in {how}", "", kernels,
     )  # fmt: skip
 
 

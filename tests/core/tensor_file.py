@@ -41,7 +41,7 @@ def write_tensors(analysis: Analysis, chosen: PrecisionMap, model: nn.Module, pa
     for layer, name in zip(chosen.layers, chosen.assigned, strict=True):
         if name is None:
             continue
-        precision = registry.get(name)
+        precision = analysis.precision(name)
         for spec in layer.tensors:
             stored |= _tensor(spec, state, precision, layer, analysis)
         if precision.is_calibrated:
@@ -105,7 +105,8 @@ def _groups(spec: TensorSpec, value: Tensor, precision: Precision) -> dict[str, 
     if spec.group_axis < 0:
         return {spec.name: value}
     found = grouped(value if spec.group_axis == 1 else value.T, precision.weights)
-    return {spec.name: found.packed(), f"{spec.name}.scale": found.scales}
+    zeros = {} if found.zeros is None else {f"{spec.name}.zero_point": found.zeros}
+    return {spec.name: found.packed(), f"{spec.name}.scale": found.scales} | zeros
 
 
 def _integer_bias(

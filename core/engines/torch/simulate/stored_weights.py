@@ -97,7 +97,7 @@ class StoredTensors:
             return
         if weight.ndim != 2 or weight.dtype != torch.float32:
             return
-        key = (id(weight), precision.name, axis)
+        key = (id(weight), precision.weights, axis)
         found = self._rounded.get(key)
         if found is None:
             found = round_grouped(weight, precision.weights, 1 - axis % 2), weight
