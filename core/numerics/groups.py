@@ -46,6 +46,10 @@ class Grouped:
         packed: Tensor = (parts << shifts).sum(-1).to(torch.uint8)
         return packed
 
+    def packed_rows(self) -> Tensor:
+        """The codes as bytes [N, inputs * bits / 8], the last group not filled up."""
+        return self.packed().flatten(1)[:, : self.inputs * self.bits // 8]
+
 
 def grouped(weight: Tensor, kept: TensorFormat) -> Grouped:
     """`weight` [N, K], float32, in groups along its last axis. Does not change it."""
@@ -64,13 +68,38 @@ def grouped(weight: Tensor, kept: TensorFormat) -> Grouped:
     return Grouped(codes, scales, kept.bits, inputs, zeros)
 
 
+def grouped_rows(table: Tensor, kept: TensorFormat) -> Grouped:
+    """A table [N, K] whose rows are looked up, float32, in groups along them. Does not change it.
+
+    GatherBlockQuantized has no zero points that are floats: for HQQ the default quantizer stands in.
+    As ONNX Runtime's own does it for tables in 4 bits (`quantize_ndarray` of
+    matmul_nbits_quantizer.py), the default one divides by the scale, and rounds halves to even.
+    """
+    if quantizers.of_format(kept) is quantizers.TORCHAO:
+        return grouped(table, kept)
+    n, width = table.shape
+    padding = -width % kept.group
+    values = torch.nn.functional.pad(table.detach(), (0, padding)).reshape(n, -1, kept.group)
+    middle = 2 ** (kept.bits - 1)
+    scales = _signed_largest(values) / -middle
+    levels = torch.where(scales[..., None] == 0, 0.0, values / scales[..., None])
+    codes = (torch.round(levels).clamp(-middle, middle - 1) + middle).to(torch.uint8)
+    codes.flatten(1)[:, width:] = 0
+    return Grouped(codes, scales, kept.bits, width)
+
+
+def _signed_largest(values: Tensor) -> Tensor:
+    """Of each group the value of largest magnitude, sign and all."""
+    high, low = values.amax(-1), values.amin(-1)
+    return torch.where(high.abs() > low.abs(), high, low)
+
+
 def _by_largest(values: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     """Of the value with the largest magnitude in a group, sign and all, scale = value / -2^(b-1),
     code = clamp(round(w / scale + 2^(b-1)), 0, 2^b - 1), so that this value is met exactly.
     """
     middle = 2 ** (bits - 1)
-    high, low = values.amax(-1), values.amin(-1)
-    scales = torch.where(high.abs() > low.abs(), high, low) / -middle
+    scales = _signed_largest(values) / -middle
     inverse = torch.where(scales != 0, 1 / scales, torch.zeros_like(scales))
     levels = away_from_zero(values * inverse[..., None] + middle)
     return levels.clamp(0, 2 * middle - 1), scales

@@ -66,8 +66,8 @@ _UNROLLED = frozenset(("LSTM", "RNN", "LSTMCell", "GRUCell", "RNNCell"))
 
 
 Rows = dict[str, dict[str, dict[str, str]]]
-FORMATS = "formats"
-"""The part of the file that speaks of formats of weights alone."""
+FORMATS, TABLES = "formats", "tables"
+"""The parts of the file that speak of formats of weights alone: in products, and in look-ups."""
 FORMATS_AS = {**SAME_AS, "ort-cpu-all": "ort-cpu"}
 """Schemes of one runtime: it has the same kernels for formats of weights alone."""
 
@@ -80,7 +80,11 @@ def _file() -> dict[str, Rows]:
 @cache
 def table() -> Rows:
     """Scheme -> what a layer runs, or its module type -> {state, source}."""
-    found: Rows = {name: dict(rows) for name, rows in _file().items() if name != FORMATS}  # type: ignore[arg-type]
+    found: Rows = {
+        name: dict(rows)  # type: ignore[arg-type]
+        for name, rows in _file().items()
+        if name not in (FORMATS, TABLES)
+    }
     return found
 
 
@@ -89,6 +93,13 @@ def format_row(scheme: str, precision: str) -> dict[str, str]:
     target of `scheme`.
     """
     return _file()[FORMATS][FORMATS_AS.get(scheme, scheme)][precision]
+
+
+def look_up_row(scheme: str) -> dict[str, str]:
+    """`state` and `source` of look-ups in tables that a format of weights alone packs, at the target of
+    `scheme`.
+    """
+    return _file()[TABLES][FORMATS_AS.get(scheme, scheme)]  # type: ignore[return-value]
 
 
 def row(scheme: str, runs: str, kind: str = "") -> dict[str, str]:

@@ -69,7 +69,7 @@ class Precision:
         if self.is_weights_only:
             return (
                 f"{self.bits} bits in groups of {self.weights.group}: weights of matrix products "
-                "alone; convolutions and all else stay as they are"
+                "and tables of embeddings alone; convolutions and all else stay as they are"
             )
         return f"{self.bits} bits: weights and activations, over ranges that calibration found"
 

@@ -15,7 +15,8 @@ from core.numerics.precision import Precision, TensorFormat
 @dataclass(frozen=True, slots=True)
 class Quantizer:
     """A grid by groups. `bits` are the widths that the tool has kernels for; in another the default
-    quantizer stands in. With `has_zeros` a group has a float32 zero point beside its scale.
+    quantizer stands in. With `has_zeros` a group has a float32 zero point beside its scale. `note` is
+    what to know of figures on this grid.
     """
 
     name: str
@@ -23,6 +24,7 @@ class Quantizer:
     source: str
     bits: tuple[int, ...]
     has_zeros: bool = False
+    note: str = ""
 
     def of(self, precision: Precision) -> Precision:
         """`precision` with its weights on this grid, where it has groups of such a width."""
@@ -44,12 +46,15 @@ DEFAULT = Quantizer(
 )
 HQQ = Quantizer(
     "ort-hqq",
-    "half-quadratic quantization: zero points that leave the least error, outliers counted less; "
-    "8 bits as ort-rtn",
+    "half-quadratic quantization (HQQ): zero points that leave the least error, outliers counted "
+    "less; 4 bytes more a group, slower than FP32 in ONNX Runtime, and 8 bits as ort-rtn",
     "Badri and Shaji 2023, mobiusml.github.io/hqq_blog; onnxruntime 1.32, HQQWeightOnlyQuantizer, "
     "whose 8 bits the CPU kernel refuses",
     (2, 4),
     has_zeros=True,
+    note="Weights by groups are HQQ's, whose zero points are floats: ONNX Runtime's CPU kernel unpacks "
+    "them at every product, which takes up to 27 times as long as FP32 in 4 bits (docs/method.md). "
+    "Estimated latencies do not know that; `verify` measures it.",
 )
 TORCHAO = Quantizer(
     "torchao",

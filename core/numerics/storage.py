@@ -70,6 +70,8 @@ def storage(spec: TensorSpec, precision: Precision) -> Storage:
         inputs = spec.shape[spec.group_axis]
         packed, scales = grouped_bytes(spec.size // max(inputs, 1), inputs, precision.weights)
         bits = precision.bits
+        if spec.kind == "table":  # rows are not filled up
+            return Storage("groups", spec.size, bits, scales, SCALE_BYTES)
         has_zeros = quantizers.of_format(precision.weights).has_zeros
         each = SCALE_BYTES + FLOAT_BYTES * has_zeros
         return Storage("groups", packed * 8 // bits, bits, scales, each)

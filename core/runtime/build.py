@@ -21,7 +21,7 @@ from core.numerics.precision import Precision
 from core.numerics.scheme import check_built
 from core.onnx_graph.assemble import Assembled, assembled
 from core.onnx_graph.executed_kernels import Executed
-from core.onnx_graph.group_weights import FLOATS, NBITS
+from core.onnx_graph.group_weights import FLOATS, NBITS, ROWS
 from core.onnx_graph.layered_graph import LayeredGraph, float_kernels
 from core.onnx_graph.quantize import Integers
 from core.runtime import one_way
@@ -173,7 +173,8 @@ def _report(
 def _packed_report(layer: Layer, precision: Precision, made: Assembled) -> LayerReport:
     kernels = made.executed.of(layer.name)
     reason = made.integers.reasons.get(layer.name, "")
-    if not reason and NBITS not in kernels:
+    is_table = ROWS in kernels and NBITS not in kernels
+    if not (reason or is_table or NBITS in kernels):
         reason = f"ONNX Runtime runs {', '.join(kernels) or 'it'} in its place"
     if reason:
         return LayerReport(
@@ -181,10 +182,14 @@ def _packed_report(layer: Layer, precision: Precision, made: Assembled) -> Layer
         )
     with_bytes = made.levels[layer.name] != FLOATS
     how = "8-bit integers" if with_bytes else registry.REFERENCE
-    grid = quantizers.of_format(precision.weights).name
+    grid = quantizers.of_format(precision.weights)
+    if is_table:
+        name = (quantizers.DEFAULT if grid.has_zeros else grid).name
+        how = f"{ROWS}: a table in {precision.bits} bits ({name}), rows unpacked as they are read"
+        return LayerReport(layer.name, precision.name, precision.name, how, "", kernels)
     return LayerReport(
         layer.name, precision.name, precision.name,
-        f"{NBITS}: weights in {precision.bits} bits ({grid}), multiplied in {how}", "", kernels,
+        f"{NBITS}: weights in {precision.bits} bits ({grid.name}), multiplied in {how}", "", kernels,
     )  # fmt: skip
 
 

@@ -25,7 +25,7 @@ from core.errors import MapError
 from core.layers import Layer, TensorSpec
 from core.numerics import precision as registry
 from core.numerics.activation_grids import grid_of
-from core.numerics.groups import grouped
+from core.numerics.groups import grouped, grouped_rows
 from core.numerics.precision import Precision
 from core.numerics.rounding import Range, affine_grid, weight_scales
 
@@ -101,9 +101,14 @@ def _tensor(
 
 
 def _groups(spec: TensorSpec, value: Tensor, precision: Precision) -> dict[str, Tensor]:
-    """A weight of matrix products by groups, as MatMulNBits reads it; all else as it is."""
+    """A weight of matrix products by groups, as MatMulNBits reads it, a table as GatherBlockQuantized
+    does; all else as it is.
+    """
     if spec.group_axis < 0:
         return {spec.name: value}
+    if spec.kind == "table":
+        rows = grouped_rows(value, precision.weights)
+        return {spec.name: rows.packed_rows(), f"{spec.name}.scale": rows.scales}
     found = grouped(value if spec.group_axis == 1 else value.T, precision.weights)
     zeros = {} if found.zeros is None else {f"{spec.name}.zero_point": found.zeros}
     return {spec.name: found.packed(), f"{spec.name}.scale": found.scales} | zeros

@@ -24,10 +24,10 @@ from core.evidence.measure.measure import make_simulator
 from core.evidence.options import MeasureOptions
 from core.numerics import kernel_table, quantizers, scheme
 from core.numerics import precision as registry
-from core.numerics.groups import grouped
+from core.numerics.groups import grouped, grouped_rows
 from core.numerics.precision import FP16, INT4_G32, INT8, Precision, TensorFormat
 from core.numerics.states import lacking, state_in
-from core.onnx_graph.group_weights import BYTES, FLOATS, NBITS, accuracy_level
+from core.onnx_graph.group_weights import BYTES, FLOATS, NBITS, ROWS, accuracy_level
 from core.onnx_graph.layered_graph import attribute
 from core.runtime.build import build
 from core.source.contract import ModelSource
@@ -118,6 +118,68 @@ def test_every_grid_is_simulated_stored_and_built(quantizer: str, name: str) -> 
     assert decibels(reference, ran - simulated) > decibels(reference, simulated - reference) + 10
 
 
+class Words(nn.Module):
+    """The rows of a table, of one that nothing packs, and of one that a product reads too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(30, 40)
+        self.odd = nn.Embedding(30, 6)
+        self.bag = nn.EmbeddingBag(30, 8)
+        self.tied = nn.Embedding(30, 8)
+        self.mix = nn.Linear(62, 8)
+        self.head = nn.Linear(8, 30, bias=False)
+        self.head.weight = self.tied.weight
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        """[N, T] ids -> [N, 30]."""
+        rows = [self.table(ids).mean(1), self.odd(ids).mean(1), self.bag(ids)]
+        rows.append(self.tied(ids).mean(1))
+        return self.head(torch.tanh(self.mix(torch.cat(rows, 1))))  # type: ignore[no-any-return]
+
+
+@cache
+def _words_case() -> Case:
+    torch.manual_seed(0)
+    return case_of(source_of(Words(), (4,), ids=30))
+
+
+@pytest.mark.parametrize("quantizer", [quantizers.DEFAULT.name, quantizers.HQQ.name, "torchao"])
+@pytest.mark.parametrize("name", FORMATS)
+def test_tables_are_packed_and_looked_up(quantizer: str, name: str) -> None:
+    """An embedding's rows are simulated, stored and built by groups; one whose rows take no whole
+    bytes, one that a product reads too and a bag stay as they are, and that is said.
+    """
+    case = _words_case().on_grid(quantizer)
+    precision = case.analysis.precision(name)
+    assert [x.name for x in case.analysis.layers if x.in_groups] == ["table", "mix"]
+    x = case.source.selection.inputs
+    by_hand = copy.deepcopy(case.source.model)
+    by_hand.table.weight.data = grouped_rows(
+        by_hand.table.weight.data, precision.weights
+    ).restored()
+    chosen = case.map({"table": name})
+    built = case.built(chosen)
+    ran, simulated = case.ran(built, x), case.simulated(built, x)
+
+    with torch.no_grad():
+        assert np.array_equal(by_hand(x).numpy(), simulated)
+    np.testing.assert_allclose(ran, simulated, atol=1e-5)
+    assert not np.array_equal(simulated, case.simulator.run({}, x))
+    assert built.as_asked
+    assert built.kernels[ROWS] == 1
+    grid = quantizers.DEFAULT.name if quantizer == quantizers.HQQ.name else quantizer
+    assert f"({grid})" in next(r.how for r in built.report if r.name == "table")
+    saved = case.built(case.uniform("FP32")).tensor_bytes - built.tensor_bytes
+    assert saved == case.study.stored_bytes(case.uniform("FP32").codes) - case.study.stored_bytes(
+        chosen.codes
+    )
+    width = -(-40 // precision.weights.group)
+    assert saved == 30 * (40 * 4 - 40 * precision.bits // 8 - 4 * width)
+    refused = case.built(case.map(dict.fromkeys(("odd", "tied", "head", "bag"), name)))
+    assert all(not r.as_asked and r.why for r in refused.report if r.asked == name)
+
+
 def test_one_engine_tells_grids_apart() -> None:
     """A weight that was rounded on one grid is rounded again for another."""
     simulator, x = _mixed_case().simulator, _mixed_case().source.selection.inputs
@@ -156,6 +218,7 @@ def test_the_quantizer_is_chosen_recorded_and_read_back(
         assert found.evidence is not None
         perturbed.append(found.evidence.perturbations[found.evidence.precisions.index("INT4-g32")])
         assert f"weights by groups {name}" in found.how_rounded
+        assert any("HQQ" in note for note in found.notes) == (name == quantizers.HQQ.name)
         folder, chosen, report = (str(tmp_path / n) for n in (name, "map.json", "report.md"))
         assert (
             main(["plan", folder, "--strategy=uniform", "--uniform=INT4-g32", "--out", chosen]) == 0
@@ -268,6 +331,8 @@ def test_every_target_says_what_it_does_with_every_format() -> None:
             row = kernel_table.format_row(name, precision)
             assert row["state"] in ("computes", "float")
             assert len(row["source"]) > 10
+        assert kernel_table.look_up_row(name)["state"] in ("computes", "float")
+        assert len(kernel_table.look_up_row(name)["source"]) > 10
     assert {p for rows in kernel_table._file()[kernel_table.FORMATS].values() for p in rows} == set(
         FORMATS
     )

@@ -23,6 +23,7 @@ from core.numerics.precision import Precision
 from core.numerics.ranges import Ranges, Site
 from core.numerics.rounding import Range
 from core.numerics.scheme import Scheme
+from core.source.held import held_tensors
 from core.source.operations import Operation, Stored, operand, replace_operand
 from core.source.roles import CONVOLUTIONS, RECURRENTS
 from core.source.trees import map_tensors
@@ -61,7 +62,14 @@ class Operations(TorchFunctionMode):
         self._repeated = {name for name, one in modules.items() if isinstance(one, RECURRENTS)}
         self._repeated |= self._one_product
         self._functions = Functions(scheme, stored)
-        self._stored_tensors = StoredTensors(stored, scheme)
+        held = held_tensors(model)
+        tables = [
+            held[spec.name]
+            for layer in layers
+            for spec in layer.tensors
+            if spec.kind == "table" and spec.group_axis >= 0
+        ]
+        self._stored_tensors = StoredTensors(stored, scheme, tables)
         self._observe: Observe | None = None
         self._variant: Variant = AS_USUAL
 
