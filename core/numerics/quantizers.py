@@ -30,7 +30,7 @@ class Quantizer:
         """`precision` with its weights on this grid, where it has groups of such a width."""
         if not precision.is_weights_only:
             return precision
-        grid = self.name if self.takes(precision.weights) else DEFAULT.name
+        grid = self.name if self is not DEFAULT and self.takes(precision.weights) else ""
         return replace(precision, weights=replace(precision.weights, grid=grid))
 
     def takes(self, kept: TensorFormat) -> bool:

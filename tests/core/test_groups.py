@@ -129,7 +129,7 @@ def test_hqq_is_what_onnxruntime_packs(precision: registry.Precision, k: int) ->
     """
     kept = HQQ.of(precision).weights
     if kept.bits == 8:
-        assert kept.grid == quantizers.DEFAULT.name
+        assert kept == precision.weights
         return
     rng = np.random.default_rng(k)
     weight = (rng.standard_normal((k, 6)) ** 3).astype(np.float32)
@@ -225,6 +225,7 @@ def test_a_quantizer_places_formats_by_groups_alone(name: str) -> None:
     for precision in map(registry.get, registry.names()):
         placed = one.of(precision)
         assert placed.name == precision.name
+        assert quantizers.DEFAULT.of(placed) == precision
         if precision.is_weights_only:
             own = name if precision.bits in one.bits else quantizers.DEFAULT.name
             assert quantizers.of_format(placed.weights).name == own
