@@ -8,7 +8,7 @@ for scales.
 **Kernels** (`--only kernels`): time of MatMulNBits over that of MatMul in FP32, one thread, runs in turns, at both accuracy levels;
 and how far each level lies from the product of the unpacked weight, beside what rounding the weight
 costs. The rule in `core.onnx_graph.group_weights.accuracy_level` rests on it. HQQ's zero points are
-floats, which the kernel knows no level for.
+floats, which the kernel knows no level for. And time of looking rows up in a packed table.
 """
 
 from __future__ import annotations
@@ -31,11 +31,12 @@ from core.evidence.options import MeasureOptions
 from core.evidence.scorers.logits import log_softmax
 from core.numerics import precision as registry
 from core.numerics import quantizers
-from core.numerics.groups import Grouped, grouped
+from core.numerics.groups import Grouped, grouped, grouped_rows
 from core.numerics.precision import Precision, TensorFormat
 from core.numerics.quantizers import HQQ
 from core.numerics.storage import storage
 from core.onnx_graph.group_weights import BYTES, FLOATS, NBITS, accuracy_level
+from core.onnx_graph.group_weights import ROWS as LOOK_UP
 from core.onnx_graph.weights_only import MICROSOFT
 from core.source import samples
 from core.source.inventory import take_inventory
@@ -56,6 +57,8 @@ Floats = NDArray[np.float32]
 def _session(node: onnx.NodeProto, held: dict[str, NDArray[np.generic]], inputs: int, outputs: int) -> ort.InferenceSession:  # fmt: skip
     kind = TensorProto.FLOAT
     x, y = (onnx.helper.make_tensor_value_info(n, kind, ["n", w]) for n, w in (("x", inputs), ("y", outputs)))  # fmt: skip
+    if not inputs:  # ids of rows
+        x = onnx.helper.make_tensor_value_info("x", TensorProto.INT64, ["n"])
     constants = [onnx.numpy_helper.from_array(v, n) for n, v in held.items()]
     graph = onnx.helper.make_graph([node], "product", [x], [y], constants)
     opsets = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid(MICROSOFT, 1)]
@@ -101,6 +104,35 @@ def by_quantizer(name: str) -> None:
                 f"{kl.mean():.2e}", f"{kl.std() / np.sqrt(len(kl)):.0e}",
             )  # fmt: skip
     Console(width=100).print(table)
+
+
+def look_ups(rounds: int) -> None:
+    """Print a row for every format: time of looking rows of a packed table up over that of Gather."""
+    rng = np.random.default_rng(0)
+    entries, width, count = 30_000, 384, 512
+    table = rng.standard_normal((entries, width)).astype(np.float32)
+    ids = rng.integers(0, entries, count)
+    gather = onnx.helper.make_node("Gather", ["table", "x"], ["y"])
+    sessions = {"FP32": _session(gather, {"table": table}, 0, width)}
+    for precision in (p for p in map(registry.get, registry.names()) if p.is_weights_only):
+        kept = precision.weights
+        found = grouped_rows(torch.from_numpy(table), kept)
+        held = {"codes": found.packed_rows().numpy(), "scales": found.scales.numpy()}
+        node = onnx.helper.make_node(
+            LOOK_UP, ["codes", "x", "scales"], ["y"], domain=MICROSOFT, bits=kept.bits,
+            block_size=kept.group, gather_axis=0, quantize_axis=1,
+        )  # fmt: skip
+        sessions[precision.name] = _session(node, held, 0, width)
+    times: dict[str, list[float]] = {key: [] for key in sessions}
+    for _ in range(rounds):
+        for key, session in sessions.items():
+            start = time.perf_counter()
+            session.run(None, {"x": ids})
+            times[key].append(time.perf_counter() - start)
+    base = float(np.median(times.pop("FP32")))
+    print(f"{count} rows of a table of {entries} x {width}, time over Gather in FP32:")
+    for name, found_times in times.items():
+        print(f"{name:10} {float(np.median(found_times)) / base:.2f}")
 
 
 def kernels(rounds: int) -> None:
@@ -158,6 +190,7 @@ def main() -> None:
         for name in [options.sample] if options.sample else SAMPLES:
             by_quantizer(name)
     if options.only != "quantizers":
+        look_ups(options.rounds)
         kernels(options.rounds)
 
 

@@ -7,6 +7,7 @@ import json
 from functools import cache
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
@@ -29,10 +30,13 @@ from core.numerics.precision import FP16, INT4_G32, INT8, Precision, TensorForma
 from core.numerics.states import lacking, state_in
 from core.onnx_graph.group_weights import BYTES, FLOATS, NBITS, ROWS, accuracy_level
 from core.onnx_graph.layered_graph import attribute
+from core.records import verification
 from core.runtime.build import build
 from core.source.contract import ModelSource
 from core.source.inventory import take_inventory
+from tests.core import verified
 from tests.core.runtime_case import Case, case_of, decibels
+from tests.core.synthetic import synthetic_analysis
 from tests.zoo import models
 from tests.zoo.precisions import registered
 from tests.zoo.sources import source_of, tiny_source
@@ -238,6 +242,28 @@ def test_the_quantizer_is_chosen_recorded_and_read_back(
     assert store.load(tmp_path / name).quantizer == "ort-rtn"
     with pytest.raises(SystemExit, match="2"):
         main([*words, "--quantizer", "gptq"])
+
+
+def test_a_map_run_on_another_grid_is_not_this_analysis(tmp_path: Path) -> None:
+    """What was verified with groups on one grid is read for it alone; a record of before is of the
+    default one.
+    """
+    study = Study(synthetic_analysis(3, samples=20))
+    run = verified.verification(study, verified.narrowed(study, 1))
+    path = verification.save(tmp_path, run)
+    verification.save(
+        tmp_path, msgspec.structs.replace(run, quantizer="ort-hqq", created="2026-01-02T00:00:00")
+    )
+    before = json.loads(path.read_text())
+    del before["quantizer"]
+    path.write_text(json.dumps(before))
+    identity, scheme_name = study.analysis.identity, study.analysis.scheme
+
+    (default,), _ = verification.load(tmp_path, identity, scheme_name)
+    (other,), _ = verification.load(tmp_path, identity, scheme_name, "ort-hqq")
+
+    assert (default.quantizer, other.quantizer) == ("ort-rtn", "ort-hqq")
+    assert verification.load(tmp_path, identity, scheme_name, "torchao")[0] == ()
 
 
 def test_a_layer_without_such_weights_costs_nothing_and_is_not_chosen() -> None:
