@@ -75,7 +75,8 @@ class TensorSpec:
     of a value that no precision changes (a table of indices, a mask; 0: float32, which precisions
     change). `grids` are the scales that a bias is stored with, one per channel and product that
     reads it (0: it has none of its own). `group_axis` is the axis of a matrix along which the inputs
-    of its product lie, where formats of weights alone have groups (-1: none of them takes it).
+    of its product lie, or of a table along which its rows do, where formats of weights alone have
+    groups (-1: none of them takes it).
     """
 
     name: str
@@ -139,8 +140,8 @@ class Layer:
     folded batch norm are in the weight and bias of the layer `folded_into` ("" = not folded).
     `fused` says what follows its products in the same kernel. `dynamic` tells that the integer
     kernel takes floats and sets the ranges of its activations while it runs. `in_groups` tells that
-    a product of it reads a matrix that formats of weights alone keep by groups, its own or one that
-    another layer owns.
+    a product of it reads a matrix, or a look-up a table, that formats of weights alone keep by
+    groups, its own or one that another layer owns.
     """
 
     name: str
@@ -172,11 +173,16 @@ class Layer:
         return self.state == "computes" and not self.dynamic and self.role != "pooling"
 
     @property
+    def packs_products(self) -> bool:
+        """Whether a product of it reads a matrix that formats of weights alone keep by groups."""
+        return self.in_groups and any(kind in ("linear", "matmul") for kind, _ in self.operations)
+
+    @property
     def takes_dynamic(self) -> bool:
         """Whether integers whose ranges are set while it runs mean something for it: for its products
         with matrices, a kernel that sets them in any case, or a table that integers store.
         """
-        return self.in_groups or self.dynamic or any(s.kind == "table" for s in self.tensors)
+        return self.packs_products or self.dynamic or any(s.kind == "table" for s in self.tensors)
 
     @property
     def idles(self) -> str:

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from core.analysis.header import AnalysisHeader
 from core.evidence.diagnose.weight_profile import WeightProfile
 from core.evidence.evidence import Evidence
+from core.numerics import precision as registry
+from core.numerics import quantizers
 from core.numerics import scheme as schemes
+from core.numerics.precision import Precision
 from core.numerics.scheme import Scheme
 from core.records.machine_profile import MachineProfile
 from core.records.verification import Verification
@@ -41,8 +44,19 @@ class Analysis(AnalysisHeader):
 
     @property
     def how_rounded(self) -> str:
-        """Scheme and calibrator, for a line that shows both."""
-        return f"{self.scheme}, ranges {self.calibrator}"
+        """Scheme, calibrator and quantizer, for a line that shows all."""
+        groups = f", weights by groups {self.by_groups}" if self.by_groups else ""
+        return f"{self.scheme}, ranges {self.calibrator}{groups}"
+
+    @property
+    def by_groups(self) -> str:
+        """The quantizer on whose grid weights by groups were measured; "" where none were."""
+        measured = () if self.evidence is None else self.evidence.precisions
+        return self.quantizer if any(registry.get(n).is_weights_only for n in measured) else ""
+
+    def precision(self, name: str) -> Precision:
+        """The precision called `name`, weights by groups on the grid of its quantizer."""
+        return quantizers.get(self.quantizer).of(registry.get(name))
 
     @property
     def rounding(self) -> Scheme:

@@ -27,6 +27,7 @@ from core.evidence.measure.runs import prepare
 from core.evidence.options import MeasureOptions
 from core.layers import LayerTable
 from core.numerics.calibrate.calibration import Calibration
+from core.numerics.quantizers import of_format
 from core.numerics.saturation import warning
 from core.numerics.states import with_sites
 from core.source.contract import ModelSource
@@ -158,6 +159,7 @@ def analyze(
             *notes(source, measured.evidence),
             *measured.notes,
             *warning(options.scheme),
+            *_of_grid(options),
             *_on_device(source),
         ),
     )
@@ -167,6 +169,12 @@ def _on_device(source: ModelSource) -> tuple[str, ...]:
     """What to know of figures that were not measured on the CPU."""
     device = device_name(source.model)
     return () if device == "cpu" else (ON_DEVICE.format(device=device),)
+
+
+def _of_grid(options: MeasureOptions) -> tuple[str, ...]:
+    """What to know of weights by groups, where some were measured on a grid that has a note."""
+    placed = {of_format(p.weights).note for p in options.precisions if p.is_weights_only}
+    return tuple(filter(None, placed))
 
 
 def _bare(source: ModelSource, layers: LayerTable, options: MeasureOptions) -> Analysis:
@@ -181,6 +189,7 @@ def _bare(source: ModelSource, layers: LayerTable, options: MeasureOptions) -> A
         scheme=scheme.name,
         scheme_facts=scheme,
         calibrator=options.calibrator.text,
+        quantizer=options.quantizer.name,
         splits=SplitSizes(
             len(source.calibration),
             len(source.selection),

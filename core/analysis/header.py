@@ -8,6 +8,7 @@ from typing import Any
 from core.evidence.evidence import Identity, Partial, SplitSizes
 from core.files import NonNegative, Share
 from core.layers import LayerTable
+from core.numerics import quantizers
 from core.numerics.calibrate.calibration import Calibration
 from core.numerics.calibrate.calibrators import MIN_MAX
 from core.numerics.scheme import Scheme
@@ -51,6 +52,7 @@ class AnalysisHeader:
     optimistic: bool = False
     scheme_facts: Scheme | None = None
     calibrator: str = MIN_MAX.name
+    quantizer: str = quantizers.DEFAULT.name
     device: str = "cpu"
     partial: Partial | None = None
 

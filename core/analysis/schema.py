@@ -16,6 +16,7 @@ from core.evidence.evidence import Outputs, Partial
 from core.files import MOST, Count, FileKind
 from core.layers import ROLES, LayerTable
 from core.numerics import precision as registry
+from core.numerics import quantizers
 from core.task import TASKS
 
 SCHEMA_VERSION = 1
@@ -69,6 +70,8 @@ def _wrong(data: AnalysisFile) -> Iterator[str]:
     known = registry.simulated()
     if len(set(names)) != len(names) or any(name not in known for name in names):
         yield f"measured_precisions is {list(names)}, which are not some of {', '.join(known)}"
+    if data.quantizer not in quantizers.names():
+        yield f"quantizer is {data.quantizer!r}, which is not one of {', '.join(quantizers.names())}"
     if data.task not in TASKS:
         yield f"task is {data.task!r}, which is not one of {', '.join(TASKS)}"
 

@@ -177,7 +177,7 @@ def _load(folder: Path) -> Analysis:
     if data.measured_precisions is not None:
         evidence = _evidence(folder / ARRAYS, data)
     kept, names = record_files.home_of(folder), data.layers.names
-    verifications, bad = verification.load(kept, data.identity, data.scheme)
+    verifications, bad = verification.load(kept, data.identity, data.scheme, data.quantizer)
     profile, also_bad = machine_profile.latest(kept, data.identity, data.scheme, names)
     return Analysis(
         evidence=evidence,

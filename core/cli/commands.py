@@ -40,7 +40,7 @@ from core.export.report import markdown
 from core.export.targets.names import NODES_FILE
 from core.jobs.progress import Reporter, reporting
 from core.numerics import precision as registry
-from core.numerics import scheme
+from core.numerics import quantizers, scheme
 from core.numerics.calibrate import calibrators
 from core.onnx_graph import node_table
 from core.quantity import duration
@@ -114,6 +114,7 @@ def _analyze(options: argparse.Namespace, reporter: Reporter) -> None:
     how = MeasureOptions(
         scheme=scheme.get(options.scheme),
         calibrator=calibrators.get(options.calibrator),
+        quantizer=quantizers.get(options.quantizer),
         precisions=_precisions(options),
         expand_units=options.expand_units,
         memory_bytes=None if options.memory is None else options.memory - held_bytes(),

@@ -1,10 +1,10 @@
-"""How integers are done, on the command line: `--scheme` and `--calibrator`."""
+"""How integers are done, on the command line: `--scheme`, `--calibrator` and `--quantizer`."""
 
 from __future__ import annotations
 
 import argparse
 
-from core.numerics import scheme
+from core.numerics import quantizers, scheme
 from core.numerics.calibrate import calibrators
 
 
@@ -24,4 +24,12 @@ def add_options(sub: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help=f"how ranges of activations are chosen: {', '.join(calibrators.names())} "
         f"(percentile:99.9 sets its share); default: {calibrators.MIN_MAX.name}",
+    )
+    sub.add_argument(
+        "--quantizer",
+        choices=quantizers.names(),
+        default=quantizers.DEFAULT.name,
+        metavar="NAME",
+        help=f"whose grid weights by groups lie on: {', '.join(quantizers.names())}; default: "
+        f"{quantizers.DEFAULT.name}",
     )

@@ -74,7 +74,7 @@ class Study:
     @cached_property
     def size_bytes(self) -> NDArray[np.int64]:
         """Stored bytes by precision and layer, shape (P, L)."""
-        return size_table(self.layers, self.precisions)
+        return size_table(self.layers, [self.analysis.precision(n) for n in self.precisions])
 
     @cached_property
     def glue_bytes(self) -> int:

@@ -7,6 +7,8 @@ scales have a float32 scale for each activation that a product takes in.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -39,8 +41,7 @@ def fixed_bytes(layers: LayerTable) -> int | None:
     return glue_bytes(layers) if layers.holds_all else None
 
 
-def size_table(layers: LayerTable, precisions: tuple[str, ...]) -> NDArray[np.int64]:
+def size_table(layers: LayerTable, precisions: Sequence[Precision]) -> NDArray[np.int64]:
     """`layer_bytes` for every precision and layer, shape (P, L)."""
-    chosen = [registry.get(name) for name in precisions]
-    rows = [[layer_bytes(layer, p) for layer in layers] for p in chosen]
-    return np.array(rows, dtype=np.int64).reshape(len(chosen), len(layers))
+    rows = [[layer_bytes(layer, p) for layer in layers] for p in precisions]
+    return np.array(rows, dtype=np.int64).reshape(len(precisions), len(layers))

@@ -66,8 +66,9 @@ _UNROLLED = frozenset(("LSTM", "RNN", "LSTMCell", "GRUCell", "RNNCell"))
 
 
 Rows = dict[str, dict[str, dict[str, str]]]
-FORMATS = "formats"
-"""The part of the file that speaks of formats beside INT8 and those that are cast to."""
+FORMATS, TABLES = "formats", "tables"
+"""The parts of the file that speak of formats beside INT8 and those that are cast to: in products, and
+of formats by groups in look-ups."""
 FORMATS_AS = {**SAME_AS, "ort-cpu-all": "ort-cpu"}
 """Schemes of one runtime: it has the same kernels for such formats."""
 
@@ -80,13 +81,24 @@ def _file() -> dict[str, Rows]:
 @cache
 def table() -> Rows:
     """Scheme -> what a layer runs, or its module type -> {state, source}."""
-    found: Rows = {name: dict(rows) for name, rows in _file().items() if name != FORMATS}  # type: ignore[arg-type]
+    found: Rows = {
+        name: dict(rows)  # type: ignore[arg-type]
+        for name, rows in _file().items()
+        if name not in (FORMATS, TABLES)
+    }
     return found
 
 
 def format_row(scheme: str, precision: str) -> dict[str, str]:
     """`state` and `source` of products in such a format at the target of `scheme`."""
     return _file()[FORMATS][FORMATS_AS.get(scheme, scheme)][precision]
+
+
+def look_up_row(scheme: str) -> dict[str, str]:
+    """`state` and `source` of look-ups in tables that a format of weights alone packs, at the target of
+    `scheme`.
+    """
+    return _file()[TABLES][FORMATS_AS.get(scheme, scheme)]  # type: ignore[return-value]
 
 
 def row(scheme: str, runs: str, kind: str = "") -> dict[str, str]:

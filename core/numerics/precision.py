@@ -31,7 +31,9 @@ class TensorFormat:
 
     A float format is torch's `dtype` and needs no scale. Integers have one scale per tensor, per
     output channel, or per `group` of neighbours along the inputs of a product; so has a float format
-    too narrow to hold most tensors as they are. `dynamic`: the scale is set while the model runs.
+    too narrow to hold most tensors as they are. Where the grids of groups lie says the quantizer called
+    `grid` ("": the default one of `core.numerics.quantizers`). `dynamic`: the scale is set while the
+    model runs.
     """
 
     kind: Kind
@@ -40,6 +42,7 @@ class TensorFormat:
     group: int = 0
     dtype: str = ""
     dynamic: bool = False
+    grid: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,7 @@ class Precision:
         if self.is_weights_only:
             return (
                 f"{self.bits} bits in groups of {self.weights.group}: weights of matrix products "
-                "alone; convolutions and all else stay as they are"
+                "and tables of embeddings alone; convolutions and all else stay as they are"
             )
         if self.is_dynamic:
             return (

@@ -32,7 +32,7 @@ def state_in(layer: Layer, precision: Precision) -> State:
     if precision.is_dynamic:
         if not layer.takes_dynamic:
             return "float"
-        return "computes" if layer.in_groups or layer.dynamic else "stores"
+        return "computes" if layer.packs_products or layer.dynamic else "stores"
     return "computes" if layer.in_groups else "float"
 
 
@@ -40,7 +40,7 @@ def sets_ranges(layer: Layer, precision: Precision) -> bool:
     """Whether the kernel of `layer` in `precision` sets ranges of activations while it runs."""
     if layer.dynamic:
         return precision.is_calibrated or precision.is_dynamic
-    return precision.is_dynamic and layer.in_groups
+    return precision.is_dynamic and layer.packs_products
 
 
 def kept_as(layer: Layer, precision: Precision) -> Precision:
@@ -68,26 +68,30 @@ def lacking(layers: LayerTable, precisions: Iterable[Precision]) -> NDArray[np.b
     return np.array(rows, np.bool_).reshape(len(rows), len(layers))
 
 
-PACKS = ("linear", "matmul")
-"""What layers run, as rows of the table of kernels, whose products take weights by groups."""
+PACKS = ("linear", "matmul", "embedding")
+"""What layers run, as rows of the table of kernels, that takes weights by groups."""
+WHOLE_BYTES = 4
+"""Rows of a table are packed where so many values divide them: those take whole bytes in 2, 4 and 8
+bits."""
 
 
 def with_groups(
     tensors: Iterable[TensorSpec], runs: str, apart: Collection[str] = ()
 ) -> tuple[TensorSpec, ...]:
     """The tensors of a layer that `runs` such a row of the table of kernels, with the axis along
-    which formats of weights alone have groups: of matrices that products read, not those `apart`.
+    which formats of weights alone have groups: of matrices that products read, and of tables along
+    their rows, not those `apart`.
     """
-    return tuple(
-        replace(spec, group_axis=1 - spec.channel_axis)
-        if runs in PACKS
-        and spec.kind == "weight"
-        and len(spec.shape) == 2
-        and spec.shape[spec.channel_axis] == spec.channels
-        and not (spec.width or spec.name in apart)
-        else spec
-        for spec in tensors
-    )
+
+    def axis(spec: TensorSpec) -> int:
+        if len(spec.shape) != 2 or spec.width or spec.name in apart or runs not in PACKS:
+            return -1
+        if spec.kind == "table":
+            return 1 if spec.shape[1] % WHOLE_BYTES == 0 else -1
+        is_matrix = spec.kind == "weight" and spec.shape[spec.channel_axis] == spec.channels
+        return 1 - spec.channel_axis if is_matrix else -1
+
+    return tuple(replace(spec, group_axis=axis(spec)) for spec in tensors)
 
 
 def under(layers: LayerTable, scheme: Scheme) -> LayerTable:

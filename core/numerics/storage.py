@@ -5,10 +5,10 @@ output channel, and an embedding table on an affine one, each with a float32 sca
 a bias is int32, with a float32 scale and an int32 zero point per channel where ONNX has it as an
 input of the product (Conv, Gemm), and is added in float32 after a MatMul; all else stays float32, or
 what it is where it is no float32 (an index, a mask, complex numbers). In a format of weights alone the
-matrices that have groups are packed with a float32 scale a group, and all else stays. In floats over
-scales the weights that products read have a float32 scale per output channel, and all else stays;
-so have, in integers with ranges set while the model runs, the matrices that could have groups, beside
-tables. Which of these a tensor
+matrices that have groups are packed with a float32 scale a group, and a float32 zero point where the
+quantizer has such, and all else stays. In floats over scales the weights that products read have a
+float32 scale per output channel, and all else stays; so have, in integers with ranges set while the
+model runs, the matrices that could have groups, beside tables. Which of these a tensor
 is (`TensorSpec.kind`) follows from the layer's state under a scheme (`core.numerics.states.under`).
 """
 
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from core.layers import TensorSpec
+from core.numerics import quantizers
 from core.numerics.precision import Precision, TensorFormat
 
 Form = Literal["float", "symmetric", "scaled", "affine", "groups", "int32", "complex"]
@@ -71,7 +72,11 @@ def storage(spec: TensorSpec, precision: Precision) -> Storage:
         inputs = spec.shape[spec.group_axis]
         packed, scales = grouped_bytes(spec.size // max(inputs, 1), inputs, precision.weights)
         bits = precision.bits
-        return Storage("groups", packed * 8 // bits, bits, scales, SCALE_BYTES)
+        if spec.kind == "table":  # rows are not filled up
+            return Storage("groups", spec.size, bits, scales, SCALE_BYTES)
+        has_zeros = quantizers.of_format(precision.weights).has_zeros
+        each = SCALE_BYTES + FLOAT_BYTES * has_zeros
+        return Storage("groups", packed * 8 // bits, bits, scales, each)
     if precision.is_scaled:
         if spec.kind != "weight" or spec.operation < 0:
             return Storage("float", spec.size, 8 * FLOAT_BYTES)

@@ -1,13 +1,15 @@
-"""Products with a weight in few bits: MatMulNBits of ONNX Runtime's own operators.
+"""Products and look-ups with a weight in few bits: ONNX Runtime's own operators.
 
 MatMulNBits (onnxruntime, docs/ContribOperators.md) reads a packed weight [N, groups, bytes] and its
-float32 scales [N, groups]. Its attribute `accuracy_level` lets the kernel round what it multiplies:
-0 leaves that in float32, 4 rounds it to 8 bits, by groups too.
+float32 scales [N, groups], and float32 zero points [N, groups] where the quantizer has such. Its attribute `accuracy_level` lets the kernel round what it multiplies:
+0 leaves that in float32, 4 rounds it to 8 bits, by groups too. GatherBlockQuantized reads rows of a
+packed table [N, bytes] and its float32 scales [N, groups]: in 1.32 the CPU provider has it in 2, 4
+and 8 bits where codes are bytes (ONNX Runtime's quantizer packs tables in 4 bits alone).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,17 +17,19 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto
+from onnx import ModelProto, NodeProto, TensorProto
 
 from core.layers import Layer, LayerTable
-from core.numerics.groups import grouped
+from core.numerics import quantizers
+from core.numerics.groups import grouped, grouped_rows
 from core.numerics.precision import Precision, TensorFormat
-from core.numerics.states import state_in
+from core.numerics.states import WHOLE_BYTES, state_in
 from core.onnx_graph.layered_graph import LayeredGraph, attribute
+from core.onnx_graph.read_model import readers_of
 from core.onnx_graph.surgery import MARK, copied, replace_nodes
 from core.onnx_graph.weights_only import MICROSOFT, drop_unread
 
-NBITS = "MatMulNBits"
+NBITS, ROWS = "MatMulNBits", "GatherBlockQuantized"
 FLOATS, BYTES = 0, 4
 """Accuracy levels: what the kernel multiplies is left in float32, or rounded to 8 bits."""
 FEW_ROWS, LONG_INPUTS = 16, 512
@@ -69,9 +73,10 @@ def pack_weights(
     for name, precision in asked.items():
         layer = layers.layers[layers.index[name]]
         if state_in(layer, precision) == "float":
-            reasons[name] = f"{NBITS} takes weights of matrix products alone"
+            reasons[name] = f"{NBITS} takes weights of matrix products alone, {ROWS} tables"
             continue
         nodes = [packer.node[n.name] for n in graph.products(name) if n.name in packer.node]
+        nodes += [n for n in packer.look_ups if graph.layer_of.get(n.name) == name]
         found = [(node, why) for node in nodes if (why := packer.refused(node)) != BESIDE]
         whys = [why for _, why in found if why]
         if whys or not found:
@@ -79,19 +84,43 @@ def pack_weights(
             continue
         levels[name] = level_of(layer, precision)
         for node, _ in found:
-            packer.pack(node, precision.weights, levels[name])
+            if node.op_type == "Gather":
+                packer.pack_rows(node, precision.weights)
+            else:
+                packer.pack(node, precision.weights, levels[name])
     packer.finish()
     return Packed(model, reasons, levels)
 
 
 def level_of(layer: Layer, precision: Precision) -> int:
     """The level at which the products of `layer` run, whose weights are in `precision`."""
-    weights = [spec for spec in layer.tensors if spec.group_axis >= 0]
+    weights = [s for s in layer.tensors if s.group_axis >= 0 and s.kind != "table"]
     if not weights:  # another layer's
+        return FLOATS
+    if quantizers.of_format(
+        precision.weights
+    ).has_zeros:  # the kernel unpacks them and multiplies floats
         return FLOATS
     rows = layer.macs // max(sum(spec.size for spec in weights), 1)
     inputs = min(spec.shape[spec.group_axis] for spec in weights)
     return accuracy_level(precision.bits, rows, inputs)
+
+
+def packs_rows(table: TensorProto, readers: Iterable[NodeProto]) -> bool:
+    """Whether formats by groups keep a table along its rows: nothing else than look-ups of rows
+    reads it, and they take whole bytes.
+    """
+    return (
+        table.data_type == TensorProto.FLOAT
+        and len(table.dims) == 2
+        and table.dims[1] % WHOLE_BYTES == 0
+        and all(
+            node.op_type == "Gather"
+            and node.input[0] == table.name != node.input[1]
+            and attribute(node, "axis", 0) in (0, -2)
+            for node in readers
+        )
+    )
 
 
 BESIDE = "it multiplies activations, or is no plain product: it stays as it is beside the others"
@@ -105,12 +134,23 @@ class Packer:
         self.node = {node.name: node for node in model.graph.node}
         self._held = {c.name: c for c in model.graph.initializer}
         self._instead: dict[str, list[NodeProto]] = {}
-        self._made: dict[tuple[str, bool, TensorFormat], tuple[str, str]] = {}
+        self._made: dict[tuple[str, str, TensorFormat], list[str]] = {}
+        readers = readers_of(model.graph)
+        self.look_ups = [
+            node
+            for node in model.graph.node
+            if node.op_type == "Gather"
+            and node.input[0] in self._held
+            and packs_rows(self._held[node.input[0]], readers[node.input[0]])
+        ]
+        """Nodes that look rows up in a table that nothing else reads."""
         if MICROSOFT not in {one.domain for one in model.opset_import}:
             model.opset_import.append(onnx.helper.make_opsetid(MICROSOFT, 1))
 
     def refused(self, node: NodeProto) -> str:
         """Why the product `node` cannot be packed; "" where it can."""
+        if node.op_type == "Gather":
+            return ""
         constant = [name in self._held for name in node.input[:2]]
         if not any(constant):
             return BESIDE
@@ -131,12 +171,12 @@ class Packer:
         is_rows = node.op_type == "Gemm" and bool(attribute(node, "transB", 0))
         dims = self._held[node.input[1]].dims
         outputs, inputs = dims if is_rows else reversed(dims)
-        codes, scales = self._weight(node.input[1], kept, is_rows=is_rows)
+        packed = self._weight(node.input[1], kept, "rows" if is_rows else "")
         added = node.input[2] if len(node.input) > 2 else ""
         out = node.output[0]
         made = f"{out}{MARK}_product" if added else out
         product = onnx.helper.make_node(
-            NBITS, [node.input[0], codes, scales], [made], node.name, domain=MICROSOFT,
+            NBITS, [node.input[0], *packed], [made], node.name, domain=MICROSOFT,
             K=inputs, N=outputs, bits=kept.bits, block_size=kept.group,
         )  # fmt: skip
         if level:
@@ -148,6 +188,16 @@ class Packer:
             one.metadata_props.extend(node.metadata_props)
         self._instead[node.name] = new
 
+    def pack_rows(self, node: NodeProto, kept: TensorFormat) -> None:
+        """Have a GatherBlockQuantized stand for `node`, which looks rows up."""
+        codes, scales = self._weight(node.input[0], kept, "table")
+        new = onnx.helper.make_node(
+            ROWS, [codes, node.input[1], scales], node.output, node.name, domain=MICROSOFT,
+            bits=kept.bits, block_size=kept.group, gather_axis=0, quantize_axis=1,
+        )  # fmt: skip
+        new.metadata_props.extend(node.metadata_props)
+        self._instead[node.name] = [new]
+
     def finish(self) -> None:
         """Put what was packed in its place. Mutates the model."""
         nodes = [
@@ -156,18 +206,24 @@ class Packer:
         replace_nodes(self.model, nodes)
         drop_unread(self.model)
 
-    def _weight(self, name: str, kept: TensorFormat, *, is_rows: bool) -> tuple[str, str]:
-        """Names of the packed codes and the scales of the constant `name`."""
-        key = name, is_rows, kept
+    def _weight(self, name: str, kept: TensorFormat, form: str) -> list[str]:
+        """Names of the packed codes, the scales and what zero points the constant `name` has: a
+        matrix [inputs, outputs], its transpose as "rows", or a "table".
+        """
+        key = name, form, kept
         if key not in self._made:
             values = onnx.numpy_helper.to_array(self._held[name])
-            weight = torch.from_numpy(np.array(values if is_rows else values.T))
-            found = grouped(weight, kept)
-            stem = f"{name}{MARK}_{kept.bits}b{kept.group}" + ("_rows" if is_rows else "")
-            self._made[key] = (
-                self._add(f"{stem}_codes", found.packed().numpy()),
-                self._add(f"{stem}_scales", found.scales.numpy()),
-            )
+            weight = torch.from_numpy(np.array(values if form else values.T))
+            is_table = form == "table"
+            found = grouped_rows(weight, kept) if is_table else grouped(weight, kept)
+            codes = found.packed_rows() if is_table else found.packed()
+            stem = f"{name}{MARK}_{kept.bits}b{kept.group}" + (f"_{form}" if form else "")
+            parts = {"codes": codes, "scales": found.scales, "zeros": found.zeros}
+            self._made[key] = [
+                self._add(f"{stem}_{part}", values.numpy())
+                for part, values in parts.items()
+                if values is not None
+            ]
         return self._made[key]
 
     def _add(self, name: str, values: NDArray[Any]) -> str:

@@ -1,7 +1,7 @@
 """What was measured of a map by running it, kept in the analysis folder that it belongs to.
 
 One JSON file per verification in `DIR/verifications/`, written whole or not at all; none is ever
-overwritten. Reading takes those of the same model and scheme, leaves out what is damaged, and names
+overwritten. Reading takes those of the same model, scheme and quantizer, leaves out what is damaged, and names
 it.
 """
 
@@ -13,6 +13,7 @@ import msgspec
 
 from core.evidence.evidence import Identity
 from core.files import Count
+from core.numerics import quantizers
 from core.quantity import Quantity
 from core.records import record_files
 
@@ -84,6 +85,7 @@ class Verification(msgspec.Struct, frozen=True):
     dB of the output's signal, None where there is no difference. `peak_bytes` is the largest
     resident memory of a process that loads and runs the map, less what it held before.
     `as_deployed` is None where it was not asked for, or sums are exact without an option.
+    `quantizer` is the one whose grid weights by groups were packed on.
     """
 
     schema_version: Count
@@ -113,6 +115,7 @@ class Verification(msgspec.Struct, frozen=True):
     overflow: tuple[str, ...]
     seconds: float
     as_deployed: AsDeployed | None = None
+    quantizer: str = quantizers.DEFAULT.name
 
     @property
     def precisions(self) -> tuple[str | None, ...]:
@@ -144,11 +147,12 @@ def save(folder: Path, verification: Verification) -> Path:
 
 
 def load(
-    folder: Path, identity: Identity, scheme: str
+    folder: Path, identity: Identity, scheme: str, quantizer: str = quantizers.DEFAULT.name
 ) -> tuple[tuple[Verification, ...], tuple[str, ...]]:
-    """The verifications of this model under this scheme, the oldest first, and a sentence for each
-    file that cannot be read.
+    """The verifications of this model under this scheme and quantizer, the oldest first, and a
+    sentence for each file that cannot be read.
     """
-    return record_files.read(
+    found, left_out = record_files.read(
         folder / FOLDER, Verification, identity, scheme, schema=SCHEMA_VERSION, most=MAX_FILES
     )
+    return tuple(one for one in found if one.quantizer == quantizer), left_out

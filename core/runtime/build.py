@@ -16,11 +16,12 @@ from core.decide.policy.decision import PrecisionMap
 from core.errors import ModelError, PolicyError
 from core.layers import Layer
 from core.numerics import precision as registry
+from core.numerics import quantizers
 from core.numerics.precision import Precision
 from core.numerics.scheme import check_built
 from core.onnx_graph.assemble import Assembled, assembled
 from core.onnx_graph.executed_kernels import SET_RANGES, Executed
-from core.onnx_graph.group_weights import FLOATS, NBITS
+from core.onnx_graph.group_weights import FLOATS, NBITS, ROWS
 from core.onnx_graph.layered_graph import LayeredGraph, float_kernels
 from core.onnx_graph.quantize import Integers
 from core.runtime import one_way
@@ -112,14 +113,14 @@ def assemble(graph: LayeredGraph, analysis: Analysis, chosen: PrecisionMap) -> B
     """`build` from an exported graph."""
     layers = analysis.layers
     asked = {
-        name: registry.get(given) for name, given in chosen.by_layer.items() if given is not None
+        name: analysis.precision(given)
+        for name, given in chosen.by_layer.items()
+        if given is not None
     }
     made = assembled(graph, layers, asked, analysis.ranges, analysis.rounding)
     found = made.executed
     floats = float_kernels(analysis.rounding)
-    report = tuple(
-        _report(layer, chosen.by_layer[layer.name], graph, made, floats) for layer in layers
-    )
+    report = tuple(_report(layer, asked.get(layer.name), graph, made, floats) for layer in layers)
     return Built(made.model, report, made.disabled, graph.inputs, graph.output, found.counts)
 
 
@@ -149,16 +150,16 @@ def check_same_model(source: ModelSource, analysis: Analysis) -> None:
 
 
 def _report(
-    layer: Layer, asked: str | None, graph: LayeredGraph, made: Assembled, floats: frozenset[str]
+    layer: Layer, precision: Precision | None, graph: LayeredGraph, made: Assembled,
+    floats: frozenset[str],
 ) -> LayerReport:  # fmt: skip
     integers, found = made.integers, made.executed
     kernels = found.of(layer.name)
-    if asked is None:
+    if precision is None:
         into = layer.folded_into
         how = f"folded into {into}" if into else f"{layer.idles.lower()} at inference"
         return LayerReport(layer.name, None, None, how)
-    precision = registry.get(asked)
-    reference = registry.REFERENCE
+    asked, reference = precision.name, registry.REFERENCE
     host = integers.merged.get(layer.name)
     if host is not None:
         how = f"runs in the integer kernel of {host}"
@@ -202,7 +203,7 @@ def _dynamic_report(
     kernels = made.executed.of(layer.name)
     on_integers, in_float = made.executed.split(layer.name)
     reason = made.integers.reasons.get(layer.name, "")
-    if not layer.in_groups and not reason:
+    if not layer.packs_products and not reason:
         return LayerReport(layer.name, asked, asked, "stores integers", "", kernels)
     if not on_integers and not reason:
         reason = f"ONNX Runtime runs {', '.join(in_float) or 'it'} in float"
@@ -216,7 +217,8 @@ def _dynamic_report(
 def _packed_report(layer: Layer, precision: Precision, made: Assembled) -> LayerReport:
     kernels = made.executed.of(layer.name)
     reason = made.integers.reasons.get(layer.name, "")
-    if not reason and NBITS not in kernels:
+    is_table = ROWS in kernels and NBITS not in kernels
+    if not (reason or is_table or NBITS in kernels):
         reason = f"ONNX Runtime runs {', '.join(kernels) or 'it'} in its place"
     if reason:
         return LayerReport(
@@ -224,9 +226,14 @@ def _packed_report(layer: Layer, precision: Precision, made: Assembled) -> Layer
         )
     with_bytes = made.levels[layer.name] != FLOATS
     how = "8-bit integers" if with_bytes else registry.REFERENCE
+    grid = quantizers.of_format(precision.weights)
+    if is_table:
+        name = (quantizers.DEFAULT if grid.has_zeros else grid).name
+        how = f"{ROWS}: a table in {precision.bits} bits ({name}), rows unpacked as they are read"
+        return LayerReport(layer.name, precision.name, precision.name, how, "", kernels)
     return LayerReport(
         layer.name, precision.name, precision.name,
-        f"{NBITS}: weights in {precision.bits} bits, multiplied in {how}", "", kernels,
+        f"{NBITS}: weights in {precision.bits} bits ({grid.name}), multiplied in {how}", "", kernels,
     )  # fmt: skip
 
 

@@ -195,6 +195,7 @@ def verify(
         label=label,
         identity=bench.analysis.identity,
         scheme=bench.analysis.scheme,
+        quantizer=bench.analysis.quantizer,
         machine=this_machine(THREADS),
         layers=tuple(msgspec.convert(msgspec.to_builtins(row), LayerRun) for row in built.report),
         figures=_measured_totals(bench.study, found.figures),
@@ -267,7 +268,8 @@ def simulation(bench: Bench, built: Built) -> Floats:
     """What is kept of the outputs [N, K] of the simulation of what runs, on the split that `bench`
     judges by.
     """
-    assignment = {row.name: registry.get(row.got) for row in built.report if row.got is not None}
+    precision = bench.analysis.precision
+    assignment = {row.name: precision(row.got) for row in built.report if row.got is not None}
     return bench.keeper.hold_all(bench.simulator.run_batches(assignment, bench.split.inputs, BATCH))
 
 

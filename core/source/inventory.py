@@ -193,6 +193,16 @@ def _table(source: ModelSource, observer: Observer, some: Collection[str]) -> La
     for layer, one in ((x, f) for x, of in fused.items() for f in of if f.batch_norm):
         _add_bias(owned[layer], one, model, held)
     in_float = {first_name[k] for k in observer.multiplied_in_float if k in first_name}
+    apart = in_float | {first_name[k] for k in observer.read_otherwise & observer.tables.keys()}
+    tables = {
+        spec.name
+        for specs in owned.values()
+        for spec in with_groups(specs, "embedding", apart)
+        if spec.kind == "table" and spec.group_axis >= 0
+    }
+    in_groups = observer.in_groups.union(
+        *(names for key, names in observer.tables.items() if first_name.get(key) in tables)
+    )
     layers: list[Layer] = []
     for name, seen in sorted(observer.seen.items(), key=lambda item: item[1].order):
         module = model.get_submodule(name)
@@ -230,7 +240,7 @@ def _table(source: ModelSource, observer: Observer, some: Collection[str]) -> La
                 tensors=with_groups(
                     [_unless_added_in_float(x, state, in_float) for x in owned.get(name, ())],
                     runs,
-                    in_float,
+                    apart,
                 ),
                 activation_scales=0
                 if dynamic
@@ -250,7 +260,7 @@ def _table(source: ModelSource, observer: Observer, some: Collection[str]) -> La
                 output_elements=seen.output_elements,
                 folded_into=folded.get(name, "") or (ROOT if name in folded else ""),
                 fused=fused.get(name, ()),
-                in_groups=name in observer.in_groups and runs in PACKS,
+                in_groups=name in in_groups and runs in PACKS,
             )
         )
     index = {"" if layer.name == ROOT else layer.name: i for i, layer in enumerate(layers)}

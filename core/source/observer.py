@@ -81,9 +81,13 @@ class Observer(TorchFunctionMode):
         self.grids: dict[int, int] = {}
         """Bias (id) -> scales that its products store it with."""
         self.multiplied_in_float: set[int] = set()
+        """Weights (by id) of products whose kernels take no integers."""
         self.in_groups: set[str] = set()
         """Layers with a product that reads a matrix of weights."""
-        """Weights (by id) of products whose kernels take no integers."""
+        self.tables: dict[int, set[str]] = {}
+        """Table (id) -> the layers that look rows of it up."""
+        self.read_otherwise: set[int] = set()
+        """Tensors (by id) that something else than a look-up of rows reads."""
         self.outside: dict[int, Tensor] = {}
         """Tensors (by id) that are read and neither stored nor made in the pass."""
         self._made: set[int] = set()
@@ -183,6 +187,9 @@ class Observer(TorchFunctionMode):
         if result is None:
             return output
         self._note_read(given, output)
+        if operation is None:
+            roots = (self.stored.root(tensor) for tensor in given)
+            self.read_otherwise.update(id(root) for root in roots if root is not None)
         name = self.owner[path]
         is_product = operation is not None and operation.kind in HEAVY
         if name is None and (is_product or self._is_rounded(func, given, result)):
@@ -266,6 +273,9 @@ class Observer(TorchFunctionMode):
         self.grids = {**other.grids, **self.grids}
         self.multiplied_in_float |= other.multiplied_in_float
         self.in_groups |= other.in_groups
+        self.read_otherwise |= other.read_otherwise
+        for key, names in other.tables.items():
+            self.tables.setdefault(key, set()).update(names)
         beside = {end for edge in other.flows if set(edge) & set(new) for end in edge}
         joins = {JOIN % k: JOIN % (self.joins + k) for k in range(other.joins)}
         kept = {name for name in joins if name in beside} | set(new)
@@ -300,6 +310,11 @@ class Observer(TorchFunctionMode):
         bias = operand(operation.bias, args, kwargs) if operation.bias else None
         root = self.stored.root(weight)
         if weight is not None and root is not None:
+            rows = operation.kind == "embedding" and operation.out_channel_axis is not None
+            if rows and weight is root:
+                self.tables.setdefault(id(root), set()).add(name)
+            else:
+                self.read_otherwise.add(id(root))
             if operation.kind == "embedding":
                 found: tuple[TensorKind, int, int, int] = ("table", 1, number, 0)
             else:

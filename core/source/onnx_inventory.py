@@ -22,6 +22,7 @@ from core.numerics import kernel_table
 from core.numerics.einsum import channel_axis, products
 from core.numerics.states import PACKS, with_groups
 from core.onnx_graph.forms import FEW, FLOAT
+from core.onnx_graph.group_weights import packs_rows
 from core.onnx_graph.grouping import (
     ACTIVATIONS,
     NORMS,
@@ -91,6 +92,8 @@ class _Inventory:
         self.owner = self._owners()
         self.counted: set[str] = set()
         self.tables = {n.input[0] for n in self.graph.node if n.op_type == "Gather"}
+        packed = {name for name in self.tables & self.constants.keys() if self._packs_rows(name)}
+        self.packed_tables, self.other_tables = packed, self.tables - packed
         linear = [
             n.name for n in self.graph.node
             if n.op_type in ("Gemm", "MatMul") and self.constants.keys() & set(n.input[:2])
@@ -159,7 +162,8 @@ class _Inventory:
                     for s in draft.tensors
                 ),
                 what[0],
-                {name for node in nodes if node.op_type == "Einsum" for name in node.input},
+                {name for node in nodes if node.op_type == "Einsum" for name in node.input}
+                | self.other_tables,
             ),
             in_groups=what[0] in PACKS and any(self._packs(node) for node in nodes),
             quantizes_output=draft.role == "pooling" or state == "rounds output"
@@ -167,11 +171,19 @@ class _Inventory:
         )  # fmt: skip
 
     def _packs(self, node: NodeProto) -> bool:
-        """Whether a node is a product that formats of weights alone keep the weight of by groups."""
+        """Whether a node is a product that formats of weights alone keep the weight of by groups, or
+        looks rows of a table up that they keep so.
+        """
+        if node.op_type == "Gather":
+            return node.input[0] in self.packed_tables
         if node.op_type not in ("MatMul", "Gemm") or node.input[1] in self.tables:
             return False
         held = self.constants.get(node.input[1])
         return held is not None and held.data_type == TensorProto.FLOAT and len(held.dims) == 2
+
+    def _packs_rows(self, name: str) -> bool:
+        """Whether formats of weights alone keep the table `name` by groups along its rows."""
+        return name not in self.outputs and packs_rows(self.constants[name], self.readers[name])
 
     def _operations(self, node: NodeProto) -> dict[str, int]:
         """The kinds of operation that a node runs, as `Layer.operations` names them."""

@@ -48,6 +48,7 @@ BMM = Operation("matmul", ((0, "input"), (1, "mat2")))
 ADDMM = Operation("matmul", ((1, "mat1"), (2, "mat2")), bias=(0, "input"))
 BADDBMM = Operation("matmul", ((1, "batch1"), (2, "batch2")))
 EMBEDDING = Operation("embedding", (), weight=(1, "weight"))
+EMBEDDING_BAG = replace(EMBEDDING, out_channel_axis=None)  # what it gives are sums of rows
 
 OPERATIONS: Mapping[Callable[..., Any], Operation] = {
     F.linear: LINEAR,
@@ -70,7 +71,7 @@ OPERATIONS: Mapping[Callable[..., Any], Operation] = {
     torch.baddbmm: BADDBMM,
     Tensor.baddbmm: BADDBMM,
     F.embedding: EMBEDDING,
-    F.embedding_bag: EMBEDDING,
+    F.embedding_bag: EMBEDDING_BAG,
 }
 """Functions whose operands a precision changes. Any other function runs in float."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,6 @@ from core.engines.torch.simulate.simulator import Simulator
 from core.evidence.evidence import Identity, SplitSizes
 from core.evidence.measure.measure import make_simulator
 from core.evidence.options import MeasureOptions
-from core.numerics import precision as registry
 from core.numerics.calibrate.calibration import Calibration
 from core.numerics.scheme import ORT_CPU
 from core.onnx_graph.layered_graph import LayeredGraph
@@ -42,6 +41,11 @@ class Case:
     graph: LayeredGraph
     simulator: Simulator
 
+    def on_grid(self, quantizer: str) -> Case:
+        """The same with weights by groups on the grid of another quantizer."""
+        analysis = replace(self.analysis, quantizer=quantizer)
+        return replace(self, analysis=analysis, study=Study(analysis))
+
     def map(self, given: Mapping[str, str], rest: str = "FP32") -> PrecisionMap:
         """The map that `given` names, with every other layer in `rest`."""
         return answer.decide(
@@ -64,7 +68,8 @@ class Case:
 
     def simulated(self, built: Built, inputs: Inputs) -> Floats:
         """Outputs of the simulation of what the built model runs."""
-        assignment = {r.name: registry.get(r.got) for r in built.report if r.got is not None}
+        precision = self.analysis.precision
+        assignment = {r.name: precision(r.got) for r in built.report if r.got is not None}
         return self.simulator.run(assignment, inputs)
 
 

@@ -25,7 +25,7 @@ from core.errors import MapError
 from core.layers import Layer, TensorSpec
 from core.numerics import precision as registry
 from core.numerics.activation_grids import grid_of
-from core.numerics.groups import grouped
+from core.numerics.groups import grouped, grouped_rows
 from core.numerics.precision import Precision
 from core.numerics.rounding import Range, affine_grid, weight_scales
 
@@ -41,7 +41,7 @@ def write_tensors(analysis: Analysis, chosen: PrecisionMap, model: nn.Module, pa
     for layer, name in zip(chosen.layers, chosen.assigned, strict=True):
         if name is None:
             continue
-        precision = registry.get(name)
+        precision = analysis.precision(name)
         for spec in layer.tensors:
             stored |= _tensor(spec, state, precision, layer, analysis)
         if precision.is_calibrated or (precision.is_dynamic and layer.dynamic):
@@ -111,11 +111,17 @@ def _tensor(
 
 
 def _groups(spec: TensorSpec, value: Tensor, precision: Precision) -> dict[str, Tensor]:
-    """A weight of matrix products by groups, as MatMulNBits reads it; all else as it is."""
+    """A weight of matrix products by groups, as MatMulNBits reads it, a table as GatherBlockQuantized
+    does; all else as it is.
+    """
     if spec.group_axis < 0:
         return {spec.name: value}
+    if spec.kind == "table":
+        rows = grouped_rows(value, precision.weights)
+        return {spec.name: rows.packed_rows(), f"{spec.name}.scale": rows.scales}
     found = grouped(value if spec.group_axis == 1 else value.T, precision.weights)
-    return {spec.name: found.packed(), f"{spec.name}.scale": found.scales}
+    zeros = {} if found.zeros is None else {f"{spec.name}.zero_point": found.zeros}
+    return {spec.name: found.packed(), f"{spec.name}.scale": found.scales} | zeros
 
 
 def _scaled(spec: TensorSpec, value: Tensor, layer: Layer) -> dict[str, Tensor]:

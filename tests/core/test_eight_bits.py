@@ -299,7 +299,7 @@ def test_an_lstm_and_a_table_are_in_it_what_they_are_in_int8() -> None:
     for source in (beside("tokens"), beside("steps")):
         layers = take_inventory(source)
         simulator = make_simulator(source, layers, MeasureOptions())
-        same = [x for x in layers if x.dynamic or (x.role == "embedding" and not x.in_groups)]
+        same = [x for x in layers if x.dynamic or (x.role == "embedding" and not x.packs_products)]
         x = source.selection.inputs
         for layer in same:
             assert state_in(layer, INT8_DYNAMIC) == state_in(layer, INT8) != "float"

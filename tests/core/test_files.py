@@ -64,6 +64,7 @@ def test_every_field_of_the_header_is_kept(tmp_path: Path) -> None:
         notes=("A note.",), ranges=(Calibration("block.0", 0, 0, -1.0, 2.0),),
         class_names=("a", "b"), metric=Metric("error", higher_is_better=False, holdout=0.5),
         optimistic=True, scheme_facts=replace(ORT_CPU, bias="float"), calibrator="percentile:99",
+        quantizer="torchao",
         device="cuda (a card)", partial=Partial(1, 3, 4, 200),
     )  # fmt: skip
     store.save(analysis, tmp_path / "a")

@@ -11,7 +11,7 @@ from core.layers import Layer, LayerTable
 from core.numerics.scheme import ORT_CPU
 from core.onnx_graph.grouping import under
 from tests.core.test_onnx_engine import source_of
-from tests.zoo.graphs import GRAPHS, draw, graph, node
+from tests.zoo.graphs import GRAPHS, draw, graph, node, tables
 
 
 def table(name: str, **more: object) -> LayerTable:
@@ -155,3 +155,17 @@ def test_products_around_a_softmax_are_attention() -> None:
     assert roles == {"query": "linear", "key": "output_projection", "scores": "attention",
                      "weights": "activation", "mix": "attention"}  # fmt: skip
     assert _layer(found, "scores").macs == 5 * 5 * 6
+
+
+def test_tables_that_only_look_ups_read_are_kept_by_groups() -> None:
+    """Formats by groups take a table along its rows, unless those take no whole bytes or something
+    else reads it too.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        here = {"tables": lambda: tables(columns=True)}
+        patch.setattr("tests.core.test_onnx_engine.GRAPHS", {**GRAPHS, **here})
+        found = table("tables")
+    axes = {spec.name: spec.group_axis for layer in found for spec in layer.tensors}
+
+    assert {layer.name for layer in found if layer.in_groups} == {"own", "narrow", "head"}
+    assert axes == {"own": 1, "odd": -1, "both": -1, "narrow": 0, "w": 0}

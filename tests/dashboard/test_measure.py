@@ -22,7 +22,7 @@ from core.cli import main as cli
 from core.jobs import job_folder, jobs, processes
 from core.jobs.job_folder import Request
 from core.jobs.progress import Progress
-from core.numerics import scheme
+from core.numerics import quantizers, scheme
 from core.numerics.calibrate import calibrators
 from core.quantity import duration
 from core.records import user_folders
@@ -514,26 +514,31 @@ def test_more_options_reach_the_command(
     assert (given.memory, given.jobs, given.device) == (1_500_000_000, 2, "cpu")
 
 
-def test_scheme_and_calibrator_reach_the_command(
+def test_scheme_calibrator_and_quantizer_reach_the_command(
     open_page: Open, started: list[Request], tmp_path: Path
 ) -> None:
-    """Every scheme and calibrator is offered by name; a percentile has its share of the values."""
+    """Every scheme, calibrator and quantizer is offered by name; a percentile has its share of the
+    values.
+    """
     app = open_page("measured", page="measure")
     assert tuple(app.selectbox(key=SCHEME).options) == scheme.names()
     assert tuple(app.selectbox(key=measure_options.CALIBRATOR).options) == calibrators.names()
     app.selectbox(key=SCHEME).select("tensorrt").run()
     app.selectbox(key=measure_options.CALIBRATOR).select("percentile").run()
+    assert tuple(app.selectbox(key=measure_options.QUANTIZER).options) == quantizers.names()
+    app.selectbox(key=measure_options.QUANTIZER).select("ort-hqq").run()
     app.button(key="_measure_start").click().run()
     app.number_input(key=measure_options.PERCENT).set_value(99.9).run()
     app.button(key="_measure_start").click().run()
 
-    assert [(r.scheme, r.calibrator) for r in started] == [
-        ("tensorrt", "percentile"), ("tensorrt", "percentile:99.9"),
+    assert [(r.scheme, r.calibrator, r.quantizer) for r in started] == [
+        ("tensorrt", "percentile", "ort-hqq"), ("tensorrt", "percentile:99.9", "ort-hqq"),
     ]  # fmt: skip
     words = job_folder.command(started[1], tmp_path)
     given = cli.parser().parse_args(words[words.index("core") + 1 :])
     assert given.scheme == "tensorrt"
     assert given.calibrator == "percentile:99.9"
+    assert given.quantizer == "ort-hqq"
     assert failures(app) == []
 
 

@@ -258,8 +258,35 @@ def unlike_products() -> tuple[ModelProto, Arrays]:
     return model, {"x": draw(40, 3, 3, 3), "w": draw(40, 4, 2, seed=9)}
 
 
+def tables(columns: bool = False) -> tuple[ModelProto, Arrays]:
+    """Rows of two tables: one whose rows take whole bytes in any format, and one of odd width; of a
+    third `columns` are looked up too.
+    """
+    held = {
+        "own": draw(8, 40),
+        "odd": draw(8, 6),
+        "narrow": draw(46, 8, scale=0.2),
+        "w": draw(8, 3),
+    }
+    nodes = [
+        node("Gather", "own ids", "a", "own"), node("Gather", "odd ids", "b", "odd"),
+        node("Concat", "a b", "d", "concat", axis=-1), node("MatMul", "d narrow", "e", "narrow"),
+        node("Tanh", "e", "g", "tanh"),
+        node("ReduceMean", "g", "h", "mean", axes=[1], keepdims=0), node("MatMul", "h w", "y", "head"),
+    ]  # fmt: skip
+    if columns:
+        held |= {"both": draw(8, 8)}
+        nodes[4:5] = [
+            node("Gather", "both ids", "c", "rows"), node("Gather", "both ids", "t", "columns", axis=1),
+            node("Transpose", "t", "u", "turn", perm=[1, 2, 0]), node("Add", "c u", "v", "sum"),
+            node("Add", "e v", "x", "beside"), node("Tanh", "x", "g", "tanh"),
+        ]  # fmt: skip
+    ids = np.random.default_rng(0).integers(0, 8, (40, 5))
+    return graph(nodes, held, {"ids": ["n", 5]}, types={"ids": INT64}), {"ids": ids}
+
+
 GRAPHS: Mapping[str, Callable[[], tuple[ModelProto, Arrays]]] = {
     make.__name__: make
     for make in (opset_11, odd_names, several_inputs, bodies, shared_weights, norm_left, fixed_batch,
-                 recurrent, residual, u_net, unlike_products)
+                 recurrent, residual, u_net, unlike_products, tables)
 }  # fmt: skip

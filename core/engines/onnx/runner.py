@@ -131,7 +131,7 @@ class GraphRunner:
         self, graph: Callable[[], LayeredGraph], assignment: Assignment, part: str = ""
     ) -> Made:
         """A session of `graph` under `assignment`; `part` names the graph where it is a part."""
-        key = part, tuple(sorted((name, p.name) for name, p in assignment.items()))
+        key = part, tuple(sorted(assignment.items()))
         found = self._sessions.get(key)
         if found is None:
             model, disabled, unchanged = self.assembled(graph(), assignment)

@@ -67,7 +67,7 @@ def _with_local(
 ) -> Evidence:  # fmt: skip
     evidence = measured.evidence
     kurtosis = weight_kurtosis(layers, stored_tensors(layers, source.model))
-    precisions = tuple(registry.get(name) for name in evidence.precisions)
+    precisions = tuple(options.quantizer.of(registry.get(name)) for name in evidence.precisions)
     own, orders = layer_outputs(source, layers, options, measured), None
     if isinstance(own, OwnOutputs):
         limit = BATCH_BYTES if options.memory_bytes is None else options.memory_bytes // 4

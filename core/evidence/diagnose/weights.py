@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from core.layers import Layer, LayerTable, TensorSpec
-from core.numerics.groups import round_grouped
+from core.numerics.groups import grouped_rows, round_grouped
 from core.numerics.precision import Precision
 from core.numerics.rounding import round_float, round_table, round_weight
 from core.numerics.states import kept_as
@@ -25,6 +25,8 @@ def stored_in(spec: TensorSpec, weight: Tensor, precision: Precision) -> Tensor 
         return round_weight(weight, precision, spec.scale_axis)
     if form == "affine":
         return round_table(weight, precision)
+    if form == "groups" and spec.kind == "table":
+        return grouped_rows(weight, precision.weights).restored()
     if form == "groups":
         return round_grouped(weight, precision.weights, spec.group_axis)
     return round_float(weight, precision) if form == "float" and precision.is_cast else None

@@ -193,10 +193,11 @@ def _overflow(study: Study, found: Outcome) -> Check:
 
 
 def _identity(study: Study) -> Check:
-    identity = study.analysis.identity
+    identity, grid = study.analysis.identity, study.analysis.by_groups
     said = (
         f"{printable(identity.name)}, weights {short(identity.weights_sha256)}, data "
-        f"{short(identity.data_sha256)} (SHA-256), scheme {study.analysis.scheme}."
+        f"{short(identity.data_sha256)} (SHA-256), scheme {study.analysis.scheme}"
+        + (f", weights by groups {grid}." if grid else ".")
     )
     hashes = (identity.weights_sha256, identity.data_sha256)
     if all(len(text) == SHA256_DIGITS for text in hashes) and identity.name:

@@ -57,7 +57,7 @@ class MapLayer(msgspec.Struct, frozen=True):
 
 class MapFile(msgspec.Struct, frozen=True, omit_defaults=True):
     """The whole file. Totals are `{value, low, high, unit, kind}`. `partial` is there only for a
-    map of an analysis that did not know all yet.
+    map of an analysis that did not know all yet, `quantizer` where weights by groups were measured.
     """
 
     schema_version: int
@@ -73,6 +73,7 @@ class MapFile(msgspec.Struct, frozen=True, omit_defaults=True):
     glue_bytes: int
     warnings: tuple[str, ...]
     partial: Partial | None = None
+    quantizer: str = ""
 
 
 ORIGINS = ("strategy", "pin", "override", "not measured", "no kernel")
@@ -113,6 +114,7 @@ def describe(study: Study, chosen: PrecisionMap, found: Outcome | None = None) -
         glue_bytes=found.glue_bytes,
         warnings=found.warnings,
         partial=study.analysis.partial,
+        quantizer=study.analysis.by_groups,
     )
 
 

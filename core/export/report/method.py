@@ -14,6 +14,7 @@ from core.export.report.blocks import Bullets, Column, Facts, Section, Table, Te
 from core.export.report.facts import outputs
 from core.export.report.material import Material
 from core.layers import ROLES
+from core.numerics import quantizers
 from core.numerics.calibrate.calibrators import CALIBRATORS
 from core.numerics.scheme import SCHEMES
 from core.quantity import UNKNOWN
@@ -186,6 +187,9 @@ def measurement(given: Material) -> Section:
         ("Scheme", analysis.scheme if scheme is None else f"{scheme.name}: {scheme.description}"),
         ("Ranges of activations", ": ".join((analysis.calibrator, *(c.title for c in known)))),
     ]  # fmt: skip
+    if analysis.by_groups:
+        title = quantizers.get(analysis.by_groups).title
+        facts.append(("Weights by groups", f"{analysis.by_groups}: {title}"))
     if analysis.evidence is None:
         how = (
             "Nothing was measured: scores are rules of thumb and no accuracy is projected. Run "

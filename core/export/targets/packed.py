@@ -60,7 +60,11 @@ def matrices(target: Capability, layer: Layer, graph: Graph | None) -> tuple[Mat
     """The matrices of `layer` that formats of weights alone keep by groups, as `target` names what
     reads them, in order.
     """
-    inputs = {t.name: (t.shape[t.group_axis],) for t in layer.tensors if t.group_axis >= 0}
+    inputs = {
+        t.name: (t.shape[t.group_axis],)
+        for t in layer.tensors
+        if t.group_axis >= 0 and t.kind != "table"
+    }
     if target.speaks == "modules":
         return tuple(
             Matrix(m.path, m.kind, inputs[f"{m.path}.weight"])

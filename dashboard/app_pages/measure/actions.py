@@ -74,6 +74,7 @@ def request(source: LaunchedSource) -> Request:
         processes=how.processes,
         scheme="" if how.scheme == Options().scheme else how.scheme,
         calibrator="" if how.calibrator == Options().calibrator else how.calibrator,
+        quantizer="" if how.quantizer == Options().quantizer else how.quantizer,
     )
     return upload.request(asked) if source.reference == upload.CHOICE else asked
 

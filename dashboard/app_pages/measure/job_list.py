@@ -149,7 +149,8 @@ def _count(value: object, what: str) -> str:
 def _title(job: Job) -> None:
     asked = job.request
     what = asked.source if asked.source.startswith(PREFIX) else asked.source.rpartition("/")[2]
-    parts = [what, ", ".join(asked.precisions), asked.csv, asked.scheme, asked.calibrator]
+    rounded = asked.scheme, asked.calibrator, asked.quantizer
+    parts = [what, ", ".join(asked.precisions), asked.csv, *rounded]
     st.markdown(
         f"**{plain(job.name)}** {BADGES.get(job.state, '')} "
         f":small[{plain(' · '.join(filter(None, parts)))}]"

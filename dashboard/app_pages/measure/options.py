@@ -12,24 +12,27 @@ import streamlit as st
 
 from core.errors import PolicyError
 from core.evidence.measure.memory_size import parse_bytes
-from core.numerics import scheme
+from core.numerics import quantizers, scheme
 from core.numerics.calibrate import calibrators
 from dashboard.session.measure_form import SCHEME
 
 MEMORY, PROCESSES, DEVICE = "measure_memory", "measure_jobs", "measure_device"
 CALIBRATOR, PERCENT = "measure_calibrator", "measure_percent"
+QUANTIZER = "measure_quantizer"
 DEVICES = ("cpu", "cuda")
 MOST_PROCESSES = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What was chosen. `memory_bytes` is 0 for half of what is free; `scheme` and `calibrator` are
-    what the command takes; `problem` says what cannot be used, and what to do.
+    """What was chosen. `memory_bytes` is 0 for half of what is free; `scheme`,
+    `calibrator` and `quantizer` are what the command takes; `problem` says what cannot be used, and
+    what to do.
     """
 
     scheme: str = scheme.names()[0]
     calibrator: str = calibrators.names()[0]
+    quantizer: str = quantizers.names()[0]
     device: str = "cpu"
     memory_bytes: int = 0
     processes: int = 1
@@ -40,6 +43,7 @@ def chosen() -> Options:
     """What the controls hold."""
     rounding = str(st.session_state.get(SCHEME) or scheme.names()[0])
     calibrator = str(st.session_state.get(CALIBRATOR) or calibrators.names()[0])
+    quantizer = str(st.session_state.get(QUANTIZER) or quantizers.names()[0])
     percent = st.session_state.get(PERCENT)
     if calibrators.CALIBRATORS[calibrator].percent is not None and percent is not None:
         calibrator = calibrators.get(f"{calibrator}:{percent:g}").text
@@ -56,7 +60,7 @@ def chosen() -> Options:
         problem = PolicyError(
             "A CUDA device is one process's alone.", "Choose 1 process, or the CPU."
         )
-    return Options(rounding, calibrator, device, memory, processes, problem)
+    return Options(rounding, calibrator, quantizer, device, memory, processes, problem)
 
 
 def draw() -> None:
@@ -93,7 +97,7 @@ def draw() -> None:
 
 
 def _rounding() -> None:
-    """Which runtime's integers are simulated, and where ranges end."""
+    """Which runtime's integers are simulated, where ranges end, and where groups of weights lie."""
     grid = st.grid(3, min_column_width=160, gap="small")
     grid.selectbox(
         "Scheme",
@@ -110,6 +114,14 @@ def _rounding() -> None:
         persist_state="session",
         help="How the range of an activation is chosen from the calibration split:  \n"
         + "  \n".join(f"**{c.name}**: {c.title}." for c in calibrators.CALIBRATORS.values()),
+    )
+    grid.selectbox(
+        "Quantizer",
+        quantizers.names(),
+        key=QUANTIZER,
+        persist_state="session",
+        help="Whose grid weights by groups lie on (INT8-W, INT4, INT2; nothing else has one):  \n"
+        + "  \n".join(f"**{q.name}**: {q.title}." for q in quantizers.QUANTIZERS.values()),
     )
     usual = calibrators.CALIBRATORS[chosen or calibrators.names()[0]].percent
     if usual is not None:

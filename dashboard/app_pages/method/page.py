@@ -96,6 +96,7 @@ def _states() -> None:
     st.table(pd.DataFrame(words.STATES, columns=["State", "Meaning", "Such as"]).set_index("State"))
     schemes.schemes()
     schemes.calibrators()
+    schemes.quantizers()
 
 
 def _projection() -> None:

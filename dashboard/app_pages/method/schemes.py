@@ -1,4 +1,4 @@
-"""Method: the schemes, what INT8 means under each, and how ranges are chosen."""
+"""Method: the schemes, what INT8 means under each, how ranges and grids of groups are chosen."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import streamlit as st
 
 from core.numerics import kernel_table
 from core.numerics.calibrate.calibrators import CALIBRATORS
+from core.numerics.quantizers import QUANTIZERS
 from core.numerics.scheme import SCHEMES
 from dashboard.display.text import table_height
 
@@ -34,3 +35,11 @@ def calibrators() -> None:
     """How the ranges of activations are chosen."""
     said = "; ".join(f"`{c.name}`: {c.title} ({c.source})" for c in CALIBRATORS.values())
     st.markdown(f"**Calibrators** set the range of each activation on calibration samples. {said}.")
+
+
+def quantizers() -> None:
+    """Whose grids weights by groups lie on."""
+    said = "; ".join(f"`{q.name}`: {q.title} ({q.source})" for q in QUANTIZERS.values())
+    st.markdown(
+        f"**Quantizers** place the grid of each group of weights (INT8-W, INT4, INT2). {said}."
+    )

@@ -23,6 +23,7 @@ from core.numerics.precision import Precision
 from core.numerics.ranges import Ranges, Site
 from core.numerics.rounding import Range, activation_scale, round_scaled
 from core.numerics.scheme import Scheme
+from core.source.held import held_tensors
 from core.source.operations import Operation, Stored, operand, replace_operand
 from core.source.roles import CONVOLUTIONS, RECURRENTS
 from core.source.trees import map_tensors
@@ -49,6 +50,7 @@ class Operations(TorchFunctionMode):
         self._in_float = {layer.name for layer in layers if layer.state == "float"}
         self._takes_scales = {layer.name for layer in layers if layer.takes_scales}
         self._in_groups = {layer.name for layer in layers if layer.in_groups}
+        self._packs_products = {layer.name for layer in layers if layer.packs_products}
         self._states = {
             special: kernel_table.operation_state(scheme.name, special)
             for special in ("", *kernel_table.UNLIKE_PRODUCTS)
@@ -62,7 +64,14 @@ class Operations(TorchFunctionMode):
         self._repeated = {name for name, one in modules.items() if isinstance(one, RECURRENTS)}
         self._repeated |= self._one_product
         self._functions = Functions(scheme, stored)
-        self._stored_tensors = StoredTensors(stored, scheme)
+        held = held_tensors(model)
+        tables = [
+            held[spec.name]
+            for layer in layers
+            for spec in layer.tensors
+            if spec.kind == "table" and spec.group_axis >= 0
+        ]
+        self._stored_tensors = StoredTensors(stored, scheme, tables)
         self._observe: Observe | None = None
         self._variant: Variant = AS_USUAL
         self._samples = 1
@@ -213,7 +222,7 @@ class Operations(TorchFunctionMode):
         slot = next(iter(operation.activations), None)
         value = operand(slot, given, named) if slot else None
         if (
-            kept is None or slot is None or value is None or name not in self._in_groups
+            kept is None or slot is None or value is None or name not in self._packs_products
             or not is_matrix(operation, args, kwargs)
         ):  # fmt: skip
             return func(*args, **kwargs)

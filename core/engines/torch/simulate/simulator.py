@@ -193,7 +193,7 @@ class Simulator(Operations):
         found: dict[Site, Tensor] = {}
         watch, self._watch, self._sights = self._watch, None, found
         try:
-            everywhere = dict.fromkeys(self._in_groups - self._dynamic, INT8_DYNAMIC)
+            everywhere = dict.fromkeys(self._packs_products - self._dynamic, INT8_DYNAMIC)
             (outputs,) = self._forward(everywhere, inputs, count(inputs), first)
         finally:
             self._watch, self._sights = watch, None

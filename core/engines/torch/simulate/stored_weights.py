@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from core.numerics.groups import round_grouped
+from core.numerics.groups import grouped_rows, round_grouped
 from core.numerics.precision import Precision
 from core.numerics.rounding import (
     round_bias,
@@ -26,8 +26,10 @@ from core.source.trees import map_tensors, tensors
 class StoredTensors:
     """A model's stored tensors as precisions store them, each rounded once while there is room."""
 
-    def __init__(self, stored: Stored, scheme: Scheme) -> None:
+    def __init__(self, stored: Stored, scheme: Scheme, tables: Iterable[Tensor] = ()) -> None:
+        """`tables` are those whose rows formats by groups pack."""
         self._stored, self._scheme = stored, scheme
+        self._tables = {id(one) for one in tables}
         self._rounded: dict[tuple[object, ...], tuple[Tensor, Tensor]] = {}
         self._room: float = math.inf
 
@@ -88,22 +90,34 @@ class StoredTensors:
     def place_groups(
         self, operation: Operation, precision: Precision, args: list[Any], kwargs: dict[str, Any]
     ) -> None:
-        """Put the weight of `operation` on its grids by groups if it is a matrix of a plain product.
-        Mutates `args` and `kwargs`.
+        """Put the weight of `operation` on its grids by groups if it is a matrix of a plain product, or
+        a table that has such. Mutates `args` and `kwargs`.
         """
         weight = operand(operation.weight, args, kwargs) if operation.weight else None
+        if operation.weight and weight is not None and operation.kind == "embedding":
+            if id(weight) in self._tables:
+                table = self._rows(weight, precision)
+                replace_operand(operation.weight, table, args, kwargs)
+            return
         axis = operation.out_channel_axis
         if not is_matrix(operation, args, kwargs) or not operation.weight:
             return
         if weight is None or axis is None:
             return
-        key = (id(weight), precision.name, axis)
+        key = (id(weight), precision.weights, axis)
         found = self._rounded.get(key)
         if found is None:
             found = round_grouped(weight, precision.weights, 1 - axis % 2), weight
             if self._stored.root(weight) is weight:
                 self._keep(key, found)
         replace_operand(operation.weight, found[0], args, kwargs)
+
+    def _rows(self, table: Tensor, precision: Precision) -> Tensor:
+        key = (id(table), precision.weights, "rows")
+        found = self._rounded.get(key)
+        if found is None:
+            found = self._keep(key, (grouped_rows(table, precision.weights).restored(), table))
+        return found[0]
 
     def _table(self, table: Tensor, precision: Precision) -> Tensor:
         if self._scheme.table == "float":
