@@ -175,7 +175,7 @@ class Layer:
     @property
     def packs_products(self) -> bool:
         """Whether a product of it reads a matrix that formats of weights alone keep by groups."""
-        return self.in_groups and any(kind in ("linear", "matmul") for kind, _ in self.operations)
+        return self.in_groups and any(kind == "linear" for kind, _ in self.operations)
 
     @property
     def takes_dynamic(self) -> bool:
