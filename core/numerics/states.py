@@ -69,7 +69,7 @@ def lacking(layers: LayerTable, precisions: Iterable[Precision]) -> NDArray[np.b
 
 
 PACKS = ("linear", "matmul", "embedding")
-"""What layers run, as rows of the table of kernels, that takes weights by groups."""
+"""What layers run, as rows of the table of kernels, whose weights formats by groups take."""
 WHOLE_BYTES = 4
 """Rows of a table are packed where so many values divide them: those take whole bytes in 2, 4 and 8
 bits."""

@@ -1,15 +1,16 @@
 """Products and look-ups with a weight in few bits: ONNX Runtime's own operators.
 
-MatMulNBits (onnxruntime, docs/ContribOperators.md) reads a packed weight [N, groups, bytes] and its
-float32 scales [N, groups], and float32 zero points [N, groups] where the quantizer has such. Its attribute `accuracy_level` lets the kernel round what it multiplies:
-0 leaves that in float32, 4 rounds it to 8 bits, by groups too. GatherBlockQuantized reads rows of a
+MatMulNBits (onnxruntime, docs/ContribOperators.md) reads a packed weight [N, groups, bytes], its
+float32 scales [N, groups], and as many float32 zero points where the quantizer has such. Its
+attribute `accuracy_level` lets the kernel round what it multiplies: 0 leaves that in float32, 4
+rounds it to 8 bits, by groups too. GatherBlockQuantized reads rows of a
 packed table [N, bytes] and its float32 scales [N, groups]: in 1.32 the CPU provider has it in 2, 4
 and 8 bits where codes are bytes (ONNX Runtime's quantizer packs tables in 4 bits alone).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,7 +69,10 @@ def pack_weights(
     if not asked:
         return Packed(model, {}, {})
     model = copied(model)
-    packer = Packer(model)
+    packer = Packer(
+        model,
+        [s.shape for x in layers for s in x.tensors if s.kind == "table" and s.group_axis >= 0],
+    )
     reasons, levels = {}, {}
     for name, precision in asked.items():
         layer = layers.layers[layers.index[name]]
@@ -97,9 +101,7 @@ def level_of(layer: Layer, precision: Precision) -> int:
     weights = [s for s in layer.tensors if s.group_axis >= 0 and s.kind != "table"]
     if not weights:  # another layer's
         return FLOATS
-    if quantizers.of_format(
-        precision.weights
-    ).has_zeros:  # the kernel unpacks them and multiplies floats
+    if quantizers.of_format(precision.weights).has_zeros:  # then the kernel knows floats alone
         return FLOATS
     rows = layer.macs // max(sum(spec.size for spec in weights), 1)
     inputs = min(spec.shape[spec.group_axis] for spec in weights)
@@ -127,9 +129,11 @@ BESIDE = "it multiplies activations, or is no plain product: it stays as it is b
 
 
 class Packer:
-    """Puts MatMulNBits in the place of products of `model`."""
+    """Puts MatMulNBits in the place of products of `model`, and GatherBlockQuantized in that of
+    look-ups in `tables`, of such shapes.
+    """
 
-    def __init__(self, model: ModelProto) -> None:
+    def __init__(self, model: ModelProto, tables: Collection[tuple[int, ...]] = ()) -> None:
         self.model = model
         self.node = {node.name: node for node in model.graph.node}
         self._held = {c.name: c for c in model.graph.initializer}
@@ -141,6 +145,7 @@ class Packer:
             for node in model.graph.node
             if node.op_type == "Gather"
             and node.input[0] in self._held
+            and tuple(self._held[node.input[0]].dims) in tables
             and packs_rows(self._held[node.input[0]], readers[node.input[0]])
         ]
         """Nodes that look rows up in a table that nothing else reads."""

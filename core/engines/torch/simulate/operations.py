@@ -69,7 +69,7 @@ class Operations(TorchFunctionMode):
             held[spec.name]
             for layer in layers
             for spec in layer.tensors
-            if spec.kind == "table" and spec.group_axis >= 0
+            if spec.kind == "table" and spec.group_axis >= 0 and spec.name in held
         ]
         self._stored_tensors = StoredTensors(stored, scheme, tables)
         self._observe: Observe | None = None
