@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,11 +12,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core.decide.study import Study
 from core.errors import MapError
 from core.export.targets.contract import Exported
 from core.export.targets.legality import legality, meaning
+from core.export.targets.packed import GRIDS
 from core.export.targets.registry import TARGETS, export, get
 from core.numerics import precision as registry
+from core.numerics import quantizers
 from core.numerics.groups import grouped
 from tests.core import deployable
 from tests.core.test_targets import constants
@@ -198,7 +202,7 @@ def test_the_grid_in_torchaos_script_is_the_measured_one(
     of zeros included.
     """
     tree = ast.parse(made("torchao").content)
-    function = next(one for one in tree.body if getattr(one, "name", "") == "as_measured")
+    function = next(one for one in tree.body if getattr(one, "name", "") == "on_signed_grid")
     scope: dict[str, Any] = {"torch": torch}
     exec(ast.unparse(function), scope)  # noqa: S102 (what the script would run)
     kept = registry.get(precision).weights
@@ -209,10 +213,31 @@ def test_the_grid_in_torchaos_script_is_the_measured_one(
         weight = weight.abs()
     elif kind == "zeros":
         weight = weight * (weight > 2)
-    codes, scales = scope["as_measured"](weight, kept.bits, kept.group)
+    codes, scales = scope["on_signed_grid"](weight, kept.bits, kept.group)
     expected = grouped(weight, kept)
 
     assert torch.equal(scales, expected.scales)
     assert torch.equal(
         codes.to(torch.int16) + 2 ** (kept.bits - 1), expected.codes.flatten(1).to(torch.int16)
     )
+
+
+@pytest.mark.parametrize("quantizer", quantizers.names())
+@pytest.mark.parametrize("name", [n for n in TARGETS if get(n).grouped])
+def test_a_file_says_whose_grid_the_evidence_has(name: str, quantizer: str) -> None:
+    """Where a file holds the measured bits it says so; else it names the grid that was measured and
+    the one that the tool makes.
+    """
+    study = Study(replace(STUDY.analysis, quantizer=quantizer))
+    wanted = {"stem.norm": "FP32", "stem.activation": "FP32"} | dict(MAP)
+    chosen = deployable.chosen(study, *wanted.items())
+    found = export(study, chosen, name, graph=GRAPH, nearest=True)
+    text = " ".join(found.content.decode().replace("# ", " ").split())
+    same = not get(name).grid and quantizer in get(name).holds
+    said = " ".join(found.cannot)
+
+    assert ("were measured on" in said) is not same
+    assert same or GRIDS[quantizer] in said
+    if name == "torchao":
+        assert constants(found.content)["OWN_GRID"] is (quantizer == "torchao")
+        assert ("are the bits that were measured" in text) is same

@@ -9,6 +9,7 @@ import msgspec
 
 from core.errors import ProfileError
 from core.numerics import precision as registry
+from core.numerics import quantizers
 
 Speaks = Literal["modules", "nodes"]
 Floats = Literal["per layer", "one"]
@@ -27,7 +28,8 @@ class Capability(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     weights it keeps by groups, `whole_groups` tells that it refuses inputs which no group divides,
     `own_groups` that it makes groups as it likes: of the first of these sizes that divides the inputs,
     of a whole row where there are no more inputs than the first or each has 8 bits; `grid` says in
-    words where it puts such weights, "" where these are the bits that were measured. `scheme` names
+    words where it puts such weights, "" where it is on the grid of each quantizer that `holds` lists,
+    ONNX Runtime's where they were measured on another. `scheme` names
     the evidence scheme whose rounding it follows, "" where none does; `rounding` says in words what
     it rounds. `proved`: *tool* where a test feeds the file to the tool itself, *schema* where it is
     held against the documented form.
@@ -55,6 +57,7 @@ class Capability(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     whole_groups: bool = False
     own_groups: tuple[int, ...] = ()
     grid: str = ""
+    holds: tuple[str, ...] = (quantizers.DEFAULT.name,)
     cannot: tuple[str, ...] = ()
     overlay: bool = False
     name: str = ""

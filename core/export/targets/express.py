@@ -9,7 +9,7 @@ from core.export.map.checklist import named
 from core.export.targets.capability import Capability
 from core.export.targets.contract import Line
 from core.export.targets.legality import Meaning, meaning
-from core.export.targets.packed import grid
+from core.export.targets.packed import grid, holds
 from core.numerics import precision as registry
 from core.onnx_graph.node_table import Graph
 
@@ -76,8 +76,12 @@ def _in_groups(target: Capability, what: Meaning, common: str) -> str:
     return "; ".join(lost)
 
 
-def cannot(target: Capability, found: tuple[Line, ...], graph: Graph | None) -> tuple[str, ...]:
-    """What the file does not express of the map, then what the target never can, in sentences."""
+def cannot(
+    target: Capability, found: tuple[Line, ...], graph: Graph | None, quantizer: str
+) -> tuple[str, ...]:
+    """What the file does not express of the map, whose weights by groups were measured on the grid of
+    `quantizer`, then what the target never can, in sentences.
+    """
     if target.overlay:
         return target.cannot
     by_note: dict[str, list[str]] = {}
@@ -88,7 +92,7 @@ def cannot(target: Capability, found: tuple[Line, ...], graph: Graph | None) -> 
         f"{words.count(len(names), 'layer')}: {note} ({named(names)})."
         for note, names in by_note.items()
     ]
-    other = (grid(target, found),) if target.grid else ()
+    other = () if holds(target, quantizer) else (grid(target, found, quantizer),)
     return (*said, *_fused(found, graph), *filter(None, other), *target.cannot)
 
 

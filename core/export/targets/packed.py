@@ -8,11 +8,18 @@ from core.export.targets.capability import Capability
 from core.export.targets.contract import Line
 from core.export.targets.modules import modules_of
 from core.layers import Layer
+from core.numerics import quantizers
 from core.numerics.precision import TensorFormat
 from core.onnx_graph.node_table import Graph
 
-MEASURED = "ONNX Runtime's grid (a group's scale is its signed largest value over -2^(bits-1))"
-"""Where `core.numerics.groups` puts weights, and so where all evidence has them."""
+GRIDS = {
+    quantizers.DEFAULT.name: "ONNX Runtime's grid (a group's scale is its signed largest value over "
+    "-2^(bits-1))",
+    quantizers.HQQ.name: "HQQ's grid (zero points of its own), as ONNX Runtime finds it",
+    quantizers.TORCHAO.name: "torchao's grid (a group's scale is its largest magnitude over "
+    "2^(bits-1) - 0.5)",
+}
+"""Where a quantizer puts weights by groups, in words."""
 PRODUCTS = ("Gemm", "MatMul")
 """Types of nodes that read such a weight."""
 
@@ -81,10 +88,18 @@ def matrices(target: Capability, layer: Layer, graph: Graph | None) -> tuple[Mat
     )
 
 
-def grid(target: Capability, lines: tuple[Line, ...]) -> str:
-    """Whose grid the weights by groups of a file lie on, in a sentence; "" where it has none."""
+def holds(target: Capability, quantizer: str) -> bool:
+    """Whether a file for `target` has weights by groups on the grid of `quantizer`."""
+    return quantizer in target.holds and not target.grid
+
+
+def grid(target: Capability, lines: tuple[Line, ...], quantizer: str) -> str:
+    """Whose grid the weights by groups of a file lie on that were measured on that of `quantizer`, in
+    a sentence; "" where it has none.
+    """
     if not any(line.got in target.grouped for line in lines):
         return ""
-    if not target.grid:
-        return f"Weights by groups are the bits that were measured, on {MEASURED}."
-    return f"Weights by groups were measured on {MEASURED}; {target.package} puts them on {target.grid}."
+    if holds(target, quantizer):
+        return f"Weights by groups are the bits that were measured, on {GRIDS[quantizer]}."
+    puts = target.grid or GRIDS[quantizers.DEFAULT.name]
+    return f"Weights by groups were measured on {GRIDS[quantizer]}; {target.package} puts them on {puts}."

@@ -109,7 +109,7 @@ def export(
     said = lines(study, chosen, target, graph)
     if target.speaks == "modules" and modules is not None:
         check_names(_written(said, target), modules, "The model")
-    limits = cannot(target, said, graph)
+    limits = cannot(target, said, graph, study.analysis.quantizer)
     other = mismatch(study, target)
     request = ExportRequest(
         study=study,

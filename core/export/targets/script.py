@@ -16,7 +16,7 @@ from core.export.map.checklist import short
 from core.export.targets.capability import Capability
 from core.export.targets.contract import ExportRequest, Line
 from core.export.targets.legality import Legality
-from core.export.targets.packed import grid
+from core.export.targets.packed import grid, holds
 
 WIDTH = 100
 MARKS = r"^# (CONSTANTS|CHECK|SURGERY)$"
@@ -50,7 +50,8 @@ def head(
         )
     if mismatch is not None:
         said.append(mismatch)
-    if not target.grid and (same := grid(target, lines)):
+    measured_by = study.analysis.quantizer
+    if holds(target, measured_by) and (same := grid(target, lines, measured_by)):
         said.append(same)
     said += [f"Cannot be expressed: {sentence}" for sentence in limits]
     return tuple(printable(sentence) for sentence in said)

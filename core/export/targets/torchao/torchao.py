@@ -5,6 +5,7 @@ from __future__ import annotations
 from core.export.targets.contract import ExportRequest
 from core.export.targets.script import python
 from core.numerics import precision as registry
+from core.numerics import quantizers
 
 
 def render(request: ExportRequest) -> str:
@@ -19,6 +20,7 @@ def render(request: ExportRequest) -> str:
             "GROUPED_MODULES": {
                 name: (kept.bits, kept.group) for name, kept in request.grouped.items()
             },
+            "OWN_GRID": request.study.analysis.quantizer == quantizers.TORCHAO.name,
             "FLOAT_DTYPE": registry.get(request.common).float_dtype,
         },
     )
