@@ -84,7 +84,7 @@ def matrices(target: Capability, layer: Layer, graph: Graph | None) -> tuple[Mat
     return tuple(
         Matrix(node.name, node.op_type, inputs.get(node.inputs[1], some))
         for node in graph.of.get(layer.name, ())
-        if node.op_type in PRODUCTS and node.inputs[1] in graph.held
+        if node.op_type in PRODUCTS and len(node.inputs) > 1 and node.inputs[1] in graph.held
     )
 
 

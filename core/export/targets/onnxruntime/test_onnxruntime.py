@@ -126,6 +126,7 @@ def test_integer_kernels_are_executed(name: str, tmp_path: Path, onnx_of: sample
 
 
 @pytest.mark.parametrize("turns", TURNS, ids=str)
+@pytest.mark.slow
 def test_weights_by_groups_have_the_measured_bits(
     turns: tuple[str, ...], tmp_path: Path, onnx_of: sample.OnnxOf
 ) -> None:
