@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -18,7 +18,7 @@ from core.evidence.evidence import Evidence, Identity, Partial, SplitSizes
 from core.evidence.measure import measure as measuring
 from core.evidence.measure.cache import Cache
 from core.evidence.measure.collect import Progress
-from core.evidence.measure.forecast import forecast_seconds
+from core.evidence.measure.forecast import duration_of
 from core.evidence.measure.holdout import judged
 from core.evidence.measure.memory import held_bytes, release
 from core.evidence.measure.model_notes import flow_notes, notes
@@ -45,7 +45,7 @@ class Forecast:
 
     `batch` samples are run at a time, so that about `peak_bytes` of memory are taken at most, of
     which Python, the model and its data take `held_bytes` before anything is measured.
-    `full_passes` says why layers will not be measured by replay ("" = they will), `outputs` what is
+    `adds_seconds` says how many of the seconds each precision adds. `full_passes` says why layers will not be measured by replay ("" = they will), `outputs` what is
     kept of those of a sample.
     """
 
@@ -53,6 +53,7 @@ class Forecast:
     runs: int
     samples: int
     predicted_seconds: float
+    adds_seconds: Mapping[str, float]
     perturbation_bytes: int
     peak_bytes: int
     held_bytes: int
@@ -93,12 +94,14 @@ def dry_run(source: ModelSource, options: MeasureOptions | None = None) -> Forec
     if source.metric is None:  # which takes targets of any form
         reader.targets(source.selection)  # what does not fit is said before the hours of measuring
     runner = prepare(simulator, source, reader, len(runs), options)
+    took = duration_of(runner, source, layers, reader, runs, options)
     values = len(options.precisions) * len(layers) * len(source.selection) * reader.columns
     found = Forecast(
         layers=len(layers),
         runs=sum(not run.idle for run in runs),
         samples=len(source.selection),
-        predicted_seconds=forecast_seconds(runner, source, layers, reader, runs, options),
+        predicted_seconds=took.seconds,
+        adds_seconds=took.adds,
         perturbation_bytes=values * np.dtype(np.float32).itemsize,
         peak_bytes=held + runner.peak_bytes,
         held_bytes=held,

@@ -52,6 +52,8 @@ def plan_table(plan: Forecast) -> Table:
     table.add_row("samples", f"{plan.samples:,}")
     table.add_row("outputs of a sample", plan.outputs)
     table.add_row("time", f"about {duration(plan.predicted_seconds)}")
+    for name, seconds in plan.adds_seconds.items():
+        table.add_row(f"of it for {name}", f"about {duration(seconds)}")
     table.add_row(
         "memory at its peak",
         f"about {plan.peak_bytes / MEGA:,.0f} MB, {plan.held_bytes / MEGA:,.0f} MB of it are held now",

@@ -14,6 +14,7 @@ from core.analysis import store
 from core.analysis.analysis import Analysis
 from core.cli.main import main, parser
 from core.evidence.options import PROBES
+from core.numerics import precision as registry
 from core.source import samples
 from tests.conftest import REPOSITORY
 
@@ -258,6 +259,10 @@ def test_dry_run_counts_and_measures_nothing(
         expected = 1 + precisions * (int(layers.computes.sum()) + 1) + in_groups + PROBES
         assert plan["runs"] == expected
         assert plan["predicted_seconds"] > 0
+        added = plan["adds_seconds"]
+        assert set(added) == ({"INT8"} if options else set(registry.FIRST_VISIT))
+        assert 0 < sum(added.values()) < plan["predicted_seconds"]
+        assert options or added["INT4-g32"] < added["INT8"]  # it means something for fewer layers
     assert not out_dir.exists()
 
 

@@ -62,21 +62,21 @@ def test_single_layers_are_counted_as_they_are_run(
         ran.append(count(inputs))
         return begun(self, inputs)
 
-    def looks(self: OwnRuns, *given: Any) -> bool:
+    def looked_alone(self: OwnRuns, *given: Any) -> bool:
         ran.append(batch[-1])
         return alone(self, *given)
 
     monkeypatch.setattr(Replayer, "own_runs", begins)
-    monkeypatch.setattr(OwnRuns, "run", looks)
+    monkeypatch.setattr(OwnRuns, "run", looked_alone)
     monkeypatch.setattr(Simulator, "run", counted)
     monkeypatch.setattr(Simulator, "record", looked)
     local = with_local(source, layers, MeasureOptions(), measured).local
     assert local is not None
     clipped = 0 if local.clipping is None else int((local.clipping >= CLIPPED).sum())
     of_clipping = REMEDY_SAMPLES * (2 + 3 * clipped) if clipped else 0
-    monkeypatch.setattr(Replayer, "looks", lambda self, batch: dict.fromkeys(layers.names, 1.0))
+    looks = dict.fromkeys(layers.names, 1.0)
 
-    assert forecast._local_samples(runner, source, layers, precisions) == (
+    assert forecast._local_samples(runner, source, layers, precisions, looks) == (
         sum(ran) - PILOT - of_clipping
     )
 
@@ -94,7 +94,7 @@ def test_a_forecast_grows_with_what_there_is_to_do() -> None:
     assert set(looks) == {layer.name for layer in layers if layer.computes_at_inference}
     assert all(part > 0 for part in looks.values())
     assert sum(looks.values()) <= 1.0 + 1e-9
-    assert forecast._local_samples(runner, source, layers, precisions) > 64
+    assert forecast._local_samples(runner, source, layers, precisions, looks) > 64
     assert forecast._gradient_seconds(source, layers) > 0
 
 

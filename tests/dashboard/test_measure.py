@@ -357,11 +357,13 @@ def test_a_prediction_is_shown_for_the_choices_it_was_made_for(
     make("mine-run-1", "done", request={
         "precisions": ["BF16", "FP16", "INT8", "INT4-g32"], "dry_run": True, "cwd": str(tmp_path),
     }, result={"layers": 57, "runs": 163, "samples": 1500, "predicted_seconds": 75.2,
+               "adds_seconds": {"INT8": 30.0, "INT4-g32": 2.0},
                "perturbation_bytes": 2_500_000, "outputs": "128 of 18,710 classes"})  # fmt: skip
     app = open_page("measured", page="measure")
 
     (shown,) = app.info
     assert "Predicted: about 1 min 15 s**, 2.50 MB of changed outputs" in shown.value
+    assert "Of it for each precision: INT8 30 s, INT4-g32 2 s." in shown.value
     assert "57 layers, 163 runs over 1,500 samples" in shown.value
     assert "outputs of a sample: 128 of 18,710 classes." in shown.value
     app.checkbox(key="measure_BF16").uncheck().run()

@@ -7,7 +7,8 @@ say what a sample costs, forward and backward.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -35,10 +36,20 @@ UNKNOWN_SHARE = 0.5
 """Part of a pass that a look at a layer takes, on average, where no recording tells."""
 
 
-def forecast_seconds(
+@dataclass(frozen=True, slots=True)
+class Duration:
+    """Estimated `seconds` of an analysis, and what each precision `adds` to them: its layers alone and
+    the look at what they err. Probes, the reference and remedies are of all.
+    """
+
+    seconds: float
+    adds: Mapping[str, float]
+
+
+def duration_of(
     runner: Runner, source: ModelSource, layers: LayerTable, reader: OutputReader,
     runs: Sequence[Run], options: MeasureOptions,
-) -> float:  # fmt: skip
+) -> Duration:  # fmt: skip
     """Estimated duration of an analysis that makes `runs`, whose outputs `reader` reads."""
     inputs = take(source.selection.inputs, 0, min(TIMED, runner.batch))
     simulator = runner.simulator
@@ -48,23 +59,31 @@ def forecast_seconds(
     each = (time.perf_counter() - start) / count(inputs)
     reducing = len(runs) * _reducing_seconds(reader, outputs[:REDUCED])
     shares = {} if runner.reason else runner.replayer.shares(inputs)
-    passes, single = 0.0, 0.0
-    for run in runs:
-        share = shares.get(next(iter(run.assignment)) if run.layer else "", 1.0)
-        if run.idle:
-            continue
-        if simulator.one_by_one(run.assignment, inputs):
-            single += share
-        else:
-            passes += share
-    if single:  # and a pass that is recorded so
-        passes += (single + 1) * _single_cost(runner, inputs, each)
+    made = [run for run in runs if not run.idle]
+    part = [shares.get(run.layer, 1.0) if run.layer else 1.0 for run in made]
+    single = [simulator.one_by_one(run.assignment, inputs) for run in made]
+    cost = _single_cost(runner, inputs, each) if any(single) else 0.0
+    part = [p * (cost if s else 1.0) for p, s in zip(part, single, strict=True)]
+    passes = sum(part) + cost  # a pass is recorded so, too
     holdout = 0 if source.holdout is None else len(source.holdout)
     once = len(source.calibration) + len(source.selection) + holdout
-    alone = _local_samples(runner, source, layers, options.precisions)
+    looks = runner.replayer.looks(inputs)
+    alone = _local_samples(runner, source, layers, options.precisions, looks)
     gradients = _gradient_seconds(source, layers) if has_gradients(source) else 0.0
     shared, samples = passes * len(source.selection) / options.jobs, len(source.selection)
-    return each * (shared + once + alone) + reducing * samples / options.jobs + gradients
+    total = each * (shared + once + alone) + reducing * samples / options.jobs + gradients
+    back = min(len(source.calibration), MOST_SAMPLES) if has_gradients(source) else 0
+    errors = back * sum(_look(layer, looks) for layer in layers if layer.computes_at_inference)
+    adds = {p.name: each * errors for p in options.precisions}
+    for run, cost_of in zip(made, part, strict=True):
+        if run.layer:
+            name = run.assignment[run.layer].name
+            adds[name] += (each * cost_of + reducing / len(runs)) * samples / options.jobs
+    return Duration(total, adds)
+
+
+def _look(layer: Layer, looks: Mapping[str, float]) -> float:
+    return looks.get(layer.name, UNKNOWN_SHARE)
 
 
 def _single_cost(runner: Runner, inputs: Inputs, each: float) -> float:
@@ -87,15 +106,15 @@ def _reducing_seconds(reader: OutputReader, outputs: Floats) -> float:
 
 
 def _local_samples(
-    runner: Runner, source: ModelSource, layers: LayerTable, precisions: tuple[Precision, ...]
-) -> float:
+    runner: Runner, source: ModelSource, layers: LayerTable, precisions: tuple[Precision, ...],
+    looks: Mapping[str, float],
+) -> float:  # fmt: skip
     """Samples that go through the whole model, or a part of it, while layers are looked at by
     themselves. Before the looks at a batch one pass tells the reference; where a layer's modules run
     alone another tells what they are given, and one look shows that they give the same bits. Which
     layers clip is not known before: the look at what that costs them (`REMEDY_SAMPLES`, and twice as
     many for each) is left out.
     """
-    looks = runner.replayer.looks(take(source.selection.inputs, 0, min(TIMED, runner.batch)))
     alone = int(has_gradients(source) and not runner.replayer.refusal)
     few = min(len(source.calibration), MOST_SAMPLES)
     back = few if has_gradients(source) else 0
@@ -112,7 +131,7 @@ def _local_samples(
         variants = _variants(layer, layer.name in ranges) + half if integer else 0
         samples = back * (alone + len(precisions))
         samples += min(few, REMEDY_SAMPLES) * (variants + (alone if integer else 0))
-        total += samples * looks.get(layer.name, UNKNOWN_SHARE)
+        total += samples * _look(layer, looks)
     return total
 
 

@@ -178,8 +178,15 @@ def _in_words(plan: dict[str, object]) -> str:
     )
     room = file_size(size) if isinstance(size, int | float) else UNKNOWN
     outputs = plan.get("outputs", UNKNOWN)
+    adds = plan.get("adds_seconds")
+    each = (
+        ", ".join(f"{plain(name)} {duration(took)}" for name, took in adds.items())
+        if isinstance(adds, dict)
+        else UNKNOWN
+    )
     return (
         f"**Predicted: {time}**, {room} of changed outputs on disk.  \n"
+        f"Of it for each precision: {each}.  \n"
         f"{counted('layers')}, {counted('runs')} over {counted('samples')}; outputs "
         f"of a sample: {plain(str(outputs))}. The time is estimated from one small batch."
     )
