@@ -16,7 +16,7 @@ from core.layers import LayerTable
 from core.numerics import precision as registry
 from core.numerics.states import lacking
 
-NO_KERNEL = "no kernel of the target computes it in integers and it has no weight to store in them"
+NO_KERNEL = "no kernel of the target computes it so, and it has no weight to store so"
 
 
 def without_kernel(layers: LayerTable, precisions: tuple[str, ...]) -> NDArray[np.bool_]:
