@@ -207,8 +207,10 @@ def test_the_grid_in_torchaos_script_is_the_measured_one(
     exec(ast.unparse(function), scope)  # noqa: S102 (what the script would run)
     kept = registry.get(precision).weights
     weight = torch.randn(n, groups * kept.group, generator=torch.Generator().manual_seed(seed))
-    if kind == "halves":
-        weight = (weight * 2).round() / 2
+    most = 2 ** (kept.bits - 1)
+    if kind == "halves":  # between two codes throughout, since each group's scale is 1 / most
+        weight = ((weight.sigmoid() * 2 - 1) * (most - 1)).round().sub(0.5) / most
+        weight[:, :: kept.group] = -1
     elif kind == "one sign":
         weight = weight.abs()
     elif kind == "zeros":
