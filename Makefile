@@ -54,6 +54,7 @@ bench: setup-test
 	done
 	$(BIN)/python -m tests.benchmarks.weight_formats
 	$(BIN)/python -m tests.benchmarks.format_maps
+	$(BIN)/python -m tests.benchmarks.format_maps --sample digits_resnet
 	$(BIN)/python -m tests.benchmarks.format_maps --sample informer --samples 300
 	$(BIN)/python -m tests.benchmarks.projection --sample text_orientation --only 8-bit --again
 	for sample in informer digits_vit digits_resnet; do for bits in 3 2; do \

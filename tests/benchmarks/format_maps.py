@@ -29,6 +29,7 @@ from core.decide.policy.budget import Budget
 from core.decide.policy.policy import Policy
 from core.decide.solve.solver import Solver
 from core.decide.study import Study
+from core.errors import InfeasibleError
 from core.evidence.measure.measure import measure
 from core.evidence.options import MeasureOptions
 from core.numerics import precision as registry
@@ -70,8 +71,10 @@ def ratio_of(first: Run, second: Run | None) -> str:
 
 def solve(study: Study, policy: Policy) -> Codes | None:
     """The codes that the search finds under `policy`; None where no map keeps the budget."""
-    solution = study.derived(Solver).solve(policy)
-    return solution.found.codes if solution.found.feasible else None
+    try:
+        return study.derived(Solver).solve(policy).found.codes
+    except InfeasibleError:
+        return None
 
 
 def frontier_table(study: Study, run: Running, title: str) -> Table:
