@@ -19,20 +19,12 @@ from core.numerics.precision import FP16, INT4_G32, INT8
 from core.source.batches import take
 from core.source.contract import ModelSource, model_source
 from core.source.inventory import take_inventory
+from tests.core.test_planned_is_built import WALKED
 from tests.core.test_replay import AWKWARD, CAPTURED, REFUSED
 from tests.zoo import fusing
 from tests.zoo.beside import beside
 from tests.zoo.sources import source_of
 
-GROUPS = (
-    "vectors",
-    "images",
-    "small images",
-    "tokens",
-    "sequences of 6",
-    "sequences of 8",
-    "steps",
-)
 LOOKS = (
     (INT8, AS_USUAL),
     (INT8, Variant(weights=False)),
@@ -74,7 +66,7 @@ def replayed(source: ModelSource, count: int = 8) -> tuple[int, int]:
 
 
 @pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
-@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("group", WALKED)
 def test_every_layer_of_the_zoo_is_looked_at_alone(group: str) -> None:
     """No look runs what comes before a layer, where the whole model can be recorded; that with
     values of torch.vmap cannot.
