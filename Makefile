@@ -82,8 +82,7 @@ samples: setup $(VENV)/.installed-text-orientation
 	  $(BIN)/python -m core analyze sample:$$sample --out sample_models/$$sample/analysis && \
 	  $(BIN)/python -m core nodes sample_models/$$sample/analysis --source sample:$$sample || exit 1; \
 	done
-	$(BIN)/python -m core analyze sample:text_orientation --precisions FP16,INT8 \
-	  --out sample_models/text_orientation/analysis
+	$(BIN)/python -m core analyze sample:text_orientation --out sample_models/text_orientation/analysis
 
 screenshots: setup-test
 	$(BIN)/python -m tests.browser.screenshots docs/images

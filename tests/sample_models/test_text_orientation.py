@@ -318,8 +318,9 @@ def test_eight_bits_cost_answers_and_a_map_of_their_bytes_does_not() -> None:
     """
     study = Study(store.load(ANALYSIS))
     uniform = answer.decide(study, Policy(strategy="uniform", uniform="INT8"))
+    size = Budget("size", 0.35, "fraction")
     chosen = answer.decide(
-        study, Policy(strategy="budget", budgets=(Budget("size", 0.35, "fraction"),))
+        study, Policy(strategy="budget", budgets=(size,), allowed=("FP32", "FP16", "INT8"))
     )
     losses = [outcome(study, m).totals["accuracy_drop_pts"] for m in (uniform, chosen)]
     sizes = [outcome(study, m).totals["size_bytes"].value for m in (uniform, chosen)]
