@@ -23,7 +23,7 @@ def test_loading_a_strategy_opens_tune_with_its_link(visit: Visit) -> None:
     page = visit("/compare?high_at=0.8&hardware=datacenter-gpu-t4")
     before = kpi(page, "Size").inner_text()
 
-    page.get_by_role("button", name="Load into Tune").nth(2).click()
+    page.get_by_role("button", name="Load into Tune").nth(3).click()  # All INT8
     expect(page.get_by_text("Score of each layer")).to_be_visible()
     expect(page).to_have_url(re.compile("/tune.*strategy=uniform"))
     assert "hardware=datacenter-gpu-t4" in page.url
@@ -72,4 +72,6 @@ def test_the_parallel_coordinates_are_drawn(scheme: str, visit: Visit) -> None:
     chart = page.get_by_test_id("stPlotlyChart")
     names = references(page).get_by_role("radio").count()
     expect(chart.locator(".scatterlayer .trace")).to_have_count(names)
-    expect(page.get_by_role("figure", name=re.compile("Best in Size: All INT8"))).to_be_visible()
+    expect(
+        page.get_by_role("figure", name=re.compile("Best in Size: All INT4-g32"))
+    ).to_be_visible()

@@ -196,7 +196,9 @@ def test_seven_layers_with_residuals_against_every_map(bent: float, values: bool
 
 @pytest.mark.slow
 def test_free_layers_of_a_real_analysis(informer_study: Study) -> None:
-    """Six free layers of the bundled Informer, the rest set by hand: the very best map."""
+    """Six free layers of the bundled Informer in five precisions, the rest set by hand: the very best
+    of 15,625 maps for three budgets of four, and nowhere one more than half a percent off.
+    """
     rng = np.random.default_rng(11)
     computing = np.flatnonzero(informer_study.layers.computes)
     free = np.sort(rng.choice(computing, 6, replace=False))
@@ -216,7 +218,9 @@ def test_free_layers_of_a_real_analysis(informer_study: Study) -> None:
     codes = np.repeat(base[None], len(picked), axis=0)
     codes[:, free] = picked
     loss = np.array([projector.figures(projector.change(row)).divergence for row in codes])
-    _judge_budgets(informer_study, codes, loss, 3, 12, 0.0, Policy(overrides=rules))
+    _judge_budgets(
+        informer_study, codes, loss, 3, 12, 0.0, Policy(overrides=rules), exact=0.75, most=0.005
+    )
 
 
 def _added(study: Study, codes: np.ndarray) -> np.ndarray:
@@ -233,9 +237,11 @@ def _added(study: Study, codes: np.ndarray) -> np.ndarray:
 
 def _judge_budgets(
     study: Study, codes: np.ndarray, loss: np.ndarray, seed: int, count: int, hedge: float,
-    base: Policy | None = None,
+    base: Policy | None = None, *, exact: float = 0.95, most: float = 0.02,
 ) -> None:  # fmt: skip
-    """Solve `count` budgets and hold each against the best of all maps `codes`."""
+    """Solve `count` budgets and hold each against the best of all maps `codes`: a share of `exact` is
+    that, and none worse by more than `most` of it.
+    """
     rng = np.random.default_rng(seed)
     base = base or Policy()
     solver = Solver(study, hedge)
@@ -275,8 +281,8 @@ def _judge_budgets(
         excess.append((got - best) / max(best, 1e-12))
 
     assert len(excess) >= count // 2
-    assert np.mean(np.array(excess) <= 1e-5) >= 0.95
-    assert max(excess) <= 0.02
+    assert np.mean(np.array(excess) <= 1e-5) >= exact
+    assert max(excess) <= most
 
 
 amounts = st.floats(0.24, 1.1)
