@@ -2,12 +2,13 @@
 
     python -m tests.benchmarks.format_maps [--sample digits_vit] [--samples 450] [--no-verify]
 
-A sample is measured anew in FP16, INT8 and all weights by groups. Three tables are printed.
+A sample is measured anew in FP16, INT8 and all weights by groups. Four tables are printed.
 *Frontier*: each uniform format beside the map of no more bytes that a size budget gives, both run on
 the selection split. *Bits a weight*: over the weights that formats by groups can take, scales
 counted, all else in FP32: the map that the search finds at 3, 4, 5 and 6 bits, that of the additive
 integer programme (losses of layers alone added up, HiGHS), and the widest uniform format that fits.
-"Noise" is a 90 % interval of a ratio of KLs, from resampled samples. *Verified*: INT4-g32 wherever it
+"Noise" is a 90 % interval of a ratio of KLs, from resampled samples. *Projected against run*: random
+maps down to 4 bits, and down to 2. *Verified*: INT4-g32 wherever it
 means something, on ONNX Runtime.
 """
 
@@ -26,6 +27,7 @@ from core.analysis import store
 from core.analysis.analysis import Analysis
 from core.decide import answer
 from core.decide.policy.budget import Budget
+from core.decide.policy.kernels import without_kernel
 from core.decide.policy.policy import Policy
 from core.decide.solve.solver import Solver
 from core.decide.study import Study
@@ -42,6 +44,7 @@ from tests.benchmarks.budgets import Codes, Run, additive, bytes_of, compared, f
 FORMATS = ("FP16", "INT8", "INT8-W", "INT4-g32", "INT4-g128", "INT2-g32")
 BITS = (3, 4, 5, 6)
 VERIFIED = "INT4-g32"
+MAPS, SEED = 30, 22
 
 Running = Callable[[Codes], Run]
 
@@ -142,6 +145,43 @@ def bits_table(study: Study, run: Running, title: str) -> Table:
     return table
 
 
+def projection_table(study: Study, run: Running, title: str) -> Table:
+    """Projected against run, on random maps whose share of narrow layers rises."""
+    rng = np.random.default_rng(SEED)
+    lacks = without_kernel(study.layers, study.precisions)
+    layers = np.flatnonzero(study.layers.computes)
+    table = Table(title=f"{title}: KL of {MAPS} maps, projected against run")
+    for column in (
+        "narrowest",
+        "maps",
+        "in the 90 % range",
+        "mean log error",
+        "run, least to most",
+    ):
+        table.add_column(column, justify="right")
+    narrowest = (*(n for n in FORMATS if registry.get(n).bits > 2), *FORMATS[-1:])
+    for least in (narrowest[-2], narrowest[-1]):
+        codes_of = [study.precisions.index(n) for n in FORMATS if registry.width(n) >= registry.width(least)]  # fmt: skip
+        inside, errors, seen = [], [], []
+        for m in range(MAPS):
+            codes = np.where(study.layers.computes, 0, -1).astype(np.int8)
+            for i in layers[rng.random(len(layers)) < (m + 1) / MAPS]:
+                codes[i] = rng.choice([c for c in codes_of if not lacks[c, i]])
+            found = study.project(codes)
+            assert found is not None
+            kl = float(run(codes).kl.mean())
+            projected = found.kl
+            assert projected.value is not None
+            inside.append((projected.low or 0.0) <= kl <= (projected.high or np.inf))
+            errors.append(abs(np.log(max(projected.value, 1e-12) / max(kl, 1e-12))))
+            seen.append(kl)
+        table.add_row(
+            least, str(MAPS), f"{np.mean(inside):.0%}", f"{np.mean(errors):.3f}",
+            f"{min(seen):.1e} to {max(seen):.1e}",
+        )  # fmt: skip
+    return table
+
+
 def verified_table(source: ModelSource, analysis: Analysis, title: str) -> Table:
     """The map of `VERIFIED` on ONNX Runtime."""
     study = Study(analysis)
@@ -184,6 +224,7 @@ def main() -> None:
     title = f"{chosen.sample}, {n:,} samples"
     console.print(frontier_table(study, run, title))
     console.print(bits_table(study, run, title))
+    console.print(projection_table(study, run, title))
     if not chosen.no_verify:
         console.print(verified_table(source, shipped, chosen.sample))
 
