@@ -8,6 +8,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.conftest import Visit
+from tests.browser.server import settle
 from tests.browser.test_browser import kpi, press, slider
 
 pytestmark = pytest.mark.browser
@@ -28,6 +29,7 @@ def test_loading_a_strategy_opens_tune_with_its_link(visit: Visit) -> None:
     expect(page).to_have_url(re.compile("/tune.*strategy=uniform"))
     assert "hardware=datacenter-gpu-t4" in page.url
     expect(kpi(page, "Size")).not_to_have_text(before)
+    settle(page)  # a page that is being switched takes no keys
 
     page.keyboard.press("Alt+z")
     expect(kpi(page, "Size")).to_have_text(before)
