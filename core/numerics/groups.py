@@ -53,9 +53,7 @@ class Grouped:
 
 def grouped(weight: Tensor, kept: TensorFormat) -> Grouped:
     """`weight` [N, K], float32, in groups along its last axis. Does not change it."""
-    n, inputs = weight.shape
-    padding = -inputs % kept.group
-    values = torch.nn.functional.pad(weight.detach(), (0, padding)).reshape(n, -1, kept.group)
+    values = _parted(weight, kept)
     quantizer, zeros = quantizers.of_format(kept), None
     if quantizer is quantizers.HQQ:
         codes, scales, zeros = _half_quadratic(values, kept)
@@ -63,9 +61,7 @@ def grouped(weight: Tensor, kept: TensorFormat) -> Grouped:
         codes, scales = _by_magnitude(values, kept.bits)
     else:
         codes, scales = _by_largest(values, kept.bits)
-    codes = codes.to(torch.uint8)
-    codes.flatten(1)[:, inputs:] = 0
-    return Grouped(codes, scales, kept.bits, inputs, zeros)
+    return _whole(codes, scales, kept, weight.shape[1], zeros)
 
 
 def grouped_rows(table: Tensor, kept: TensorFormat) -> Grouped:
@@ -77,15 +73,28 @@ def grouped_rows(table: Tensor, kept: TensorFormat) -> Grouped:
     """
     if quantizers.of_format(kept) is quantizers.TORCHAO:
         return grouped(table, kept)
-    n, width = table.shape
-    padding = -width % kept.group
-    values = torch.nn.functional.pad(table.detach(), (0, padding)).reshape(n, -1, kept.group)
+    values = _parted(table, kept)
     middle = 2 ** (kept.bits - 1)
     scales = _signed_largest(values) / -middle
     levels = torch.where(scales[..., None] == 0, 0.0, values / scales[..., None])
-    codes = (torch.round(levels).clamp(-middle, middle - 1) + middle).to(torch.uint8)
-    codes.flatten(1)[:, width:] = 0
-    return Grouped(codes, scales, kept.bits, width)
+    codes = torch.round(levels).clamp(-middle, middle - 1) + middle
+    return _whole(codes, scales, kept, table.shape[1])
+
+
+def _parted(weight: Tensor, kept: TensorFormat) -> Tensor:
+    """`weight` [N, K] as [N, groups, group], the last group filled up with 0."""
+    padding = -weight.shape[1] % kept.group
+    filled = torch.nn.functional.pad(weight.detach(), (0, padding))
+    return filled.reshape(len(weight), -1, kept.group)
+
+
+def _whole(
+    codes: Tensor, scales: Tensor, kept: TensorFormat, inputs: int, zeros: Tensor | None = None
+) -> Grouped:
+    """The codes of `inputs` values a row, 0 behind them."""
+    codes = codes.to(torch.uint8)
+    codes.flatten(1)[:, inputs:] = 0
+    return Grouped(codes, scales, kept.bits, inputs, zeros)
 
 
 def _signed_largest(values: Tensor) -> Tensor:

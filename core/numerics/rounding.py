@@ -69,11 +69,6 @@ def top(kept: TensorFormat) -> float:
     return float(2 ** (kept.bits - 1) - 1)
 
 
-def weight_scales(weight: Tensor, bits: int, channel_axis: int | None = 0) -> Tensor:
-    """`scales_of` integers of `bits`."""
-    return scales_of(weight, TensorFormat("integer", bits), channel_axis)
-
-
 def scales_of(weight: Tensor, kept: TensorFormat, channel_axis: int | None = 0) -> Tensor:
     """Symmetric scale per output channel, shape (channels,); 1 for an all-zero channel.
 

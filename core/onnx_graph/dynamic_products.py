@@ -17,7 +17,7 @@ from onnx import ModelProto, NodeProto, TensorProto
 from core.layers import LayerTable
 from core.numerics.precision import Precision
 from core.numerics.states import sets_ranges
-from core.onnx_graph.group_weights import BESIDE, Packed, Packer
+from core.onnx_graph.group_weights import Packed, Packer
 from core.onnx_graph.layered_graph import LayeredGraph, attribute, layer_of_node
 from core.onnx_graph.surgery import MARK, copied
 from core.onnx_graph.weights_only import on_grid
@@ -44,13 +44,11 @@ def quantize_dynamic(
             if not layer.takes_dynamic:
                 reasons[name] = MATRICES_ALONE
             continue
-        nodes = [made.node[n.name] for n in graph.products(name) if n.name in made.node]
-        found = [(node, why) for node in nodes if (why := made.refused(node)) != BESIDE]
-        whys = [why for _, why in found if why]
-        if whys or not found:
-            reasons[name] = whys[0] if whys else "the graph holds none of its weights as constants"
+        nodes, reason = made.replaced(graph, name)
+        if reason:
+            reasons[name] = reason
             continue
-        for node, _ in found:
+        for node in nodes:
             made.put(node)
     made.finish()
     return Packed(model, reasons, {})

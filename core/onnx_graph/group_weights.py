@@ -79,15 +79,12 @@ def pack_weights(
         if state_in(layer, precision) == "float":
             reasons[name] = f"{NBITS} takes weights of matrix products alone, {ROWS} tables"
             continue
-        nodes = [packer.node[n.name] for n in graph.products(name) if n.name in packer.node]
-        nodes += [n for n in packer.look_ups if graph.layer_of.get(n.name) == name]
-        found = [(node, why) for node in nodes if (why := packer.refused(node)) != BESIDE]
-        whys = [why for _, why in found if why]
-        if whys or not found:
-            reasons[name] = whys[0] if whys else "the graph holds none of its weights as constants"
+        nodes, reason = packer.replaced(graph, name)
+        if reason:
+            reasons[name] = reason
             continue
         levels[name] = level_of(layer, precision)
-        for node, _ in found:
+        for node in nodes:
             if node.op_type == "Gather":
                 packer.pack_rows(node, precision.weights)
             else:
@@ -151,6 +148,18 @@ class Packer:
         """Nodes that look rows up in a table that nothing else reads."""
         if MICROSOFT not in {one.domain for one in model.opset_import}:
             model.opset_import.append(onnx.helper.make_opsetid(MICROSOFT, 1))
+
+    def replaced(self, graph: LayeredGraph, layer: str) -> tuple[list[NodeProto], str]:
+        """The products and look-ups of `layer` in whose place others are put; or why none is, for all
+        of them.
+        """
+        nodes = [self.node[n.name] for n in graph.products(layer) if n.name in self.node]
+        nodes += [n for n in self.look_ups if graph.layer_of.get(n.name) == layer]
+        found = [(node, why) for node in nodes if (why := self.refused(node)) != BESIDE]
+        whys = [why for _, why in found if why]
+        if not found:
+            whys = ["the graph holds none of its weights as constants"]
+        return [node for node, _ in found], whys[0] if whys else ""
 
     def refused(self, node: NodeProto) -> str:
         """Why the product `node` cannot be packed; "" where it can."""

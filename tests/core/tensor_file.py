@@ -27,7 +27,7 @@ from core.numerics import precision as registry
 from core.numerics.activation_grids import grid_of
 from core.numerics.groups import grouped, grouped_rows
 from core.numerics.precision import Precision
-from core.numerics.rounding import Range, affine_grid, weight_scales
+from core.numerics.rounding import Range, affine_grid, scales_of
 
 
 def write_tensors(analysis: Analysis, chosen: PrecisionMap, model: nn.Module, path: Path) -> int:
@@ -76,7 +76,7 @@ def _tensor(
         return {spec.name: value.to(getattr(torch, precision.float_dtype))}
     if spec.kind == "weight":
         axis = spec.scale_axis
-        scales = weight_scales(value, precision.bits, axis)
+        scales = scales_of(value, precision.weights, axis)
         shape = [1] * value.ndim
         if axis is not None:
             shape[axis] = -1
@@ -165,7 +165,7 @@ def _integer_bias(
     scale = grid_of(Range(grid.low, grid.high), analysis.rounding).scale
     read = next((t for t in layer.tensors if t.name == spec.weight), None)
     axis = read.scale_axis if read else (0 if len(bias) == weight.shape[0] else 1)
-    scales = weight_scales(weight, precision.bits, axis).double()
+    scales = scales_of(weight, precision.weights, axis).double()
     # A transposed convolution in groups has the channels of one group on that axis.
     step = scale * scales.repeat(max(len(bias) // len(scales), 1))
     limit = 2**31 - 1

@@ -22,7 +22,7 @@ from core.evidence.measure.cache_key import content_key
 from core.evidence.measure.measure import make_simulator
 from core.evidence.options import MeasureOptions
 from core.numerics.precision import INT8
-from core.numerics.rounding import round_bias, round_weight, weight_scales
+from core.numerics.rounding import round_bias, round_weight, scales_of
 from core.source.batches import answers, copied, device_of
 from core.source.contract import Split, model_source
 from core.source.device import DEVICES, device_name, placed
@@ -162,7 +162,7 @@ def test_rounding_stays_where_its_tensors_are(monkeypatch: pytest.MonkeyPatch) -
     found = (
         round_weight(weight, INT8),
         round_weight(weight, INT8, 1),
-        round_bias(torch.randn(4, device="meta"), 0.1, weight_scales(weight, 8)),
+        round_bias(torch.randn(4, device="meta"), 0.1, scales_of(weight, INT8.weights)),
         round_dynamic(x, 8),
         *folded(weight, None, norm, 0),
         combination(torch.randn(5, 6, device="meta"), 3, torch.Generator()),

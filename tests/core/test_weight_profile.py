@@ -17,7 +17,8 @@ from core.analysis.analysis import Analysis
 from core.errors import AnalysisError
 from core.evidence.diagnose.weight_profile import BINS, WeightProfile, axis_ends, weight_profiles
 from core.layers import Layer, LayerTable, TensorSpec
-from core.numerics.rounding import weight_scales
+from core.numerics.precision import INT8
+from core.numerics.rounding import scales_of
 
 
 def profile_of(tensor: torch.Tensor, kind: str, channels: int) -> WeightProfile:
@@ -38,7 +39,9 @@ def test_counts_are_the_levels_that_rounding_gives(seed: int, axis: int) -> None
 
     found = profile_of(weight, "weight", channels)
 
-    scales = weight_scales(weight, 8, axis).reshape([-1 if i == axis else 1 for i in range(3)])
+    scales = scales_of(weight, INT8.weights, axis).reshape(
+        [-1 if i == axis else 1 for i in range(3)]
+    )
     levels = torch.round(weight / scales).long().flatten().numpy() + BINS // 2
     assert found.counts.sum() == weight.numel()
     # Division by the scale and by the channel's largest weight may differ in the last bit.

@@ -23,9 +23,11 @@ from core.decide.policy.decision import PrecisionMap
 from core.decide.policy.policy import Policy
 from core.decide.study import Study
 from core.export.targets.legality import legality
+from core.export.targets.packed import PRODUCTS as PACKED_PRODUCTS
 from core.export.targets.registry import export, get
 from core.numerics import precision as registry
 from core.numerics.groups import Grouped, grouped
+from core.numerics.precision import Precision
 from core.onnx_graph import read_nodes
 from core.onnx_graph.node_table import PRODUCTS, Graph, lay_over
 from core.source import samples
@@ -121,6 +123,19 @@ def packed_modules(
         if not (whole and module.in_features % kept.group) and "attention" not in path:
             found[path] = precision, grouped(module.weight, kept)
     return found
+
+
+def packed_products(
+    model: Any, chosen: PrecisionMap, graph: Graph, kinds: Sequence[str] = PACKED_PRODUCTS
+) -> dict[str, tuple[Any, Precision]]:
+    """Products of an ONNX model, of such `kinds`, whose constant matrix a map keeps by groups, by name."""
+    held = {constant.name for constant in model.graph.initializer}
+    return {
+        n.name: (n, registry.get(chosen.by_layer[graph.owner_of[n.name]] or ""))
+        for n in model.graph.node
+        if n.op_type in kinds and n.input[1] in held
+        and chosen.by_layer[graph.owner_of[n.name]] in FORMATS
+    }  # fmt: skip
 
 
 def mixed(study: Study, target: str, graph: Graph | None) -> PrecisionMap:

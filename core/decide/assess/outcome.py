@@ -247,9 +247,11 @@ def allowed_warning(chosen: PrecisionMap) -> list[str]:
 
 def end_warning(chosen: PrecisionMap) -> list[str]:
     """A sentence on layers whose weights are too narrow to project what they cost."""
-    narrow = [n is not None and registry.get(n).bits <= END_BITS for n in chosen.assigned]
     lacking = without_kernel(chosen.layers, chosen.precisions)
-    count = sum(n and not lacking[c, i] for i, (n, c) in enumerate(zip(narrow, chosen.codes, strict=True)))  # fmt: skip
+    count = sum(
+        name is not None and registry.get(name).bits <= END_BITS and not lacking[code, i]
+        for i, (name, code) in enumerate(zip(chosen.assigned, chosen.codes, strict=True))
+    )
     if not count:
         return []
     verb = "layers have" if count > 1 else "layer has"

@@ -143,9 +143,10 @@ class OnnxReplay:
         of = [layer_of[node.name] for node in self._runner.graph.model.graph.node]
         found = dict.fromkeys(self._runner.varied, 0.0)
         cost = self._costs()
+        total = sum(cost) or 1.0
         for name, one in zip(of, cost, strict=True):
             if name in found:
-                found[name] += one / (sum(cost) or 1.0)
+                found[name] += one / total
         return found
 
     def _costs(self) -> list[float]:

@@ -72,14 +72,20 @@ def duration_of(
     gradients = _gradient_seconds(source, layers) if has_gradients(source) else 0.0
     shared, samples = passes * len(source.selection) / options.jobs, len(source.selection)
     total = each * (shared + once + alone) + reducing * samples / options.jobs + gradients
-    back = min(len(source.calibration), MOST_SAMPLES) if has_gradients(source) else 0
-    errors = back * sum(_look(layer, looks) for layer in layers if layer.computes_at_inference)
+    errors = _pulled_back(source) * sum(
+        _look(layer, looks) for layer in layers if layer.computes_at_inference
+    )
     adds = {p.name: each * errors for p in options.precisions}
     for run, cost_of in zip(made, part, strict=True):
         if run.layer:
             name = run.assignment[run.layer].name
             adds[name] += (each * cost_of + reducing / len(runs)) * samples / options.jobs
     return Duration(total, adds)
+
+
+def _pulled_back(source: ModelSource) -> int:
+    """Samples on which layers' errors are held against gradients."""
+    return min(len(source.calibration), MOST_SAMPLES) if has_gradients(source) else 0
 
 
 def _look(layer: Layer, looks: Mapping[str, float]) -> float:
@@ -117,7 +123,7 @@ def _local_samples(
     """
     alone = int(has_gradients(source) and not runner.replayer.refusal)
     few = min(len(source.calibration), MOST_SAMPLES)
-    back = few if has_gradients(source) else 0
+    back = _pulled_back(source)
     integer = any(p.is_calibrated for p in precisions)
     half = any(p.float_dtype == "float16" for p in precisions)
     total = float(back * (1 + alone))

@@ -81,11 +81,17 @@ def plan(recording: Recording, layers: Sequence[str]) -> ReplayPlan:
         if dependents_of
         else frozenset()
     )
-    return ReplayPlan(dependents_of, keep, copies(recording, keep), "")
+    return ReplayPlan(dependents_of, keep, _copies(recording, keep), "")
 
 
-def up_to_own(dependents: Dependents, recording: Recording) -> Dependents:
-    """What of `dependents` runs before the layer's last module is done, that module included."""
+def up_to_own(whole: ReplayPlan, recording: Recording) -> ReplayPlan:
+    """What of `whole` runs before each layer's last module is done, that module included."""
+    own = {name: _up_to_own(one, recording) for name, one in whole.dependents_of.items()}
+    keep = frozenset[int]().union(*(one.reads for one in own.values()))
+    return replace(whole, dependents_of=own, keep=keep, copies=_copies(recording, keep))
+
+
+def _up_to_own(dependents: Dependents, recording: Recording) -> Dependents:
     own = [
         i for i, step in enumerate(dependents.steps)
         if isinstance(what := step.on(recording), Region) and what.layer == dependents.layer
@@ -212,16 +218,15 @@ def _shared_write(recording: Recording) -> str:
     return ""
 
 
-def copies(recording: Recording, keep: frozenset[int]) -> dict[int, tuple[int, ...]]:
-    """What of `keep` has to be copied before call i of `recording` writes into its memory."""
-    found_at = {}
+def _copies(recording: Recording, keep: frozenset[int]) -> dict[int, tuple[int, ...]]:
+    copies = {}
     for i, call in enumerate(recording.calls):
         touched = {recording.storages[before] for before, _ in call.writes}
         first_new = min((after for _, after in call.writes), default=0)
         found = tuple(s for s in sorted(keep) if s < first_new and recording.storages[s] in touched)
         if found:
-            found_at[i] = found
-    return found_at
+            copies[i] = found
+    return copies
 
 
 def _dependents(

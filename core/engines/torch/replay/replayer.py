@@ -7,21 +7,15 @@ list of torch functions on recorded values. So the numbers are those of a full p
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from core.engines.engine import Floats, Pair
-from core.engines.torch.replay.dependents import (
-    Dependents,
-    ReplayPlan,
-    copies,
-    plan,
-    share,
-    up_to_own,
-)
+from core.engines.torch.replay.dependents import Dependents, ReplayPlan, plan, share, up_to_own
 from core.engines.torch.replay.forward_state import attributes, changed
 from core.engines.torch.replay.recorder import Recorder
 from core.engines.torch.replay.recording import (
@@ -96,8 +90,8 @@ class Replayer:
         """
         recording, _, _, same = self._record(batch, 0)
         if same and not self.refusal:
-            own = self.plan.dependents_of.items()
-            return {name: share(recording, up_to_own(d, recording)) for name, d in own}
+            own = self.own_plan.dependents_of.items()
+            return {name: share(recording, dependents) for name, dependents in own}
         total, stops = sum(recording.seconds), dict[str, int]()
         for region in recording.regions:
             stops[region.layer] = max(stops.get(region.layer, 0), region.stop)
@@ -109,12 +103,13 @@ class Replayer:
         """Runs of single layers on `batch` that end with the layer's own modules."""
         if self.refusal:
             return OwnRuns(self, {}, self.recording, {})
-        own = {n: up_to_own(d, self.recording) for n, d in self.plan.dependents_of.items()}
-        keep = frozenset().union(*(d.reads for d in own.values()))
-        recording, kept, _, same = self._record(
-            batch, 0, replace(self.plan, keep=keep, copies=copies(self.recording, keep))
-        )
-        return OwnRuns(self, own if same else {}, recording, kept)
+        recording, kept, _, same = self._record(batch, 0, self.own_plan)
+        return OwnRuns(self, self.own_plan.dependents_of if same else {}, recording, kept)
+
+    @cached_property
+    def own_plan(self) -> ReplayPlan:
+        """`plan` cut behind each layer's last module."""
+        return up_to_own(self.plan, self.recording)
 
     # ---- before the run
 

@@ -93,16 +93,15 @@ class StoredTensors:
         """Put the weight of `operation` on its grids by groups if it is a matrix of a plain product, or
         a table that has such. Mutates `args` and `kwargs`.
         """
-        weight = operand(operation.weight, args, kwargs) if operation.weight else None
-        if operation.weight and weight is not None and operation.kind == "embedding":
+        slot, axis = operation.weight, operation.out_channel_axis
+        weight = operand(slot, args, kwargs) if slot else None
+        if not slot or weight is None or axis is None:
+            return
+        if operation.kind == "embedding":
             if id(weight) in self._tables:
-                table = self._rows(weight, precision)
-                replace_operand(operation.weight, table, args, kwargs)
+                replace_operand(slot, self._rows(weight, precision), args, kwargs)
             return
-        axis = operation.out_channel_axis
-        if not is_matrix(operation, args, kwargs) or not operation.weight:
-            return
-        if weight is None or axis is None:
+        if not is_matrix(operation, args, kwargs):
             return
         key = (id(weight), precision.weights, axis)
         found = self._rounded.get(key)
@@ -110,7 +109,7 @@ class StoredTensors:
             found = round_grouped(weight, precision.weights, 1 - axis % 2), weight
             if self._stored.root(weight) is weight:
                 self._keep(key, found)
-        replace_operand(operation.weight, found[0], args, kwargs)
+        replace_operand(slot, found[0], args, kwargs)
 
     def _rows(self, table: Tensor, precision: Precision) -> Tensor:
         key = (id(table), precision.weights, "rows")

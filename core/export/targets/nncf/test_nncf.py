@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from core.numerics import precision as registry
 from core.numerics.groups import grouped
 from tests.interop import sample
 
@@ -111,12 +110,7 @@ def test_weights_by_groups_have_the_measured_codes(
 
     before = onnx.load(path)
     held = {c.name: numpy_helper.to_array(c) for c in before.graph.initializer}
-    expected = {
-        n.name: (n, registry.get(chosen.by_layer[graph.owner_of[n.name]] or ""))
-        for n in before.graph.node
-        if n.op_type in {"MatMul", "Gemm"} and n.input[1] in held
-        and chosen.by_layer[graph.owner_of[n.name]] in sample.FORMATS
-    }  # fmt: skip
+    expected = sample.packed_products(before, chosen, graph)
     products = {
         op.get_friendly_name().removesuffix("/WithoutBiases"): op
         for op in model.get_ops()

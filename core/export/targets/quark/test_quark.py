@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from core.numerics import precision as registry
 from core.numerics.groups import grouped
 from tests.interop import sample
 
@@ -65,12 +64,7 @@ def test_weights_by_groups_have_the_measured_bits(
     before, after = onnx.load(path), onnx.load(out)
     held = {c.name: numpy_helper.to_array(c) for c in before.graph.initializer}
     kept = {c.name: numpy_helper.to_array(c) for c in after.graph.initializer}
-    expected = {
-        n.name: (n, registry.get(chosen.by_layer[graph.owner_of[n.name]] or ""))
-        for n in before.graph.node
-        if n.op_type == "MatMul" and n.input[1] in held
-        and chosen.by_layer[graph.owner_of[n.name]] in sample.FORMATS
-    }  # fmt: skip
+    expected = sample.packed_products(before, chosen, graph, ("MatMul",))
     found = {n.name.removesuffix("_Q4"): n for n in after.graph.node if n.op_type == "MatMulNBits"}
     assert {p.name for _, p in expected.values()} == set(turns) & set(sample.FORMATS)
     assert found.keys() == expected.keys()
