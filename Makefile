@@ -65,6 +65,7 @@ bench: setup-test
 	  $(BIN)/python -m tests.benchmarks.budgets --sample $$sample || exit 1; \
 	done
 	$(BIN)/python -m tests.benchmarks.second_stage
+	$(BIN)/python -m tests.benchmarks.pace
 	$(BIN)/python -m tests.benchmarks.replay
 	$(BIN)/python -m tests.benchmarks.onnx_replay
 	$(BIN)/python -m tests.benchmarks.onnx_replay sample:text_orientation --samples 32

@@ -45,7 +45,8 @@ class Forecast:
 
     `batch` samples are run at a time, so that about `peak_bytes` of memory are taken at most, of
     which Python, the model and its data take `held_bytes` before anything is measured.
-    `adds_seconds` says how many of the seconds each precision adds. `full_passes` says why layers will
+    `predicted_seconds` are those of an idle machine, with as many processes as were asked for; each
+    precision adds `adds_seconds` to them. `full_passes` says why layers will
     not be measured by replay ("" = they will), `outputs` what is kept of those of a sample.
     """
 

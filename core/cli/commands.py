@@ -131,7 +131,8 @@ def _analyze(options: argparse.Namespace, reporter: Reporter) -> None:
     aside = console(stderr=True)
     aside.print(
         f"{count(plan.layers, 'layer')}, {count(plan.runs, 'run')} over {plan.samples:,} samples, "
-        f"about {duration(plan.predicted_seconds)} and {plan.peak_bytes / 1e6:,.0f} MB"
+        f"about {duration(plan.predicted_seconds)} on an idle machine and "
+        f"{plan.peak_bytes / 1e6:,.0f} MB"
     )
 
     def say(sentence: str) -> None:

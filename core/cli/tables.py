@@ -51,7 +51,7 @@ def plan_table(plan: Forecast) -> Table:
     table.add_row("runs over the selection split", str(plan.runs))
     table.add_row("samples", f"{plan.samples:,}")
     table.add_row("outputs of a sample", plan.outputs)
-    table.add_row("time", f"about {duration(plan.predicted_seconds)}")
+    table.add_row("time on an idle machine", f"about {duration(plan.predicted_seconds)}")
     for name, seconds in plan.adds_seconds.items():
         table.add_row(f"of it for {name}", f"about {duration(seconds)}")
     table.add_row(

@@ -362,7 +362,10 @@ def test_a_prediction_is_shown_for_the_choices_it_was_made_for(
     app = open_page("measured", page="measure")
 
     (shown,) = app.info
-    assert "Predicted: about 1 min 15 s**, 2.50 MB of changed outputs" in shown.value
+    assert (
+        "Predicted: about 1 min 15 s on an idle machine**, 2.50 MB of changed outputs"
+        in shown.value
+    )
     assert "Of it for each precision: INT8 30 s, INT4-g32 2 s." in shown.value
     assert "57 layers, 163 runs over 1,500 samples" in shown.value
     assert "outputs of a sample: 128 of 18,710 classes." in shown.value

@@ -1,7 +1,8 @@
 """How long an analysis will take: its runs, and its look at every layer by itself.
 
 Everything is counted in samples that go through the model, or a part of it, and two small batches
-say what a sample costs, forward and backward.
+say what a sample costs, forward and backward. Processor time of the thread that leads is counted: it
+is what an idle machine takes, whatever else runs on this one.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ UNKNOWN_SHARE = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Duration:
-    """Estimated `seconds` of an analysis, and what each precision `adds` to them: its layers alone and
+    """Estimated `seconds` of an analysis on an idle machine, and what each precision `adds` to them: its layers alone and
     the look at what they err. Probes, the reference and remedies are of all.
     """
 
@@ -50,13 +51,15 @@ def duration_of(
     runner: Runner, source: ModelSource, layers: LayerTable, reader: OutputReader,
     runs: Sequence[Run], options: MeasureOptions,
 ) -> Duration:  # fmt: skip
-    """Estimated duration of an analysis that makes `runs`, whose outputs `reader` reads."""
+    """Estimated duration of an analysis that makes `runs`, whose outputs `reader` reads, in as many
+    processes as `options` say.
+    """
     inputs = take(source.selection.inputs, 0, min(TIMED, runner.batch))
     simulator = runner.simulator
     simulator.run({}, take(inputs, 0, 8))
-    start = time.perf_counter()
+    start = time.thread_time()
     outputs = simulator.run({}, inputs)
-    each = (time.perf_counter() - start) / count(inputs)
+    each = (time.thread_time() - start) / count(inputs)
     reducing = len(runs) * _reducing_seconds(reader, outputs[:REDUCED])
     shares = {} if runner.reason else runner.replayer.shares(inputs)
     made = [run for run in runs if not run.idle]
@@ -96,9 +99,9 @@ def _single_cost(runner: Runner, inputs: Inputs, each: float) -> float:
     """How many times as long a sample takes that is run by itself, `each` being its time in a batch."""
     few = take(inputs, 0, SINGLES)
     runner.simulator.run({}, take(few, 0, 1))
-    start = time.perf_counter()
+    start = time.thread_time()
     runner.simulator.run({}, few, 1)
-    return (time.perf_counter() - start) / count(few) / each
+    return (time.thread_time() - start) / count(few) / each
 
 
 def _reducing_seconds(reader: OutputReader, outputs: Floats) -> float:
@@ -106,9 +109,9 @@ def _reducing_seconds(reader: OutputReader, outputs: Floats) -> float:
     if not reader.entries:
         return 0.0
     entries = reader.likeliest(outputs, None)
-    start = time.perf_counter()
+    start = time.thread_time()
     reader.reduce(outputs, entries)
-    return (time.perf_counter() - start) / len(outputs)
+    return (time.thread_time() - start) / len(outputs)
 
 
 def _local_samples(
@@ -157,12 +160,12 @@ def _gradient_seconds(source: ModelSource, layers: LayerTable) -> float:
         for spec in layer.tensors
         if isinstance(tensor := stored.get(spec.name), nn.Parameter) and tensor.is_floating_point()
     }
-    start = time.perf_counter()
+    start = time.thread_time()
     try:
         pull_back(source.model, seen_at(layers), parameters, batch, source.output, Tensor.contiguous,
                   None, 2, torch.Generator().manual_seed(0))  # fmt: skip
     except RuntimeError:
         return 0.0  # nor will the analysis have them
-    took = time.perf_counter() - start
+    took = time.thread_time() - start
     few = min(len(source.calibration), MOST_SAMPLES)
     return took * few / count(batch) * (1 + DRAWS) / 3  # a forward pass and two draws were timed

@@ -172,7 +172,7 @@ def _in_words(plan: dict[str, object]) -> str:
 
     seconds, size = plan.get("predicted_seconds"), plan.get("perturbation_bytes")
     time = (
-        f"about {duration(max(seconds, 1.0))}"
+        f"about {duration(max(seconds, 1.0))} on an idle machine"
         if isinstance(seconds, int | float)
         else f"time {UNKNOWN}"
     )
@@ -188,5 +188,6 @@ def _in_words(plan: dict[str, object]) -> str:
         f"**Predicted: {time}**, {room} of changed outputs on disk.  \n"
         f"Of it for each precision: {each}.  \n"
         f"{counted('layers')}, {counted('runs')} over {counted('samples')}; outputs "
-        f"of a sample: {plain(str(outputs))}. The time is estimated from one small batch."
+        f"of a sample: {plain(str(outputs))}. The time is estimated from the processor "
+        f"time of one small batch."
     )

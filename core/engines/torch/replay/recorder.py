@@ -258,9 +258,9 @@ class Recorder(TorchFunctionMode):
         name = self._owner.get(self._paths[-1]) if self._paths else None
         if name is not None and self._is_counted(func, args, kwargs):
             self._counts[name] = self._counts.get(name, 0) + 1
-        start = time.perf_counter()
+        start = time.thread_time()
         output = func(*args, **kwargs)
-        self._took = time.perf_counter() - start
+        self._took = time.thread_time() - start
         written = {id(t): t for t, before in given if version(t) != before}
         if not written and any(output is t for t, _ in given):
             # As contiguous() may do: no value is made. Whether it would be is a matter of form.

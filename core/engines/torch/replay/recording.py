@@ -74,7 +74,8 @@ class Region:
 class Recording:
     """A recorded pass. `forms`, `sizes` (bytes) and `storages` are per slot.
 
-    Slots that share a storage are views of the same memory. `seconds` is what each call took.
+    Slots that share a storage are views of the same memory. `seconds` is the processor
+    time that each call took.
     `output` is the slot of the model's output, -1 where the output is no value of this pass.
     `asks_layout` tells that the model's code looked at how a tensor lies in memory.
     """
