@@ -232,4 +232,5 @@ def _evidence(folder: Path, data: AnalysisFile) -> Evidence:
         measured=measured,
         shared=shared_rounding(data.ranges, data.layers.index),
         entries=arrays.read_entries(read, data.outputs, baseline, folder),
+        of_samples=0 if data.partial is None else data.partial.of_samples,
     )

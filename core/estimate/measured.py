@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from core.estimate.hardware import Hardware
 from core.estimate.latency import MS_PER_S, LatencyModel
-from core.estimate.projection import Z90
+from core.estimate.trials import Z90
 from core.layers import LayerTable
 from core.numerics import precision as registry
 from core.records.machine_profile import MachineProfile

@@ -16,13 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.estimate.metrics import correct, kl_per_sample
-from core.estimate.trials import MapProjector, spread_of
+from core.estimate.trials import Z90, MapProjector, spread_of
 from core.evidence.evidence import Evidence
 from core.evidence.scorers.logits import log_softmax, named
 from core.quantity import RELATIVE, Quantity, unknown
-
-Z90 = 1.6448536269514722
-"""95 % quantile of the normal distribution: the half-width of a 90 % range in deviations."""
 
 FEW_SAMPLES = 500
 POINTS = 100.0
@@ -158,21 +155,36 @@ class Projector(MapProjector[Figures]):
         variance = self._variance(lost_at, won_at) if self.evidence.outputs.positions > 1 else None
         return Figures(float(right.mean()), drop_pts, kl, flips, lost, won, variance)
 
+    @cached_property
+    def _owners(self) -> NDArray[np.int64]:
+        """The sample that each answer belongs to."""
+        rows = np.arange(self._count) if self._rows is None else self._rows
+        return np.asarray(rows // self.evidence.outputs.positions)
+
+    def by_sample(
+        self, change: NDArray[np.floating]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """KL of each sample's answers together, and their number."""
+        kl = kl_per_sample(self._log_p, self._by_answer(self.evidence.baseline + change))
+        n = self.evidence.samples
+        kls, counts = (
+            np.bincount(self._owners, each.astype(np.float64), minlength=n)
+            for each in (kl, np.ones(self._count))
+        )
+        return np.asarray(kls, np.float64), np.asarray(counts, np.float64)
+
     def _standard_error(self, per_answer: NDArray[np.float64]) -> float:
         """Of a mean over answers, where samples are what was drawn."""
         n, steps = self.evidence.samples, self.evidence.outputs.positions
         if steps == 1 or n < 2:
             return standard_error(per_answer)
-        rows = np.arange(self._count) if self._rows is None else self._rows
-        sums = np.bincount(rows // steps, per_answer - per_answer.mean(), minlength=n)
+        sums = np.bincount(self._owners, per_answer - per_answer.mean(), minlength=n)
         return float(np.sqrt(np.square(sums).sum() * n / (n - 1))) / self._count
 
     def _variance(self, lost: NDArray[np.bool_], won: NDArray[np.bool_]) -> float:
         """Variance of the drop where samples are what was drawn: steps of one go together."""
         n = self.evidence.samples
-        rows = np.arange(self._count) if self._rows is None else self._rows
-        owners = rows // self.evidence.outputs.positions
-        sums = np.bincount(owners, lost.astype(np.float64) - won, minlength=n)
+        sums = np.bincount(self._owners, lost.astype(np.float64) - won, minlength=n)
         return float(sums.var()) * n / self._count**2
 
     def project(self, codes: NDArray[np.int8]) -> Projection:
@@ -180,7 +192,8 @@ class Projector(MapProjector[Figures]):
         forbidden, missing = self.forbidden(codes), self.unmeasured(codes)
         if forbidden or missing:
             return nothing_projected(forbidden, missing)
-        found = self._with_ranges(codes, self.figures(self.change(codes)))
+        change = self.change(codes)
+        found = self._with_ranges(codes, change, self.figures(change))
         return (
             found
             if self.evidence.measured is None or not (codes > 0).any()
@@ -216,12 +229,14 @@ class Projector(MapProjector[Figures]):
             )
         )
 
-    def _with_ranges(self, codes: NDArray[np.int8], found: Figures) -> Projection:
+    def _with_ranges(
+        self, codes: NDArray[np.int8], change: NDArray[np.float64], found: Figures
+    ) -> Projection:
         n = self._count
         nothing_changes = not (codes > 0).any()
         half = 0.0 if nothing_changes else Z90 * self._drop_deviation_pts(found)
         flips = found.flips / n * POINTS
-        spread = 1.0 if nothing_changes else float(np.exp(Z90 * self.log_kl_spread))
+        reaches = (0.0, 0.0) if nothing_changes else self.log_reaches(change)
         flip_half = 0.0 if nothing_changes else Z90 * self._flip_deviation_pts(found)
         accuracy = drop = unknown("%", "projected")
         if found.accuracy is not None and found.drop_pts is not None:
@@ -235,7 +250,7 @@ class Projector(MapProjector[Figures]):
         return Projection(
             accuracy,
             drop,
-            Quantity(found.kl, "nats", "projected", found.kl / spread, found.kl * spread),
+            self.ranged(found.kl, "nats", reaches),
             Quantity(flips, "%", "projected", max(flips - flip_half, 0.0), flips + flip_half),
         )
 

@@ -10,9 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.estimate.combine_perturbations import FIRST_ORDER, FORMS, UNJUDGED, Combiner, Form
+from core.estimate.sampled import log_reach
 from core.evidence.evidence import Evidence
+from core.quantity import Quantity
 
 FLOOR = 1e-12
+Z90 = 1.6448536269514722
+"""95 % quantile of the normal distribution: the half-width of a 90 % range in deviations."""
 MIN_LOG_SPREAD = 0.02
 
 
@@ -42,6 +46,14 @@ class MapProjector(ABC, Generic[F]):
     @abstractmethod
     def figures(self, change: NDArray[np.floating]) -> F:
         """Figures of the outputs baseline + `change` [N, K] on the selection split."""
+
+    @abstractmethod
+    def by_sample(
+        self, change: NDArray[np.floating]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """What each sample adds to the divergence of the outputs baseline + `change` [N, K], and to
+        what that is divided by, both (N,).
+        """
 
     def change(self, codes: NDArray[np.int8], form: Form | None = None) -> NDArray[np.float64]:
         """Projected change of the outputs [N, K] under `codes` (L,), by the chosen form."""
@@ -126,6 +138,21 @@ class MapProjector(ABC, Generic[F]):
         """Root mean square of log(simulated / projected divergence) over the probes."""
         errors = [log_ratio(simulated, projected) for projected, simulated in self.probe_errors]
         return spread_of(errors, MIN_LOG_SPREAD)
+
+    def log_reaches(self, change: NDArray[np.floating]) -> tuple[float, float]:
+        """How far the logarithm of the divergence may lie below and above that of the map with the
+        projected `change` [N, K]: by what probes erred, and by the samples that are missing.
+        """
+        model, of = Z90 * self.log_spread, self.evidence.of_samples
+        if of <= self.evidence.samples:
+            return model, model
+        low, high = log_reach(*self.by_sample(change), of)
+        return float(np.hypot(model, low)), float(np.hypot(model, high))
+
+    def ranged(self, value: float, unit: str, reaches: tuple[float, float]) -> Quantity:
+        """A projected divergence with its range."""
+        low, high = (float(np.exp(reach)) for reach in reaches)
+        return Quantity(value, unit, "projected", value / low, value * high)
 
 
 def log_ratio(simulated: Diverging, projected: Diverging) -> float:

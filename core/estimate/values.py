@@ -19,7 +19,6 @@ from core.estimate.projection import (
     NO_METRIC,
     NO_METRIC_LOSS,
     POINTS,
-    Z90,
     Projection,
     measured,
     nothing_projected,
@@ -27,7 +26,7 @@ from core.estimate.projection import (
     within,
     without_ranges,
 )
-from core.estimate.trials import MapProjector, spread_of
+from core.estimate.trials import Z90, MapProjector, spread_of
 from core.evidence.evidence import Evidence, MetricRuns, mean_known, spread_by_sample
 from core.quantity import RELATIVE, Quantity
 from core.task import Metric
@@ -92,6 +91,10 @@ class ValueProjector(MapProjector[ValueFigures]):
         variance = float(parts.var(ddof=1)) / n if n > 1 else None
         return ValueFigures(relative, float(after - before), variance)
 
+    def by_sample(self, change: NDArray[np.floating]) -> tuple[Floats, Floats]:
+        """Squared change of each sample's outputs, and its part of their variance."""
+        return np.square(change, dtype=np.float64).sum(axis=1), self.evidence.spread_by_sample
+
     def _squared_errors(self, change: NDArray[np.floating]) -> Floats | None:
         """Mean squared error of each sample's outputs baseline + `change`, shape (N,); None
         without targets. Targets of NaN are left out, and the others weigh more in their place.
@@ -137,21 +140,19 @@ class ValueProjector(MapProjector[ValueFigures]):
         forbidden, missing = self.forbidden(codes), self.unmeasured(codes)
         if forbidden or missing:
             return nothing_projected(forbidden, missing)
-        found = self.figures(self.change(codes))
+        change = self.change(codes)
+        found = self.figures(change)
         if self._runs is not None:
             metric_change, variance = self._runs.change(codes, self.form)
             found = ValueFigures(found.relative_mse, metric_change, variance)
         nothing_changes = not (codes > 0).any()
-        spread = 1.0 if nothing_changes else float(np.exp(Z90 * self.log_spread))
-        relative = found.relative_mse
+        reaches = (0.0, 0.0) if nothing_changes else self.log_reaches(change)
         metric, loss = self._judged(found, self._half_width(found, nothing_changes))
         projected = replace(
             nothing_projected(),
             metric=metric,
             metric_loss_pct=loss,
-            relative_mse=Quantity(
-                relative, RELATIVE, "projected", relative / spread, relative * spread
-            ),
+            relative_mse=self.ranged(found.relative_mse, RELATIVE, reaches),
         )
         if self.evidence.measured is None or nothing_changes:
             return projected

@@ -79,7 +79,8 @@ class Evidence:
 
     While a measurement goes on, `measured` [P, L] says which pairs are known: the others are
     zeros that stand for nothing, `whole` is unknown (P = 0) and there are no probes. It is None
-    where all is known.
+    where all is known. `of_samples` is how many the split has of which the N were drawn, 0 where
+    they are all.
     """
 
     precisions: tuple[str, ...]
@@ -102,6 +103,7 @@ class Evidence:
     # and the second the same tensor
     entries: NDArray[np.int32] | None = None  # [N, positions, K / positions - 1] classes that are
     # kept one by one, rising; None where all are. `targets` then name places among them.
+    of_samples: Count = 0
 
     @property
     def samples(self) -> int:

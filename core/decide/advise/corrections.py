@@ -17,7 +17,7 @@ from core.decide.assess.outcome import accuracy_totals
 from core.decide.assess.verified import ran_codes
 from core.decide.study import Study
 from core.estimate.hardware import THIS_MACHINE
-from core.estimate.projection import Z90
+from core.estimate.trials import Z90
 from core.quantity import Quantity
 from core.records.verification import Verification
 

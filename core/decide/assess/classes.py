@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.decide.study import Study
-from core.estimate.projection import POINTS, Z90, Projector
+from core.estimate.projection import POINTS, Projector
+from core.estimate.trials import Z90
 from core.evidence.scorers.logits import named
 from core.quantity import Quantity
 

@@ -25,7 +25,8 @@ from core.decide.solve.search_tables import SearchTables
 from core.errors import InfeasibleError, PolicyError
 from core.estimate.loss_function import Target
 from core.estimate.map_objective import MapObjective
-from core.estimate.projection import Z90, Projection, Projector
+from core.estimate.projection import Projection, Projector
+from core.estimate.trials import Z90
 from core.estimate.values import ValueProjector
 from core.lru import LRU
 from core.numerics import precision as registry
