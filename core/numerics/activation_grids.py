@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from core.numerics.rounding import Range, affine_grid
+from core.numerics.rounding import Range, affine_grid, round_affine
 from core.numerics.scheme import Scheme
 
 Doubles = NDArray[np.float64]
@@ -45,9 +45,7 @@ def grid_of(seen: Range, scheme: Scheme) -> Grid:
 
 def round_to(x: Tensor, grid: Grid) -> Tensor:
     """`x` on `grid`; what lies outside is clipped."""
-    return torch.fake_quantize_per_tensor_affine(
-        x, grid.scale, grid.zero_point, grid.low, grid.high
-    )
+    return round_affine(x, grid.scale, grid.zero_point, grid.low, grid.high)
 
 
 def squared_errors(

@@ -54,10 +54,25 @@ def affine_grid(seen: Range, bits: int) -> tuple[float, int]:
     return scale, int(min(max(round(-low / scale), 0), steps))
 
 
+def round_affine(x: Tensor, scale: float, zero_point: int, low: int, high: int) -> Tensor:
+    """`x` on the grid scale * (q - zero_point) with `low` <= q <= `high`, the bits of
+    `torch.fake_quantize_per_tensor_affine`; what lies outside is clipped.
+
+    PyTorch's CPU kernel works number by number: these steps take a third of its time.
+    """
+    plain = x.dtype == torch.float32 and x.device.type == "cpu"
+    if not plain or bool(x.sum().isnan()):  # of which the kernel makes the lowest value
+        return torch.fake_quantize_per_tensor_affine(x, scale, zero_point, low, high)
+    step = torch.tensor(scale, dtype=torch.float32)
+    found = torch.mul(x, float(1 / step), out=torch.empty_like(x))
+    found.round_().clamp_(low - zero_point, high - zero_point).mul_(float(step))
+    return found.add_(0.0)  # no negative zeros
+
+
 def round_activation(x: Tensor, seen: Range, bits: int) -> Tensor:
     """`x` on the unsigned affine grid of `seen`; what lies outside is clipped."""
     scale, zero_point = affine_grid(seen, bits)
-    return torch.fake_quantize_per_tensor_affine(x, scale, zero_point, 0, 2**bits - 1)
+    return round_affine(x, scale, zero_point, 0, 2**bits - 1)
 
 
 def top(kept: TensorFormat) -> float:
@@ -96,7 +111,7 @@ def round_weight(weight: Tensor, precision: Precision, channel_axis: int | None 
     limit = int(top(precision.weights))
     if channel_axis is None or weight.ndim < 2:
         scale = float(scales)
-        return torch.fake_quantize_per_tensor_affine(weight.detach(), scale, 0, -limit, limit)
+        return round_affine(weight.detach(), scale, 0, -limit, limit)
     zeros = torch.zeros(len(scales), dtype=torch.int32, device=scales.device)
     return torch.fake_quantize_per_channel_affine(
         weight.detach(), scales, zeros, channel_axis % weight.ndim, -limit, limit

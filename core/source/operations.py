@@ -114,7 +114,8 @@ def recognise(
     func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], stored: Stored
 ) -> Operation | None:
     """What the call `func(*args, **kwargs)` is for a precision: `product_of` real numbers."""
-    return None if has_complex(args, kwargs) else product_of(func, args, kwargs, stored)
+    found = product_of(func, args, kwargs, stored)  # most calls are none: the rest is not looked at
+    return None if found is None or has_complex(args, kwargs) else found
 
 
 def product_of(

@@ -73,7 +73,7 @@ def test_single_layers_are_counted_as_they_are_run(
     local = with_local(source, layers, MeasureOptions(), measured).local
     assert local is not None
     clipped = 0 if local.clipping is None else int((local.clipping >= CLIPPED).sum())
-    of_clipping = REMEDY_SAMPLES * (2 + 3 * clipped) if clipped else 0
+    of_clipping = REMEDY_SAMPLES * (2 + 2 * clipped) if clipped else 0
     looks = dict.fromkeys(layers.names, 1.0)
 
     assert forecast._local_samples(runner, source, layers, precisions, looks) == (

@@ -18,7 +18,7 @@ from core.evidence.evidence import Evidence
 from core.evidence.measure.measure import make_simulator, measure, planned_runs
 from core.evidence.options import MeasureOptions
 from core.numerics.precision import FP16, INT8, integers
-from core.numerics.rounding import Range, affine_grid, round_activation, round_weight
+from core.numerics.rounding import Range, affine_grid, round_activation, round_affine, round_weight
 from core.source.contract import ModelSource
 from core.source.inventory import take_inventory
 from core.source.operations import attention_by_products
@@ -262,6 +262,26 @@ def test_rounding_an_activation_is_idempotent_and_close(
     clipped = x.double().clamp(low, high)
     assert bool(((once.double() - clipped).abs() <= scale * 0.5001 + 1e-6 * abs(high - low)).all())
     torch.testing.assert_close(round_activation(once, seen, 8), once, rtol=0, atol=scale * 1e-3)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.floats(width=32), min_size=1, max_size=40), st.floats(2**-20, 2**10),
+       st.integers(0, 255), st.booleans())  # fmt: skip
+def test_rounding_to_a_grid_has_the_bits_of_pytorchs_own_kernel(
+    values: list[float], scale: float, zero: int, signed: bool
+) -> None:
+    """Also for halves between two integers, zeros of either sign, infinity, what is no number, and
+    a tensor whose memory is in another order.
+    """
+    halves = (torch.arange(-600, 600) * (scale / 2)).float()
+    x = torch.cat([torch.tensor(values), halves, torch.tensor([0.0, -0.0, -scale / 4])])
+    low, zero = (-128, 0) if signed else (0, zero)
+
+    for given_ in (x, torch.stack([x, -x]).t()):
+        kernel = torch.fake_quantize_per_tensor_affine(given_, scale, zero, low, low + 255)
+        found = round_affine(given_, scale, zero, low, low + 255)
+        assert torch.equal(found.view(torch.int32), kernel.view(torch.int32))
+        assert found.stride() == kernel.stride()
 
 
 @settings(max_examples=50, deadline=None)

@@ -7,6 +7,7 @@ by it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -38,15 +39,22 @@ class ActivationStatistics:
     values: int = 0
     seen: Range | None = None  # of all of them, and of the calibrated range
 
-    def add(self, value: Tensor, whole: Range) -> None:
-        """Take note of `value`, whose calibrated range is `whole`."""
-        finite = value[torch.isfinite(value)]
-        inside = finite.clamp(whole.low, whole.high)
-        self.clipped += float((finite - inside).double().square().sum())
+    def add(self, value: Tensor, whole: Range) -> bool:
+        """Take note of `value`, whose calibrated range is `whole`; whether all of it is finite."""
+        low, high = (float(end) for end in value.aminmax())
+        finite, seen, plain = value, Range(low, high), math.isfinite(low) and math.isfinite(high)
+        if not plain:
+            finite = value[torch.isfinite(value)]
+            seen = observed(finite)
+        inside = finite
+        if seen.low < whole.low or seen.high > whole.high:
+            inside = finite.clamp(whole.low, whole.high)
+            self.clipped += float((finite - inside).double().square().sum())
         self.values += finite.numel()
-        self.seen = observed(finite).merge(self.seen or whole)
+        self.seen = seen.merge(self.seen or whole)
         if whole.high > whole.low:
             self.counts += torch.histc(inside, BINS, whole.low, whole.high).double()
+        return plain
 
     def add_channels(self, value: Tensor, channels: InputChannels) -> None:
         """Take note of the `channels` of a finite `value`."""
@@ -77,8 +85,8 @@ def activation_statistics(own: LayerOutputs, inputs: Inputs) -> dict[Site, Activ
         one = found.setdefault(
             site, ActivationStatistics(torch.zeros(BINS, dtype=torch.float64, device=value.device))
         )
-        one.add(value, whole)
-        if channels is not None and value.ndim >= 2 and torch.isfinite(value).all():
+        plain = one.add(value, whole)
+        if channels is not None and value.ndim >= 2 and plain:
             one.add_channels(value, channels)
 
     own.record(inputs, observe)

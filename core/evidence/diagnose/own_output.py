@@ -116,9 +116,10 @@ class OwnOutputs:
         return self._run({layer: precision}, inputs, variant, layer).get(layer, [])
 
     def _can_replay(self, layer: str, inputs: Inputs) -> bool:
-        """Whether the modules of `layer` alone give, as they are, what the whole pass gave."""
+        """Whether the modules of `layer` alone gave, as they are, what the whole pass gave, on the
+        first batch on which it was looked at.
+        """
         if self._again is None:
-            self._replays.clear()
             if self._replayer is None:
                 self._replayer = self.simulator.replay(take(inputs, 0, PILOT))
             self._again = self._replayer.own_runs(inputs)

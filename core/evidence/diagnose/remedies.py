@@ -153,10 +153,9 @@ def _sqnr(before: list[Tensor], after: list[Tensor]) -> float:
 
 def _underflow(values: Tensor) -> float:
     """Share of the values other than 0 that FP16 cannot hold with its full precision."""
-    some = values[values != 0].abs()
-    if not some.numel():
-        return 0.0
-    return float((some < torch.finfo(torch.float16).tiny).double().mean())
+    some, small = values != 0, values.abs() < torch.finfo(torch.float16).tiny
+    count = int(some.sum())
+    return int((some & small).sum()) / count if count else 0.0
 
 
 def _clipping_gains(

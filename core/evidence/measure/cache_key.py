@@ -6,10 +6,13 @@ import hashlib
 import inspect
 import json
 from dataclasses import asdict
+from functools import cache
+from typing import Any
 
 from core.engines.engine import Assignment, Engine
 from core.evidence.measure.outputs import FLOOR
 from core.layers import LayerTable
+from core.numerics.precision import TensorFormat
 from core.source.batches import Output
 from core.source.contract import ModelSource
 from core.source.device import device_name
@@ -58,9 +61,14 @@ def content_key(
 
 def run_key(assignment: Assignment) -> str:
     """What identifies a run: the precision of each layer that leaves the reference."""
-    chosen = [(x, asdict(p.weights), p.activations and asdict(p.activations))
+    chosen = [(x, _form(p.weights), p.activations and _form(p.activations))
               for x, p in sorted(assignment.items())]  # fmt: skip
     return hashlib.sha256(json.dumps(chosen).encode()).hexdigest()
+
+
+@cache
+def _form(kept: TensorFormat) -> dict[str, Any]:
+    return asdict(kept)
 
 
 def _text(output: Output) -> str | int | None:

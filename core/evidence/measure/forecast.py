@@ -20,6 +20,8 @@ from core.evidence.diagnose.local_measure import (
     DRAWS,
     MOST_SAMPLES,
     REMEDY_SAMPLES,
+    batches,
+    few,
     has_gradients,
 )
 from core.evidence.measure.outputs import Floats, OutputReader
@@ -120,13 +122,14 @@ def _local_samples(
 ) -> float:  # fmt: skip
     """Samples that go through the whole model, or a part of it, while layers are looked at by
     themselves. Before the looks at a batch one pass tells the reference; where a layer's modules run
-    alone another tells what they are given, and one look shows that they give the same bits. Which
+    alone another tells what they are given, and a look at the first batch shows that they give the same bits. Which
     layers clip is not known before: the look at what that costs them (`REMEDY_SAMPLES`, and twice as
     many for each) is left out.
     """
     alone = int(has_gradients(source) and not runner.replayer.refusal)
-    few = min(len(source.calibration), MOST_SAMPLES)
+    most = min(len(source.calibration), MOST_SAMPLES)
     back = _pulled_back(source)
+    first = count(next(batches(few(source), layers, 3 + DRAWS)))
     integer = any(p.is_calibrated for p in precisions)
     half = any(p.float_dtype == "float16" for p in precisions)
     total = float(back * (1 + alone))
@@ -138,8 +141,8 @@ def _local_samples(
         if not layer.computes_at_inference:
             continue
         variants = _variants(layer, layer.name in ranges) + half if integer else 0
-        samples = back * (alone + len(precisions))
-        samples += min(few, REMEDY_SAMPLES) * (variants + (alone if integer else 0))
+        samples = back * len(precisions) + alone * first
+        samples += min(most, REMEDY_SAMPLES) * variants
         total += samples * _look(layer, looks)
     return total
 
@@ -167,5 +170,5 @@ def _gradient_seconds(source: ModelSource, layers: LayerTable) -> float:
     except RuntimeError:
         return 0.0  # nor will the analysis have them
     took = time.thread_time() - start
-    few = min(len(source.calibration), MOST_SAMPLES)
-    return took * few / count(batch) * (1 + DRAWS) / 3  # a forward pass and two draws were timed
+    most = min(len(source.calibration), MOST_SAMPLES)
+    return took * most / count(batch) * (1 + DRAWS) / 3  # a forward pass and two draws were timed

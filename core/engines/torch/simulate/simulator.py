@@ -313,7 +313,10 @@ class Simulator(Operations):
         name = path or ROOT
         precision = self._assignment.get(name)
         self._functions.entered(self.owner, self._stack.paths)
-        versions = [version(value) if isinstance(value, Tensor) else 0 for value in args]
+        versions: list[int] = []
+        if name in self._rounded_modules:
+            with torch._C.DisableTorchFunction():  # noqa: SLF001 (not the model's own calls)
+                versions = [version(value) if isinstance(value, Tensor) else 0 for value in args]
         # Glue hands values on to the layers below it: what it computes itself is rounded, no more.
         is_cast = precision is not None and precision.is_cast and name not in self._glue
         self._given.append(((args, kwargs) if is_cast else None, versions))
