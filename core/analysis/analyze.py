@@ -20,10 +20,10 @@ from core.evidence.measure.cache import Cache
 from core.evidence.measure.collect import Progress
 from core.evidence.measure.forecast import duration_of
 from core.evidence.measure.holdout import judged
+from core.evidence.measure.measure import Prepared
 from core.evidence.measure.memory import held_bytes, release
 from core.evidence.measure.model_notes import flow_notes, notes
 from core.evidence.measure.outputs import read
-from core.evidence.measure.runs import prepare
 from core.evidence.options import MeasureOptions
 from core.layers import LayerTable
 from core.numerics.calibrate.calibration import Calibration
@@ -85,19 +85,45 @@ class Steps:
         self.progress(self.runs + self.alone, self.runs + self.alone, "done")
 
 
-def dry_run(source: ModelSource, options: MeasureOptions | None = None) -> Forecast:
-    """Predict the cost of `analyze` from one small batch; measures nothing else."""
+@dataclass(frozen=True, eq=False)
+class Ready:
+    """Everything that an analysis stands on before its first run, once for the forecast and for it.
+
+    `held_bytes` were taken before it was made.
+    """
+
+    source: ModelSource
+    options: MeasureOptions
+    layers: LayerTable
+    measurement: Prepared
+    held_bytes: int
+
+
+def ready(source: ModelSource, options: MeasureOptions | None = None) -> Ready:
+    """Calibrate `source` and see how it can be run. Raises `PolicyError` if memory is too small."""
     options, held = options or MeasureOptions(), held_bytes()
     layers = layers_of(source, options.scheme, expand_units=options.expand_units)
-    runs = measuring.planned_runs(layers, options)
-    simulator = measuring.make_simulator(source, layers, options)
-    reader = read(source)
-    if source.metric is None:  # which takes targets of any form
-        reader.targets(source.selection)  # what does not fit is said before the hours of measuring
-    runner = prepare(simulator, source, reader, len(runs), options)
+    return Ready(source, options, layers, measuring.prepared(source, layers, options), held)
+
+
+def dry_run(source: ModelSource, options: MeasureOptions | None = None) -> Forecast:
+    """Predict the cost of `analyze` from one small batch; measures nothing else."""
+    found = forecast(ready(source, options))
+    release()
+    return found
+
+
+def forecast(given: Ready) -> Forecast:
+    """Predict the cost of `analyze` from one small batch."""
+    source, options, layers, held = given.source, given.options, given.layers, given.held_bytes
+    runs, runner, reader = (
+        given.measurement.runs,
+        given.measurement.runner,
+        given.measurement.reader,
+    )
     took = duration_of(runner, source, layers, reader, runs, options)
     values = len(options.precisions) * len(layers) * len(source.selection) * reader.columns
-    found = Forecast(
+    return Forecast(
         layers=len(layers),
         runs=sum(not run.idle for run in runs),
         samples=len(source.selection),
@@ -110,28 +136,26 @@ def dry_run(source: ModelSource, options: MeasureOptions | None = None) -> Forec
         full_passes=runner.reason,
         outputs=reader.in_words(),
     )
-    del simulator, runner
-    release()
-    return found
 
 
 def analyze(
     source: ModelSource,
     options: MeasureOptions | None = None,
     *,
+    given: Ready | None = None,
     cache: Cache | None = None,
     progress: Progress = lambda done, total, label: None,
     on_partial: Callable[[Analysis], None] | None = None,
 ) -> Analysis:
     """Measure `source` as `options` say, by default all that is registered, and return the
-    analysis. Does not change the model's weights.
+    analysis. Does not change the model's weights. `given` is what `ready` made of both.
 
     What `cache` holds of the same measurement is not measured again, and what is measured is kept
     there. `on_partial` is given a partial analysis now and then: what is measured so far.
     """
     start = time.perf_counter()
-    options = options or MeasureOptions()
-    layers = layers_of(source, options.scheme, expand_units=options.expand_units)
+    given = given or ready(source, options)
+    options, layers = given.options, given.layers
     bare = _bare(source, layers, options)
 
     def look(evidence: Evidence, ranges: tuple[Calibration, ...], partial: Partial) -> None:
@@ -143,16 +167,26 @@ def analyze(
                 seconds=round(time.perf_counter() - start, 1),
             ))  # fmt: skip
 
-    steps = Steps(progress, local_steps(source, layers))
+    # A first look is there at once: why layers err as they do takes longer.
+    looks = options.until != "first look"
+    steps = Steps(progress, local_steps(source, layers) if looks else 0)
     measured = measuring.measure(
-        source, layers, options, cache=cache, progress=steps.run,
+        source, layers, options, ready=given.measurement, cache=cache, progress=steps.run,
         on_partial=look if on_partial is not None else None,
     )  # fmt: skip
+    given.measurement.runner.simulator.hold_weights(0)
     release()
-    evidence = with_local(source, layers, options, measured, steps.layer, cache)
+    evidence = measured.evidence
+    if looks:
+        evidence = with_local(source, layers, options, measured, steps.layer, cache)
     steps.over()
+    partial, splits = measured.partial, bare.splits
+    if partial is not None:
+        splits = replace(splits, selection=partial.samples)
     return replace(
         bare,
+        partial=partial,
+        splits=splits,
         layers=with_sites(layers, measured.ranges),
         evidence=evidence,
         ranges=measured.ranges,

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.evidence.layer_alone import LocalStatistics
+from core.evidence.options import FIRST_LOOK
 from core.evidence.shared_rounding import Pairs, no_pairs
 from core.files import Count
 from core.numerics.calibrate.calibration import Calibration
@@ -171,7 +172,8 @@ class Partial:
         if self.layers < self.of_layers:
             return f"partial, {self.layers:,} of {self.of_layers:,} layers"
         if self.samples < self.of_samples:
-            return f"partial, {self.samples:,} of {self.of_samples:,} samples"
+            what = "partial" if self.samples > FIRST_LOOK else "first look"
+            return f"{what}, {self.samples:,} of {self.of_samples:,} samples"
         return "partial, causes not examined yet"
 
 
@@ -180,7 +182,7 @@ class Measured:
     """Evidence together with the ranges it was simulated with.
 
     `notes` say how it was measured, where that is not the usual way. `key` is what its runs are kept
-    under in the cache ("" = they are not).
+    under in the cache ("" = they are not), `partial` how far it went, None for all the way.
     """
 
     evidence: Evidence
@@ -188,3 +190,4 @@ class Measured:
     seconds: float
     notes: tuple[str, ...] = ()
     key: str = ""
+    partial: Partial | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from core.numerics import precision as registry
 from core.numerics import quantizers
@@ -12,6 +13,10 @@ from core.numerics.quantizers import Quantizer
 from core.numerics.scheme import ORT_CPU, Scheme
 
 PROBES = 12
+FIRST_LOOK = 16
+"""Samples of the first batch, drawn at random."""
+Until = Literal["first look", "ranked", "exact"]
+"""How far to measure: a few samples; until the ranking of layers is settled; all samples."""
 
 
 def _first_visit() -> tuple[Precision, ...]:
@@ -28,6 +33,7 @@ class MeasureOptions:
     `expand_units` takes declared units apart. `probes` is the number of mixed maps that are run to
     learn how far projections err. `memory_bytes` bounds the memory that all processes together take
     beside what Python, the model and its data hold (None: half of what is free) and `jobs` is their number; neither changes what is measured.
+    `until` says how many of the selection samples are.
     """
 
     scheme: Scheme = ORT_CPU
@@ -38,6 +44,7 @@ class MeasureOptions:
     probes: int = PROBES
     memory_bytes: int | None = None
     jobs: int = 1
+    until: Until = "exact"
 
     def __post_init__(self) -> None:
         on_its_grid = tuple(self.quantizer.of(one) for one in self.precisions)

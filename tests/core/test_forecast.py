@@ -110,7 +110,7 @@ def test_progress_counts_every_step_once() -> None:
 
     done = [one for one, _, _ in steps]
     assert done == sorted(done)
-    runs = len(planned_runs(found.layers, options)) * 2  # two batches
+    runs = len(planned_runs(found.layers, options)) * 3  # a first look, and two batches
     assert {total for _, total, _ in steps} == {runs + local_steps(source, found.layers)}
     assert steps[-1] == (
         runs + local_steps(source, found.layers),

@@ -357,7 +357,7 @@ def test_a_batch_is_held_by_its_own_entries(small: ModelSource) -> None:
     unlabelled = replace(small.selection, targets=None)
     keeper, held = keep(reader, unlabelled, [values[:4], values[4:]])
 
-    assert keeper.hold(values[2:5], 2).tobytes() == held[2:5].tobytes()
+    assert keeper.hold(values[2:5], slice(2, 5)).tobytes() == held[2:5].tobytes()
     assert keeper.hold_all([values[:1], values[1:]]).tobytes() == held.tobytes()
     np.testing.assert_array_equal(values, before)
     assert Keeper(reader, everything=True).hold(values) is values

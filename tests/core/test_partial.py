@@ -76,9 +76,9 @@ def test_partial_evidence_is_the_whole_one_where_it_is_known(
         assert part is not None
         n = part.samples
         assert analysis.splits.selection == evidence.samples == n <= part.of_samples == 200
-        rows = slice(0, n)
-        if not np.array_equal(evidence.baseline, whole.evidence.baseline[rows]):
-            rows = slice(200 - n, 200)  # the other worker's batch was the first
+        same = (evidence.baseline[:, None] == whole.evidence.baseline).all(axis=-1)
+        rows = same.argmax(axis=1)
+        assert (np.diff(rows) > 0).all()
         np.testing.assert_array_equal(evidence.baseline, whole.evidence.baseline[rows])
         known = evidence.measured
         if known is None:
@@ -103,7 +103,8 @@ def test_partial_analyses_grow(seen: tuple[Analysis, list[Analysis]]) -> None:
     grown = [(p.layers, p.samples) for p in parts]
 
     assert grown == sorted(grown)
-    assert {p.samples for p in parts} == {100, 200}
+    assert {p.samples for p in parts} >= {16, 100, 200}
+    assert "first look, 16 of 200 samples" in [p.in_words() for p in parts]
     assert parts[-1].in_words() == "partial, causes not examined yet"
     assert any("of 200 samples" in p.in_words() for p in parts)
 
@@ -125,7 +126,7 @@ def looking(seconds: float) -> tuple[partial_results.PartialResults, list[int], 
     told: list[int] = []
     done = np.zeros((500, 1), dtype=np.bool_)
     found = partial_results.PartialResults(Assembled(seconds), lambda e, p: told.append(int(e)))  # type: ignore[arg-type]
-    found.watch(np.zeros((500, 1, 1), np.float32), done[:, 0], done, [slice(0, 1)])
+    found.watch(np.zeros((500, 1, 1), np.float32), done[:, 0], done, [np.array([0])])
     return found, told, done
 
 

@@ -357,8 +357,8 @@ def test_measuring_replays_and_reports_every_layer() -> None:
     ).evidence
 
     runs = planned_runs(layers, MeasureOptions(precisions=PRECISIONS, probes=2))
-    assert [done for done, _, _ in seen[1:]] == list(range(2 * len(runs) + 1))
-    assert {total for _, total, _ in seen} == {2 * len(runs)}
+    assert [done for done, _, _ in seen[1:]] == list(range(3 * len(runs) + 1))
+    assert {total for _, total, _ in seen} == {3 * len(runs)}
     assert {label for _, _, label in seen} == {run.label for run in runs} | {"done"}
     simulator = _simulator(source)
     baseline = simulator.run({}, source.selection.inputs)

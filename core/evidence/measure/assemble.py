@@ -51,9 +51,10 @@ class Assembler:
         return self._of(outputs, finite, np.arange(len(self.baseline)), None, metrics)
 
     def partial(
-        self, outputs: Floats, finite: Flags, done: Flags, parts: Sequence[slice]
+        self, outputs: Floats, finite: Flags, done: Flags, of_batch: Sequence[NDArray[np.int64]]
     ) -> tuple[Evidence, Partial] | None:
-        """Evidence of what is `done`, by run and batch [R, B]; None before a layer alone is.
+        """Evidence of what is `done`, by run and batch [R, B]; None before a layer alone is. The samples
+        of each batch stand at `of_batch`.
 
         Where all runs of some batches are, it is of their samples; else of the batch with the most
         runs, and of the others in which the same ones are done.
@@ -67,7 +68,7 @@ class Assembler:
                 return None
             batches = np.flatnonzero(done[most].all(axis=0))
             known = most
-        rows = np.concatenate([np.arange(parts[b].start, parts[b].stop) for b in batches.tolist()])
+        rows = np.sort(np.concatenate([of_batch[b] for b in batches.tolist()]))
         found = self._of(outputs, finite, rows, known, None)
         computes = self.layers.computes
         whole = computes if found.measured is None else found.measured.all(axis=0) & computes

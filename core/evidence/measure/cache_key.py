@@ -17,7 +17,7 @@ from core.source.batches import Output
 from core.source.contract import ModelSource
 from core.source.device import device_name
 
-EVIDENCE_VERSION = 4
+EVIDENCE_VERSION = 5
 """To be raised with every change of this package that may change a bit of a run's outputs."""
 
 

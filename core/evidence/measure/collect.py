@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 from core.errors import ModelError
 from core.evidence.measure.cache import Unit
 from core.evidence.measure.cache_key import run_key
+from core.evidence.measure.draw import Draw
 from core.evidence.measure.keeper import Keeper, keep
-from core.evidence.measure.memory import batches
 from core.evidence.measure.outputs import OutputReader
 from core.evidence.measure.partial_results import PartialResults
 from core.evidence.measure.run_cache import RunCache
 from core.evidence.measure.runs import Runner
 from core.evidence.measure.workers import Work, made, tasks
-from core.source.batches import count, sizes_differ, take
+from core.evidence.options import Until
+from core.source.batches import sizes_differ
 from core.source.contract import ModelSource
 
 Floats = NDArray[np.float32]
@@ -31,12 +32,15 @@ Progress = Callable[[int, int, str], None]
 class Collected:
     """Outputs of R runs on N samples: `outputs` [R, N, K], what is held of them; `finite` [R]
     says whether all were finite, also those that were not kept. `full_passes` counts runs of a
-    batch that could not be replayed although others were.
+    batch that could not be replayed although others were. `done` [R, B] says which runs were made
+    on which batches of samples, which stand at `rows` of the split.
     """
 
     outputs: Floats
     finite: NDArray[np.bool_]
     full_passes: int
+    done: NDArray[np.bool_]
+    rows: Sequence[NDArray[np.int64]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,9 +56,9 @@ class Reference:
 
 
 def reference_outputs(
-    runner: Runner, source: ModelSource, reader: OutputReader, *, everything: bool
+    runner: Runner, source: ModelSource, reader: OutputReader, drawn: Draw, *, everything: bool
 ) -> Reference:
-    """The outputs of the model as it is, from the batches that every run meets.
+    """The outputs of the model as it is, from the batches of `drawn` that every run meets.
 
     Raises `ModelError` where they are not finite.
     """
@@ -62,8 +66,8 @@ def reference_outputs(
 
     def found() -> Iterator[Floats]:
         nonlocal width
-        for part in runner.parts(source):
-            batch = take(source.selection.inputs, part.start, part.stop)
+        for part in runner.parts(len(drawn.order)):
+            batch = drawn.batch(part)
             values = runner.simulator.run({}, batch, runner.batch, part.start)
             if part.start and values.shape[1] != width:
                 raise sizes_differ()
@@ -72,13 +76,13 @@ def reference_outputs(
             if len(bad):
                 raise ModelError(
                     "The model's own outputs are NaN or infinite, first on selection sample "
-                    f"{part.start + bad[0]}.",
+                    f"{drawn.rows(part)[bad].min()}.",
                     "Run it on that sample in FP32 and mend the model or leave the sample out.",
                 )
             digest.update(np.ascontiguousarray(values).data)
             yield values
 
-    keeper, held = keep(reader, source.selection, found(), everything=everything)
+    keeper, held = keep(reader, source.selection, found(), everything=everything, order=drawn.order)
     return Reference(keeper, held, width, digest.hexdigest())
 
 
@@ -90,10 +94,18 @@ def collect(
     partial_results: PartialResults,
     *,
     jobs: int = 1,
+    until: Until = "exact",
+    is_enough: Callable[[Collected], bool] = lambda found: False,
 ) -> Collected:
-    """Make every run but the first, the baseline. What the cache of runs holds is not made again."""
-    parts, runs = batches(count(work.inputs), runner.batch), work.runs
-    outputs = np.empty((len(runs) - 1, count(work.inputs), work.columns), dtype=np.float32)
+    """Make every run but the first, the baseline. What the cache of runs holds is not made again.
+
+    A first look ends with the first batch, and what is to be ranked where `is_enough` says so, which
+    is asked after each batch.
+    """
+    drawn, runs = work.drawn, work.runs
+    samples = len(drawn.order)
+    parts = runner.parts(samples)
+    outputs = np.zeros((len(runs) - 1, samples, work.columns), dtype=np.float32)
     finite = np.ones(len(runs) - 1, dtype=np.bool_)
     finished = np.zeros((len(runs) - 1, len(parts)), dtype=np.bool_)
     column = {part.start: b for b, part in enumerate(parts)}
@@ -103,7 +115,7 @@ def collect(
     def place(i: int, unit: Unit) -> None:
         nonlocal done, full_passes
         done += 1
-        outputs[i - 1, unit.start : unit.stop] = unit.outputs
+        outputs[i - 1, drawn.rows(slice(unit.start, unit.stop))] = unit.outputs
         finite[i - 1] &= unit.finite
         full_passes += unit.in_full and bool(runs[i].layer)
         finished[i - 1, column[unit.start]] = True
@@ -118,24 +130,35 @@ def collect(
                 place(i, found[key])
         return [i for i, key in enumerate(keys) if i and key not in found]
 
-    partial_results.watch(outputs, finite, finished, parts)
-    with run_cache, partial_results:
+    def keep(i: int, unit: Unit) -> None:
+        run_cache.add(unit)
+        place(i, unit)
+
+    def make(some: Sequence[slice]) -> None:
         if jobs > 1:
-            for block in made(work, tasks([(part, missing(part)) for part in parts], jobs), jobs):
+            for block in made(work, tasks([(part, missing(part)) for part in some], jobs), jobs):
                 for i, unit in block:
-                    run_cache.add(unit)
-                    place(i, unit)
+                    keep(i, unit)
                     progress(done, total, runs[i].label)
                 partial_results.look()
-        else:
-            for part in parts:
-                todo = missing(part)
-                units = runner.units(work.inputs, runs, todo, part, work.keeper, work.width)
-                for i in todo:
-                    progress(done, total, runs[i].label)
-                    unit = next(units)
-                    run_cache.add(unit)
-                    place(i, unit)
-                    partial_results.look()
+            return
+        for part in some:
+            todo = missing(part)
+            units = runner.units(drawn, runs, todo, part, work.keeper, work.width)
+            for i in todo:
+                progress(done, total, runs[i].label)
+                keep(i, next(units))
+                partial_results.look()
+
+    found = Collected(outputs, finite, 0, finished, [drawn.rows(part) for part in parts])
+    partial_results.watch(outputs, finite, finished, found.rows)
+    with run_cache, partial_results:
+        make(parts[:1])  # all of it before anything else, by however many
+        if until == "exact":
+            make(parts[1:])
+        for part in parts[1:] if until == "ranked" else ():
+            if is_enough(found):
+                break
+            make([part])
     progress(total, total, "done")
-    return Collected(outputs, finite, full_passes)
+    return replace(found, full_passes=full_passes)

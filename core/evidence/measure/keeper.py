@@ -14,6 +14,8 @@ from core.evidence.measure.outputs import Floats, OutputReader
 from core.evidence.reduction import Entries
 from core.source.data import Split
 
+Rows = slice | NDArray[np.int64]
+
 
 @dataclass(frozen=True, eq=False)
 class Keeper:
@@ -27,17 +29,17 @@ class Keeper:
     entries: Entries | None = None
     everything: bool = False
 
-    def hold(self, values: Floats, first: int = 0) -> Floats:
-        """What is held of all outputs of a batch; `first` is the number of its first sample."""
+    def hold(self, values: Floats, rows: Rows = slice(None)) -> Floats:
+        """What is held of all outputs of a batch, whose samples stand at `rows` of the split."""
         if self.entries is not None:
-            return self.reader.reduce(values, self.entries[first : first + len(values)])
+            return self.reader.reduce(values, self.entries[rows])
         return values if self.everything else self.reader.picked(values)
 
     def hold_all(self, batches: Iterable[Floats]) -> Floats:
         """What is held of all outputs of a run, which come batch by batch."""
         found, first = list[Floats](), 0
         for values in batches:
-            found.append(self.hold(values, first))
+            found.append(self.hold(values, slice(first, first + len(values))))
             first += len(values)
         return np.concatenate(found)
 
@@ -57,20 +59,25 @@ class Keeper:
 
 
 def keep(
-    reader: OutputReader, split: Split, batches: Iterable[Floats], *, everything: bool = False
-) -> tuple[Keeper, Floats]:
-    """What to hold of runs over `split`, and that of the reference, whose outputs `batches` are.
+    reader: OutputReader, split: Split, batches: Iterable[Floats], *, everything: bool = False,
+    order: NDArray[np.int64] | None = None,
+) -> tuple[Keeper, Floats]:  # fmt: skip
+    """What to hold of runs over `split`, and that of the reference, whose outputs `batches` are: of
+    the samples in `order` [N] where it is given, in that of the split else.
 
     Raises `DataError` where targets do not fit the outputs.
     """
+    back = slice(None) if order is None else np.argsort(order)
     if not reader.entries:
         keeper = Keeper(reader, everything=everything)
-        return keeper, keeper.hold_all(batches)
+        return keeper, keeper.hold_all(batches)[back]
     targets = reader.targets(split)
+    if targets is not None and order is not None:
+        targets = targets[order]
     found, held, first = list[Entries](), list[Floats](), 0
     for values in batches:
         own = None if targets is None else targets[first : first + len(values)]
         found.append(reader.likeliest(values, own))
         held.append(reader.reduce(values, found[-1]))
         first += len(values)
-    return Keeper(reader, np.concatenate(found)), np.concatenate(held)
+    return Keeper(reader, np.concatenate(found)[back]), np.concatenate(held)[back]

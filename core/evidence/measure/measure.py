@@ -9,7 +9,8 @@ numbers.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -22,11 +23,13 @@ from core.evidence.evidence import Evidence, Measured, MetricRuns, Partial
 from core.evidence.measure.assemble import Assembler
 from core.evidence.measure.cache import Cache
 from core.evidence.measure.collect import Collected, Progress, collect, reference_outputs
+from core.evidence.measure.draw import draw
 from core.evidence.measure.metric_runs import Judge, metric_runs
-from core.evidence.measure.outputs import read
+from core.evidence.measure.outputs import OutputReader, read
 from core.evidence.measure.partial_results import PartialResults
 from core.evidence.measure.run_cache import no_run_cache, open_run_cache
-from core.evidence.measure.runs import Run, prepare
+from core.evidence.measure.runs import Run, Runner, prepare
+from core.evidence.measure.settled import settled
 from core.evidence.measure.workers import Work, check
 from core.evidence.options import MeasureOptions
 from core.evidence.shared_rounding import shared_rounding
@@ -113,37 +116,57 @@ def make_simulator(source: ModelSource, layers: LayerTable, options: MeasureOpti
     return engine
 
 
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """What a measurement stands on before its first run: the `runs` it makes, who makes them, and who
+    reads their outputs.
+    """
+
+    runs: Sequence[Run]
+    runner: Runner
+    reader: OutputReader
+
+
+def prepared(source: ModelSource, layers: LayerTable, options: MeasureOptions) -> Prepared:
+    """Calibrate the engine of `source` and choose how runs are made. What does not fit is said here,
+    before the hours of measuring. Raises `PolicyError` if the memory allowed is too small.
+    """
+    reader, runs = read(source), planned_runs(layers, options)
+    if source.metric is None:  # which takes targets of any form
+        reader.targets(source.selection)
+    engine = make_simulator(source, layers, options)
+    return Prepared(runs, prepare(engine, source, reader, len(runs), options), reader)
+
+
 def measure(
     source: ModelSource,
     layers: LayerTable,
     options: MeasureOptions,
     *,
+    ready: Prepared | None = None,
     cache: Cache | None = None,
     progress: Progress = lambda done, total, label: None,
     on_partial: OnPartial | None = None,
 ) -> Measured:
-    """Simulate every run of `planned_runs` on the selection split.
+    """Simulate every run of `planned_runs` on the selection split, as far as `options` say.
 
-    `layers` are those of `options`. `progress(done, total, label)` is called before each run of
+    `layers` are those of `options`, and `ready` is what `prepared` made of them. `progress(done, total, label)` is called before each run of
     each batch. Peak memory is kept within its bound by smaller batches, which do not change the
     numbers. What `cache` holds is not measured again. `on_partial` is given what is measured so
     far, now and then. Does not change the model. Raises `PolicyError` if the bound is too small
     and `ModelError` where the reference outputs are not finite.
     """
     start = time.perf_counter()
-    reader = read(source)
-    if source.metric is None:
-        reader.targets(source.selection)  # what does not fit is said before anything is run
+    ready = ready or prepared(source, layers, options)
+    runs, runner, reader = ready.runs, ready.runner, ready.reader
     judge = None
     if source.metric is not None and source.selection.targets is not None:
         judge = Judge(source.metric, reader, source.selection)
     precisions, scheme, jobs = options.precisions, options.scheme, options.jobs
-    simulator = make_simulator(source, layers, options)
-    runs = planned_runs(layers, options)
-    runner = prepare(simulator, source, reader, len(runs), options)
+    simulator, drawn = runner.simulator, draw(source.selection.inputs)
     check(runner, source.selection.inputs, jobs)
-    progress(0, len(runs) * len(runner.parts(source)), runs[0].label)
-    reference = reference_outputs(runner, source, reader, everything=judge is not None)
+    progress(0, len(runs) * len(runner.parts(len(source.selection))), runs[0].label)
+    reference = reference_outputs(runner, source, reader, drawn, everything=judge is not None)
     keeper = reference.keeper
     targets = None if source.metric is not None else keeper.targets(source.selection)
     # What is wrong with the model or the metric is said before the hours of measuring.
@@ -161,7 +184,7 @@ def measure(
             entries=reader.entries,
         )
     work = Work(
-        source.model, source.selection.inputs, source.output, layers, simulator.owner, scheme,
+        source.model, drawn, source.output, layers, simulator.owner, scheme,
         simulator.ranges, runner.need, runner.batch, runner.reason, tuple(runs),
         keeper, reference.width, reference.held.shape[1], torch.get_num_threads(), jobs,
     )  # fmt: skip
@@ -174,15 +197,26 @@ def measure(
     publish = None
     if on_partial is not None:
         publish = lambda evidence, how_far: on_partial(evidence, ranges, how_far)  # noqa: E731
+
+    def is_enough(so_far: Collected) -> bool:
+        seen = assembler.partial(so_far.outputs, so_far.finite, so_far.done, so_far.rows)
+        return seen is not None and settled(seen[0])
+
     found = collect(
-        runner, work, run_cache, progress, PartialResults(assembler, publish), jobs=jobs
-    )
+        runner, work, run_cache, progress, PartialResults(assembler, publish), jobs=jobs,
+        until=options.until, is_enough=is_enough,
+    )  # fmt: skip
+    said = (*simulator.notes(precisions), *runner.notes(found.full_passes))
+    seconds = time.perf_counter() - start
+    if not found.done.all():
+        seen = assembler.partial(found.outputs, found.finite, found.done, found.rows)
+        assert seen is not None
+        return Measured(seen[0], ranges, seconds, said, run_cache.key, seen[1])
     metrics = None
     if judge is not None and first is not None:
         metrics = _judged(judge, first, found, assembler)
     evidence = assembler.whole(found.outputs, found.finite, metrics)
-    said = (*simulator.notes(precisions), *runner.notes(found.full_passes))
-    return Measured(evidence, ranges, time.perf_counter() - start, said, run_cache.key)
+    return Measured(evidence, ranges, seconds, said, run_cache.key)
 
 
 def _weight_sqnr(

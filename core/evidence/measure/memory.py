@@ -104,13 +104,16 @@ def batch_size(need: Footprint, limit: int, samples: int, *, replay: bool) -> in
 
 def batches(samples: int, size: int) -> list[slice]:
     """All samples in batches of `BATCH`, each in as many even parts as `size` asks for."""
-    found = []
-    for start in range(0, samples, BATCH):
-        count = min(BATCH, samples - start)
-        parts = -(-count // size)
-        edges = [start + count * i // parts for i in range(parts + 1)]
-        found += [slice(a, b) for a, b in itertools.pairwise(edges)]
-    return found
+    starts = range(0, samples, BATCH)
+    return [p for a in starts for p in even_parts(a, min(a + BATCH, samples), size)]
+
+
+def even_parts(start: int, stop: int, size: int) -> list[slice]:
+    """`start` to `stop` in as few even parts as hold at most `size`."""
+    count = stop - start
+    parts = -(-count // size)
+    edges = [start + count * i // parts for i in range(parts + 1)]
+    return [slice(a, b) for a, b in itertools.pairwise(edges)]
 
 
 def give_back_at_once() -> None:

@@ -34,16 +34,18 @@ class PartialResults:
         self._assembler, self._publish = assembler, publish
         self._outputs: NDArray[np.float32] | None = None
         self._finite = self._done = np.zeros(0, dtype=np.bool_)
-        self._parts: Sequence[slice] = ()
+        self._rows: Sequence[NDArray[np.int64]] = ()
         self._fresh, self._over = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._keep, daemon=True)
 
     def watch(
         self, outputs: NDArray[np.float32], finite: NDArray[np.bool_], done: NDArray[np.bool_],
-        parts: Sequence[slice],
+        rows: Sequence[NDArray[np.int64]],
     ) -> None:  # fmt: skip
-        """Say where the measurement leaves its results; `done` is set when the others are."""
-        self._outputs, self._finite, self._done, self._parts = outputs, finite, done, parts
+        """Say where the measurement leaves its results; `done` is set when the others are. `rows` are
+        where the samples of each batch stand.
+        """
+        self._outputs, self._finite, self._done, self._rows = outputs, finite, done, rows
 
     def look(self) -> None:
         """Take note that a run is finished."""
@@ -80,6 +82,6 @@ class PartialResults:
         if self._publish is None or self._outputs is None:
             return
         done = self._done.copy()  # what becomes finished from here on is seen the next time
-        found = self._assembler.partial(self._outputs, self._finite, done, self._parts)
+        found = self._assembler.partial(self._outputs, self._finite, done, self._rows)
         if found is not None:
             self._publish(*found)

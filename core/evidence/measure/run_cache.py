@@ -125,7 +125,7 @@ def open_run_cache(
     key = content_key(source, layers, runner.simulator, reference, everything=everything,
                       entries=entries)  # fmt: skip
     known = cache.begin(key, source.title)
-    parts = runner.parts(source)
+    parts = runner.parts(len(source.selection))
     wanted = [
         (run.layer, run_key(run.assignment), p.start, p.stop) for run in runs[1:] for p in parts
     ]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from core.engines.engine import Assignment, Engine, Replay
 from core.evidence.measure.cache import Unit
 from core.evidence.measure.cache_key import run_key
+from core.evidence.measure.draw import Draw, parts
 from core.evidence.measure.keeper import Keeper
 from core.evidence.measure.memory import (
     BATCH,
@@ -66,9 +67,9 @@ class Runner:
         """Predicted peak of memory."""
         return self.need.peak(self.batch, replay=not self.reason)
 
-    def parts(self, source: ModelSource) -> list[slice]:
-        """The selection samples in batches, the same ones for every run."""
-        return batches(len(source.selection), self.batch)
+    def parts(self, samples: int) -> list[slice]:
+        """The places of so many drawn samples in batches, the same ones for every run."""
+        return parts(samples, self.batch)
 
     def run(
         self, batch: Inputs, runs: Sequence[Run], first: int = 0
@@ -86,7 +87,7 @@ class Runner:
 
     def units(
         self,
-        inputs: Inputs,
+        drawn: Draw,
         runs: Sequence[Run],
         positions: Sequence[int],
         part: slice,
@@ -97,17 +98,13 @@ class Runner:
         baseline, is recorded before them. Every run has `width` outputs, of which `keeper` holds
         what is kept.
         """
-        batch = take(inputs, part.start, part.stop)
+        batch, rows = drawn.batch(part), drawn.rows(part)
         made = [i for i in positions if not runs[i].idle]
         outputs = self.run(batch, [runs[0], *(runs[i] for i in made)], part.start)
         clean = next(outputs)
         finite = bool(np.isfinite(clean).all())
         # What is kept of it is little, all of it may be much.
-        held = (
-            keeper.hold(clean, part.start)
-            if len(made) < len(positions)
-            else np.empty(0, np.float32)
-        )
+        held = keeper.hold(clean, rows) if len(made) < len(positions) else np.empty(0, np.float32)
         del clean
         before = self.replayer.full_passes
         for i in positions:
@@ -122,7 +119,7 @@ class Runner:
             before = self.replayer.full_passes
             yield Unit(
                 run_key(runs[i].assignment), part.start, part.stop,
-                keeper.hold(found, part.start),
+                keeper.hold(found, rows),
                 bool(np.isfinite(found).all()), in_full and bool(runs[i].layer),
             )  # fmt: skip
 
@@ -197,11 +194,11 @@ def _parts_note(simulator: Engine, inputs: Inputs, batch: int, need: Footprint, 
     if batch >= samples:
         return ""
     if need.peak(samples, replay=False) <= limit:
-        parts = [
+        outputs = [
             simulator.run({}, take(first, p.start, p.stop), batch, p.start)
             for p in batches(samples, batch)
         ]
-        if np.concatenate(parts).tobytes() == simulator.run({}, first, BATCH).tobytes():
+        if np.concatenate(outputs).tobytes() == simulator.run({}, first, BATCH).tobytes():
             return ""
     return (
         f"Run in batches of {batch} to stay within the memory allowed, which may change last bits."

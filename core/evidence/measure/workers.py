@@ -23,6 +23,7 @@ from core.engines.engines import engine_for
 from core.errors import ModelError, PolicyError
 from core.evidence.measure.cache import Unit
 from core.evidence.measure.cache_key import is_repeatable
+from core.evidence.measure.draw import Draw
 from core.evidence.measure.keeper import Keeper
 from core.evidence.measure.memory import Footprint
 from core.evidence.measure.runs import Run, Runner
@@ -45,7 +46,7 @@ class Work:
     """
 
     model: nn.Module
-    inputs: Inputs
+    drawn: Draw
     output: Output
     layers: LayerTable
     owner: dict[str, str | None]
@@ -165,7 +166,7 @@ def _built(packed: NDArray[np.uint8]) -> tuple[Work, Runner]:
     simulator = engine_for(work.model, work.layers, work.owner, work.scheme, work.output)
     simulator.ranges.update(work.ranges)
     simulator.hold_weights(work.need.weights // (1 + work.jobs))
-    replayer = simulator.replay(take(work.inputs, 0, 2))
+    replayer = simulator.replay(take(work.drawn.inputs, 0, 2))
     replayer.refusal = work.refusal
     return work, Runner(simulator, replayer, work.need, work.batch)
 
@@ -181,6 +182,6 @@ def _run(home: int, digest: str, packed: NDArray[np.uint8], task: Task) -> list[
     work, runner = _runner(digest, packed)
     start, stop, positions = task
     found = runner.units(
-        work.inputs, work.runs, positions, slice(start, stop), work.keeper, work.width
+        work.drawn, work.runs, positions, slice(start, stop), work.keeper, work.width
     )
     return list(zip(positions, found, strict=True))
