@@ -19,7 +19,7 @@ from core.evidence.measure import measure as measuring
 from core.evidence.measure.cache import Cache
 from core.evidence.measure.collect import Progress
 from core.evidence.measure.forecast import duration_of
-from core.evidence.measure.holdout import judged
+from core.evidence.measure.holdout import judged, unjudged
 from core.evidence.measure.measure import Prepared
 from core.evidence.measure.memory import held_bytes, release
 from core.evidence.measure.model_notes import flow_notes, notes
@@ -167,30 +167,36 @@ def analyze(
                 seconds=round(time.perf_counter() - start, 1),
             ))  # fmt: skip
 
-    # A first look is there at once: why layers err as they do takes longer.
-    looks = options.until != "first look"
-    steps = Steps(progress, local_steps(source, layers) if looks else 0)
-    measured = measuring.measure(
-        source, layers, options, ready=given.measurement, cache=cache, progress=steps.run,
-        on_partial=look if on_partial is not None else None,
-    )  # fmt: skip
-    given.measurement.runner.simulator.hold_weights(0)
+    on_look = look if on_partial is not None else None
+    # Why layers err as they do, and how good the model is on held-back samples, takes longer.
+    alone = options.until != "first look"
+    steps = Steps(progress, local_steps(source, layers) if alone else 0)
+    stands = given.measurement
+    seen = measuring.first_look(
+        source, layers, options, stands, cache=cache, progress=steps.run, on_partial=on_look
+    )
+    bare = replace(bare, **judged(source, layers, options.scheme))
+    if seen is not None and not alone:
+        measured = seen.measured
+    else:
+        measured = measuring.measure(
+            source, layers, options, ready=stands, look=seen, cache=cache, progress=steps.run,
+            on_partial=on_look,
+        )  # fmt: skip
+    stands.runner.simulator.hold_weights(0)
     release()
-    evidence = measured.evidence
-    if looks:
+    evidence, partial = measured.evidence, measured.partial
+    if alone:
         evidence = with_local(source, layers, options, measured, steps.layer, cache)
     steps.over()
-    partial, splits = measured.partial, bare.splits
-    if partial is not None:
-        splits = replace(splits, selection=partial.samples)
     return replace(
         bare,
-        partial=partial,
-        splits=splits,
         layers=with_sites(layers, measured.ranges),
         evidence=evidence,
         ranges=measured.ranges,
-        seconds=round(measured.seconds, 1),
+        partial=partial,
+        splits=replace(bare.splits, selection=evidence.samples),
+        seconds=round(time.perf_counter() - start, 1),
         notes=(
             *bare.notes,
             *read(source).notes,
@@ -244,5 +250,5 @@ def _bare(source: ModelSource, layers: LayerTable, options: MeasureOptions) -> A
         seconds=None,
         notes=(*source.notes, *flow_notes(layers)),
         optimistic=source.optimistic,
-        **judged(source, layers, scheme),
+        **unjudged(source),
     )

@@ -119,8 +119,10 @@ def _analyze(options: argparse.Namespace, reporter: Reporter) -> None:
         expand_units=options.expand_units,
         memory_bytes=None if options.memory is None else options.memory - held_bytes(),
         jobs=options.jobs,
+        until=options.until.replace("-", " "),
     )
-    plan = analysing.dry_run(source, how)
+    ready = analysing.ready(source, how)
+    plan = analysing.forecast(ready)
     if options.dry_run:
         reporter.result = msgspec.to_builtins(plan)
         if options.json:
@@ -147,7 +149,9 @@ def _analyze(options: argparse.Namespace, reporter: Reporter) -> None:
             progress.update(task, total=total, completed=done, description=label)
             reporter.step(done, total, label)
 
-        analysis = analysing.analyze(source, how, cache=cache, progress=step, on_partial=keep)
+        analysis = analysing.analyze(
+            source, how, given=ready, cache=cache, progress=step, on_partial=keep
+        )
     store.save(analysis, options.out)
     if is_graph(source.model):  # exporters name the nodes of the person's own file
         from core.source.onnx_model import nodes_by_layer

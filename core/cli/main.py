@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import core
 from core.cli import budget, commands, compare, export, runtime, schemes
@@ -26,6 +27,7 @@ from core.errors import PolicyError, QuantscapeError
 from core.estimate import hardware
 from core.evidence import scorers
 from core.evidence.measure.memory_size import parse_bytes
+from core.evidence.options import FIRST_LOOK, Until
 from core.numerics import precision as registry
 from core.source import onnx_file
 from core.source.blame import blamed, interrupted, no_sudden_end
@@ -128,6 +130,13 @@ def _analyze(command: _Commands[argparse.ArgumentParser]) -> None:
     )
     sub.add_argument(
         "--jobs", type=int, default=1, metavar="N", help="processes that share the work; default: 1"
+    )
+    sub.add_argument(
+        "--until",
+        choices=[one.replace(" ", "-") for one in get_args(Until)],
+        default="exact",
+        help=f"how far to measure: {FIRST_LOOK} samples, as many as settle the ranking of layers, or "
+        "all; what is measured is found again; default: exact",
     )
     sub.add_argument(
         "--device",

@@ -24,7 +24,7 @@ Flags = NDArray[np.bool_]
 class Assembler:
     """What all evidence of one measurement shares. `runs` are all but the baseline: layers
     alone, whole maps, then the probes of `codes`. `reference` is what `keeper` holds of the outputs
-    of the model as it is.
+    of the model as it is, on samples that are some of `of_samples` or all of them.
     """
 
     layers: LayerTable
@@ -37,6 +37,7 @@ class Assembler:
     targets: NDArray[Any] | None
     weight_sqnr_db: NDArray[np.float64]
     shared: Pairs
+    of_samples: int
     baseline: Floats = field(init=False)
 
     def __post_init__(self) -> None:
@@ -72,7 +73,7 @@ class Assembler:
         found = self._of(outputs, finite, rows, known, None)
         computes = self.layers.computes
         whole = computes if found.measured is None else found.measured.all(axis=0) & computes
-        return found, Partial(int(whole.sum()), int(computes.sum()), len(rows), len(self.baseline))
+        return found, Partial(int(whole.sum()), int(computes.sum()), len(rows), self.of_samples)
 
     def _of(
         self, outputs: Floats, finite: Flags, rows: NDArray[np.intp], known: Flags | None,

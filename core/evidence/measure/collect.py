@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,7 +19,6 @@ from core.evidence.measure.partial_results import PartialResults
 from core.evidence.measure.run_cache import RunCache
 from core.evidence.measure.runs import Runner
 from core.evidence.measure.workers import Work, made, tasks
-from core.evidence.options import Until
 from core.source.batches import sizes_differ
 from core.source.contract import ModelSource
 
@@ -33,7 +32,7 @@ class Collected:
     """Outputs of R runs on N samples: `outputs` [R, N, K], what is held of them; `finite` [R]
     says whether all were finite, also those that were not kept. `full_passes` counts runs of a
     batch that could not be replayed although others were. `done` [R, B] says which runs were made
-    on which batches of samples, which stand at `rows` of the split.
+    on which batches of samples, which stand at `rows` of the split; `first` are the units of the first batch, by the run's place.
     """
 
     outputs: Floats
@@ -41,6 +40,7 @@ class Collected:
     full_passes: int
     done: NDArray[np.bool_]
     rows: Sequence[NDArray[np.int64]]
+    first: Mapping[int, Unit]
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,15 +92,14 @@ def collect(
     run_cache: RunCache,
     progress: Progress,
     partial_results: PartialResults,
+    known: Mapping[int, Unit],
     *,
     jobs: int = 1,
-    until: Until = "exact",
-    is_enough: Callable[[Collected], bool] = lambda found: False,
+    is_enough: Callable[[Collected], bool] | None = None,
 ) -> Collected:
-    """Make every run but the first, the baseline. What the cache of runs holds is not made again.
-
-    A first look ends with the first batch, and what is to be ranked where `is_enough` says so, which
-    is asked after each batch.
+    """Make every run but the first, the baseline. What the cache of runs holds is not made again, nor
+    are the `known` units of the first batch, by the run's place. `is_enough`, if given, is asked
+    before each further batch whether it can be left out.
     """
     drawn, runs = work.drawn, work.runs
     samples = len(drawn.order)
@@ -111,10 +110,13 @@ def collect(
     column = {part.start: b for b, part in enumerate(parts)}
     keys = [run_key(run.assignment) for run in runs]
     total, done, full_passes = len(runs) * len(parts), 0, 0
+    first: dict[int, Unit] = {}
 
     def place(i: int, unit: Unit) -> None:
         nonlocal done, full_passes
         done += 1
+        if not unit.start:
+            first[i] = unit
         outputs[i - 1, drawn.rows(slice(unit.start, unit.stop))] = unit.outputs
         finite[i - 1] &= unit.finite
         full_passes += unit.in_full and bool(runs[i].layer)
@@ -122,7 +124,8 @@ def collect(
 
     def missing(part: slice) -> list[int]:
         nonlocal done
-        progress(done, total, runs[0].label)
+        if part.start or not known:
+            progress(done, total, runs[0].label)
         done += 1  # the baseline
         found = run_cache.find(part)
         for i, key in enumerate(keys[1:], start=1):
@@ -150,15 +153,19 @@ def collect(
                 keep(i, next(units))
                 partial_results.look()
 
-    found = Collected(outputs, finite, 0, finished, [drawn.rows(part) for part in parts])
-    partial_results.watch(outputs, finite, finished, found.rows)
+    rows = [drawn.rows(part) for part in parts]
+    found = Collected(outputs, finite, 0, finished, rows, first)
+    partial_results.watch(outputs, finite, finished, rows)
     with run_cache, partial_results:
-        make(parts[:1])  # all of it before anything else, by however many
-        if until == "exact":
-            make(parts[1:])
-        for part in parts[1:] if until == "ranked" else ():
-            if is_enough(found):
-                break
-            make([part])
-    progress(total, total, "done")
+        if known:
+            for i in missing(parts[0]):
+                keep(i, known[i])
+        left = parts[1:] if known else parts
+        if is_enough is None:
+            make(left)
+        else:
+            for part in left:
+                if finished.any() and is_enough(found):
+                    break
+                make([part])
     return replace(found, full_passes=full_passes)

@@ -20,6 +20,12 @@ from core.source.data import Split
 from core.task import RMSE, Metric
 
 
+def unjudged(source: ModelSource) -> dict[str, Any]:
+    """The fields of `judged` before any held-back sample was run."""
+    metric = _metric(source, read(source))
+    return {"metric": metric, "holdout_accuracy": None, "majority_accuracy": None}
+
+
 def judged(source: ModelSource, layers: LayerTable, scheme: Scheme) -> dict[str, Any]:
     """Fields of an analysis: accuracy and majority share of a classifier (in [0, 1], over steps
     for a sequence of classes), or `metric` for values, each on the holdout split and None where
@@ -28,7 +34,7 @@ def judged(source: ModelSource, layers: LayerTable, scheme: Scheme) -> dict[str,
     reader = read(source)
     metric = _metric(source, reader)
     split = source.holdout
-    unknown = {"metric": metric, "holdout_accuracy": None, "majority_accuracy": None}
+    unknown = unjudged(source)
     if split is None or split.targets is None:
         return unknown
     engine = engine_of(source, layers, scheme)

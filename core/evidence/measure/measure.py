@@ -9,8 +9,9 @@ numbers.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import torch
@@ -21,23 +22,25 @@ from core.engines.engines import engine_of, stored_tensors
 from core.evidence.diagnose.weights import weight_sqnr_db
 from core.evidence.evidence import Evidence, Measured, MetricRuns, Partial
 from core.evidence.measure.assemble import Assembler
-from core.evidence.measure.cache import Cache
-from core.evidence.measure.collect import Collected, Progress, collect, reference_outputs
-from core.evidence.measure.draw import draw
+from core.evidence.measure.cache import Cache, Unit
+from core.evidence.measure.collect import Collected, Progress, Reference, collect, reference_outputs
+from core.evidence.measure.draw import FEW, Draw, draw, order
 from core.evidence.measure.metric_runs import Judge, metric_runs
 from core.evidence.measure.outputs import OutputReader, read
 from core.evidence.measure.partial_results import PartialResults
-from core.evidence.measure.run_cache import no_run_cache, open_run_cache
+from core.evidence.measure.run_cache import RunCache, no_run_cache, open_run_cache
 from core.evidence.measure.runs import Run, Runner, prepare
 from core.evidence.measure.settled import settled
 from core.evidence.measure.workers import Work, check
-from core.evidence.options import MeasureOptions
+from core.evidence.options import FIRST_LOOK, MeasureOptions
 from core.evidence.shared_rounding import shared_rounding
 from core.layers import LayerTable
 from core.numerics.calibrate.calibration import Calibration
 from core.numerics.precision import Precision
 from core.numerics.states import lacking, state_in
+from core.source.batches import pick
 from core.source.contract import ModelSource
+from core.source.data import Split
 
 OnPartial = Callable[[Evidence, tuple[Calibration, ...], Partial], None]
 PROBE_SEED = 20211
@@ -138,85 +141,183 @@ def prepared(source: ModelSource, layers: LayerTable, options: MeasureOptions) -
     return Prepared(runs, prepare(engine, source, reader, len(runs), options), reader)
 
 
+@dataclass(frozen=True, eq=False)
+class _Bench:
+    """What runs on samples of `source` are held against and put together by, and how long since."""
+
+    source: ModelSource
+    layers: LayerTable
+    options: MeasureOptions
+    ready: Prepared
+    drawn: Draw
+    reference: Reference
+    assembler: Assembler
+    ranges: tuple[Calibration, ...]
+    start: float
+
+    @classmethod
+    def of(
+        cls, source: ModelSource, layers: LayerTable, options: MeasureOptions, ready: Prepared,
+        drawn: Draw, everything: bool, of_samples: int,
+    ) -> Self:  # fmt: skip
+        """For runs on the selection split of `source`, part of one of `of_samples`, in the order of
+        `drawn`; `everything` says that all outputs are held.
+        """
+        start, runner = time.perf_counter(), ready.runner
+        reference = reference_outputs(runner, source, ready.reader, drawn, everything=everything)
+        keeper, precisions = reference.keeper, options.precisions
+        ranges = runner.simulator.ranges.to_store()
+        assembler = Assembler(
+            layers, precisions, options.scheme.name, ready.runs[1:],
+            probe_codes(layers, precisions, options.probes), keeper, reference.held,
+            None if source.metric is not None else keeper.targets(source.selection),
+            _weight_sqnr(source, layers, precisions), shared_rounding(ranges, layers.index),
+            of_samples,
+        )  # fmt: skip
+        return cls(source, layers, options, ready, drawn, reference, assembler, ranges, start)
+
+    def run_cache(self, cache: Cache | None, *, is_look: bool) -> RunCache:
+        """Where finished runs are kept."""
+        if cache is None:
+            return no_run_cache()
+        keeper = self.assembler.keeper
+        return open_run_cache(
+            cache, self.ready.runner, self.source, self.layers, self.reference.sha256,
+            self.ready.runs, everything=keeper.everything, entries=keeper.reader.entries,
+            is_quiet=is_look,
+        )  # fmt: skip
+
+    def collect(
+        self, run_cache: RunCache, on_partial: OnPartial | None, progress: Progress,
+        known: Mapping[int, Unit], jobs: int = 1,
+    ) -> Collected:  # fmt: skip
+        """Make the runs; those in `known` are made on the first batch."""
+        runner, options = self.ready.runner, self.options
+        engine = runner.simulator
+        work = Work(
+            self.source.model, self.drawn, self.source.output, self.layers, engine.owner,
+            options.scheme, engine.ranges, runner.need, runner.batch, runner.reason,
+            tuple(self.ready.runs), self.assembler.keeper, self.reference.width,
+            self.reference.held.shape[1], torch.get_num_threads(), jobs,
+        )  # fmt: skip
+        publish = None
+        if on_partial is not None:
+            publish = lambda evidence, part: on_partial(evidence, self.ranges, part)  # noqa: E731
+        return collect(
+            runner, work, run_cache, progress, PartialResults(self.assembler, publish), known,
+            jobs=jobs, is_enough=self._is_enough if options.until == "ranked" else None,
+        )  # fmt: skip
+
+    def _is_enough(self, found: Collected) -> bool:
+        return settled(self._partly(found)[0])
+
+    def _partly(self, found: Collected) -> tuple[Evidence, Partial]:
+        seen = self.assembler.partial(found.outputs, found.finite, found.done, found.rows)
+        assert seen is not None
+        return seen
+
+    def partly(self, found: Collected, key: str = "") -> Measured:
+        """Of runs that were made on some of the samples."""
+        evidence, partial = self._partly(found)
+        return replace(self.measured(found, evidence, key), partial=partial)
+
+    def measured(self, found: Collected, evidence: Evidence, key: str) -> Measured:
+        """Of all runs on all samples, kept under `key`."""
+        engine, runner = self.ready.runner.simulator, self.ready.runner
+        said = (*engine.notes(self.options.precisions), *runner.notes(found.full_passes))
+        return Measured(evidence, self.ranges, time.perf_counter() - self.start, said, key)
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """A first look: what was `measured` of a few samples, and the finished `units` of each run on
+    them, by the run's place.
+    """
+
+    measured: Measured
+    units: Mapping[int, Unit]
+
+
+def first_look(
+    source: ModelSource,
+    layers: LayerTable,
+    options: MeasureOptions,
+    ready: Prepared,
+    *,
+    cache: Cache | None = None,
+    progress: Progress = lambda done, total, label: None,
+    on_partial: OnPartial | None = None,
+) -> Look | None:
+    """Make every run on the samples that are drawn first; None where there are so few that all are.
+
+    The arguments are those of `measure`, which takes what is found for its own first batch.
+    """
+    split = source.selection
+    samples = len(split)
+    if samples < FEW:
+        return None
+    rows = order(samples)[:FIRST_LOOK]
+    here = np.sort(rows)
+    targets = None if source.metric is not None else pick(split.targets, here)
+    few = replace(source, selection=Split(pick(split.inputs, here), targets))
+    judged = source.metric is not None and split.targets is not None
+    total = len(ready.runs) * len(ready.runner.parts(samples))
+    progress(0, total, ready.runs[0].label)
+    drawn = Draw(few.selection.inputs, np.searchsorted(here, rows))
+    bench = _Bench.of(few, layers, options, ready, drawn, judged, samples)
+    found = bench.collect(
+        bench.run_cache(cache, is_look=True), on_partial,
+        lambda done, _, label: progress(done, total, label), {},
+    )  # fmt: skip
+    return Look(bench.partly(found), found.first)
+
+
 def measure(
     source: ModelSource,
     layers: LayerTable,
     options: MeasureOptions,
     *,
     ready: Prepared | None = None,
+    look: Look | None = None,
     cache: Cache | None = None,
     progress: Progress = lambda done, total, label: None,
     on_partial: OnPartial | None = None,
 ) -> Measured:
-    """Simulate every run of `planned_runs` on the selection split, as far as `options` say.
+    """Simulate every run of `planned_runs` on the selection split, in batches of samples drawn at
+    random: all of them, or as many as settle the ranking of the layers where `options` say so.
 
-    `layers` are those of `options`, and `ready` is what `prepared` made of them. `progress(done, total, label)` is called before each run of
-    each batch. Peak memory is kept within its bound by smaller batches, which do not change the
-    numbers. What `cache` holds is not measured again. `on_partial` is given what is measured so
+    `layers` are those of `options`, `ready` is what `prepared` made of them, and `look` what
+    `first_look` found, which is not measured again. `progress(done, total, label)` is called before
+    each run of each batch. Peak memory is kept within its bound by smaller batches, which do not change
+    the numbers. What `cache` holds is not measured again. `on_partial` is given what is measured so
     far, now and then. Does not change the model. Raises `PolicyError` if the bound is too small
     and `ModelError` where the reference outputs are not finite.
     """
-    start = time.perf_counter()
     ready = ready or prepared(source, layers, options)
-    runs, runner, reader = ready.runs, ready.runner, ready.reader
+    runner, split = ready.runner, source.selection
     judge = None
-    if source.metric is not None and source.selection.targets is not None:
-        judge = Judge(source.metric, reader, source.selection)
-    precisions, scheme, jobs = options.precisions, options.scheme, options.jobs
-    simulator, drawn = runner.simulator, draw(source.selection.inputs)
-    check(runner, source.selection.inputs, jobs)
-    progress(0, len(runs) * len(runner.parts(len(source.selection))), runs[0].label)
-    reference = reference_outputs(runner, source, reader, drawn, everything=judge is not None)
-    keeper = reference.keeper
-    targets = None if source.metric is not None else keeper.targets(source.selection)
+    if source.metric is not None and split.targets is not None:
+        judge = Judge(source.metric, ready.reader, split)
+    check(runner, split.inputs, options.jobs)
+    total = len(ready.runs) * len(runner.parts(len(split)))
+    if look is None:
+        progress(0, total, ready.runs[0].label)
+    bench = _Bench.of(
+        source, layers, options, ready, draw(split.inputs), judge is not None, len(split)
+    )
     # What is wrong with the model or the metric is said before the hours of measuring.
-    first = None if judge is None else judge.score(reference.held)
-    run_cache = no_run_cache()
-    if cache is not None:
-        run_cache = open_run_cache(
-            cache,
-            runner,
-            source,
-            layers,
-            reference.sha256,
-            runs,
-            everything=bool(judge),
-            entries=reader.entries,
-        )
-    work = Work(
-        source.model, drawn, source.output, layers, simulator.owner, scheme,
-        simulator.ranges, runner.need, runner.batch, runner.reason, tuple(runs),
-        keeper, reference.width, reference.held.shape[1], torch.get_num_threads(), jobs,
-    )  # fmt: skip
-    ranges = simulator.ranges.to_store()
-    assembler = Assembler(
-        layers, precisions, scheme.name, runs[1:], probe_codes(layers, precisions, options.probes), keeper,
-        reference.held, targets, _weight_sqnr(source, layers, precisions),
-        shared_rounding(ranges, layers.index),
-    )  # fmt: skip
-    publish = None
-    if on_partial is not None:
-        publish = lambda evidence, how_far: on_partial(evidence, ranges, how_far)  # noqa: E731
-
-    def is_enough(so_far: Collected) -> bool:
-        seen = assembler.partial(so_far.outputs, so_far.finite, so_far.done, so_far.rows)
-        return seen is not None and settled(seen[0])
-
-    found = collect(
-        runner, work, run_cache, progress, PartialResults(assembler, publish), jobs=jobs,
-        until=options.until, is_enough=is_enough,
-    )  # fmt: skip
-    said = (*simulator.notes(precisions), *runner.notes(found.full_passes))
-    seconds = time.perf_counter() - start
+    first = None if judge is None else judge.score(bench.reference.held)
+    run_cache = bench.run_cache(cache, is_look=False)
+    known: Mapping[int, Unit] = {} if look is None else look.units
+    found = bench.collect(run_cache, on_partial, progress, known, options.jobs)
+    progress(total, total, "done")
     if not found.done.all():
-        seen = assembler.partial(found.outputs, found.finite, found.done, found.rows)
-        assert seen is not None
-        return Measured(seen[0], ranges, seconds, said, run_cache.key, seen[1])
+        return bench.partly(found, run_cache.key)
     metrics = None
     if judge is not None and first is not None:
-        metrics = _judged(judge, first, found, assembler)
-    evidence = assembler.whole(found.outputs, found.finite, metrics)
-    return Measured(evidence, ranges, seconds, said, run_cache.key)
+        metrics = _judged(judge, first, found, bench.assembler)
+    evidence = bench.assembler.whole(found.outputs, found.finite, metrics)
+    return bench.measured(found, evidence, run_cache.key)
 
 
 def _weight_sqnr(

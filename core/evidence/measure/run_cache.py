@@ -116,11 +116,15 @@ def open_run_cache(
     *,
     everything: bool,
     entries: int = 0,
+    is_quiet: bool = False,
 ) -> RunCache:
-    """The cache of runs of a measurement. Says how much it holds, or why nothing can be."""
+    """The cache of runs of a measurement. Says how much it holds, or why nothing can be, unless it is
+    quiet.
+    """
     if not is_repeatable(runner.simulator, take(source.selection.inputs, 0, 2)):
-        cache.say("Nothing is kept in the cache: the model keeps state between calls, so that a "
-                  "run taken up again would give other figures.")  # fmt: skip
+        if not is_quiet:
+            cache.say("Nothing is kept in the cache: the model keeps state between calls, so that a "
+                      "run taken up again would give other figures.")  # fmt: skip
         return no_run_cache()
     key = content_key(source, layers, runner.simulator, reference, everything=everything,
                       entries=entries)  # fmt: skip
@@ -130,7 +134,7 @@ def open_run_cache(
         (run.layer, run_key(run.assignment), p.start, p.stop) for run in runs[1:] for p in parts
     ]
     missing = [layer for layer, *unit in wanted if tuple(unit) not in known]
-    if len(missing) < len(wanted):
+    if len(missing) < len(wanted) and not is_quiet:
         measured = {run.layer for run in runs} - {""}
         complete = measured - set(missing)
         share = 1 - len(missing) / len(wanted)
