@@ -20,7 +20,7 @@ from core.evidence.measure.cache import Cache
 from core.evidence.measure.collect import Progress
 from core.evidence.measure.forecast import duration_of
 from core.evidence.measure.holdout import judged, unjudged
-from core.evidence.measure.measure import Prepared
+from core.evidence.measure.measure import Setup
 from core.evidence.measure.memory import held_bytes, release
 from core.evidence.measure.model_notes import flow_notes, notes
 from core.evidence.measure.outputs import read
@@ -95,7 +95,7 @@ class Ready:
     source: ModelSource
     options: MeasureOptions
     layers: LayerTable
-    measurement: Prepared
+    measurement: Setup
     held_bytes: int
 
 
@@ -103,7 +103,7 @@ def ready(source: ModelSource, options: MeasureOptions | None = None) -> Ready:
     """Calibrate `source` and see how it can be run. Raises `PolicyError` if memory is too small."""
     options, held = options or MeasureOptions(), held_bytes()
     layers = layers_of(source, options.scheme, expand_units=options.expand_units)
-    return Ready(source, options, layers, measuring.prepared(source, layers, options), held)
+    return Ready(source, options, layers, measuring.set_up(source, layers, options), held)
 
 
 def dry_run(source: ModelSource, options: MeasureOptions | None = None) -> Forecast:

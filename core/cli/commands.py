@@ -14,7 +14,7 @@ from core.analysis import store
 from core.cli import budget, output, tables
 from core.cli.cache import opened
 from core.cli.output import console, note, print_json, progress_bar, write
-from core.cli.partial import keeper
+from core.cli.partial import first_look, keeper
 from core.cli.studies import study_of
 from core.decide import answer
 from core.decide.advise.advice import considerations, feasibility, recommendations
@@ -141,7 +141,7 @@ def _analyze(options: argparse.Namespace, reporter: Reporter) -> None:
         aside.print(sentence)
         reporter.say(sentence)
 
-    cache, keep = opened(options, say), keeper(options, say)
+    cache, look = opened(options, say), first_look(keeper(options, say), say)
     with progress_bar(aside) as progress:
         task = progress.add_task("starting", total=plan.runs)
 
@@ -150,7 +150,7 @@ def _analyze(options: argparse.Namespace, reporter: Reporter) -> None:
             reporter.step(done, total, label)
 
         analysis = analysing.analyze(
-            source, how, given=ready, cache=cache, progress=step, on_partial=keep
+            source, how, given=ready, cache=cache, progress=step, on_partial=look
         )
     store.save(analysis, options.out)
     if is_graph(source.model):  # exporters name the nodes of the person's own file

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from core.analysis import store
 from core.analysis.analysis import Analysis
 from core.errors import AnalysisError
+from core.evidence.evidence import Partial
+from core.evidence.ranking import Ranking, ranking
 
 
 def keeper(
@@ -34,3 +36,34 @@ def keeper(
             say(f"Partial results are not kept: {error.cause}")
 
     return keep
+
+
+def first_look(
+    keep: Callable[[Analysis], None] | None, say: Callable[[str], None]
+) -> Callable[[Analysis], None]:
+    """Passes partial analyses on to `keep`, and tells `say` which layers cost most as soon as all of
+    them are measured on some samples.
+    """
+    told = False
+
+    def look(analysis: Analysis) -> None:
+        nonlocal told
+        if keep is not None:
+            keep(analysis)
+        evidence, partial = analysis.evidence, analysis.partial
+        if told or evidence is None or partial is None or partial.layers < partial.of_layers:
+            return  # nothing to rank yet
+        told = True
+        found = ranking(analysis.layers, evidence)
+        if found is not None:
+            say(_in_words(found, partial))
+
+    return look
+
+
+def _in_words(found: Ranking, partial: Partial) -> str:
+    each = ", ".join(f"{name} {cost:.2g}" for name, cost in found.worst)
+    return (
+        f"Measured on {partial.samples:,} of {partial.of_samples:,} samples so far, "
+        f"{found.precision} costs most in {each} {found.unit}, each layer alone."
+    )

@@ -57,7 +57,7 @@ class Upload(msgspec.Struct, frozen=True):
 class Request(msgspec.Struct, frozen=True):
     """What to analyze. `csv` is a file's name, `csv_digest` its SHA-256; `cwd` the folder that
     relative paths of a Python file start from. `memory_bytes` is 0 for the usual bound,
-    `scheme`, `calibrator` and `quantizer` are empty for the usual ones. With an `upload` it is what `source`
+    `scheme`, `calibrator`, `quantizer` and `until` are empty for the usual ones. With an `upload` it is what `source`
     only names. With `verify`, the folder of an analysis, nothing is analyzed: the `maps`, files in
     the job's folder, are built and run.
     """
@@ -75,6 +75,7 @@ class Request(msgspec.Struct, frozen=True):
     scheme: str = ""
     calibrator: str = ""
     quantizer: str = ""
+    until: str = ""
     upload: Upload | None = None
     verify: str = ""
     maps: tuple[str, ...] = ()
@@ -108,6 +109,7 @@ def command(request: Request, folder: Path) -> list[str]:
     words += ["--scheme", request.scheme] if request.scheme else []
     words += ["--calibrator", request.calibrator] if request.calibrator else []
     words += ["--quantizer", request.quantizer] if request.quantizer else []
+    words += ["--until", request.until.replace(" ", "-")] if request.until else []
     words += ["--device", request.device] if request.device != "cpu" else []
     words += ["--memory", str(request.memory_bytes)] if request.memory_bytes else []
     words += ["--jobs", str(request.processes)] if request.processes > 1 else []

@@ -103,7 +103,7 @@ def test_partial_analyses_grow(seen: tuple[Analysis, list[Analysis]]) -> None:
     grown = [(p.layers, p.samples) for p in parts]
 
     assert grown == sorted(grown)
-    assert {p.samples for p in parts} >= {16, 100, 200}
+    assert {p.samples for p in parts} >= {16, 200}
     assert "first look, 16 of 200 samples" in [p.in_words() for p in parts]
     assert parts[-1].in_words() == "partial, causes not examined yet"
     assert any("of 200 samples" in p.in_words() for p in parts)

@@ -64,7 +64,7 @@ def test_two_workers_give_the_bits_of_one(tmp_path: Path) -> None:
     assert digest(two.evidence) == digest(_measured(source, 1).evidence)
     runs = planned_runs(take_inventory(source), MeasureOptions(precisions=PRECISIONS, probes=2))
     assert [done for done, _, _ in seen] == sorted(done for done, _, _ in seen)
-    assert seen[-1] == (2 * len(runs), 2 * len(runs), "done")
+    assert seen[-1] == (3 * len(runs), 3 * len(runs), "done")
     assert {label for _, _, label in seen} == {run.label for run in runs} | {"done"}
     before = finished(tmp_path)
     said: list[str] = []
@@ -117,7 +117,7 @@ def test_errors_of_a_model_come_back_from_the_workers() -> None:
     source = _plain(
         awkward.MoreStepsForMore(), calibration=torch.randn(20, 5), task="classification"
     )
-    x = torch.randn(80, 5)
+    x = torch.randn(150, 5)
     source = model_source(
         {"model": source.model, "calibration": x[:20], "evaluation": (x, None), "holdout": None,
          "task": "classification"}

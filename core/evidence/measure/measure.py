@@ -120,7 +120,7 @@ def make_simulator(source: ModelSource, layers: LayerTable, options: MeasureOpti
 
 
 @dataclass(frozen=True, eq=False)
-class Prepared:
+class Setup:
     """What a measurement stands on before its first run: the `runs` it makes, who makes them, and who
     reads their outputs.
     """
@@ -130,7 +130,7 @@ class Prepared:
     reader: OutputReader
 
 
-def prepared(source: ModelSource, layers: LayerTable, options: MeasureOptions) -> Prepared:
+def set_up(source: ModelSource, layers: LayerTable, options: MeasureOptions) -> Setup:
     """Calibrate the engine of `source` and choose how runs are made. What does not fit is said here,
     before the hours of measuring. Raises `PolicyError` if the memory allowed is too small.
     """
@@ -138,17 +138,17 @@ def prepared(source: ModelSource, layers: LayerTable, options: MeasureOptions) -
     if source.metric is None:  # which takes targets of any form
         reader.targets(source.selection)
     engine = make_simulator(source, layers, options)
-    return Prepared(runs, prepare(engine, source, reader, len(runs), options), reader)
+    return Setup(runs, prepare(engine, source, reader, len(runs), options), reader)
 
 
 @dataclass(frozen=True, eq=False)
-class _Bench:
+class _Measuring:
     """What runs on samples of `source` are held against and put together by, and how long since."""
 
     source: ModelSource
     layers: LayerTable
     options: MeasureOptions
-    ready: Prepared
+    ready: Setup
     drawn: Draw
     reference: Reference
     assembler: Assembler
@@ -157,7 +157,7 @@ class _Bench:
 
     @classmethod
     def of(
-        cls, source: ModelSource, layers: LayerTable, options: MeasureOptions, ready: Prepared,
+        cls, source: ModelSource, layers: LayerTable, options: MeasureOptions, ready: Setup,
         drawn: Draw, everything: bool, of_samples: int,
     ) -> Self:  # fmt: skip
         """For runs on the selection split of `source`, part of one of `of_samples`, in the order of
@@ -229,7 +229,7 @@ class _Bench:
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
+class FirstLook:
     """A first look: what was `measured` of a few samples, and the finished `units` of each run on
     them, by the run's place.
     """
@@ -242,12 +242,12 @@ def first_look(
     source: ModelSource,
     layers: LayerTable,
     options: MeasureOptions,
-    ready: Prepared,
+    ready: Setup,
     *,
     cache: Cache | None = None,
     progress: Progress = lambda done, total, label: None,
     on_partial: OnPartial | None = None,
-) -> Look | None:
+) -> FirstLook | None:
     """Make every run on the samples that are drawn first; None where there are so few that all are.
 
     The arguments are those of `measure`, which takes what is found for its own first batch.
@@ -264,12 +264,12 @@ def first_look(
     total = len(ready.runs) * len(ready.runner.parts(samples))
     progress(0, total, ready.runs[0].label)
     drawn = Draw(few.selection.inputs, np.searchsorted(here, rows))
-    bench = _Bench.of(few, layers, options, ready, drawn, judged, samples)
-    found = bench.collect(
-        bench.run_cache(cache, is_look=True), on_partial,
+    measuring = _Measuring.of(few, layers, options, ready, drawn, judged, samples)
+    found = measuring.collect(
+        measuring.run_cache(cache, is_look=True), on_partial,
         lambda done, _, label: progress(done, total, label), {},
     )  # fmt: skip
-    return Look(bench.partly(found), found.first)
+    return FirstLook(measuring.partly(found), found.first)
 
 
 def measure(
@@ -277,8 +277,8 @@ def measure(
     layers: LayerTable,
     options: MeasureOptions,
     *,
-    ready: Prepared | None = None,
-    look: Look | None = None,
+    ready: Setup | None = None,
+    look: FirstLook | None = None,
     cache: Cache | None = None,
     progress: Progress = lambda done, total, label: None,
     on_partial: OnPartial | None = None,
@@ -286,14 +286,14 @@ def measure(
     """Simulate every run of `planned_runs` on the selection split, in batches of samples drawn at
     random: all of them, or as many as settle the ranking of the layers where `options` say so.
 
-    `layers` are those of `options`, `ready` is what `prepared` made of them, and `look` what
+    `layers` are those of `options`, `ready` is what `set_up` made of them, and `look` what
     `first_look` found, which is not measured again. `progress(done, total, label)` is called before
     each run of each batch. Peak memory is kept within its bound by smaller batches, which do not change
     the numbers. What `cache` holds is not measured again. `on_partial` is given what is measured so
     far, now and then. Does not change the model. Raises `PolicyError` if the bound is too small
     and `ModelError` where the reference outputs are not finite.
     """
-    ready = ready or prepared(source, layers, options)
+    ready = ready or set_up(source, layers, options)
     runner, split = ready.runner, source.selection
     judge = None
     if source.metric is not None and split.targets is not None:
@@ -302,22 +302,22 @@ def measure(
     total = len(ready.runs) * len(runner.parts(len(split)))
     if look is None:
         progress(0, total, ready.runs[0].label)
-    bench = _Bench.of(
+    measuring = _Measuring.of(
         source, layers, options, ready, draw(split.inputs), judge is not None, len(split)
     )
     # What is wrong with the model or the metric is said before the hours of measuring.
-    first = None if judge is None else judge.score(bench.reference.held)
-    run_cache = bench.run_cache(cache, is_look=False)
+    first = None if judge is None else judge.score(measuring.reference.held)
+    run_cache = measuring.run_cache(cache, is_look=False)
     known: Mapping[int, Unit] = {} if look is None else look.units
-    found = bench.collect(run_cache, on_partial, progress, known, options.jobs)
+    found = measuring.collect(run_cache, on_partial, progress, known, options.jobs)
     progress(total, total, "done")
     if not found.done.all():
-        return bench.partly(found, run_cache.key)
+        return measuring.partly(found, run_cache.key)
     metrics = None
     if judge is not None and first is not None:
-        metrics = _judged(judge, first, found, bench.assembler)
-    evidence = bench.assembler.whole(found.outputs, found.finite, metrics)
-    return bench.measured(found, evidence, run_cache.key)
+        metrics = _judged(judge, first, found, measuring.assembler)
+    evidence = measuring.assembler.whole(found.outputs, found.finite, metrics)
+    return measuring.measured(found, evidence, run_cache.key)
 
 
 def _weight_sqnr(

@@ -69,6 +69,7 @@ def request(source: LaunchedSource) -> Request:
         csv="" if csv is None else csv.name,
         csv_digest="" if csv is None else digest(csv.content),
         cwd=launched.folder_for(source.reference),
+        until="" if how.until == Options().until else how.until,
         device=how.device,
         memory_bytes=how.memory_bytes,
         processes=how.processes,

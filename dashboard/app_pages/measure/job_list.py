@@ -137,7 +137,9 @@ def _done(job: Job) -> str:
     )
     said = result.get("notes")
     notes = "".join(f" {plain(str(note))}" for note in said) if isinstance(said, list) else ""
-    return f"{counts}, measured in {duration(job.elapsed)}.{notes}"
+    partial = actions.partial_of(job)
+    far = "" if partial is None else f" ({plain(partial.in_words())})"
+    return f"{counts}{far}, measured in {duration(job.elapsed)}.{notes}"
 
 
 def _count(value: object, what: str) -> str:
@@ -149,7 +151,7 @@ def _count(value: object, what: str) -> str:
 def _title(job: Job) -> None:
     asked = job.request
     what = asked.source if asked.source.startswith(PREFIX) else asked.source.rpartition("/")[2]
-    rounded = asked.scheme, asked.calibrator, asked.quantizer
+    rounded = asked.scheme, asked.calibrator, asked.quantizer, asked.until
     parts = [what, ", ".join(asked.precisions), asked.csv, *rounded]
     st.markdown(
         f"**{plain(job.name)}** {BADGES.get(job.state, '')} "

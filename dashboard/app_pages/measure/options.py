@@ -6,12 +6,14 @@ Few people need these, so they lie behind an expander; each is a flag of `analyz
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import streamlit as st
 
 from core.errors import PolicyError
 from core.evidence.measure.memory_size import parse_bytes
+from core.evidence.options import FIRST_LOOK, Until
 from core.numerics import quantizers, scheme
 from core.numerics.calibrate import calibrators
 from dashboard.session.measure_form import SCHEME
@@ -19,6 +21,12 @@ from dashboard.session.measure_form import SCHEME
 MEMORY, PROCESSES, DEVICE = "measure_memory", "measure_jobs", "measure_device"
 CALIBRATOR, PERCENT = "measure_calibrator", "measure_percent"
 QUANTIZER = "measure_quantizer"
+UNTIL = "measure_until"
+HOW_FAR: Mapping[Until, str] = {
+    "exact": "all samples",
+    "ranked": "until layers are ranked",
+    "first look": f"a first look ({FIRST_LOOK} samples)",
+}
 DEVICES = ("cpu", "cuda")
 MOST_PROCESSES = 64
 
@@ -33,6 +41,7 @@ class Options:
     scheme: str = scheme.names()[0]
     calibrator: str = calibrators.names()[0]
     quantizer: str = quantizers.names()[0]
+    until: Until = "exact"
     device: str = "cpu"
     memory_bytes: int = 0
     processes: int = 1
@@ -47,6 +56,7 @@ def chosen() -> Options:
     percent = st.session_state.get(PERCENT)
     if calibrators.CALIBRATORS[calibrator].percent is not None and percent is not None:
         calibrator = calibrators.get(f"{calibrator}:{percent:g}").text
+    until: Until = st.session_state.get(UNTIL) or "exact"
     device = str(st.session_state.get(DEVICE) or DEVICES[0])
     processes = int(st.session_state.get(PROCESSES) or 1)
     text = str(st.session_state.get(MEMORY) or "").strip()
@@ -60,14 +70,24 @@ def chosen() -> Options:
         problem = PolicyError(
             "A CUDA device is one process's alone.", "Choose 1 process, or the CPU."
         )
-    return Options(rounding, calibrator, quantizer, device, memory, processes, problem)
+    return Options(rounding, calibrator, quantizer, until, device, memory, processes, problem)
 
 
 def draw() -> None:
     """The controls, behind an expander."""
     with st.expander("How it is measured", icon=":material/settings:"):
         _rounding()
-        grid = st.grid(3, min_column_width=160, gap="small")
+        grid = st.grid(4, min_column_width=160, gap="small")
+        grid.selectbox(
+            "How far",
+            list(HOW_FAR),
+            format_func=lambda one: HOW_FAR[one],
+            key=UNTIL,
+            persist_state="session",
+            help="A first look is there soon after the start in any case, and grows while you use it. "
+            "A ranking is settled when other samples would hardly choose other layers. What is measured "
+            "is found again when you measure further.",
+        )
         grid.text_input(
             "Memory limit",
             key=MEMORY,
