@@ -46,7 +46,8 @@ class Forecast:
     `batch` samples are run at a time, so that about `peak_bytes` of memory are taken at most, of
     which Python, the model and its data take `held_bytes` before anything is measured.
     `predicted_seconds` are those of an idle machine, with as many processes as were asked for; each
-    precision adds `adds_seconds` to them. `full_passes` says why layers will
+    precision adds `adds_seconds` to them, and after `first_look_seconds` a first look at every layer
+    is there (None where all samples are measured at once). `full_passes` says why layers will
     not be measured by replay ("" = they will), `outputs` what is kept of those of a sample.
     """
 
@@ -54,6 +55,7 @@ class Forecast:
     runs: int
     samples: int
     predicted_seconds: float
+    first_look_seconds: float | None
     adds_seconds: Mapping[str, float]
     perturbation_bytes: int
     peak_bytes: int
@@ -89,7 +91,7 @@ class Steps:
 class Ready:
     """Everything that an analysis stands on before its first run, once for the forecast and for it.
 
-    `held_bytes` were taken before it was made.
+    `held_bytes` were taken before it was made, which took `seconds` of the processor.
     """
 
     source: ModelSource
@@ -97,13 +99,15 @@ class Ready:
     layers: LayerTable
     measurement: Setup
     held_bytes: int
+    seconds: float
 
 
 def ready(source: ModelSource, options: MeasureOptions | None = None) -> Ready:
     """Calibrate `source` and see how it can be run. Raises `PolicyError` if memory is too small."""
-    options, held = options or MeasureOptions(), held_bytes()
+    options, held, start = options or MeasureOptions(), held_bytes(), time.thread_time()
     layers = layers_of(source, options.scheme, expand_units=options.expand_units)
-    return Ready(source, options, layers, measuring.set_up(source, layers, options), held)
+    measurement = measuring.set_up(source, layers, options)
+    return Ready(source, options, layers, measurement, held, time.thread_time() - start)
 
 
 def dry_run(source: ModelSource, options: MeasureOptions | None = None) -> Forecast:
@@ -128,6 +132,7 @@ def forecast(given: Ready) -> Forecast:
         runs=sum(not run.idle for run in runs),
         samples=len(source.selection),
         predicted_seconds=took.seconds,
+        first_look_seconds=None if took.first_look is None else given.seconds + took.first_look,
         adds_seconds=took.adds,
         perturbation_bytes=values * np.dtype(np.float32).itemsize,
         peak_bytes=held + runner.peak_bytes,

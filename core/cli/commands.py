@@ -133,7 +133,7 @@ def _analyze(options: argparse.Namespace, reporter: Reporter) -> None:
     aside = console(stderr=True)
     aside.print(
         f"{count(plan.layers, 'layer')}, {count(plan.runs, 'run')} over {plan.samples:,} samples, "
-        f"about {duration(plan.predicted_seconds)} on an idle machine and "
+        f"about {duration(plan.predicted_seconds)} on an idle machine{tables.looked(plan)} and "
         f"{plan.peak_bytes / 1e6:,.0f} MB"
     )
 

@@ -44,6 +44,12 @@ def samples_table(rows: Sequence[dict[str, Any]]) -> Table:
     return table
 
 
+def looked(plan: Forecast) -> str:
+    """When a first look is there, in words to go on with."""
+    seconds = plan.first_look_seconds
+    return "" if seconds is None else f" (a first look after {duration(seconds)})"
+
+
 def plan_table(plan: Forecast) -> Table:
     """What a measurement will cost."""
     table = new_table("Dry run: nothing was measured", ("what", "predicted"), ("predicted",))
@@ -54,6 +60,8 @@ def plan_table(plan: Forecast) -> Table:
     table.add_row("time on an idle machine", f"about {duration(plan.predicted_seconds)}")
     for name, seconds in plan.adds_seconds.items():
         table.add_row(f"of it for {name}", f"about {duration(seconds)}")
+    if plan.first_look_seconds is not None:
+        table.add_row("first look", f"after about {duration(plan.first_look_seconds)}")
     table.add_row(
         "memory at its peak",
         f"about {plan.peak_bytes / MEGA:,.0f} MB, {plan.held_bytes / MEGA:,.0f} MB of it are held now",

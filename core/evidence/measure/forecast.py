@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from core.engines.engine import Engine
 from core.engines.torch.simulate.folding import seen_at
 from core.evidence.diagnose.curvature import pull_back
 from core.evidence.diagnose.local_measure import (
@@ -24,9 +25,10 @@ from core.evidence.diagnose.local_measure import (
     few,
     has_gradients,
 )
+from core.evidence.measure.draw import FEW
 from core.evidence.measure.outputs import Floats, OutputReader
 from core.evidence.measure.runs import Run, Runner
-from core.evidence.options import MeasureOptions
+from core.evidence.options import FIRST_LOOK, MeasureOptions
 from core.layers import Layer, LayerTable
 from core.numerics.precision import Precision
 from core.source.batches import Inputs, count, take
@@ -41,11 +43,13 @@ UNKNOWN_SHARE = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Duration:
-    """Estimated `seconds` of an analysis on an idle machine, and what each precision `adds` to them: its layers alone and
-    the look at what they err. Probes, the reference and remedies are of all.
+    """Estimated `seconds` of an analysis on an idle machine, those after which its first look is there
+    (`first_look`, None where all samples are measured at once), and what each precision `adds`: its
+    layers alone and the look at what they err. Probes, the reference and remedies are of all.
     """
 
     seconds: float
+    first_look: float | None
     adds: Mapping[str, float]
 
 
@@ -85,7 +89,18 @@ def duration_of(
         if run.layer:
             name = run.assignment[run.layer].name
             adds[name] += (each * cost_of + reducing / len(runs)) * samples / options.jobs
-    return Duration(total, adds)
+    look = None if samples < FEW else _first_look_seconds(simulator, inputs, passes + 1)
+    if look is not None and options.until == "first look":
+        total = look + each * holdout
+    return Duration(total, look, adds)
+
+
+def _first_look_seconds(simulator: Engine, inputs: Inputs, passes: float) -> float:
+    """Estimated time of so many passes over the samples of a first look."""
+    few = take(inputs, 0, FIRST_LOOK)
+    start = time.thread_time()
+    simulator.run({}, few)
+    return (time.thread_time() - start) * passes
 
 
 def _pulled_back(source: ModelSource) -> int:

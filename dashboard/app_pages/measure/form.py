@@ -184,10 +184,12 @@ def _in_words(plan: dict[str, object]) -> str:
         if isinstance(adds, dict)
         else UNKNOWN
     )
+    look = plan.get("first_look_seconds")
+    soon = f"A first look is there after {duration(look)}.  \n" if isinstance(look, float) else ""
     return (
         f"**Predicted: {time}**, {room} of changed outputs on disk.  \n"
         f"Of it for each precision: {each}.  \n"
-        f"{counted('layers')}, {counted('runs')} over {counted('samples')}; outputs "
+        f"{soon}{counted('layers')}, {counted('runs')} over {counted('samples')}; outputs "
         f"of a sample: {plain(str(outputs))}. The time is estimated from the processor "
         f"time of one small batch."
     )
