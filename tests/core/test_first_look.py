@@ -85,6 +85,7 @@ def test_a_first_look_is_part_of_the_whole(whole: Analysis) -> None:
     assert seen.splits == replace(whole.splits, selection=16)
     assert evidence.local is None
     assert evidence.measured is None
+    assert (evidence.of_samples, full.of_samples) == (200, 0)
     rows = rows_of(evidence, full)
     assert rows == sorted(draw.order(200)[:16])
     np.testing.assert_array_equal(evidence.perturbations, full.perturbations[:, :, rows])

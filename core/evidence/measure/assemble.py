@@ -120,5 +120,5 @@ class Assembler:
             measured=None if known is None else measured,
             shared=self.shared,
             entries=None if self.keeper.entries is None else self.keeper.entries[rows],
-            of_samples=0 if every else len(self.baseline),
+            of_samples=self.of_samples if len(rows) < self.of_samples else 0,
         )  # fmt: skip
