@@ -217,12 +217,61 @@ def test_a_replay_that_differs_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(
         Replayer,
         "replayed",
-        lambda *args: None if args[1].layer == "head" else original(*args),
+        lambda *args: None if "head" in args[1].layers else original(*args),
     )
 
     replayer = Replayer(simulator, source.selection.inputs[:2], [("embed", INT8), ("head", INT8)])
 
     assert replayer.refusal == "layer 'head' alone differs from a full pass in INT8"
+
+
+class _Unseen(nn.Module):
+    """Five layers and, behind the one at `place`, a function that no mode sees."""
+
+    def __init__(self, place: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(5, 5) for _ in range(5))
+        self.place = place
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for i, layer in enumerate(self.layers):
+            x = layer(x)
+            if i == self.place:
+                with torch._C.DisableTorchFunction():
+                    x = torch.tanh(x)
+        return x * 2
+
+
+@pytest.mark.parametrize("place", range(5))
+def test_a_value_that_takes_an_unseen_way_is_noticed(place: int) -> None:
+    """Layers are compared all at once and, as that fails, one by one, which names the first."""
+    torch.manual_seed(1)
+    source = source_of(_Unseen(place), (5,))
+
+    replayer = _compared(source)
+
+    assert replayer.refusal == "layer 'layers.0' alone differs from a full pass in INT8"
+
+
+def test_layers_that_replay_are_compared_with_two_passes_for_each_precision() -> None:
+    """However many layers there are: every other one at once, and the rest."""
+    source = tiny_source()
+    simulator = _simulator(source)
+    check = [(name, precision) for name in simulator.varied for precision in PRECISIONS]
+    ran: list[int] = []
+    run = simulator.run
+
+    def counted(assignment: Any, *rest: Any) -> Any:
+        ran.append(len(assignment))
+        return run(assignment, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(simulator, "run", counted)
+        replayer = Replayer(simulator, source.selection.inputs[:2], check)
+
+    layers = len(simulator.varied)
+    assert replayer.refusal == ""
+    assert ran == [0, *[layers - layers // 2, layers // 2] * len(PRECISIONS)]
 
 
 def test_only_what_a_layer_reaches_runs_again() -> None:

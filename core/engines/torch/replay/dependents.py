@@ -34,13 +34,13 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Dependents:
-    """Everything to run again when `layer` changes.
+    """Everything to run again when `layers` change, mostly one.
 
-    `first` are the slots of the layer's own output if it runs once: where none of them has
+    `first` are the slots of the layer's own output if it is one and runs once: where none of them has
     changed, nothing behind it has. `reads` are the slots taken from the recorded pass.
     """
 
-    layer: str
+    layers: tuple[str, ...]
     steps: tuple[Step, ...]
     first: tuple[int, ...]
     reads: frozenset[int]
@@ -73,7 +73,7 @@ def plan(recording: Recording, layers: Sequence[str]) -> ReplayPlan:
     dependents_of = {}
     equal: dict[Step, Step] = {}
     for name in sorted({r.layer for r in recording.regions}, key=lambda n: _first(recording, n)):
-        found = _dependents(recording, name, bit[name], reach, equal)
+        found = _dependents(recording, (name,), bit[name], reach, equal)
         if found is not None:
             dependents_of[name] = found
     keep = (
@@ -82,6 +82,19 @@ def plan(recording: Recording, layers: Sequence[str]) -> ReplayPlan:
         else frozenset()
     )
     return ReplayPlan(dependents_of, keep, _copies(recording, keep), "")
+
+
+def together(
+    recording: Recording, layers: Sequence[str], changed: Sequence[str]
+) -> Dependents | None:
+    """Everything to run again when all of `changed`, some of `layers`, change at once; None where the
+    output depends on none of them. What it reads is kept for the dependents of single layers.
+    """
+    bit = {name: 1 << i for i, name in enumerate(layers)}
+    reach = _reach(recording, _enclosing(recording, bit))
+    ran = {region.layer for region in recording.regions}
+    some = tuple(name for name in changed if name in ran)
+    return _dependents(recording, some, sum(bit[n] for n in some), reach, {}) if some else None
 
 
 def up_to_own(whole: ReplayPlan, recording: Recording) -> ReplayPlan:
@@ -94,7 +107,7 @@ def up_to_own(whole: ReplayPlan, recording: Recording) -> ReplayPlan:
 def _up_to_own(dependents: Dependents, recording: Recording) -> Dependents:
     own = [
         i for i, step in enumerate(dependents.steps)
-        if isinstance(what := step.on(recording), Region) and what.layer == dependents.layer
+        if isinstance(what := step.on(recording), Region) and what.layer in dependents.layers
     ]  # fmt: skip
     steps = dependents.steps[: max(own, default=-1) + 1]
     made: set[int] = set()
@@ -230,9 +243,12 @@ def _copies(recording: Recording, keep: frozenset[int]) -> dict[int, tuple[int, 
 
 
 def _dependents(
-    recording: Recording, layer: str, bit: int, reach: Sequence[int], equal: dict[Step, Step]
-) -> Dependents | None:
-    own = {r.start: i for i, r in enumerate(recording.regions) if r.layer == layer}
+    recording: Recording, layers: tuple[str, ...], bit: int, reach: Sequence[int],
+    equal: dict[Step, Step],
+) -> Dependents | None:  # fmt: skip
+    # Of regions that start together the longest, which stands first, holds the others.
+    regions = reversed(tuple(enumerate(recording.regions)))
+    own = {r.start: i for i, r in regions if r.layer in layers}
     todo: list[tuple[int, bool]] = []
     i = min(own)
     while i < len(recording.calls):
@@ -264,8 +280,9 @@ def _dependents(
     if not steps:
         return None
     steps.reverse()
-    first = recording.regions[own[min(own)]].makes if len(own) == 1 and not steps[0].writes else ()
-    return Dependents(layer, tuple(steps), first, frozenset(reads))
+    once = len(layers) == len(own) == 1 and not steps[0].writes
+    first = recording.regions[own[min(own)]].makes if once else ()
+    return Dependents(layers, tuple(steps), first, frozenset(reads))
 
 
 def _all_writes(recording: Recording, what: Call | Region) -> list[tuple[int, int]]:

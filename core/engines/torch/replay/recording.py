@@ -94,6 +94,11 @@ class Recording:
         """Bytes of each storage."""
         return dict(zip(self.storages, self.sizes, strict=True))
 
+    def counts_within(self, region: Region) -> dict[str, int]:
+        """Layer -> operations that it has run before `region`, of those that run in it."""
+        inside = [r for r in self.regions if region.start <= r.start and r.stop <= region.stop]
+        return {r.layer: r.count for r in reversed(inside)} | {region.layer: region.count}
+
     def wiring(self) -> tuple[Any, ...]:
         """What must be equal for two recordings to be the same program on other values."""
         return (
