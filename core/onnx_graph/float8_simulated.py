@@ -22,8 +22,7 @@ from core.numerics.rounding import activation_scale, round_weight, top
 from core.numerics.scheme import Scheme
 from core.onnx_graph.layered_graph import LayeredGraph, float_kernels
 from core.onnx_graph.marking import LayerMarks
-from core.onnx_graph.surgery import replace_nodes
-from core.onnx_graph.weights_only import drop_unread
+from core.onnx_graph.surgery import drop_unread, replace_nodes
 
 SCALED = "__scaled_"
 """Added to the name of a tensor, with the precision that it was rounded to."""

@@ -27,8 +27,8 @@ from core.numerics.precision import Precision, TensorFormat
 from core.numerics.states import WHOLE_BYTES, state_in
 from core.onnx_graph.layered_graph import LayeredGraph, attribute
 from core.onnx_graph.read_model import readers_of
-from core.onnx_graph.surgery import MARK, copied, replace_nodes
-from core.onnx_graph.weights_only import MICROSOFT, drop_unread
+from core.onnx_graph.surgery import MARK, copied, drop_unread, replace_nodes
+from core.onnx_graph.weights_only import MICROSOFT
 
 NBITS, ROWS = "MatMulNBits", "GatherBlockQuantized"
 FLOATS, BYTES = 0, 4

@@ -25,8 +25,7 @@ from core.onnx_graph.read_model import (
     subgraphs,
 )
 from core.onnx_graph.session import open_session
-from core.onnx_graph.surgery import copied, rename_inputs, replace_nodes
-from core.onnx_graph.weights_only import drop_unread
+from core.onnx_graph.surgery import copied, drop_unread, rename_inputs, replace_nodes
 
 LEAST_OPSET = 13
 """The first in which Q and DQ have an axis, which scales per channel need."""

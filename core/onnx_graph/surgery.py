@@ -1,4 +1,4 @@
-"""Chosen nodes of an ONNX graph in INT8 and FP16, by ONNX Runtime's own tools.
+"""Chosen nodes of an ONNX graph in INT8 and FP16, by ONNX Runtime's own tools, and in INT8-dynamic.
 
 ONNX Runtime's quantizer works by tensor: every reader of a quantized tensor gets the rounded
 copy, chosen or not. Here the operand of a chosen node is first given a name of its own, so that
@@ -10,10 +10,11 @@ read it rounds for both; both are put right here.
 Exported scripts hold this text as it stands: it needs onnx, onnxruntime and numpy alone.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import NodeProto, TensorProto
 from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType, TensorsData
@@ -26,6 +27,9 @@ CLIPS = ("Relu", "Clip")
 ROUNDERS = ("QuantizeLinear", "DequantizeLinear")
 MARK, HALF = "__quantscape", "__half"
 """What is added to the names of copies."""
+
+LIMIT = 127
+"""The largest integer of a symmetric weight."""
 
 Span = tuple[float, float]
 """Least and largest value of a tensor."""
@@ -390,3 +394,97 @@ def drop_pairs(model: onnx.ModelProto) -> None:
     nodes = [n for n in model.graph.node if n.op_type != "Cast" or n.output[0] not in before]
     read = {given for node in nodes for given in (*node.input, *read_inside(node))} | outputs
     replace_nodes(model, [n for n in nodes if n.op_type != "Cast" or n.output[0] in read])
+
+
+def with_ranges_set(
+    model: onnx.ModelProto, layers: Mapping[str, Collection[str]]
+) -> onnx.ModelProto:
+    """A copy of `model` in which MatMul and Gemm called as the `layers` say, whose right operand is a
+    constant matrix, quantize what they take in while they run, once in each layer.
+
+    DynamicQuantizeLinear lays a tensor on an unsigned affine grid over its own minimum and maximum
+    widened to hold 0, MatMulInteger multiplies integers, and the product of both scales makes floats
+    of the sums: what `quantize_dynamic` of onnxruntime writes (quantization/operators/matmul.py), with
+    weights as INT8 has them. ONNX Runtime makes one kernel of the nodes, DynamicQuantizeMatMul or
+    MatMulIntegerToFloat.
+    """
+    made = copied(model)
+    held = {constant.name: constant for constant in made.graph.initializer}
+    layer_of = {name: layer for layer, names in layers.items() for name in names}
+    matrices: dict[str, list[str]] = {}
+    taken: dict[tuple[str, str], list[str]] = {}
+
+    def matrix(name: str, *, is_rows: bool) -> list[str]:
+        """Names of the constant `name` [inputs, outputs] as integers, and of its scales [outputs]."""
+        stem = f"{name}{MARK}_dynamic" + ("_rows" if is_rows else "")
+        if stem not in matrices:
+            values = onnx.numpy_helper.to_array(held[name])
+            integers, scales = on_grid(np.asarray(values.T if is_rows else values), (1,))
+            parts = {f"{stem}_quantized": integers, f"{stem}_scale": scales.reshape(-1)}
+            made.graph.initializer.extend(
+                onnx.numpy_helper.from_array(np.ascontiguousarray(part), called)
+                for called, part in parts.items()
+            )
+            matrices[stem] = list(parts)
+        return matrices[stem]
+
+    def product(node: NodeProto) -> list[NodeProto]:
+        new: list[NodeProto] = []
+        stem = f"{node.name}{MARK}"
+
+        def add(
+            op: str, inputs: list[str], outputs: list[str], name: str = "", **more: int
+        ) -> None:
+            one = onnx.helper.make_node(op, inputs, outputs, name or f"{stem}_{len(new)}")
+            one.attribute.extend(onnx.helper.make_attribute(n, v) for n, v in more.items())
+            one.metadata_props.extend(node.metadata_props)
+            new.append(one)
+
+        is_rows = any(a.name == "transB" and a.i for a in node.attribute)
+        integers, scales = matrix(node.input[1], is_rows=is_rows)
+        key = layer_of[node.name], node.input[0]
+        if key not in taken:
+            taken[key] = [f"{stem}_{what}" for what in ("taken", "scale", "zero_point")]
+            add("DynamicQuantizeLinear", [key[1]], taken[key])
+        given, scale, zero_point = taken[key]
+        added = node.input[2] if len(node.input) > 2 else ""
+        multiplied = f"{stem}_product" if added else node.output[0]
+        add("MatMulInteger", [given, integers, zero_point], [f"{stem}_sums"], node.name)
+        add("Cast", [f"{stem}_sums"], [f"{stem}_floats"], to=TensorProto.FLOAT)
+        add("Mul", [scale, scales], [f"{stem}_scales"])
+        add("Mul", [f"{stem}_floats", f"{stem}_scales"], [multiplied])
+        if added:
+            add("Add", [multiplied, added], [node.output[0]])
+        return new
+
+    parts = [product(n) if n.name in layer_of else [n] for n in made.graph.node]
+    replace_nodes(made, [one for part in parts for one in part])
+    drop_unread(made)
+    return made
+
+
+def on_grid(
+    values: npt.NDArray[np.float32], axes: tuple[int, ...]
+) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+    """`values` as integers, and their scales, an axis of length 1 for each that is not in `axes`."""
+    others = tuple(axis for axis in range(values.ndim) if axis not in axes)
+    scales = np.abs(values).max(axis=others, keepdims=True).astype(np.float32) / np.float32(LIMIT)
+    scales = np.where(scales > np.finfo(np.float32).tiny, scales, np.float32(1))
+    inverse = np.float32(1) / scales  # as PyTorch's fake quantization multiplies
+    return np.clip(np.rint(values * inverse), -LIMIT, LIMIT).astype(np.int8), scales
+
+
+def read_in(graph: onnx.GraphProto) -> set[str]:
+    """What `graph` gives and its nodes read, those of loops and branches included."""
+    parts = [a.g for node in graph.node for a in node.attribute if a.HasField("g")]
+    inner = [read_in(part) for part in parts]
+    own = {given for node in graph.node for given in node.input}
+    return own.union({value.name for value in graph.output}, *inner)
+
+
+def drop_unread(model: onnx.ModelProto) -> None:
+    """Leave out constants that no node reads. Mutates `model`."""
+    read = read_in(model.graph)
+    kept = [constant for constant in model.graph.initializer if constant.name in read]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)

@@ -14,14 +14,13 @@ from typing import Any, cast
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto
+from onnx import ModelProto, NodeProto, TensorProto
 from onnx.reference import ReferenceEvaluator
 from onnxruntime.quantization.onnx_model import ONNXModel
 
 from core.onnx_graph.node_table import PRODUCTS, RECURRENT, SHAPES
-from core.onnx_graph.surgery import MARK, replace_nodes
+from core.onnx_graph.surgery import MARK, drop_unread, on_grid, read_in, replace_nodes
 
-LIMIT = 127
 MICROSOFT = "com.microsoft"
 OF_RECURRENT = (1, 2)
 """Inputs of LSTM, GRU and RNN that are weights [directions, gates * hidden, features]."""
@@ -58,17 +57,6 @@ def store_weights(model: ModelProto, chosen: Sequence[StoredWeight]) -> None:
         _dynamic(model, by_name[name], held)
     drop_unread(model)
     ONNXModel(model).topological_sort()
-
-
-def on_grid(
-    values: NDArray[np.float32], axes: tuple[int, ...]
-) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """`values` as integers, and their scales, an axis of length 1 for each that is not in `axes`."""
-    others = tuple(axis for axis in range(values.ndim) if axis not in axes)
-    scales = np.abs(values).max(axis=others, keepdims=True).astype(np.float32) / np.float32(LIMIT)
-    scales = np.where(scales > np.finfo(np.float32).tiny, scales, np.float32(1))
-    inverse = np.float32(1) / scales  # as PyTorch's fake quantization multiplies
-    return np.clip(np.rint(values * inverse), -LIMIT, LIMIT).astype(np.int8), scales
 
 
 def _add(model: ModelProto, name: str, values: NDArray[Any]) -> str:
@@ -127,22 +115,6 @@ def _dynamic(model: ModelProto, node: NodeProto, held: dict[str, NDArray[Any]]) 
     node.attribute.extend(kept)
     if MICROSOFT not in {one.domain for one in model.opset_import}:
         model.opset_import.append(onnx.helper.make_opsetid(MICROSOFT, 1))
-
-
-def _read_in(graph: GraphProto) -> set[str]:
-    """What `graph` gives and its nodes read, those of loops and branches included."""
-    parts = [a.g for node in graph.node for a in node.attribute if a.HasField("g")]
-    inner = [_read_in(part) for part in parts]
-    own = {given for node in graph.node for given in node.input}
-    return own.union({value.name for value in graph.output}, *inner)
-
-
-def drop_unread(model: ModelProto) -> None:
-    """Leave out constants that no node reads. Mutates `model`."""
-    read = _read_in(model.graph)
-    kept = [constant for constant in model.graph.initializer if constant.name in read]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
 
 
 def whole_weights(model: ModelProto) -> None:
@@ -212,7 +184,7 @@ def _computed(
 def _drop_dead(model: ModelProto) -> None:
     """Leave out nodes whose results nothing reads, and the constants of these alone."""
     while True:
-        read = _read_in(model.graph)
+        read = read_in(model.graph)
         kept = [n for n in model.graph.node if read & set(n.output)]
         if len(kept) == len(model.graph.node):
             break

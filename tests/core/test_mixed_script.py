@@ -131,6 +131,17 @@ def test_script_and_build_give_one_graph_with_weights_by_groups(
     assert sum(node.op_type == "MatMulNBits" for node in model.graph.node) > 1
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("turns", [("INT8-dynamic",), ("INT8-dynamic", "FP16", "INT8", "INT4-g32")])
+def test_script_and_build_give_one_graph_with_ranges_set_while_it_runs(
+    turns: tuple[str, ...], tmp_path: Path
+) -> None:
+    """DynamicQuantizeLinear and MatMulInteger stand where `build` puts them, on the same integers."""
+    model = _compare(*_transformer(), turns, tmp_path)
+
+    assert sum(node.op_type == "MatMulInteger" for node in model.graph.node) > 1
+
+
 def _compare(
     graph: LayeredGraph, analysis: Analysis, x: Inputs, turns: tuple[str, ...], tmp_path: Path
 ) -> onnx.ModelProto:

@@ -125,6 +125,15 @@ def packed_modules(
     return found
 
 
+def modules_in(study: Study, chosen: PrecisionMap, model: nn.Module, precision: str) -> set[str]:
+    """Linear and Conv2d modules of `model` whose layers the map puts in `precision`."""
+    return {
+        path for path, module in model.named_modules()
+        if isinstance(module, nn.Linear | nn.Conv2d)
+        and chosen.by_layer.get(module_layer(study, path)) == precision
+    }  # fmt: skip
+
+
 def packed_products(
     model: Any, chosen: PrecisionMap, graph: Graph, kinds: Sequence[str] = PACKED_PRODUCTS
 ) -> dict[str, tuple[Any, Precision]]:

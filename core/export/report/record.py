@@ -132,7 +132,7 @@ def targets(given: Material) -> Section:
             continue
         found = legality(given.study, given.chosen, target)
         limits = list(target.cannot)
-        other = mismatch(given.study, target)
+        other = mismatch(given.study, target, found.legal)
         rows.append(
             (
                 name,

@@ -25,7 +25,8 @@ class Capability(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `stores` and `rounds` list classes of modules or types of nodes that integers mean something
     for (states of docs/method.md, "States"; "*" is any), `folds` those that run inside the kernel
     before them, in its precision; everything else has no INT8 there. `packs` lists those whose
-    weights it keeps by groups, `whole_groups` tells that it refuses inputs which no group divides,
+    weights it keeps by groups, `scales` those whose operands it casts to few bits of float over scales,
+    `dynamic` those that it multiplies on ranges set while it runs. `whole_groups` tells that it refuses inputs which no group divides,
     `own_groups` that it makes groups as it likes: of the first of these sizes that divides the inputs,
     of a whole row where there are no more inputs than the first or each has 8 bits; `grid` says in
     words where it puts such weights, "" where it is on the grid of each quantizer that `holds` lists,
@@ -54,6 +55,8 @@ class Capability(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rounds: tuple[str, ...] = ()
     folds: tuple[str, ...] = ()
     packs: tuple[str, ...] = ()
+    scales: tuple[str, ...] = ()
+    dynamic: tuple[str, ...] = ()
     whole_groups: bool = False
     own_groups: tuple[int, ...] = ()
     grid: str = ""
@@ -71,6 +74,11 @@ class Capability(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def grouped(self) -> tuple[str, ...]:
         """The precisions of weights alone, by groups, that it knows."""
         return tuple(p for p in self.precisions if registry.get(p).is_weights_only)
+
+    @property
+    def rounding_products(self) -> tuple[str, ...]:
+        """The precisions that are no cast of a whole layer."""
+        return tuple(p for p in self.precisions if not registry.get(p).is_cast)
 
     def means(self, kind: str) -> str:
         """What an integer precision means for a module class or node type; "" for nothing."""

@@ -54,6 +54,20 @@ class ExportRequest:
         return self.names(*self.target.integers)
 
     @property
+    def scaled(self) -> list[str]:
+        """The tool's names of what multiplies floats in few bits over scales."""
+        return self.names(*(p for p in self.target.precisions if registry.get(p).is_scaled))
+
+    @property
+    def dynamic(self) -> dict[str, list[str]]:
+        """The tool's names of what multiplies integers on ranges set while it runs, by layer."""
+        return {
+            line.layer: list(line.names)
+            for line in self.lines
+            if line.got is not None and registry.get(line.got).is_dynamic and line.names
+        }
+
+    @property
     def grouped(self) -> dict[str, TensorFormat]:
         """The tool's names of what keeps its weights by groups, with how."""
         return {

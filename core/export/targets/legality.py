@@ -18,6 +18,7 @@ from core.export.targets.modules import modules_of, why_none
 from core.export.targets.packed import matrices
 from core.layers import ROOT, Layer
 from core.numerics import precision as registry
+from core.numerics.precision import Precision
 from core.onnx_graph.node_table import TYPES_OF, Graph, carriers
 
 HELD_NOWHERE = "none of its products reads a weight that the graph holds as it stands"
@@ -32,6 +33,8 @@ NODE_TYPES = {
 """Kinds of operation without weights -> the node that carries them in ONNX, where there is one."""
 
 
+TABLES = ("Embedding", "EmbeddingBag", "Gather")
+"""Classes and types of nodes that look rows up."""
 STATES = ("computes", "stores", "rounds output", "folded")
 """What an integer precision can mean for a layer at a target, the most first."""
 
@@ -58,27 +61,49 @@ def meaning(
     if precision not in target.precisions:
         known = ", ".join(target.precisions)
         return Meaning("", why=f"{target.title} knows {known} and no {precision}")
-    kinds = _kinds(target, layer, graph)
-    if registry.get(precision).is_cast:
+    asked = registry.get(precision)
+    if asked.is_cast:
         nodes = () if graph is None else graph.of.get(layer.name, ())
         if target.speaks == "nodes":
             return Meaning("float", tuple(node.name for node in nodes))
         # A module's format is that of all below it, whether or not its parts have names.
         return Meaning("float", () if layer.name == ROOT else (layer.name,))
-    if registry.get(precision).is_weights_only:
+    if asked.is_weights_only:
         return _packed(target, layer, precision, graph)
-    if not kinds:
-        return Meaning("", why=why_none(layer))
-    states = [(name, kind, target.means(kind)) for name, kind in kinds]
+    if asked.is_dynamic and not layer.takes_dynamic:
+        return Meaning("", why=f"{precision} is of matrices and tables: it has none")
+    states = _states(target, layer, asked, graph)
+    if not states:
+        return Meaning("", why=why_none(layer) if target.speaks == "modules" else HELD_NOWHERE)
     best = next((s for s in STATES if any(s == state for *_, state in states)), "")
     if not best:
-        what = ", ".join(dict.fromkeys(kind for _, kind in kinds))
+        what = ", ".join(dict.fromkeys(kind for _, kind, _ in states))
         return Meaning("", why=f"{target.title} has no {precision} for {what}")
     left = tuple(dict.fromkeys(kind for _, kind, state in states if not state))
-    if target.speaks == "modules":
+    if target.speaks == "modules" and not asked.is_dynamic:
         left += tuple(_functions(layer))
     names = () if best == "folded" else tuple(n for n, _, state in states if state and n)
     return Meaning(best, names, left)
+
+
+def _states(
+    target: Capability, layer: Layer, asked: Precision, graph: Graph | None
+) -> list[tuple[str, str, str]]:
+    """Names and classes (or types of nodes) of what `asked`, which rounds both operands of products, is
+    about in `layer`, with what it means for them. What sets its ranges in any case, and a table, are in
+    integers with ranges set while they run what they are in integers.
+    """
+    kinds = _kinds(target, layer, graph)
+    if asked.is_scaled:
+        scales = target.scales if layer.takes_scales else ()
+        folds = dict.fromkeys(target.folds, "folded")
+        means = {**folds, **dict.fromkeys(scales, "computes")}
+        return [(name, kind, means.get(kind, "")) for name, kind in kinds]
+    if asked.is_calibrated or layer.dynamic:
+        return [(name, kind, target.means(kind)) for name, kind in kinds]
+    products = matrices(target, layer, graph) if layer.packs_products else ()
+    found = [(m.name, m.kind, "computes" if m.kind in target.dynamic else "") for m in products]
+    return found + [(name, kind, target.means(kind)) for name, kind in kinds if kind in TABLES]
 
 
 def _packed(target: Capability, layer: Layer, precision: str, graph: Graph | None) -> Meaning:
@@ -182,11 +207,17 @@ def legality(
 def _nearest(
     study: Study, target: Capability, policy: Policy, layer: Layer, asked: str, graph: Graph | None
 ) -> str:
-    """The narrowest that the tool takes and that is as wide; of what `policy` allows, where it can be."""
-    least = registry.width(asked)
+    """The narrowest that the tool takes and that is as wide, of equally wide ones that with the same
+    weights; of what `policy` allows, where it can be.
+    """
+    least, kept = registry.width(asked), registry.get(asked).weights
     wider = sorted(
         (p for p in study.precisions if registry.width(p) >= least and p != asked),
-        key=lambda p: (not policy.allows(p), registry.width(p)),
+        key=lambda p: (
+            not policy.allows(p),
+            registry.width(p),
+            registry.get(p).weights != kept,
+        ),
     )
     for precision in wider:
         if meaning(target, layer, precision, graph).state:

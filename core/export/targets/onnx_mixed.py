@@ -25,13 +25,21 @@ def render(request: ExportRequest) -> str:
     """
     surgery = files("core.onnx_graph") / "surgery.py"
     grids = grids_of(schemes.get(request.target.scheme))
+    nodes = () if request.graph is None else request.graph.nodes
+    look_ups = {node.name for node in nodes if node.op_type == "Gather"}
+    tables = {name for names in request.dynamic.values() for name in names} & look_ups
     return python(
         request,
         __name__,
         {
-            "INT8_NODES": integer_nodes(request, clips=bool(grids["rounded"])),
+            "INT8_NODES": integer_nodes(request, tables, clips=bool(grids["rounded"])),
             "FP16_NODES": nodes_in(request, "FP16"),
             "PACKED": packed_nodes(request),
+            "DYNAMIC": {
+                layer: products
+                for layer, names in request.dynamic.items()
+                if (products := [name for name in names if name not in tables])
+            },
             "GRIDS": grids,
         },
         SURGERY=surgery.read_text("utf-8"),
@@ -57,14 +65,14 @@ def packed_nodes(request: ExportRequest) -> list[dict[str, Any]]:
     ]
 
 
-def integer_nodes(request: ExportRequest, *, clips: bool) -> list[str]:
-    """Names of INT8 nodes in the graph's order; with activations that only clip where the scheme
+def integer_nodes(request: ExportRequest, tables: set[str], *, clips: bool) -> list[str]:
+    """Names of INT8 nodes and of `tables` in the graph's order; with activations that only clip where the scheme
     rounds outputs. Of a layer without products, whose output alone is rounded, these are the nodes
     that others read.
     """
     if request.graph is None:
         return request.integers
-    chosen = set(request.integers)
+    chosen = {*request.integers, *tables}
     layers = {line.layer for line in request.lines if line.got in request.target.integers}
     readers: dict[str, set[str]] = {}
     for node, layer in zip(request.graph.nodes, request.graph.owner, strict=True):

@@ -68,9 +68,8 @@ def check_legal(found: Legality, target: Capability) -> None:
 
 
 def _written(said: tuple[Line, ...], target: Capability) -> list[str]:
-    """Names that stand in the file: where there is one float format, those of integers."""
-    integers = (*target.integers, *target.grouped)
-    kinds = integers if target.floats == "one" else target.precisions
+    """Names that stand in the file: where there is one float format, all others."""
+    kinds = target.rounding_products if target.floats == "one" else target.precisions
     return [name for line in said if line.got in kinds for name in line.names]
 
 
@@ -110,7 +109,7 @@ def export(
     if target.speaks == "modules" and modules is not None:
         check_names(_written(said, target), modules, "The model")
     limits = cannot(target, said, graph, study.analysis.quantizer)
-    other = mismatch(study, target)
+    other = mismatch(study, target, chosen)
     request = ExportRequest(
         study=study,
         chosen=chosen,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+from core.decide.policy.decision import PrecisionMap
 from core.errors import MapError, QuantscapeError
 from core.export.targets import registry
 from core.export.targets.capability import Capability
@@ -46,7 +47,7 @@ def draw(view: View, side: Side) -> None:
         return
     found = tools.looked(view.opened, side.chosen.policy, name, known)
     _legality(found, target)
-    _scheme(view, target)
+    _scheme(view, target, found.legal)
     nearest = bool(found.illegal) and st.checkbox(
         "Use the nearest legal map",
         key=NEAREST,
@@ -152,9 +153,9 @@ def _limits(made: Exported) -> None:
         st.markdown("\n".join(f"- {plain(sentence)}" for sentence in made.cannot))
 
 
-def _scheme(view: View, target: Capability) -> None:
+def _scheme(view: View, target: Capability, chosen: PrecisionMap) -> None:
     """Where the evidence is of another scheme: what that means, and how to measure the target's."""
-    said = mismatch(view.study, target)
+    said = mismatch(view.study, target, chosen)
     if said is None:
         return
     st.warning(plain(said), icon=":material/rule:")

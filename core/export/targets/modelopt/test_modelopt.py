@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from core.numerics import precision as registry
+from core.numerics.rounding import round_scaled, round_weight, scales_of
 from tests.interop import sample
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -55,11 +57,7 @@ def test_weights_by_groups_have_a_scale_each(precision: str, tmp_path: Path) -> 
     x = sample.inputs_of("digits_vit")
     model = sample.model_of("digits_vit")
     expected = sample.packed_modules(study, chosen, model, whole=False)
-    integer = {
-        n for n, m in model.named_modules()
-        if isinstance(m, torch.nn.Linear | torch.nn.Conv2d)
-        and chosen.by_layer.get(sample.module_layer(study, n)) == "INT8"
-    }  # fmt: skip
+    integer = sample.modules_in(study, chosen, model, "INT8")
     model = sample.script_of(study, chosen, "modelopt", tmp_path).quantize(model, lambda m: m(x))
 
     on = {n for n, q in model.named_modules() if n.endswith("_quantizer") and q.is_enabled}
@@ -79,6 +77,63 @@ def test_weights_by_groups_have_a_scale_each(precision: str, tmp_path: Path) -> 
         assert quantizer.amax.numel() == steps.numel()
         assert torch.allclose(codes, codes.round(), atol=1e-3)
         assert codes.abs().max().round() == 2 ** (kept.bits - 1) - 1
+
+
+@pytest.mark.parametrize("name", sample.SAMPLES)
+def test_fp8_has_the_measured_codes(name: str, tmp_path: Path) -> None:
+    """FP8 modules, beside INT8 ones, have both quantizers in E4M3: weights with a scale for each output
+    channel and the codes of the analysis, activations on one scale, from the largest value that
+    calibration saw.
+    """
+    sample.needs("modelopt.torch.quantization", "modelopt")
+    study, chosen = sample.in_turns(name, "modelopt", None, ("FP8", "INT8", "FP32"))
+    x = sample.inputs_of(name)
+    model = sample.model_of(name)
+    modules = {p: sample.modules_in(study, chosen, model, p) for p in ("FP8", "INT8")}
+    seen: dict[str, torch.Tensor] = {}
+    hooks = [
+        model.get_submodule(n).register_forward_pre_hook(
+            lambda _, args, n=n: seen.update({n: args[0].detach()})
+        )
+        for n in modules["FP8"]
+    ]
+    before = model(x)
+    for hook in hooks:
+        hook.remove()
+    script = sample.script_of(study, chosen, "modelopt", tmp_path)
+    model = script.quantize(model, lambda m: m(x))
+
+    on = {n for n, q in model.named_modules() if n.endswith("_quantizer") and q.is_enabled}
+    both = modules["FP8"] | modules["INT8"]
+    assert set(script.FP8_MODULES) == modules["FP8"]
+    assert min(map(len, modules.values())) > 0
+    assert on == {f"{n}.{kind}_quantizer" for n in both for kind in ("weight", "input")}
+    with torch.no_grad():
+        error = (model(x) - before).abs().max()
+    assert 0 < error < 0.3 * before.abs().max()
+    kept = registry.get("FP8")
+    for n in modules["FP8"]:
+        module = model.get_submodule(n)
+        weight = module.weight.detach()
+        scales = scales_of(weight, kept.weights).reshape(-1, *[1] * (weight.ndim - 1))
+        found, measured = module.weight_quantizer(weight), round_weight(weight, kept)
+        assert module.weight_quantizer.num_bits == module.input_quantizer.num_bits == (4, 3)
+        assert module.weight_quantizer.amax.numel() == len(weight)
+        assert torch.equal(_codes(found, scales), _codes(measured, scales))
+        assert torch.allclose(found, measured, rtol=1e-6, atol=0)
+        amax, given = module.input_quantizer.amax, seen[n]
+        assert torch.equal(amax, given.abs().max())
+        taken, expected = (
+            module.input_quantizer(given),
+            round_scaled(given, amax / 448, kept.weights),
+        )
+        same = _codes(taken, amax / 448) == _codes(expected, amax / 448)
+        assert same.float().mean() > 1 - 1e-4
+
+
+def _codes(values: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+    """What stands in E4M3 for `values` that it can hold over `scales`."""
+    return (values / scales).to(torch.float8_e4m3fn).float()
 
 
 @pytest.mark.parametrize("name", sample.SAMPLES)

@@ -8,18 +8,18 @@ from core.export.targets.contract import ExportRequest
 
 
 def render(request: ExportRequest) -> str:
-    """`{module: {"weights": "qint8", "activations": "qint8"}}` of every INT8 module, and of one with
-    weights by groups `{"weights": "qint4", "activations": "none"}`.
+    """`{module: {"weights": "qint8", "activations": "qint8"}}` of every INT8 module, `qfloat8_e4m3fn` of
+    one in FP8, and of one with weights by groups `{"weights": "qint4", "activations": "none"}`.
 
     The form is what `optimum.quanto.quantization_map` returns, which has no place for comments.
     """
-    integers, few = set(request.integers), request.grouped
+    kinds = dict.fromkeys(request.integers, ("qint8", "qint8"))
+    kinds |= dict.fromkeys(request.scaled, ("qfloat8_e4m3fn", "qfloat8_e4m3fn"))
+    kinds |= {name: (f"qint{kept.bits}", "none") for name, kept in request.grouped.items()}
     entries = {
-        name: {"weights": "qint8", "activations": "qint8"}
-        if name in integers
-        else {"weights": f"qint{few[name].bits}", "activations": "none"}
+        name: {"weights": kinds[name][0], "activations": kinds[name][1]}
         for line in request.lines
         for name in line.names
-        if name in integers or name in few
+        if name in kinds
     }
     return json.dumps(entries, indent=2) + "\n"

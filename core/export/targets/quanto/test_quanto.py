@@ -12,6 +12,7 @@ import torch
 from core.export.targets.packed import Matrix
 from core.export.targets.registry import export, get
 from core.numerics import precision as registry
+from core.numerics.rounding import round_weight, scales_of
 from tests.interop import sample
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -42,6 +43,44 @@ def test_exactly_the_intended_layers_are_int8(name: str, tmp_path: Path) -> None
     with torch.no_grad():
         error = (model(x) - before).abs().max()
     assert 0 < error < 0.3 * before.abs().max()
+
+
+@pytest.mark.parametrize("name", sample.SAMPLES)
+def test_fp8_has_the_measured_bits(name: str, tmp_path: Path) -> None:
+    """FP8 modules, beside INT8 ones, are in quanto's own map those of the file; codes and scales of
+    their weights are, bit for bit, torch's casts over the scales of the analysis.
+    """
+    quanto = sample.needs("optimum.quanto", "quanto")
+    study, chosen = sample.in_turns(name, "quanto", None, ("FP8", "INT8", "FP32"))
+    given = json.loads(export(study, chosen, "quanto").content)
+    x = sample.inputs_of(name)
+    model, plain = sample.model_of(name), sample.model_of(name)
+    before = model(x)
+    few = {n for n, entry in given.items() if entry["weights"] == "qfloat8_e4m3fn"}
+    assert few == sample.modules_in(study, chosen, model, "FP8")
+    assert given.keys() - few == sample.modules_in(study, chosen, model, "INT8")
+    for names, qtype in ((few, quanto.qfloat8_e4m3fn), (given.keys() - few, quanto.qint8)):
+        quanto.quantize(model, include=list(names), weights=qtype, activations=qtype)
+    with torch.no_grad(), quanto.Calibration():
+        model(x)
+    quanto.freeze(model)
+
+    assert quanto.quantization_map(model) == given
+    kept, state = registry.get("FP8").weights, model.state_dict()
+    for n in few:
+        weight = plain.get_parameter(f"{n}.weight").detach()
+        scales = scales_of(weight, kept).reshape(-1, *[1] * (weight.ndim - 1))
+        assert torch.equal(state[f"{n}.weight._scale"], scales)
+        codes = (weight / scales).clamp(-448, 448).to(torch.float8_e4m3fn)
+        found = state[f"{n}.weight._data"]
+        assert torch.equal(found.view(torch.uint8), codes.view(torch.uint8))
+        assert torch.equal(
+            model.get_parameter(f"{n}.weight").dequantize(),
+            round_weight(weight, registry.get("FP8")),
+        )
+    with torch.no_grad():
+        error = (model(x) - before).abs().max()
+    assert 0 < error < 0.4 * before.abs().max()
 
 
 @pytest.mark.parametrize("precision", sample.FORMATS)

@@ -8,6 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from core.engines.torch.simulate.dynamic import round_dynamic
+from core.numerics import precision as registry
+from core.numerics.rounding import round_weight, scales_of
 from tests.interop import sample
 
 MIXES = (("INT8", "FP16"), ("FP16", "FP32"))
@@ -74,6 +77,46 @@ def test_weights_by_groups_have_the_measured_bits(
         by_hand.get_parameter(f"{name}.weight").data = kept.restored()
     if "INT8" not in others:
         assert torch.equal(model(x.to(dtype)), by_hand.to(dtype)(x.to(dtype)))
+
+
+@pytest.mark.parametrize("others", [(), ("INT8", "FP32"), ("FP16", "INT4-g32")])
+def test_int8_dynamic_is_what_was_measured(others: tuple[str, ...], tmp_path: Path) -> None:
+    """Codes and scales in exactly the modules of INT8-dynamic layers equal, bit for bit, those that the
+    evidence has, and one sample gives what products of integers on a range of its own give.
+    """
+    ao = sample.needs("torchao.quantization", "torchao")
+    study, chosen = sample.in_turns("digits_vit", "torchao", None, ("INT8-dynamic", *others))
+    model, by_hand = sample.model_of("digits_vit"), sample.model_of("digits_vit")
+    expected = {
+        n for n in sample.modules_in(study, chosen, model, "INT8-dynamic")
+        if isinstance(model.get_submodule(n), nn.Linear) and "attention" not in n
+    }  # fmt: skip
+    script = sample.script_of(study, chosen, "torchao", tmp_path)
+    model = script.quantize(model)
+
+    dtype = getattr(torch, script.FLOAT_DTYPE)
+    assert expected
+    assert set(script.DYNAMIC_MODULES) == expected
+    kept = registry.get("INT8-dynamic")
+    for name in expected:
+        found, module = model.get_submodule(name).weight, by_hand.get_submodule(name)
+        weight = by_hand.get_parameter(f"{name}.weight").detach()
+        assert isinstance(found, ao.Int8Tensor)
+        assert torch.equal(found.scale.flatten(), scales_of(weight, kept.weights))
+        assert torch.equal(found.qdata * found.scale, round_weight(weight, kept))
+        module.weight.data = round_weight(weight, kept)
+        module.register_forward_pre_hook(lambda _, args: round_dynamic(args[0][None], 8, 0)[0])
+    for name in script.INT8_MODULES:
+        found = model.get_submodule(name).weight
+        largest = by_hand.get_parameter(f"{name}.weight").abs().amax(1, keepdim=True)
+        assert torch.allclose(found.scale, largest / 127.5)
+    if not others:
+        x = sample.inputs_of("digits_vit")[:1]
+        with torch.no_grad():
+            plain = sample.model_of("digits_vit")(x)
+            found, measured = model(x.to(dtype)), by_hand(x)
+        assert (found - measured).norm() < 1e-3 * (measured - plain).norm()
+    assert torch.isfinite(model(sample.inputs_of("digits_vit").to(dtype))).all()
 
 
 @pytest.mark.parametrize("precision", sample.FORMATS)

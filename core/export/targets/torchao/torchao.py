@@ -1,4 +1,4 @@
-"""torchao: an `FqnToConfig` with one entry for each INT8 module."""
+"""torchao: an `FqnToConfig` with one entry for each INT8 module, and tensors with measured bits."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ def render(request: ExportRequest) -> str:
         __name__,
         {
             "INT8_MODULES": request.integers,
+            "DYNAMIC_MODULES": [name for names in request.dynamic.values() for name in names],
             "GROUPED_MODULES": {
                 name: (kept.bits, kept.group) for name, kept in request.grouped.items()
             },
