@@ -24,6 +24,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from core.analysis import analyze as analyzing
+from core.evidence.measure.draw import draw
 from core.evidence.measure.measure import make_simulator, planned_runs
 from core.evidence.measure.outputs import read
 from core.evidence.measure.runs import prepare
@@ -106,14 +107,15 @@ def compare(name: str, most: int, of_loop: int) -> list[str]:
     runs = planned_runs(layers, OPTIONS)
     runner = prepare(simulator, source, read(source), len(runs), OPTIONS)
     inputs, total = source.selection.inputs, len(source.selection)
+    drawn = draw(inputs)
     pairs = [(run.layer, INT8) for run in runs if run.layer and not run.idle]
     some = min(of_loop, total)
     loop = seconds(lambda: [
         simulator.run({layer: p}, take(inputs, 0, some), runner.batch) for layer, p in pairs
     ]) * total / some  # fmt: skip
     alone = seconds(lambda: [
-        None for part in runner.parts(source)
-        for _ in runner.replayer.run(take(inputs, part.start, part.stop), pairs, part.start)
+        None for part in runner.parts(total)
+        for _ in runner.replayer.run(drawn.batch(part), pairs, part.start)
     ])  # fmt: skip
     spent = list[float]()
     with_local = analyzing.with_local
