@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -63,8 +64,8 @@ def round_affine(x: Tensor, scale: float, zero_point: int, low: int, high: int) 
     plain = x.dtype == torch.float32 and x.device.type == "cpu"
     if not plain or bool(x.sum().isnan()):  # of which the kernel makes the lowest value
         return torch.fake_quantize_per_tensor_affine(x, scale, zero_point, low, high)
-    step = torch.tensor(scale, dtype=torch.float32)
-    found = torch.mul(x, float(1 / step), out=torch.empty_like(x))
+    step = np.float32(scale)
+    found = torch.mul(x, float(np.float32(1) / step), out=torch.empty_like(x))
     found.round_().clamp_(low - zero_point, high - zero_point).mul_(float(step))
     return found.add_(0.0)  # no negative zeros
 

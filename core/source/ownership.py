@@ -66,7 +66,7 @@ class ModuleStack:
         self._entered = entered
         self._left = left
         self.paths: list[str] = []
-        self._below: dict[int, list[tuple[str, nn.Module]]] = {}
+        self._hooks: dict[int, list[tuple[nn.Module, Callable[..., Any], Callable[..., Any]]]] = {}
 
     @contextlib.contextmanager
     def installed(self, within: nn.Module | None = None) -> Iterator[None]:
@@ -76,26 +76,27 @@ class ModuleStack:
         """
         handles = []
         try:
-            for path, module in self._named(within):
-                handles.append(
-                    module.register_forward_pre_hook(self._enter(path), with_kwargs=True)
-                )
-                handles.append(module.register_forward_hook(self._leave(path), always_call=True))
+            for module, enter, leave in self._hooks_of(self._model if within is None else within):
+                handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
+                handles.append(module.register_forward_hook(leave, always_call=True))
             yield
         finally:
             for handle in handles:
                 handle.remove()
             self.paths.clear()
 
-    def _named(self, within: nn.Module | None) -> list[tuple[str, nn.Module]]:
-        """Modules with their paths in the model; a shared one has the path it is met at first."""
-        if within is None:
-            return list(self._model.named_modules())
-        if id(within) not in self._below:
+    def _hooks_of(
+        self, within: nn.Module
+    ) -> list[tuple[nn.Module, Callable[..., Any], Callable[..., Any]]]:
+        """Modules with their hooks, which know the path in the model at which one is met first."""
+        if id(within) not in self._hooks:
             inside = {id(module) for module in within.modules()}
-            found = [(p, m) for p, m in self._model.named_modules() if id(m) in inside]
-            self._below[id(within)] = found
-        return self._below[id(within)]
+            self._hooks[id(within)] = [
+                (module, self._enter(path), self._leave(path))
+                for path, module in self._model.named_modules()
+                if id(module) in inside
+            ]
+        return self._hooks[id(within)]
 
     def _enter(self, path: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], Any]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
