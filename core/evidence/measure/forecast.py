@@ -69,7 +69,8 @@ def duration_of(
     reducing = len(runs) * _reducing_seconds(reader, outputs[:REDUCED])
     shares = {} if runner.reason else runner.replayer.shares(inputs)
     made = [run for run in runs if not run.idle]
-    part = [shares.get(run.layer, 1.0) if run.layer else 1.0 for run in made]
+    whole = _map_cost(simulator, made, inputs, each) if has_gradients(source) else 1.0
+    part = [shares.get(run.layer, 1.0) if run.layer else whole for run in made]
     single = [simulator.one_by_one(run.assignment, inputs) for run in made]
     cost = _single_cost(runner, inputs, each) if any(single) else 0.0
     part = [p * (cost if s else 1.0) for p, s in zip(part, single, strict=True)]
@@ -110,6 +111,20 @@ def _pulled_back(source: ModelSource) -> int:
 
 def _look(layer: Layer, looks: Mapping[str, float]) -> float:
     return looks.get(layer.name, UNKNOWN_SHARE)
+
+
+def _map_cost(simulator: Engine, runs: Sequence[Run], inputs: Inputs, each: float) -> float:
+    """How many times as long a sample takes in a whole map, on average over the uniform ones, `each`
+    being its time in the model as it is.
+    """
+    uniform = [r.assignment for r in runs if not r.layer and len(set(r.assignment.values())) == 1]
+    took = 0.0
+    for assignment in uniform:
+        simulator.run(assignment, take(inputs, 0, 8))
+        start = time.thread_time()
+        simulator.run(assignment, inputs)
+        took += time.thread_time() - start
+    return took / len(uniform) / count(inputs) / each if uniform else 1.0
 
 
 def _single_cost(runner: Runner, inputs: Inputs, each: float) -> float:
