@@ -15,6 +15,8 @@ from torch import Tensor
 
 from core.numerics.precision import Precision, TensorFormat
 
+ZERO = torch.zeros(())
+
 
 @dataclass(frozen=True, slots=True)
 class Range:
@@ -66,8 +68,8 @@ def round_affine(x: Tensor, scale: float, zero_point: int, low: int, high: int) 
         return torch.fake_quantize_per_tensor_affine(x, scale, zero_point, low, high)
     step = np.float32(scale)
     found = torch.mul(x, float(np.float32(1) / step), out=torch.empty_like(x))
-    found.round_().clamp_(low - zero_point, high - zero_point).mul_(float(step))
-    return found.add_(0.0)  # no negative zeros
+    found.round_().clamp_(low - zero_point, high - zero_point)
+    return torch.add(ZERO, found, alpha=float(step), out=found)  # 0 + … is no negative zero
 
 
 def round_activation(x: Tensor, seen: Range, bits: int) -> Tensor:

@@ -141,10 +141,19 @@ class StoredTensors:
         if self._scheme.bias != "int32":
             return
         bias = operand(operation.bias, args, kwargs) if operation.bias else None
-        if bias is not None and operation.kind == "conv":  # transposed, in groups
-            scales = scales.repeat(max(len(bias) // len(scales), 1))
-        if operation.bias and bias is not None and scale is not None and len(scales) == len(bias):
-            replace_operand(operation.bias, round_bias(bias, scale, scales), args, kwargs)
+        if not operation.bias or bias is None or scale is None:
+            return
+        key = (id(bias), id(weight), precision.name, scale, exact)
+        found = self._rounded.get(key)
+        if found is None:
+            if operation.kind == "conv" and len(bias) > len(scales):  # transposed, in groups
+                scales = scales.repeat(len(bias) // len(scales))
+            if len(scales) != len(bias):
+                return
+            found = round_bias(bias, scale, scales), bias
+            if self._stored.root(bias) is bias and self._stored.root(weight) is weight:
+                self._keep(key, found)
+        replace_operand(operation.bias, found[0], args, kwargs)
 
 
 def is_matrix(operation: Operation, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
