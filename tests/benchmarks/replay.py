@@ -27,6 +27,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from core.evidence.measure.draw import Draw
 from core.evidence.measure.keeper import Keeper
 from core.evidence.measure.measure import make_simulator, planned_runs
 from core.evidence.measure.memory import BATCH
@@ -114,14 +115,15 @@ def _two_workers(
     parts = [slice(i * size, (i + 1) * size) for i in range(BATCHES)]
     width = simulator.run({}, take(inputs, 0, 2)).shape[1]
     keeper = Keeper(read(source), everything=True)
+    drawn = Draw(inputs, np.arange(BATCHES * size))
     work = Work(
-        source.model, inputs, source.output, layers, dict(simulator.owner), simulator.scheme,
+        source.model, drawn, source.output, layers, dict(simulator.owner), simulator.scheme,
         simulator.ranges, runner.need, size, "", tuple(runs), keeper, width, width,
         torch.get_num_threads(), 2,
     )  # fmt: skip
 
     def one() -> list[np.ndarray]:
-        units = [u for p in parts for u in runner.units(inputs, runs, alone, p, keeper, width)]
+        units = [u for p in parts for u in runner.units(drawn, runs, alone, p, keeper, width)]
         return [unit.outputs for unit in units]
 
     def two() -> list[np.ndarray]:
