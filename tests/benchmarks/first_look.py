@@ -86,8 +86,8 @@ def published(source: ModelSource, options: MeasureOptions) -> tuple[Analysis, l
         evidence, partial = analysis.evidence, analysis.partial
         assert evidence is not None
         assert partial is not None
-        if evidence.measured is None:
-            name = f"Quantscape, {partial.samples} samples"
+        name = f"Quantscape, {partial.samples} samples"
+        if evidence.measured is None and name not in (row.name for row in rows):
             rows.append(Row(name, time.process_time() - start, alone(evidence)))
 
     def no_causes(source: object, layers: object, options: object, measured: object,
