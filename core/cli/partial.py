@@ -42,7 +42,7 @@ def first_look(
     keep: Callable[[Analysis], None] | None, say: Callable[[str], None]
 ) -> Callable[[Analysis], None]:
     """Passes partial analyses on to `keep`, and tells `say` which layers cost most as soon as all of
-    them are measured on some samples.
+    them, and whole maps, are measured on some of the samples.
     """
     told = False
 
@@ -51,8 +51,10 @@ def first_look(
         if keep is not None:
             keep(analysis)
         evidence, partial = analysis.evidence, analysis.partial
-        if told or evidence is None or partial is None or partial.layers < partial.of_layers:
-            return  # nothing to rank yet
+        if told or evidence is None or partial is None:
+            return
+        if evidence.measured is not None or partial.samples == partial.of_samples:
+            return  # nothing to rank yet, or nothing left to wait for
         told = True
         found = ranking(analysis.layers, evidence)
         if found is not None:
