@@ -115,7 +115,7 @@ def _two_workers(
     parts = [slice(i * size, (i + 1) * size) for i in range(BATCHES)]
     width = simulator.run({}, take(inputs, 0, 2)).shape[1]
     keeper = Keeper(read(source), everything=True)
-    drawn = Draw(inputs, np.arange(BATCHES * size))
+    drawn = Draw(inputs, *2 * [np.arange(BATCHES * size)])
     work = Work(
         source.model, drawn, source.output, layers, dict(simulator.owner), simulator.scheme,
         simulator.ranges, runner.need, size, "", tuple(runs), keeper, width, width,

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor, nn
 
 from core.analysis import analyze as analysing
 from core.analysis import store
@@ -20,6 +22,7 @@ from core.decide.policy.budget import Budget
 from core.decide.policy.policy import Policy
 from core.decide.study import Study
 from core.engines.torch.simulate.simulator import Simulator
+from core.errors import ModelError
 from core.evidence.evidence import Evidence
 from core.evidence.measure import draw, settled
 from core.evidence.measure.cache import Cache
@@ -27,6 +30,7 @@ from core.evidence.measure.memory import BATCH, SMALLEST
 from core.evidence.options import FIRST_LOOK, MeasureOptions
 from core.evidence.ranking import ranking
 from core.numerics.precision import FP16, INT8
+from core.source.contract import model_source
 from core.source.data import Split
 from tests.core.synthetic import synthetic_analysis
 from tests.zoo.sources import tiny_source
@@ -272,3 +276,39 @@ def test_the_command_tells_the_first_look(
     assert "Measured on 16 of 450 samples so far, INT8 costs most in " in said
     assert store.partial_of(tmp_path / "look") is not None
     assert cli.main(["plan", str(tmp_path / "look"), "--out", str(tmp_path / "map.json")]) == 0
+
+
+class Picky(nn.Module):
+    """Fails on a sample that begins with 7, and has no answer for one that begins with 8."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(3, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, 3] to [N, 4]."""
+        if bool((x[:, 0] == 7).any()):
+            raise ValueError("seven")
+        return torch.where(x[:, :1] == 8, torch.nan, self.head(x))
+
+
+@pytest.mark.parametrize(
+    ("begins", "said"),
+    [(7, r"on samples 137 to 137.*: seven"), (8, "first on selection sample 137")],
+)
+@pytest.mark.parametrize("at", [0, 1], ids=["in the first look", "after it"])
+def test_errors_name_samples_by_their_place_in_the_split(begins: int, said: str, at: int) -> None:
+    """A sample that fails alone is named by its number in the split, however samples are drawn."""
+    x = torch.rand(200, 3)
+    place = draw.order(200).tolist().index(137)
+    looked = place < FIRST_LOOK
+    other = int(draw.order(200)[FIRST_LOOK + 1 if looked else 1])
+    bad = 137 if looked != bool(at) else other
+    x[bad, 0] = begins
+    source = model_source(
+        {"model": Picky(), "calibration": torch.rand(20, 3), "evaluation": (x, None), "holdout": None,
+         "task": "classification"}
+    )  # fmt: skip
+
+    with pytest.raises(ModelError, match=said.replace("137", str(bad))):
+        analysing.analyze(source, HOW)

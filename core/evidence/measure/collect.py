@@ -17,7 +17,7 @@ from core.evidence.measure.keeper import Keeper, keep
 from core.evidence.measure.outputs import OutputReader
 from core.evidence.measure.partial_results import PartialResults
 from core.evidence.measure.run_cache import RunCache
-from core.evidence.measure.runs import Runner
+from core.evidence.measure.runs import Runner, named
 from core.evidence.measure.workers import Work, made, tasks
 from core.source.batches import sizes_differ
 from core.source.contract import ModelSource
@@ -68,7 +68,10 @@ def reference_outputs(
         nonlocal width
         for part in runner.parts(len(drawn.order)):
             batch = drawn.batch(part)
-            values = runner.simulator.run({}, batch, runner.batch, part.start)
+            try:
+                values = runner.simulator.run({}, batch, runner.batch, part.start)
+            except ModelError as error:
+                raise named(runner.simulator, {}, drawn, part, error) from error
             if part.start and values.shape[1] != width:
                 raise sizes_differ()
             width = values.shape[1]
@@ -76,7 +79,7 @@ def reference_outputs(
             if len(bad):
                 raise ModelError(
                     "The model's own outputs are NaN or infinite, first on selection sample "
-                    f"{drawn.rows(part)[bad].min()}.",
+                    f"{drawn.numbers[drawn.rows(part)[bad]].min()}.",
                     "Run it on that sample in FP32 and mend the model or leave the sample out.",
                 )
             digest.update(np.ascontiguousarray(values).data)

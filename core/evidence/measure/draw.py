@@ -38,10 +38,13 @@ def parts(samples: int, size: int) -> list[slice]:
 
 @dataclass(frozen=True, eq=False)
 class Draw:
-    """The selection samples as `inputs` hold them, and the `order` [N] in which they are measured."""
+    """Samples as `inputs` hold them, the `order` [N] in which they are measured, and the `numbers` [N]
+    that they have in the selection split.
+    """
 
     inputs: Inputs
     order: NDArray[np.int64]
+    numbers: NDArray[np.int64]
 
     def rows(self, part: slice) -> NDArray[np.int64]:
         """Where the samples of `part` stand in the split."""
@@ -51,7 +54,12 @@ class Draw:
         """The inputs of `part`, as copies."""
         return pick(self.inputs, self.rows(part))
 
+    def single(self, row: int) -> tuple[Any, int]:
+        """The inputs of the sample at `row` of the split alone, and its number."""
+        return pick(self.inputs, np.array([row])), int(self.numbers[row])
+
 
 def draw(inputs: Inputs) -> Draw:
-    """`inputs` in the order in which they are measured."""
-    return Draw(inputs, order(count(inputs)))
+    """`inputs`, the selection split, in the order in which they are measured."""
+    samples = count(inputs)
+    return Draw(inputs, order(samples), np.arange(samples))

@@ -263,7 +263,7 @@ def first_look(
     judged = source.metric is not None and split.targets is not None
     total = len(ready.runs) * len(ready.runner.parts(samples))
     progress(0, total, ready.runs[0].label)
-    drawn = Draw(few.selection.inputs, np.searchsorted(here, rows))
+    drawn = Draw(few.selection.inputs, np.searchsorted(here, rows), here)
     measuring = _Measuring.of(few, layers, options, ready, drawn, judged, samples)
     found = measuring.collect(
         measuring.run_cache(cache, is_look=True), on_partial,

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.engines.engine import Assignment, Engine, Replay
+from core.errors import ModelError
 from core.evidence.measure.cache import Unit
 from core.evidence.measure.cache_key import run_key
 from core.evidence.measure.draw import Draw, parts
@@ -112,7 +113,10 @@ class Runner:
                 key = run_key(runs[i].assignment)
                 yield Unit(key, part.start, part.stop, held, finite, in_full=False)
                 continue
-            found = next(outputs)
+            try:
+                found = next(outputs)
+            except ModelError as error:
+                raise named(self.simulator, runs[i].assignment, drawn, part, error) from error
             if found.shape[1] != width:
                 raise sizes_differ()
             in_full = self.replayer.full_passes > before  # a whole map is no exception
@@ -134,6 +138,21 @@ class Runner:
             found.append(f"{full_passes} runs took another way through the model "
                          "than the recorded pass and were made as full passes.")  # fmt: skip
         return tuple(found)
+
+
+def named(
+    engine: Engine, assignment: Assignment, drawn: Draw, part: slice, error: ModelError
+) -> ModelError:
+    """`error` of a batch by the first sample that raises it alone; batches count samples as they are
+    drawn, a person as they stand in the split.
+    """
+    for row in np.sort(drawn.rows(part)):
+        alone, number = drawn.single(int(row))
+        try:
+            engine.run(assignment, alone, 1, number)
+        except ModelError as found:
+            return found
+    return ModelError(f"{error.cause} Samples count as they were drawn.", error.next_step)
 
 
 def prepare(
