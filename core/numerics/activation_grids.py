@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from core.numerics.rounding import Range, affine_grid, round_affine
+from core.numerics.rounding import TINY, Range, affine_grid, round_affine
 from core.numerics.scheme import Scheme
 
 Doubles = NDArray[np.float64]
@@ -40,7 +39,7 @@ def grid_of(seen: Range, scheme: Scheme) -> Grid:
     is_signed = scheme.activations == "symmetric" or seen.low < 0
     low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if is_signed else (0, 2**bits - 1)
     scale = largest / high
-    return Grid(scale if scale >= torch.finfo(torch.float32).tiny else 1.0, 0, low, high)
+    return Grid(scale if scale >= TINY else 1.0, 0, low, high)
 
 
 def round_to(x: Tensor, grid: Grid) -> Tensor:

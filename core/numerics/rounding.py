@@ -16,6 +16,7 @@ from torch import Tensor
 from core.numerics.precision import Precision, TensorFormat
 
 ZERO = torch.zeros(())
+TINY = torch.finfo(torch.float32).tiny
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ def affine_grid(seen: Range, bits: int) -> tuple[float, int]:
     low, high = min(seen.low, 0.0), max(seen.high, 0.0)
     steps = 2**bits - 1
     scale = (high - low) / steps
-    if scale < torch.finfo(torch.float32).tiny:
+    if scale < TINY:
         return 1.0, 0
     return scale, int(min(max(round(-low / scale), 0), steps))
 
@@ -64,7 +65,7 @@ def round_affine(x: Tensor, scale: float, zero_point: int, low: int, high: int) 
     PyTorch's CPU kernel works number by number: these steps take a third of its time.
     """
     plain = x.dtype == torch.float32 and x.device.type == "cpu"
-    if not plain or bool(x.sum().isnan()):  # of which the kernel makes the lowest value
+    if not plain or math.isnan(x.sum().item()):  # of which the kernel makes the lowest value
         return torch.fake_quantize_per_tensor_affine(x, scale, zero_point, low, high)
     step = np.float32(scale)
     found = torch.mul(x, float(np.float32(1) / step), out=torch.empty_like(x))
@@ -97,7 +98,7 @@ def scales_of(weight: Tensor, kept: TensorFormat, channel_axis: int | None = 0) 
     else:
         largest = weight.detach().abs().transpose(0, channel_axis).flatten(1).amax(1)
     scales = largest / top(kept)
-    return torch.where(scales > torch.finfo(torch.float32).tiny, scales, torch.ones_like(scales))
+    return torch.where(scales > TINY, scales, torch.ones_like(scales))
 
 
 def round_weight(weight: Tensor, precision: Precision, channel_axis: int | None = 0) -> Tensor:
@@ -135,7 +136,7 @@ def activation_scale(seen: Range, kept: TensorFormat) -> float:
     the range of 0 alone.
     """
     scale = max(abs(seen.low), abs(seen.high)) / top(kept)
-    return scale if scale >= torch.finfo(torch.float32).tiny else 1.0
+    return scale if scale >= TINY else 1.0
 
 
 def round_table(table: Tensor, precision: Precision) -> Tensor:

@@ -165,7 +165,13 @@ def filled(template: Any, values: Sequence[Any]) -> Any:
     if kind is Slot:
         return values[template.index]
     if kind is tuple or kind is list:
-        return kind([filled(item, values) for item in template])
+        return kind([
+            values[item.index] if type(item) is Slot
+            else item if type(item) in _SCALARS else filled(item, values)
+            for item in template
+        ])  # fmt: skip
+    if kind is dict:
+        return {key: filled(item, values) for key, item in template.items()}
     if kind in _SCALARS:
         return template
     if isinstance(template, tuple | list | Mapping):
