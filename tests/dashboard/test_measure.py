@@ -547,6 +547,25 @@ def test_scheme_calibrator_and_quantizer_reach_the_command(
     assert failures(app) == []
 
 
+def test_how_far_to_measure_reaches_the_command(
+    open_page: Open, started: list[Request], tmp_path: Path
+) -> None:
+    """All samples are measured unless a first look or a settled ranking is asked for."""
+    app = open_page("measured", page="measure")
+    app.button(key="_measure_start").click().run()
+    for far in ("ranked", "first look"):
+        app.selectbox(key=measure_options.UNTIL).set_value(far).run()
+        app.button(key="_measure_start").click().run()
+
+    assert [r.until for r in started] == ["", "ranked", "first look"]
+    asked = []
+    for request in started:
+        words = job_folder.command(request, tmp_path)
+        asked.append(cli.parser().parse_args(words[words.index("core") + 1 :]).until)
+    assert asked == ["exact", "ranked", "first-look"]
+    assert failures(app) == []
+
+
 @pytest.mark.parametrize("text", ["much", "-1 GB", "0", "2 gigs", "9" * 30])
 def test_an_amount_that_is_none_is_said_and_starts_nothing(open_page: Open, text: str) -> None:
     """A memory limit that cannot be read is named beside the closed buttons, with an example."""
