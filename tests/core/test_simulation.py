@@ -14,14 +14,17 @@ from core.decide import answer
 from core.decide.assess.outcome import outcome
 from core.decide.policy.policy import Policy
 from core.decide.study import Study
+from core.engines.torch.simulate.functions import Functions
 from core.evidence.evidence import Evidence
 from core.evidence.measure.measure import make_simulator, measure, planned_runs
 from core.evidence.options import MeasureOptions
+from core.numerics.activation_grids import Grid, round_to
 from core.numerics.precision import FP16, INT8, integers
 from core.numerics.rounding import Range, affine_grid, round_activation, round_affine, round_weight
+from core.numerics.scheme import ORT_CPU
 from core.source.contract import ModelSource
 from core.source.inventory import take_inventory
-from core.source.operations import attention_by_products
+from core.source.operations import Stored, attention_by_products
 from tests.conftest import REPOSITORY
 from tests.zoo import models
 from tests.zoo.precisions import registered
@@ -282,6 +285,22 @@ def test_rounding_to_a_grid_has_the_bits_of_pytorchs_own_kernel(
         found = round_affine(given_, scale, zero, low, low + 255)
         assert torch.equal(found.view(torch.int32), kernel.view(torch.int32))
         assert found.stride() == kernel.stride()
+
+
+def test_what_lies_on_a_grid_is_not_rounded_on_it_again() -> None:
+    """A value is handed on as it is where it would keep its bits, and rounded anew where it was
+    changed in place or the grid is another.
+    """
+    x, grid = torch.randn(40, generator=torch.Generator().manual_seed(1)), Grid(0.03, 7, 0, 255)
+    functions = Functions(ORT_CPU, Stored(nn.Identity()))
+
+    once = functions.round_to(x, grid)
+    assert functions.round_to(once, grid) is once
+    assert torch.equal(round_to(once, grid).view(torch.int32), once.view(torch.int32))
+    wider = functions.round_to(once, Grid(0.05, 7, 0, 255))
+    assert wider is not once
+    once.add_(0.01)
+    assert functions.round_to(once, grid) is not once
 
 
 @settings(max_examples=50, deadline=None)

@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from core.engines.torch.replay.recording import version
+from core.numerics.activation_grids import Grid, round_to
 from core.numerics.calibrate.calibration import OUTPUT
 from core.numerics.precision import Precision
 from core.numerics.ranges import Site
@@ -56,6 +58,7 @@ class Functions:
         self._counts: dict[str, int] = {}
         self._entries: dict[str, int] = {}
         self._rounded: dict[int, tuple[weakref.ref[Tensor], str, int]] = {}
+        self._grids: dict[int, tuple[weakref.ref[Tensor], int, Grid]] = {}
         self._constants: dict[int, weakref.ref[Tensor]] = {}
         self._taken: dict[tuple[str, int], weakref.ref[Tensor]] = {}
         self._others: dict[tuple[str, int], tuple[weakref.ref[Tensor], list[Site]]] = {}
@@ -67,6 +70,7 @@ class Functions:
         self._counts.clear()
         self._entries.clear()
         self._rounded.clear()
+        self._grids.clear()
         self._constants.clear()
         self._taken.clear()
         self._others.clear()
@@ -129,6 +133,18 @@ class Functions:
         """Layer `name` has given `value`, which is rounded."""
         if self._gives:
             self._rounded[id(value)] = (weakref.ref(value), name, self._entries.get(name, 0))
+
+    def round_to(self, value: Tensor, grid: Grid) -> Tensor:
+        """`value` on `grid`: itself where it was laid on it in this pass and not changed since, as
+        what one layer gives and the next takes in.
+        """
+        found = self._grids.get(id(value))
+        if found is not None and found[0]() is value and found[1:] == (version(value), grid):
+            return value
+        rounded = round_to(value, grid)
+        if not rounded.is_inference():  # whose changes in place nothing counts
+            self._grids[id(rounded)] = (weakref.ref(rounded), version(rounded), grid)
+        return rounded
 
     def _seen(self, value: Tensor) -> tuple[weakref.ref[Tensor], str, int] | None:
         found = self._rounded.get(id(value))

@@ -16,7 +16,7 @@ from core.engines.torch.simulate.stored_weights import StoredTensors, is_matrix,
 from core.engines.variant import AS_USUAL, InputChannels, Variant
 from core.layers import ROOT, LayerTable
 from core.numerics import kernel_table
-from core.numerics.activation_grids import grid_of, round_to
+from core.numerics.activation_grids import grid_of
 from core.numerics.calibrate.calibration import OUTPUT
 from core.numerics.calibrate.calibrators import MIN_MAX, Calibrator
 from core.numerics.precision import Precision
@@ -122,7 +122,7 @@ class Operations(TorchFunctionMode):
         if seen is None and self._functions.is_met(site, self.ranges):
             return value  # it is a constant, made before what is replayed
         seen = seen or self.ranges.of(site)
-        rounded = round_to(value, grid_of(seen, self.scheme))
+        rounded = self._functions.round_to(value, grid_of(seen, self.scheme))
         self._functions.rounded(rounded, site[0])
         return rounded
 
