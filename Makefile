@@ -66,6 +66,7 @@ bench: setup-test
 	done
 	$(BIN)/python -m tests.benchmarks.second_stage
 	$(BIN)/python -m tests.benchmarks.pace
+	$(BIN)/python -m tests.benchmarks.first_look
 	$(BIN)/python -m tests.benchmarks.replay
 	$(BIN)/python -m tests.benchmarks.onnx_replay
 	$(BIN)/python -m tests.benchmarks.onnx_replay sample:text_orientation --samples 32
