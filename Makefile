@@ -52,6 +52,7 @@ bench: setup-test
 	for sample in informer digits_vit digits_resnet; do \
 	  $(BIN)/python -m tests.benchmarks.projection --sample $$sample --again || exit 1; \
 	done
+	$(BIN)/python -m tests.benchmarks.coverage
 	$(BIN)/python -m tests.benchmarks.weight_formats
 	$(BIN)/python -m tests.benchmarks.format_maps
 	$(BIN)/python -m tests.benchmarks.format_maps --sample digits_resnet

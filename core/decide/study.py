@@ -165,6 +165,8 @@ class Study:
         other._latency, other._uniform_ms = self._latency, self._uniform_ms
         return other
 
-    def project(self, codes: NDArray[np.int8]) -> Projection | None:
-        """Projection of a map; None before anything was measured."""
-        return None if self.projector is None else self.projector.project(codes)
+    def project(self, codes: NDArray[np.int8], *, divergence: bool = True) -> Projection | None:
+        """Projection of a map, with `divergence` or faster without; None before anything was measured."""
+        if self.projector is None:
+            return None
+        return self.projector.project(codes, divergence=divergence)

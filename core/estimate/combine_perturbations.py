@@ -9,6 +9,7 @@ pairs of layers that a map brings together.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -94,18 +95,34 @@ class Combiner:
 
     def change(self, codes: NDArray[np.int8], form: Form) -> Doubles:
         """Change of the outputs [N, K] under `codes` (L,)."""
+        return next(self.changes(codes, (form,)))
+
+    def changes(
+        self, codes: NDArray[np.int8], forms: tuple[Form, ...] = FORMS
+    ) -> Iterator[Doubles]:
+        """Change of the outputs [N, K] under `codes` (L,), by each of `forms`."""
         layers = np.flatnonzero(codes > 0)
         which = codes[layers].astype(np.int64) - 1
-        total = self._combined(which * self._layers + layers, form)
+        within = {int(p): self._pair_share(int(p), layers[which == p]) for p in np.unique(which)}
+        combined: dict[tuple[int, bool], Doubles] = {}
+        for form in forms:
+            key = form.power, form.once and len(self._overlaps.first) > 0
+            if key not in combined:
+                combined[key] = self._combined(which * self._layers + layers, form)
+            yield self._completed(combined[key].copy(), layers, which, within, form)
+
+    def _completed(
+        self, total: Doubles, layers: NDArray[np.intp], which: NDArray[np.int64],
+        within: dict[int, float], form: Form,
+    ) -> Doubles:  # fmt: skip
         if form.residual is not None:
-            for p in np.unique(which):
-                share = self._pair_share(int(p), layers[which == p])
-                total += share**form.residual * self._residual(int(p), form)
+            for p, share in within.items():
+                total += share**form.residual * self._residual(p, form)
         elif len(self._whole):
             chosen = np.zeros((1, len(self._share)))
             np.add.at(chosen[0], which, self._share[which, layers])
-            for p in np.flatnonzero(measured_whole(chosen)):
-                total = self._whole[p]
+            for whole in np.flatnonzero(measured_whole(chosen)):
+                total = self._whole[whole]
         return total.reshape(self._shape)
 
     def _combined(self, rows: NDArray[np.int64], form: Form) -> Doubles:

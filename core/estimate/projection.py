@@ -22,6 +22,8 @@ from core.evidence.scorers.logits import log_softmax, named
 from core.quantity import RELATIVE, Quantity, unknown
 
 FEW_SAMPLES = 500
+SAFE = 300.0
+"""Changes of logits up to which an exponential is finite."""
 POINTS = 100.0
 """The unit of a relative mean squared error: the variance of the reference outputs."""
 
@@ -161,12 +163,30 @@ class Projector(MapProjector[Figures]):
         rows = np.arange(self._count) if self._rows is None else self._rows
         return np.asarray(rows // self.evidence.outputs.positions)
 
+    def quick_divergence(self, change: NDArray[np.floating]) -> float:
+        """Mean KL by answer as log Σ p exp(d - pᵀd), d the change of its logits: one exponential."""
+        moved = self._by_answer(change)
+        if moved.max(initial=0) > SAFE or moved.min(initial=0) < -SAFE:
+            return super().quick_divergence(change)
+        moved = moved - np.einsum("nk,nk->n", self._p, moved)[:, None]
+        return float(np.log(np.einsum("nk,nk->n", self._p, np.exp(moved))).mean())
+
+    @cached_property
+    def _p(self) -> NDArray[np.float64]:
+        return np.asarray(np.exp(self._log_p))
+
+    @cached_property
+    def _ones(self) -> NDArray[np.float64]:
+        return np.ones(self._count)
+
     def by_sample(
         self, change: NDArray[np.floating]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """KL of each sample's answers together, and their number."""
         kl = kl_per_sample(self._log_p, self._by_answer(self.evidence.baseline + change))
         n = self.evidence.samples
+        if len(kl) == n == self._count and self._rows is None:
+            return kl, self._ones
         kls, counts = (
             np.bincount(self._owners, each.astype(np.float64), minlength=n)
             for each in (kl, np.ones(self._count))
@@ -187,13 +207,17 @@ class Projector(MapProjector[Figures]):
         sums = np.bincount(self._owners, lost.astype(np.float64) - won, minlength=n)
         return float(sums.var()) * n / self._count**2
 
-    def project(self, codes: NDArray[np.int8]) -> Projection:
-        """Projected accuracy, drop in points, KL and flips of a map, with 90 % ranges."""
+    def project(self, codes: NDArray[np.int8], *, divergence: bool = True) -> Projection:
+        """Projected accuracy, drop in points, KL and flips of a map, with 90 % ranges; KL, which takes
+        longer than the others, only with `divergence`.
+        """
         forbidden, missing = self.forbidden(codes), self.unmeasured(codes)
         if forbidden or missing:
             return nothing_projected(forbidden, missing)
         change = self.change(codes)
-        found = self._with_ranges(codes, change, self.figures(change))
+        found = self._with_ranges(codes, self.figures(change))
+        if divergence:
+            found = replace(found, kl=self.divergence_of(codes, change, "nats"))
         return (
             found
             if self.evidence.measured is None or not (codes > 0).any()
@@ -229,14 +253,11 @@ class Projector(MapProjector[Figures]):
             )
         )
 
-    def _with_ranges(
-        self, codes: NDArray[np.int8], change: NDArray[np.float64], found: Figures
-    ) -> Projection:
+    def _with_ranges(self, codes: NDArray[np.int8], found: Figures) -> Projection:
         n = self._count
         nothing_changes = not (codes > 0).any()
         half = 0.0 if nothing_changes else Z90 * self._drop_deviation_pts(found)
         flips = found.flips / n * POINTS
-        reaches = (0.0, 0.0) if nothing_changes else self.log_reaches(change)
         flip_half = 0.0 if nothing_changes else Z90 * self._flip_deviation_pts(found)
         accuracy = drop = unknown("%", "projected")
         if found.accuracy is not None and found.drop_pts is not None:
@@ -250,16 +271,11 @@ class Projector(MapProjector[Figures]):
         return Projection(
             accuracy,
             drop,
-            self.ranged(found.kl, "nats", reaches),
+            unknown("nats", "projected"),
             Quantity(flips, "%", "projected", max(flips - flip_half, 0.0), flips + flip_half),
         )
 
     # ---- how far the projection errs
-
-    @property
-    def log_kl_spread(self) -> float:
-        """Root mean square of log(simulated / projected KL) over the probes."""
-        return self.log_spread
 
     @cached_property
     def drop_error_per_flip(self) -> float:

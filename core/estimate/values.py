@@ -135,8 +135,10 @@ class ValueProjector(MapProjector[ValueFigures]):
             scale = max(float(np.abs(s - reference).max(initial=0.0)) for s in seen)
         return away_from_zero(reference, sampling, scale)
 
-    def project(self, codes: NDArray[np.int8]) -> Projection:
-        """Projected metric, its loss in percent, and relative squared change of the outputs."""
+    def project(self, codes: NDArray[np.int8], *, divergence: bool = True) -> Projection:
+        """Projected metric, its loss in percent, and relative squared change of the outputs, which
+        takes longer than the others, only with `divergence`.
+        """
         forbidden, missing = self.forbidden(codes), self.unmeasured(codes)
         if forbidden or missing:
             return nothing_projected(forbidden, missing)
@@ -146,14 +148,14 @@ class ValueProjector(MapProjector[ValueFigures]):
             metric_change, variance = self._runs.change(codes, self.form)
             found = ValueFigures(found.relative_mse, metric_change, variance)
         nothing_changes = not (codes > 0).any()
-        reaches = (0.0, 0.0) if nothing_changes else self.log_reaches(change)
         metric, loss = self._judged(found, self._half_width(found, nothing_changes))
         projected = replace(
             nothing_projected(),
             metric=metric,
             metric_loss_pct=loss,
-            relative_mse=self.ranged(found.relative_mse, RELATIVE, reaches),
         )
+        if divergence:
+            projected = replace(projected, relative_mse=self.divergence_of(codes, change, RELATIVE))
         if self.evidence.measured is None or nothing_changes:
             return projected
         return without_ranges(projected)

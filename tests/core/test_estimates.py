@@ -259,19 +259,70 @@ def test_the_form_is_chosen_by_what_the_probes_show() -> None:
     assert Projector(additive, "FP32").form == FIRST_ORDER
     chosen = Projector(tipping, "FP32")
     assert chosen.form.power == 2
-    assert chosen.log_kl_spread < 0.5 * _spread_of(chosen, FIRST_ORDER)
+    codes = np.where(layers.computes, np.arange(20) % 2 + 1, -1).astype(np.int8)
+    simulated = chosen.figures(together(codes - 1)).kl
+    found = chosen.project(codes).kl
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low <= simulated <= found.high
+    first = chosen.figures(chosen.change(codes, FIRST_ORDER)).kl
+    assert first > found.high
 
 
-def _spread_of(projector: Projector, form: Form) -> float:
-    evidence = projector.evidence
-    errors = [
-        np.log(
-            projector.figures(projector.change((row + 1).astype(np.int8), form)).kl
-            / projector.figures(probe).kl
-        )
-        for row, probe in zip(evidence.probe_codes, evidence.probes, strict=True)
-    ]
-    return float(np.sqrt(np.mean(np.square(errors))))
+def test_a_divergence_weighs_every_form_by_its_errors_on_the_probes() -> None:
+    """By hand: the projected KL is the geometric mean over the forms, each weighted by its root mean
+    square log error to the power of -3, and its range is wider where the forms lie further apart.
+    """
+    layers = synthetic_layers(12)
+    plain = synthetic_evidence(layers, probes=6)
+    rng = np.random.default_rng(3)
+    bent = plain.probes * rng.uniform(0.7, 1.1, (6, 1, 1)).astype(np.float32)
+    evidence = replace(plain, probes=bent, whole=(plain.whole * 0.8).astype(np.float32))
+    projector = Projector(evidence, "FP32")
+
+    def logs(codes: np.ndarray) -> np.ndarray:
+        changes = (projector.change(codes.astype(np.int8), form) for form in FORMS)
+        return np.log([projector.figures(change).kl for change in changes])
+
+    guessed = np.stack([logs(row + 1) for row in evidence.probe_codes])
+    simulated = np.log([projector.figures(probe).kl for probe in evidence.probes])
+    weight = (np.square(simulated[:, None] - guessed).mean(axis=0) + 0.005**2) ** -1.5
+    weight /= weight.sum()
+    apart, widths = [], []
+    for share in (0.2, 0.5, 0.8, 1.0):
+        codes = np.where(layers.computes & (rng.random(12) < share), 2, 0)
+        codes[~layers.computes] = -1
+        if not (codes > 0).any():
+            continue
+        of_forms = logs(codes)
+        found = projector.project(codes.astype(np.int8)).kl
+        assert found.value == pytest.approx(np.exp(of_forms @ weight))
+        assert found.high
+        assert found.low
+        assert found.high / found.value == pytest.approx(found.value / found.low)
+        middle = of_forms @ weight
+        if middle >= (guessed @ weight).min():  # below the probes ranges widen for another reason
+            apart.append(np.sqrt(np.square(of_forms - middle) @ weight))
+            widths.append(np.log(found.high / found.low))
+    assert len(apart) > 1
+    assert (np.argsort(apart) == np.argsort(widths)).all()
+
+
+def test_a_range_widens_below_every_probe() -> None:
+    """A map that moves the outputs far less than any probe did is projected with a wider range, in
+    proportion to how far that is in the logarithm.
+    """
+    layers = synthetic_layers(12)
+    evidence = synthetic_evidence(layers, probes=6)
+    projector = Projector(evidence, "FP32")
+    least = min(projector.figures(probe).kl for probe in evidence.probes)
+
+    found = projector.project(np.where(layers.computes, 1, -1).astype(np.int8)).kl  # FP16 alone
+
+    assert found.value is not None
+    assert found.high is not None
+    assert found.value < least / 100
+    assert np.log(found.high / found.value) > 2 * 0.05 * np.log(least / found.value)
 
 
 def test_the_error_of_a_probe_is_unseen_by_the_choice() -> None:

@@ -118,6 +118,7 @@ def test_the_projection_has_the_last_word(monkeypatch: pytest.MonkeyPatch) -> No
     study = Study(_study().analysis)
     solver = Solver(study)
     monkeypatch.setattr(Solver, "_reach", lambda _self, _by: 0.6)
+    monkeypatch.setattr("core.decide.solve.solver.FEW_UNITS", 0)
 
     found = solver.solve(_asking(0.05, "divergence", "upper"))
 

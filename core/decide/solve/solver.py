@@ -20,13 +20,12 @@ from core.decide.policy.scoring import levels, total_scores
 from core.decide.solve.choices import choices
 from core.decide.solve.infeasible import infeasible
 from core.decide.solve.problem import SLACK, TINY, Limits, Task, never
-from core.decide.solve.search import SearchResult, search
+from core.decide.solve.search import FEW_UNITS, SearchResult, search
 from core.decide.solve.search_tables import SearchTables
 from core.errors import InfeasibleError, PolicyError
 from core.estimate.loss_function import Target
 from core.estimate.map_objective import MapObjective
 from core.estimate.projection import Projection, Projector
-from core.estimate.trials import Z90
 from core.estimate.values import ValueProjector
 from core.lru import LRU
 from core.numerics import precision as registry
@@ -41,8 +40,9 @@ HEDGE = 0.5
 """Weight of the sum of the layers' own losses in a loss that is minimised: interactions count by
 half. Those measured on some samples are noisy, and a search finds the noise that favours it."""
 
-TIGHTENED = 4
-"""Times that a limit on the search's own objective is tightened before maps are projected."""
+FOLLOWED, NEAR = 4, 0.1
+"""Times that a limit on the search's own objective is set anew, until what is projected comes so near to
+the budget."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,7 +169,8 @@ class Solver:
 
         Raises `PolicyError` where that is not known.
         """
-        return held_by(self.loss(self._study.project(codes), budget.unit), budget.by)
+        found = self._study.project(codes, divergence=budget.unit == "divergence")
+        return held_by(self.loss(found, budget.unit), budget.by)
 
     def least_upper(self, budget: Budget) -> float | None:
         """The upper end of the loss of a map that changes no answer, though it narrows layers; None
@@ -222,18 +223,21 @@ class Solver:
             else:
                 judge = partial(self.held, budget=budget)
                 _refuse_unknown(judge, tables)
-                if budget.unit == "divergence" and policy.target == "divergence":
+                by_objective = (
+                    budget.unit == policy.target == "divergence" and len(tables.choices) > FEW_UNITS
+                )
+                if by_objective:
                     limits, judge = replace(limits, loss=most / self._reach(budget.by)), None
                 else:
                     limits = replace(limits, judged=most)
         return Task(tables, policy.minimise, limits, judge, self._hedge)
 
     def _reach(self, by: By) -> float:
-        """The end that keeps a budget over the projected divergence itself."""
+        """The end that keeps a budget over the divergence that the search sees, about."""
         projector = self._study.projector
-        if by == "point" or projector is None:
+        if projector is None:
             return 1.0
-        return float(np.exp(Z90 * projector.log_spread))
+        return projector.reach(by)
 
     def _solve(self, task: Task, policy: Policy) -> Solution:
         found = self._found(task, policy)
@@ -258,16 +262,24 @@ class Solver:
     ) -> tuple[SearchResult, Task]:
         """A map whose projection keeps a budget that the search held on its own objective.
 
-        The two differ by rounding, and where the search looks at a part of the samples by more:
-        the limit is tightened until the projection keeps it, and is checked by it at last.
+        The search sees one form and the projection weighs all, so that their ratio changes from map
+        to map: the limit follows it, and is checked by the projection at last.
         """
-        for _ in range(TIGHTENED):
-            beyond = self.held(found.codes, budget) / max(budget.amount, TINY)
-            if beyond <= 1 + SLACK:
-                return found, task
-            tighter = replace(task.limits, loss=task.limits.loss / beyond * (1 - SLACK))
-            task = replace(task, limits=tighter)
+        price = {"size": "size", "latency": "ms", "loss": "loss"}[policy.minimise]
+        kept: tuple[SearchResult, Task] | None = None
+        for _ in range(FOLLOWED):
+            ratio = self.held(found.codes, budget) / max(budget.amount, TINY)
+            if ratio <= 1 + SLACK:
+                kept = min(
+                    kept or (found, task), (found, task), key=lambda one: getattr(one[0], price)
+                )
+                if "loss" not in found.binding or ratio > 1 - NEAR:
+                    return kept
+            limit = task.limits.loss / max(ratio, TINY) * (1 - NEAR / 4)
+            task = replace(task, limits=replace(task.limits, loss=limit))
             found = self._found(task, policy)
+        if kept is not None:
+            return kept
         judge = partial(self.held, budget=budget)
         task = replace(task, limits=replace(task.limits, judged=budget.amount), judge=judge)
         return self._found(task, policy), task

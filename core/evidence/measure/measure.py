@@ -47,7 +47,7 @@ PROBE_SEED = 20211
 
 
 def probe_codes(
-    layers: LayerTable, precisions: tuple[Precision, ...], count: int
+    layers: LayerTable, precisions: tuple[Precision, ...], count: int, seed: int = PROBE_SEED
 ) -> NDArray[np.int8]:
     """Whole maps spread over the shares of the narrowest precision, shape [M, L].
 
@@ -57,7 +57,7 @@ def probe_codes(
     activations, and the narrowest of weights alone, in which a layer without such weights takes
     the other.
     """
-    rng = np.random.default_rng(PROBE_SEED)
+    rng = np.random.default_rng(seed)
     codes = np.full((count, len(layers)), -1, dtype=np.int8)
     movable = np.flatnonzero(layers.computes)
     # Of equally narrow ones that which means something for most layers.
