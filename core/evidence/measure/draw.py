@@ -59,7 +59,8 @@ class Draw:
         return pick(self.inputs, np.array([row])), int(self.numbers[row])
 
 
-def draw(inputs: Inputs) -> Draw:
-    """`inputs`, the selection split, in the order in which they are measured."""
+def draw(inputs: Inputs, *, is_drawn: bool = True) -> Draw:
+    """`inputs`, the selection split, in the order in which they are measured: drawn, or as it is."""
     samples = count(inputs)
-    return Draw(inputs, order(samples), np.arange(samples))
+    numbers = np.arange(samples)
+    return Draw(inputs, order(samples) if is_drawn else numbers, numbers)

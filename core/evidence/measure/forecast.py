@@ -90,7 +90,11 @@ def duration_of(
         if run.layer:
             name = run.assignment[run.layer].name
             adds[name] += (each * cost_of + reducing / len(runs)) * samples / options.jobs
-    look = None if samples < FEW else _first_look_seconds(simulator, inputs, passes + 1)
+    look = (
+        None
+        if samples < FEW or not runner.is_drawn
+        else _first_look_seconds(simulator, inputs, passes + 1)
+    )
     if look is not None and options.until == "first look":
         total = look + each * holdout
     return Duration(total, look, adds)

@@ -26,6 +26,7 @@ from core.evidence.measure.cache import Cache, Unit
 from core.evidence.measure.collect import Collected, Progress, Reference, collect, reference_outputs
 from core.evidence.measure.draw import FEW, Draw, draw, order
 from core.evidence.measure.metric_runs import Judge, metric_runs
+from core.evidence.measure.model_notes import is_plain
 from core.evidence.measure.outputs import OutputReader, read
 from core.evidence.measure.partial_results import PartialResults
 from core.evidence.measure.run_cache import RunCache, no_run_cache, open_run_cache
@@ -138,7 +139,8 @@ def set_up(source: ModelSource, layers: LayerTable, options: MeasureOptions) -> 
     if source.metric is None:  # which takes targets of any form
         reader.targets(source.selection)
     engine = make_simulator(source, layers, options)
-    return Setup(runs, prepare(engine, source, reader, len(runs), options), reader)
+    runner = prepare(engine, source, reader, len(runs), options)
+    return Setup(runs, replace(runner, is_drawn=is_plain(source)), reader)
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,13 +250,14 @@ def first_look(
     progress: Progress = lambda done, total, label: None,
     on_partial: OnPartial | None = None,
 ) -> FirstLook | None:
-    """Make every run on the samples that are drawn first; None where there are so few that all are.
+    """Make every run on the samples that are drawn first; None where there are so few that all are,
+    and where none may be drawn.
 
     The arguments are those of `measure`, which takes what is found for its own first batch.
     """
     split = source.selection
     samples = len(split)
-    if samples < FEW:
+    if samples < FEW or not ready.runner.is_drawn:
         return None
     rows = order(samples)[:FIRST_LOOK]
     here = np.sort(rows)
@@ -303,7 +306,13 @@ def measure(
     if look is None:
         progress(0, total, ready.runs[0].label)
     measuring = _Measuring.of(
-        source, layers, options, ready, draw(split.inputs), judge is not None, len(split)
+        source,
+        layers,
+        options,
+        ready,
+        draw(split.inputs, is_drawn=runner.is_drawn),
+        judge is not None,
+        len(split),
     )
     # What is wrong with the model or the metric is said before the hours of measuring.
     first = None if judge is None else judge.score(measuring.reference.held)

@@ -70,6 +70,16 @@ def flow_notes(layers: LayerTable) -> tuple[str, ...]:
     return (*unreached, *((layers.sometimes_in_words(),) if layers.sometimes else ()))
 
 
+def is_plain(source: ModelSource) -> bool:
+    """Whether the outputs of a selection sample are its own: they depend neither on the batch nor on
+    what ran before, by a few of them.
+    """
+    try:
+        return not forward_notes(source, source.selection.inputs)
+    except Exception:  # noqa: BLE001 (whatever the model raises; measuring says on which sample)
+        return True
+
+
 def forward_notes(source: ModelSource, given: Inputs) -> tuple[str, ...]:
     """What is unusual about the forward pass, from a few samples of `given`: one of the sentences
     above, the gravest that holds, or none. Does not change the model.

@@ -49,7 +49,9 @@ class Run:
 class Runner:
     """How the runs will be made: `batch` samples at a time, which `need` memory.
 
-    `note` says so where smaller batches than usual may change the last bits.
+    `note` says so where smaller batches than usual may change the last bits. Samples are drawn in
+    another order than theirs, a few of them first, unless `is_drawn` is False, as for a model whose
+    outputs depend on the batch, or on what ran before.
     """
 
     simulator: Engine
@@ -57,6 +59,7 @@ class Runner:
     need: Footprint
     batch: int
     note: str = ""
+    is_drawn: bool = True
 
     @property
     def reason(self) -> str:
@@ -69,8 +72,8 @@ class Runner:
         return self.need.peak(self.batch, replay=not self.reason)
 
     def parts(self, samples: int) -> list[slice]:
-        """The places of so many drawn samples in batches, the same ones for every run."""
-        return parts(samples, self.batch)
+        """The places of so many samples in batches, the same ones for every run."""
+        return parts(samples, self.batch) if self.is_drawn else batches(samples, self.batch)
 
     def run(
         self, batch: Inputs, runs: Sequence[Run], first: int = 0
