@@ -30,8 +30,7 @@ def ranking(layers: LayerTable, evidence: Evidence, most: int = 5) -> Ranking | 
     for name in evidence.precisions:
         samples = kl.per_sample(evidence, name)
         assert samples is not None
-        costs = samples.amounts.sum(axis=1) / samples.bases.sum()
-        found[name] = np.where(samples.allowed, costs, np.inf)
+        found[name] = np.where(samples.allowed, samples.figures, np.inf)
     if not found:
         return None
     # A precision that overflows somewhere says so on every page; layers are ranked by what they cost.

@@ -74,7 +74,7 @@ def alone(evidence: Evidence) -> Doubles:
     """The divergence of each layer alone, [L]; infinite where outputs are not finite."""
     found = kl.per_sample(evidence, INT8.name)
     assert found is not None
-    return np.where(found.allowed, found.amounts.sum(axis=1) / found.bases.sum(), np.inf)
+    return np.where(found.allowed, found.figures, np.inf)
 
 
 def published(source: ModelSource, options: MeasureOptions) -> tuple[Analysis, list[Row]]:

@@ -160,10 +160,10 @@ class _Measuring:
     @classmethod
     def of(
         cls, source: ModelSource, layers: LayerTable, options: MeasureOptions, ready: Setup,
-        drawn: Draw, everything: bool, of_samples: int,
+        drawn: Draw, everything: bool, of_samples: int, look: FirstLook | None = None,
     ) -> Self:  # fmt: skip
         """For runs on the selection split of `source`, part of one of `of_samples`, in the order of
-        `drawn`; `everything` says that all outputs are held.
+        `drawn`; `everything` says that all outputs are held. What a `look` found of the weights holds.
         """
         start, runner = time.perf_counter(), ready.runner
         reference = reference_outputs(runner, source, ready.reader, drawn, everything=everything)
@@ -173,7 +173,9 @@ class _Measuring:
             layers, precisions, options.scheme.name, ready.runs[1:],
             probe_codes(layers, precisions, options.probes), keeper, reference.held,
             None if source.metric is not None else keeper.targets(source.selection),
-            _weight_sqnr(source, layers, precisions), shared_rounding(ranges, layers.index),
+            _weight_sqnr(source, layers, precisions)
+            if look is None else look.measured.evidence.weight_sqnr_db,
+            shared_rounding(ranges, layers.index),
             of_samples,
         )  # fmt: skip
         return cls(source, layers, options, ready, drawn, reference, assembler, ranges, start)
@@ -313,6 +315,7 @@ def measure(
         draw(split.inputs, is_drawn=runner.is_drawn),
         judge is not None,
         len(split),
+        look,
     )
     # What is wrong with the model or the metric is said before the hours of measuring.
     first = None if judge is None else judge.score(measuring.reference.held)

@@ -44,14 +44,22 @@ class PerSample:
         """Scores of all samples, shape (L,); with `counts` [R, N], how often each sample is in
         each resample, shape (R, L).
         """
-        if counts is None:
-            amounts, bases = self.amounts.sum(axis=1), self.bases.sum()
-        else:
-            amounts, bases = counts @ self.amounts.T, (counts @ self.bases)[:, None]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            figures = np.where(amounts > 0, amounts / bases, 0.0)
+        figures = self.figures
+        if counts is not None:
+            figures = _ratio(counts @ self.amounts.T, (counts @ self.bases)[:, None])
         result: Doubles = np.where(self.allowed, self.mapping(figures), 1.0)
         return result
+
+    @property
+    def figures(self) -> Doubles:
+        """The figures of all samples, before they are mapped to scores, shape (L,)."""
+        return _ratio(self.amounts.sum(axis=1), self.bases.sum())
+
+
+def _ratio(amounts: Doubles, bases: Doubles) -> Doubles:
+    """`amounts` ÷ `bases`, 0 where nothing was added up."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(amounts > 0, amounts / bases, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
